@@ -1,0 +1,64 @@
+"""What tasks answer. Boxes are xyxy in pixels of the picture that was given; scores are probabilities."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Box:
+    """A labelled rectangle. `xyxy`: left, top, right, bottom in pixels of the given picture."""
+
+    xyxy: tuple[float, float, float, float]
+    label: str
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"xyxy": [round(v, 2) for v in self.xyxy], "label": self.label, "score": round(self.score, 6)}
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A labelled region. `mask`: bool (H, W), the size of the given picture; `box` encloses it."""
+
+    mask: np.ndarray
+    box: tuple[float, float, float, float]
+    label: str
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the pixels: box, area in pixels, label and score, and the run lengths, background first, row by row."""
+        flat = self.mask.reshape(-1).astype(np.int8)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1] if flat.size else 1]])))
+        runs = np.diff(np.concatenate([[0], edges])).tolist()
+        return {
+            "box": [round(v, 2) for v in self.box],
+            "label": self.label,
+            "score": round(self.score, 6),
+            "size": list(self.mask.shape),
+            "area": int(self.mask.sum()),
+            "runs": runs,
+        }
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Labels with probabilities, best first. Iterates over `(label, probability)`."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def top(self) -> str:
+        return self.labels[0]
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return iter(zip(self.labels, self.probabilities, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [{"label": label, "probability": round(p, 6)} for label, p in self]

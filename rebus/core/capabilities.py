@@ -1,0 +1,41 @@
+"""What a network can do, as small protocols. Tasks ask for one of these; a network simply has the methods."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from rebus.core.outputs import Step
+
+
+@runtime_checkable
+class EmbedsImages(Protocol):
+    """pixels (B, 3, H, W) → unit vectors (B, E)."""
+
+    def embed_image(self, pixels: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class EmbedsText(Protocol):
+    """tokens (T, L), mask (T, L) → unit vectors (T, E)."""
+
+    def embed_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class WritesText(Protocol):
+    """A prompt goes in once, tokens come out one by one; all that was seen lives in the cache.
+
+    The cache is passed in and returned, never stored on a module. It offers `select(rows)`, the cache of the given
+    rows (an int64 index into the batch, repeats allowed), which is all that beam and contrastive search need.
+    """
+
+    def start(self, *, room: int, **batch: Any) -> Step:
+        """Read the prompt (`pixels`, `tokens`, `mask`); leave space for `room` new tokens in the cache."""
+        ...
+
+    def step(self, token: Tensor, cache: Any) -> Step:
+        """token (B,) int64 → the scores of the one after it."""
+        ...
+
+
+CAPABILITIES = (EmbedsImages, EmbedsText, WritesText)

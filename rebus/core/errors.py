@@ -1,0 +1,62 @@
+"""The errors a user can meet. Each says what was wrong, where, and what to do; all derive from `RebusError`."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RebusError(ValueError):
+    """Something the caller can mend. The command line prints it as one line and exits with 1."""
+
+
+class UsageError(RebusError):
+    """A call that cannot mean anything: a wrong option, an unknown field. The command line exits with 2."""
+
+
+class UnknownName(UsageError):
+    """No model, recipe, benchmark or field of that name."""
+
+
+class UnsupportedTask(UsageError):
+    """The model cannot do this task; the message names models that can."""
+
+
+class BadImage(RebusError):
+    """A picture that is empty, truncated, too large, or no picture at all."""
+
+
+class BadText(RebusError):
+    """A text that cannot be encoded, or does not fit the context."""
+
+
+class BadConfig(RebusError):
+    """A configuration with unknown, missing or impossible fields."""
+
+
+class BadCheckpoint(RebusError):
+    """Weights that are missing, unexpected, misshapen, damaged or not finite."""
+
+
+class MissingFile(RebusError):
+    """A file that the task needs is not there."""
+
+
+class MissingExtra(RebusError):
+    """An optional dependency is not installed; the message gives the command that installs it."""
+
+    def __init__(self, extra: str, need: str):
+        super().__init__(f'{need} needs the extra "{extra}". Install it with: pip install "rebus-vlm[{extra}]"')
+
+
+class LimitExceeded(RebusError):
+    """A named limit of `rebus.core.limits` was passed; the message names it and both numbers."""
+
+
+class NetworkError(RebusError):
+    """The Hub could not be reached or refused; the message says which, and what works offline."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], see: str = "") -> UnknownName:
+    """An `UnknownName` with the nearest known names: `no model "clip/b23"; did you mean "clip/b32"?`"""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = "; did you mean " + " or ".join(f'"{n}"' for n in near) + "?" if near else "."
+    return UnknownName(f'no {kind} "{name}"{hint}' + (f" {see}" if see else ""))

@@ -1,0 +1,34 @@
+"""The few named tuples that networks return. No model invents its own."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Embeddings(NamedTuple):
+    """Two towers, one space. `image` (B, E) and `text` (T, E) are of unit length; `scale` multiplies, `bias` adds."""
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, T) similarities, scale and bias included."""
+        logits = self.scale * self.image @ self.text.T
+        return logits if self.bias is None else logits + self.bias
+
+
+class Predictions(NamedTuple):
+    """A writer's scores: `logits[b, s]` (B, S, V) predicts `targets[b, s]`."""
+
+    logits: Tensor
+
+
+class Step(NamedTuple):
+    """One step of writing: scores of the next token (B, V), the state they were read from (B, D), the cache."""
+
+    logits: Tensor
+    hidden: Tensor
+    cache: Any

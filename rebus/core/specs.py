@@ -1,0 +1,46 @@
+"""How a checkpoint wants its pictures and its words: plain data, read from the released files and written back."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """Picture → pixels. `size` is (height, width) in pixels; values are scaled to [0, 1], then normalised."""
+
+    size: tuple[int, int]
+    fit: Literal["squash", "crop", "naflex"] = "squash"  # crop: shorter side to size, then the centre
+    resample: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bicubic"  # always antialiased, on uint8, as PIL does
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    patch_size: int | None = None  # naflex only: patches are cut by the processor
+    max_patches: int | None = None  # naflex only
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSpec:
+    """Words → tokens, on top of the released tokenizer file. Ids are of that file."""
+
+    context: int  # most tokens of one text, special ones included
+    pad_id: int
+    eos_id: int | None = None  # appended to texts of two-tower models and to writers' targets
+    bos_id: int | None = None  # put before a text or prompt
+    pad_to_context: bool = False  # always (n, context): SigLIP was trained so and reads the last position
+    lower: bool = False
+    canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space
+    clean: bool = False  # CLIP: ftfy where installed, HTML entities, white space
+    truncate: bool = True  # False: a text that is too long raises BadText
+    separator: str = ""  # PaliGemma: tokenised alone and put after the prompt ("\n")
+    image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times a picture
+    num_image_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """The words by which a writer is asked for each task; a task without words is one it cannot do."""
+
+    caption: str | None = None
+    ask: str | None = None  # holds {question}
+    detect: str | None = None  # holds {labels}, joined by " ; "
+    segment: str | None = None  # holds {phrase}
+    classify: str | None = None  # the prompt under which the likelihood of a label is measured

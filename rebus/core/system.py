@@ -1,0 +1,41 @@
+"""What a model file tells the rest of the library about itself: one `SYSTEM` at its end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rebus.core.specs import ImageSpec, Prompts, TextSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One released file format of a system.
+
+    `keys` is a `rebus.weights.keymap.KeyMap` between the names of the file and ours. `read_config` turns the
+    released configuration into ours, `write_config` ours into the released one; both are None for layouts whose
+    configuration is inferred from the arrays (`infer_config`).
+    """
+
+    name: str  # "transformers", "open_clip" or "big_vision"
+    keys: Any
+    read_config: Callable[[Mapping[str, Any]], Any] | None = None
+    write_config: Callable[[Any], dict[str, Any]] | None = None
+    infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # shapes by name → config
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # raw arrays → named tensors, before `keys`
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A system: its network, its configurations and its released formats."""
+
+    name: str  # "clip"
+    family: str  # "contrastive"
+    network: Callable[[Any], Any]  # config → nn.Module
+    config: type
+    presets: Mapping[str, Any]
+    layouts: Mapping[str, Layout]
+    tasks: frozenset[str]
+    model_types: tuple[str, ...] = ()  # `model_type` values of released config.json files
+    prompts: Prompts = field(default_factory=Prompts)
+    image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see pictures
+    text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read words

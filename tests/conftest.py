@@ -1,0 +1,30 @@
+"""Shared by all tests: shape annotations are checked, the network is off, and development data may be absent."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+if not os.environ.get("REBUS_NO_SHAPE_CHECKS"):
+    install_import_hook(["rebus.nn", "rebus.backbones", "rebus.models"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of development data beside the checkout; tests that need it are skipped without it."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("development data (../shared/data) is not there")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _few_threads():
+    import torch
+
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
