@@ -1,0 +1,232 @@
+"""Names of weights in a released file ⇄ ours: one table, both directions.
+
+A row is `(theirs, ours)`. Both are names with the same placeholders: `{i}`, `{j}` … stand for a number, `{p}` for
+`weight` or `bias`, `{p:weight|bias|running_mean}` for any of those listed (later mentions may just say `{p}`). A tuple
+in place of a name says that the other side is its parts joined along dimension 0, in equal slices. `Transposed(name)`
+says that the matrix stands turned there, `Unsqueezed(name)` that it has one more leading dimension, of size 1.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from rebus.core.errors import BadCheckpoint
+from rebus.weights.lazy import Lazy, Tensors
+
+
+class Transposed(str):
+    """The name of a tensor whose last two dimensions are exchanged, compared with the other side of the row."""
+
+
+class Unsqueezed(str):
+    """The name of a tensor with one more leading dimension of size 1 than the other side of the row."""
+
+
+Side = str | tuple[str, ...]
+_PLACE = re.compile(r"\{(\w+)(?::([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class _Name:
+    """One name of a row, compiled: `match` finds the placeholders in a real name, `fill` puts them in."""
+
+    text: str
+    pattern: re.Pattern[str]
+    template: str
+    turned: bool
+    unsqueezed: bool
+
+    @classmethod
+    def compile(cls, name: str, choices: dict[str, str]) -> "_Name":
+        pattern, template, at, seen = "", "", 0, set[str]()
+        for place in _PLACE.finditer(name):
+            key = place[1]
+            literal = name[at : place.start()]
+            allowed = choices.get(key, r"weight|bias" if key == "p" else r"\d+")
+            pattern += re.escape(literal) + (f"(?P={key})" if key in seen else f"(?P<{key}>{allowed})")
+            template += literal + "{" + key + "}"
+            seen.add(key)
+            at = place.end()
+        pattern += re.escape(name[at:])
+        return cls(
+            name, re.compile(pattern), template + name[at:], isinstance(name, Transposed), isinstance(name, Unsqueezed)
+        )
+
+    def fill(self, places: dict[str, str]) -> str:
+        return self.template.format_map(places)
+
+    def plain(self, tensor: Lazy, name: str) -> Lazy:
+        """What came under this name, as the row means it: turned back, without the extra dimension."""
+        if (self.turned and len(tensor.shape) < 2) or (self.unsqueezed and tensor.shape[:1] != (1,)):
+            wanted = "a matrix" if self.turned else "a leading dimension of size 1"
+            raise BadCheckpoint(f'weight "{name}" wants {wanted}; got shape {list(tensor.shape)}')
+        if self.turned:
+            return tensor.turned()
+        return tensor.reshaped(*tensor.shape[1:]) if self.unsqueezed else tensor
+
+    def written(self, tensor: Lazy) -> Lazy:
+        """The reverse of `plain`."""
+        if self.turned:
+            return tensor.turned()
+        return tensor.reshaped(1, *tensor.shape) if self.unsqueezed else tensor
+
+
+@dataclass(frozen=True)
+class _Row:
+    theirs: tuple[_Name, ...]
+    ours: tuple[_Name, ...]
+
+    @classmethod
+    def compile(cls, theirs: Side, ours: Side) -> "_Row":
+        left, right = _several(theirs), _several(ours)
+        if len(left) > 1 and len(right) > 1:
+            raise ValueError(f"one side of a row must be a single name; got {theirs} and {ours}")
+        choices: dict[str, str] = {}
+        for name in (*left, *right):
+            for key, allowed in _PLACE.findall(name):
+                if allowed:
+                    choices[key] = "|".join(re.escape(word) for word in allowed.split("|"))
+        keys = [{place[0] for place in _PLACE.findall(name)} for name in (*left, *right)]
+        if any(k != keys[0] for k in keys):
+            raise ValueError(f"both sides of a row must hold the same placeholders; got {theirs} and {ours}")
+        return cls(
+            tuple(_Name.compile(name, choices) for name in left),
+            tuple(_Name.compile(name, choices) for name in right),
+        )
+
+    def __str__(self) -> str:
+        return " + ".join(n.text for n in self.theirs) + " → " + " + ".join(n.text for n in self.ours)
+
+
+def _several(side: Side) -> tuple[str, ...]:
+    return side if isinstance(side, tuple) else (side,)
+
+
+class KeyMap:
+    """The table of one released format.
+
+    `ignore`: glob patterns (`*.position_ids`) of released names that are known and dropped.
+    `prefixes`: leading words that a file may or may not have (`module.`); they are never written.
+    `also`: `(theirs_elsewhere, theirs)` pairs of leading words, for a second layout that is read but never written.
+    The first row that matches wins.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[Side, Side]],
+        *,
+        ignore: Sequence[str] = (),
+        prefixes: Sequence[str] = (),
+        also: Sequence[tuple[str, str]] = (),
+    ):
+        self.rows = tuple(_Row.compile(theirs, ours) for theirs, ours in rows)
+        self.ignore = tuple(ignore)
+        self.prefixes = tuple(prefixes)
+        self.also = tuple(also)
+
+    def to_ours(self, tensors: Tensors) -> dict[str, Lazy]:
+        """Released names → ours, without reading a value. Raises `BadCheckpoint` for names that no row knows."""
+        found: dict[str, tuple[str, _Row, int, dict[str, str]]] = {}
+        for name in tensors:
+            spelled, hit = self._find_theirs(name)
+            if hit is None:
+                if not any(fnmatchcase(s, pattern) for s in self._spellings(name) for pattern in self.ignore):
+                    raise self._unmapped(name, [n.text for row in self.rows for n in row.theirs])
+                continue
+            if spelled in found:
+                raise BadCheckpoint(f'weights "{found[spelled][0]}" and "{name}" are two spellings of one')
+            found[spelled] = (name, *hit)
+        return self._convert(found, tensors, "theirs")
+
+    def to_theirs(self, tensors: Tensors) -> dict[str, Lazy]:
+        """Our names → released ones, without reading a value. Raises `BadCheckpoint` for names that no row knows."""
+        found = {}
+        for name in tensors:
+            hit = self._find(name, "ours")
+            if hit is None:
+                raise self._unmapped(name, [n.text for row in self.rows for n in row.ours])
+            found[name] = (name, *hit)
+        return self._convert(found, tensors, "ours")
+
+    def ours_name(self, theirs: str) -> tuple[str, ...]:
+        """Our names of a released one; empty for names that are dropped."""
+        _, hit = self._find_theirs(theirs)
+        if hit is None:
+            if any(fnmatchcase(s, pattern) for s in self._spellings(theirs) for pattern in self.ignore):
+                return ()
+            raise self._unmapped(theirs, [n.text for row in self.rows for n in row.theirs])
+        row, _, places = hit
+        return tuple(n.fill(places) for n in row.ours)
+
+    def theirs_name(self, ours: str) -> tuple[str, ...]:
+        """The released names of one of ours."""
+        hit = self._find(ours, "ours")
+        if hit is None:
+            raise self._unmapped(ours, [n.text for row in self.rows for n in row.ours])
+        row, _, places = hit
+        return tuple(n.fill(places) for n in row.theirs)
+
+    def _spellings(self, name: str) -> Iterator[str]:
+        """The name as it came, then without optional leading words, then in the other layout's words."""
+        queue, seen = [name], set[str]()
+        while queue:
+            spelled = queue.pop(0)
+            if spelled in seen:
+                continue
+            seen.add(spelled)
+            yield spelled
+            queue += [spelled.removeprefix(p) for p in self.prefixes if spelled.startswith(p)]
+            queue += [new + spelled.removeprefix(old) for old, new in self.also if spelled.startswith(old)]
+
+    def _find_theirs(self, name: str) -> tuple[str, tuple[_Row, int, dict[str, str]] | None]:
+        for spelled in self._spellings(name):
+            hit = self._find(spelled, "theirs")
+            if hit is not None:
+                return spelled, hit
+        return name, None
+
+    def _find(self, name: str, side: str) -> tuple[_Row, int, dict[str, str]] | None:
+        for row in self.rows:
+            for index, pattern in enumerate(getattr(row, side)):
+                if match := pattern.pattern.fullmatch(name):
+                    return row, index, match.groupdict()
+        return None
+
+    def _convert(
+        self, found: dict[str, tuple[str, _Row, int, dict[str, str]]], tensors: Tensors, side: str
+    ) -> dict[str, Lazy]:
+        groups: dict[tuple[int, tuple[tuple[str, str], ...]], tuple[_Row, dict[str, str], dict[int, str]]] = {}
+        for name, row, index, places in found.values():
+            key = (id(row), tuple(sorted(places.items())))
+            groups.setdefault(key, (row, places, {}))[2][index] = name
+        result: dict[str, Lazy] = {}
+        for row, places, names in groups.values():
+            source, target = (row.theirs, row.ours) if side == "theirs" else (row.ours, row.theirs)
+            lacking = [n.fill(places) for index, n in enumerate(source) if index not in names]
+            if lacking:
+                raise BadCheckpoint(f"weights missing: {', '.join(lacking)} (the rule is {row})")
+            pieces = [n.plain(Lazy.of(tensors[names[i]]), names[i]) for i, n in enumerate(source)]
+            if len({p.shape for p in pieces}) > 1:
+                shapes = ", ".join(f"{names[i]} {list(p.shape)}" for i, p in enumerate(pieces))
+                raise BadCheckpoint(f"weights that belong together have different shapes: {shapes}")
+            whole = Lazy.joined(pieces) if len(pieces) > 1 else pieces[0]
+            if len(target) > 1 and (not whole.shape or whole.shape[0] % len(target)):
+                raise BadCheckpoint(
+                    f'weight "{names[0]}" {list(whole.shape)} cannot be split in {len(target)} equal parts'
+                )
+            for index, n in enumerate(target):
+                new = n.fill(places)
+                if new in result:
+                    raise BadCheckpoint(f'two weights become "{new}"; the second is "{names[0]}"')
+                result[new] = n.written(whole.part(index, len(target)) if len(target) > 1 else whole)
+        return result
+
+    def _unmapped(self, name: str, rules: list[str]) -> BadCheckpoint:
+        """An error that names the culprit and the rule that comes nearest."""
+        rule_of = {_PLACE.sub(lambda m: "weight" if m[1] == "p" else "#", rule): rule for rule in rules}
+        shape = re.sub(r"\d+", "#", name)
+        near = difflib.get_close_matches(shape, rule_of, n=1, cutoff=0.3)
+        hint = f'; the nearest rule is "{rule_of[near[0]]}"' if near else ""
+        return BadCheckpoint(f'unexpected weight "{name}"{hint}.')
