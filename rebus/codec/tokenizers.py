@@ -1,0 +1,207 @@
+"""One tokenizer for every released kind of file: words → ids, with user text kept apart from control tokens.
+
+Control tokens (`<bos>`, `<image>`, `<loc0001>`, `<|endoftext|>`, `[MASK]`, …) steer a model. The released files match
+them anywhere in a text, so whoever types one would steer the model too. Here `encode` reads every text as plain
+characters; control tokens enter only by id, through `id_of`, put there by tasks.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import tokenizers
+
+from rebus.codec import tokenizer_formats as formats
+from rebus.core.errors import BadCheckpoint, BadText
+from rebus.core.limits import check
+
+# What looks like a control token although the file does not call it special: <loc0001>, <|user|>, [CLS].
+_MARKUP = re.compile(r"<[|/]?[A-Za-z@][\w@.:-]*\|?>|\[[@A-Z][\w@]*\]")
+# Gemma's vocabulary holds these for web text; a user may write them and they mean nothing to a model.
+_HTML = re.compile(r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code)>")
+# Control tokens in which a model states places and masks: answers hold them, so they are read back as text.
+SPOKEN = re.compile(r"<(?:loc|seg)\d+>")
+
+
+class Tokenizer:
+    """Words ⇄ ids of one released file. `files`: the bytes it was read from, by file name, for saving.
+
+    `definition` is in the layout of a `tokenizer.json`. Its post-processor, padding and truncation are not used: who
+    puts which special token where is said by `TextSpec`.
+    """
+
+    def __init__(self, definition: Mapping[str, Any], files: Mapping[str, bytes]):
+        self.files = dict(files)
+        model = definition["model"]
+        vocabulary = model["vocab"]
+        pieces: dict[str, int] = (
+            dict(vocabulary)
+            if isinstance(vocabulary, Mapping)
+            else {piece: i for i, (piece, _) in enumerate(vocabulary)}
+        )
+        added = sorted(definition.get("added_tokens") or [], key=lambda token: token["id"])
+        control = {t["content"]: t["id"] for t in added if t.get("special") or _is_control(t["content"])}
+        if model.get("type") != "BPE" or model.get("ignore_merges"):
+            # These models find whole pieces in a text, listed as added or not.
+            control.update((p, i) for p, i in pieces.items() if p[:1] in "<[" and _is_control(p))
+        pieces.update((t["content"], t["id"]) for t in added)
+        self._ids = pieces
+        self._names = {i: piece for piece, i in pieces.items()}
+        self._control = {i: piece for piece, i in control.items()}
+        self._spoken = {piece: i for piece, i in control.items() if SPOKEN.fullmatch(piece)}
+        self.special_ids = frozenset(i for i in self._control if i not in self._spoken.values())
+        # Pieces are stored as words without their spaces, so runs of text are joined by one.
+        self._gap = " " if model.get("type") in ("WordLevel", "WordPiece") else ""
+        try:
+            self._plain = tokenizers.Tokenizer.from_str(json.dumps(_without_control(definition, control)))
+        except Exception as error:  # the library raises a bare Exception for a damaged file
+            raise BadCheckpoint(f"{'+'.join(self.files) or 'tokenizer'}: damaged tokenizer file: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({'+'.join(self.files)}, vocab_size={self.vocab_size:,})"
+
+    @property
+    def vocab_size(self) -> int:
+        """Highest id + 1: the rows an embedding table needs."""
+        return max(self._names) + 1
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece spelt as in the file, control tokens included; None when there is none."""
+        return self._ids.get(piece)
+
+    def piece_of(self, token: int) -> str | None:
+        """The piece of an id, spelt as in the file."""
+        return self._names.get(token)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; nothing is put before or after it. Raises `BadText` for NUL and lone surrogates."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` for many texts at once, in parallel."""
+        for text in texts:
+            check_text(text)
+        return [row.ids for row in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Ids of a text that a model is to write: of the control tokens, `<loc0001>` and `<seg001>` count as such."""
+        ids: list[int] = []
+        start = 0
+        for match in SPOKEN.finditer(text) if self._spoken else ():
+            token = self._spoken.get(match.group())
+            if token is None:
+                continue
+            if start < match.start():
+                ids += self.encode(text[start : match.start()])
+            ids.append(token)
+            start = match.end()
+        return ids + self.encode(text[start:]) if start < len(text) else ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """Text of ids. `skip_special` leaves control tokens out, except places and masks (`<loc0001>`, `<seg001>`)."""
+        kept = [i for i in map(int, ids) if not (skip_special and i in self.special_ids)]
+        parts = []
+        for is_control, group in itertools.groupby(kept, key=self._control.__contains__):
+            if is_control:
+                parts.append("".join(map(self._control.__getitem__, group)))
+            else:
+                parts.append(self._plain.decode(list(group), skip_special_tokens=False))
+        return self._gap.join(filter(None, parts))
+
+    def check_fits(self, rows: int) -> None:
+        """Raise `BadCheckpoint` unless this can be the tokenizer of a network with `rows` token embeddings.
+
+        A network may have some rows that no token uses (released tables are rounded up), never the reverse.
+        """
+        if self.vocab_size > rows or self.vocab_size < 0.9 * rows:
+            raise BadCheckpoint(
+                f"the tokenizer ({'+'.join(self.files)}) has {self.vocab_size:,} tokens and the weights have {rows:,}: "
+                "they are not of the same model"
+            )
+
+
+def check_text(text: str) -> None:
+    """Raise `BadText` or `LimitExceeded` for what no tokenizer reads: no str, NUL, lone surrogates, too much."""
+    if not isinstance(text, str):
+        raise BadText(f"a text must be a str; got {type(text).__name__}")
+    check("MAX_TEXT_CHARS", len(text), "characters of one text")
+    if "\0" in text:
+        raise BadText(f"the text holds a NUL character at position {text.index(chr(0))}; remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadText(
+            f"the text holds a lone surrogate (half of a character) at position {error.start}; "
+            "decode it as UTF-8 with errors='replace'"
+        ) from None
+
+
+def word_level_tokenizer(
+    words: Iterable[str],
+    specials: Sequence[str] = ("<pad>", "<eos>", "<bos>", "<unk>"),
+    *,
+    locations: int = 0,
+    segments: int = 0,
+    bos: bool = False,
+    eos: bool = False,
+) -> Tokenizer:
+    """A tokenizer of whole lower-case words and single punctuation marks, for small closed worlds.
+
+    Ids: `specials` in order (`<unk>` among them), then `words` in order, then `<loc0000>`… and `<seg000>`….
+    `bos`, `eos`: whether other readers of the file put `<bos>` before and `<eos>` after each text; here that is
+    `TextSpec`'s to say.
+    """
+    definition, config = formats.word_level(
+        list(words), list(specials), locations=locations, segments=segments, bos=bos, eos=eos
+    )
+    text = json.dumps(definition, ensure_ascii=False, indent=1)
+    return Tokenizer(
+        definition,
+        {"tokenizer.json": text.encode(), "tokenizer_config.json": json.dumps(config, indent=2).encode()},
+    )
+
+
+def _is_control(piece: str) -> bool:
+    return bool(_MARKUP.fullmatch(piece)) and not _HTML.fullmatch(piece)
+
+
+def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) -> dict[str, Any]:
+    """The same tokenizer, in which no text leads to a control token and every id stays what it was.
+
+    A name that begins with NUL cannot be typed, since such texts are refused.
+    """
+    model = dict(definition["model"])
+    vocabulary = model["vocab"]
+    known: Any = vocabulary if isinstance(vocabulary, Mapping) else {piece for piece, _ in vocabulary}
+    hidden = {piece: f"\0{i}" for piece, i in control.items()}
+    if model.get("type") == "BPE" and not model.get("ignore_merges"):
+        # Whole pieces are reached by merges alone. Single characters that a file calls special are needed by others.
+        merges = model["merges"]
+        joined = (m.replace(" ", "", 1) if isinstance(m, str) else m[0] + m[1] for m in merges)
+        keep = [piece not in control for piece in joined]
+        if not all(keep):
+            model["merges"] = [m for m, wanted in zip(merges, keep, strict=True) if wanted]
+    else:
+        rename = {piece: name for piece, name in hidden.items() if _is_control(piece)}
+        if isinstance(vocabulary, Mapping):
+            model["vocab"] = {rename.get(piece, piece): i for piece, i in vocabulary.items()}
+        else:
+            model["vocab"] = [[rename.get(piece, piece), score] for piece, score in vocabulary]
+        if model.get("unk_token") in rename:
+            model["unk_token"] = rename[model["unk_token"]]
+    added = []
+    for token in definition.get("added_tokens") or []:
+        if token["content"] not in control:
+            added.append(token)
+        elif token["content"] not in known:  # holds its id, so that later ones keep theirs
+            added.append({**token, "content": hidden[token["content"]]})
+    return {
+        **definition,
+        "model": model,
+        "added_tokens": added,
+        "post_processor": None,
+        "padding": None,
+        "truncation": None,
+    }
