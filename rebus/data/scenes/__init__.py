@@ -1,0 +1,30 @@
+"""The scenes world: endless, seeded pictures of coloured shapes with everything that can be said about them.
+
+Each scene holds one to five objects (7 shapes × 8 colours × 3 sizes × 3 fills) on a cluttered background, with
+captions, question-answer pairs, boxes, masks, referring phrases and labels. It is the project's test bed: cheap,
+exact, and hard enough that a wrong architecture or objective shows.
+
+The split is part of the seed: pictures of two splits never coincide. Some pairs of shape and colour (`HELD_OUT`)
+never occur in "train", "val" and "test"; every "novel" scene holds one at least.
+"""
+
+from rebus.data.scenes.language import answer_kinds, parse_caption, vocabulary
+from rebus.data.scenes.scene import LABELS, NOVEL_LABELS, Scene, scene
+from rebus.data.scenes.world import COLOURS, FILLS, HELD_OUT, SHAPES, SIZES, SPLITS, SceneObject
+
+__all__ = [
+    "COLOURS",
+    "FILLS",
+    "HELD_OUT",
+    "LABELS",
+    "NOVEL_LABELS",
+    "SHAPES",
+    "SIZES",
+    "SPLITS",
+    "Scene",
+    "SceneObject",
+    "answer_kinds",
+    "parse_caption",
+    "scene",
+    "vocabulary",
+]

@@ -1,0 +1,89 @@
+"""One scene: the picture and, worked out when asked for, everything that is said about it."""
+
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from rebus.core.errors import UsageError
+from rebus.data.scenes import language
+from rebus.data.scenes.render import draw
+from rebus.data.scenes.world import COLOURS, HELD_OUT, SHAPES, SceneObject, generator, plan_scene
+
+LABELS = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES if (s, c) not in HELD_OUT)
+NOVEL_LABELS = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES if (s, c) in HELD_OUT)
+
+
+class Scene:
+    """A picture (`pixels` uint8 (size, size, 3)) and its `objects`, left to right."""
+
+    def __init__(self, seed: int, split: str, size: int, count: int | None):
+        if size < 96:
+            raise UsageError(f"scenes are 96 pixels or more on a side; got size={size}")
+        self.seed, self.split, self.size = seed, split, size
+        self.pixels: np.ndarray
+        self.objects: list[SceneObject]
+        self.pixels, self.objects = draw(
+            plan_scene(generator(seed, split, 0), split, count), generator(seed, split, 1), size
+        )
+
+    @property
+    def scale(self) -> float:
+        """Pixels of this picture for one of a 96-pixel picture."""
+        return self.size / 96
+
+    @cached_property
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.pixels)
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """The first lists every attribute of every object from left to right; the others say less, or otherwise."""
+        return language.captions(self.objects, self.scale)
+
+    @cached_property
+    def questions(self) -> list[tuple[str, str]]:
+        """(question, answer): one of each kind that the scene allows."""
+        return [pair for pair, _ in self.questions_by_kind]
+
+    @cached_property
+    def questions_by_kind(self) -> list[tuple[tuple[str, str], str]]:
+        """((question, answer), kind)."""
+        rng = generator(self.seed, self.split, 2)
+        asked = ((language.ask(kind, self.objects, rng, self.scale), kind) for kind in language.answer_kinds())
+        return [(pair, kind) for pair, kind in asked if pair is not None]
+
+    @cached_property
+    def phrases(self) -> list[tuple[str, int]]:
+        """(phrase, index of the one object that it fits)."""
+        return language.phrases(self.objects)
+
+    @property
+    def boxes(self) -> list[tuple[float, float, float, float]]:
+        return [o.box for o in self.objects]
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        return [o.mask for o in self.objects]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Each object's detection label, "red circle"."""
+        return [f"{o.colour} {o.shape}" for o in self.objects]
+
+    def matching(self, label: str) -> list[int]:
+        """Indices of all objects that a label or phrase fits: "circle", "red circle", "small red object"."""
+        return language.matching(label, self.objects)
+
+    @property
+    def label(self) -> str | None:
+        """The class of a scene with a single object, one of `LABELS` or `NOVEL_LABELS`; None with more objects."""
+        return self.labels[0] if len(self.objects) == 1 else None
+
+
+def scene(seed: int, split: str = "train", size: int = 96, count: int | None = None) -> Scene:
+    """The scene of that seed and split, always the same. `count` fixes the number of objects (1 to 5).
+
+    Raises `UnknownName` for an unknown split, `UsageError` for a negative seed, a size below 96, an impossible count.
+    """
+    return Scene(seed, split, size, count)
