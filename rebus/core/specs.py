@@ -13,6 +13,9 @@ class ImageSpec:
     resample: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bicubic"  # always antialiased, on uint8, as PIL does
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    shorter_side: int | None = None  # crop only: resized to this before the crop; None: to the crop itself
+    crop_offset: Literal["down", "even"] = "down"  # odd margins: transformers rounds down, torchvision half to even
+    alpha: Literal["white", "drop"] = "white"  # transparent: laid on white (transformers 5) or its colours bared
     patch_size: int | None = None  # naflex only: patches are cut by the processor
     max_patches: int | None = None  # naflex only
 
