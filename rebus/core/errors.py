@@ -40,6 +40,10 @@ class MissingFile(RebusError):
     """A file that the task needs is not there."""
 
 
+class CannotWrite(RebusError):
+    """A result could not be written: no space, no permission, or something else stands in its place."""
+
+
 class MissingExtra(RebusError):
     """An optional dependency is not installed; the message gives the command that installs it."""
 
