@@ -1,0 +1,146 @@
+"""From a picture to the rows of a batch: sizes, resampling, crop, normalisation.
+
+Two ways to resample. The exact one is Pillow's antialiased filter on uint8, which released checkpoints were
+evaluated with. The fast one reads JPEGs at a fraction of their size (libjpeg scales in the frequency domain) and
+filters the rest with PyTorch's vectorised uint8 kernel; `benchmarks/images.py` measures its drift.
+"""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rebus.codec.opening import Decoded
+from rebus.core.errors import BadConfig
+from rebus.core.specs import ImageSpec
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+OVERSAMPLING = 2  # fast: a JPEG is decoded at no less than this multiple of the size wanted
+
+
+def check_spec(spec: ImageSpec) -> None:
+    """Raise `BadConfig` for a specification that cannot be carried out."""
+    if min(spec.size) < 1 and spec.fit != "naflex":
+        raise BadConfig(f"image size {spec.size}: wants at least 1 × 1")
+    if spec.fit == "naflex" and not (spec.patch_size and spec.max_patches):
+        raise BadConfig("naflex wants patch_size and max_patches")
+    if spec.fit == "crop" and _shorter(spec) < max(spec.size):
+        raise BadConfig(
+            f"the crop of {spec.size[0]} × {spec.size[1]} does not fit into a shorter side of {_shorter(spec)} pixels"
+        )
+    if min(spec.std) <= 0:
+        raise BadConfig(f"image std {spec.std}: wants numbers above 0")
+
+
+def _shorter(spec: ImageSpec) -> int:
+    return min(spec.size) if spec.shorter_side is None else spec.shorter_side
+
+
+def resized(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
+    """(width, height) to which a picture of that size is resized, before any crop."""
+    if spec.fit == "squash":
+        return spec.size[1], spec.size[0]
+    if spec.fit == "crop":
+        side, short, long = _shorter(spec), min(width, height), max(width, height)
+        other = int(side * long / short)
+        return (side, other) if width <= height else (other, side)
+    assert spec.patch_size is not None
+    assert spec.max_patches is not None
+    rows, columns = naflex_grid(width, height, spec.patch_size, spec.max_patches)
+    return columns * spec.patch_size, rows * spec.patch_size
+
+
+def naflex_grid(width: int, height: int, patch_size: int, max_patches: int) -> tuple[int, int]:
+    """(rows, columns) of patches: the largest scale that keeps `max_patches`, found by bisection as in SigLIP 2.
+
+    The interval (1e-6 to 100) and its end (1e-5) are part of the definition: they decide ties.
+    """
+
+    def cells(scale: float) -> tuple[int, int]:
+        return max(1, math.ceil(height * scale / patch_size)), max(1, math.ceil(width * scale / patch_size))
+
+    low, high = 1e-6, 100.0
+    while high - low >= 1e-5:
+        middle = (low + high) / 2
+        rows, columns = cells(middle)
+        if rows * columns <= max_patches:
+            low = middle
+        else:
+            high = middle
+    return cells(low)
+
+
+def exact(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
+    """uint8 (H, W, 3), as the released preprocessors make it: turned, then resized by Pillow, then cropped."""
+    picture = decoded.upright()
+    size = resized(spec, *picture.size)
+    if picture.size != size:
+        picture = picture.resize(size, _FILTERS[spec.resample])
+    return _cropped(np.asarray(picture), spec)
+
+
+def enough(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
+    """The least (width, height) at which the fast path may decode a JPEG lying as `width` × `height` in its file."""
+    # Sideways pictures are turned later: the larger of both ways is safe.
+    one, other = resized(spec, width, height), resized(spec, height, width)
+    return OVERSAMPLING * max(one[0], other[1]), OVERSAMPLING * max(one[1], other[0])
+
+
+def fast(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
+    """uint8 (H, W, 3) close to `exact`: resized from what scaled decoding left, turned when it is small."""
+    width, height = resized(spec, *decoded.upright_size)
+    if decoded.orientation >= 5:
+        width, height = height, width
+    whole = decoded.box == (0.0, 0.0, *map(float, decoded.picture.size))
+    if decoded.picture.size == (width, height) and whole:
+        picture = decoded.picture
+    elif whole and spec.resample in ("bilinear", "bicubic"):
+        picture = _resize_bytes(decoded.picture, width, height, spec.resample)
+    else:  # a box that ends within a pixel: only Pillow takes it, and what is left is small
+        picture = decoded.picture.resize((width, height), _FILTERS[spec.resample], box=decoded.box)
+    return _cropped(np.asarray(decoded.upright(picture)), spec)
+
+
+def _resize_bytes(picture: Image.Image, width: int, height: int, mode: str) -> Image.Image:
+    # Channels stay last in memory, where PyTorch has a vectorised kernel for bytes.
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(pixels, size=(height, width), mode=mode, antialias=True)
+    return Image.fromarray(small[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def _cropped(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    if spec.fit != "crop":
+        return pixels
+    height, width = spec.size
+    top, left = (_offset(have - want, spec) for have, want in zip(pixels.shape[:2], spec.size, strict=True))
+    return pixels[top : top + height, left : left + width]
+
+
+def _offset(margin: int, spec: ImageSpec) -> int:
+    return round(margin / 2) if spec.crop_offset == "even" else margin // 2
+
+
+def normalisation(spec: ImageSpec) -> np.ndarray:
+    """float32 (3, 256): the value of each byte in each channel, rounded at each step as the references round."""
+    unit = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (spec.mean, spec.std))
+    return (unit - mean) / std
+
+
+def normalise_into(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """uint8 (H, W, 3) → float32 (3, H, W), in one pass."""
+    for channel in range(3):
+        np.take(table[channel], pixels[..., channel], out=out[channel], mode="clip")
+
+
+def patches(pixels: np.ndarray, table: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, 3) → float32 (N, size·size·3): square patches, row by row, each flattened as (y, x, channel)."""
+    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
+    cut = pixels.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1, 3)
+    return np.stack([table[c][cut[..., c]] for c in range(3)], axis=-1).reshape(rows * columns, -1)
