@@ -27,4 +27,6 @@ class ModelCard:
     image: ImageSpec | None = None
     text: TextSpec | None = None
     note: str = ""
-    scores: Mapping[str, Any] = field(default_factory=dict)  # command, seed, hardware and held-out scores of bundled ones
+    scores: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # command, seed, hardware and held-out scores of bundled ones

@@ -10,7 +10,9 @@ class ImageSpec:
 
     size: tuple[int, int]
     fit: Literal["squash", "crop", "naflex"] = "squash"  # crop: shorter side to size, then the centre
-    resample: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bicubic"  # always antialiased, on uint8, as PIL does
+    resample: Literal["bilinear", "bicubic", "lanczos", "nearest"] = (
+        "bicubic"  # always antialiased, on uint8, as PIL does
+    )
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     shorter_side: int | None = None  # crop only: resized to this before the crop; None: to the crop itself

@@ -11,13 +11,13 @@ from rebus.core.specs import ImageSpec, Prompts, TextSpec
 class Layout:
     """One released file format of a system.
 
-    `keys` is a `rebus.weights.keymap.KeyMap` between the names of the file and ours. `read_config` turns the
+    `keys(config)` is the `rebus.weights.keymap.KeyMap` between the names of the file and ours. `read_config` turns the
     released configuration into ours, `write_config` ours into the released one; both are None for layouts whose
     configuration is inferred from the arrays (`infer_config`).
     """
 
     name: str  # "transformers", "open_clip" or "big_vision"
-    keys: Any
+    keys: Callable[[Any], Any]
     read_config: Callable[[Mapping[str, Any]], Any] | None = None
     write_config: Callable[[Any], dict[str, Any]] | None = None
     infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # shapes by name → config

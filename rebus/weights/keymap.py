@@ -178,7 +178,11 @@ class KeyMap:
             seen.add(spelled)
             yield spelled
             queue += [spelled.removeprefix(p) for p in self.prefixes if spelled.startswith(p)]
-            queue += [new + spelled.removeprefix(old) for old, new in self.also if spelled.startswith(old)]
+            queue += [
+                new + spelled.removeprefix(old)
+                for old, new in self.also
+                if spelled.startswith(old) and not (len(new) > len(old) and spelled.startswith(new))  # once is enough
+            ]
 
     def _find_theirs(self, name: str) -> tuple[str, tuple[_Row, int, dict[str, str]] | None]:
         for spelled in self._spellings(name):

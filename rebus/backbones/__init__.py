@@ -1,0 +1,1 @@
+"""Networks of one input, pretrained alone, reused by many models."""

@@ -1,0 +1,139 @@
+"""ViT: cut the picture into patches, treat each as a word, read them with a transformer.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rebus.nn.attention import Attention
+from rebus.nn.block import Block
+from rebus.nn.norms import LayerNorm
+from rebus.nn.positions import resize_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    width: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_width: int = 3072
+    patch_size: int = 16
+    image_size: int = 224
+    act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
+    eps: float = 1e-6
+    num_channels: int = 3
+    class_token: bool = False  # CLIP: a learned token in front; it also brings a norm before the blocks and a patch
+    # projection without bias, which were published together
+    flat_patches: bool = False  # NaFlex: patches arrive already cut, the projection is a linear layer
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; what a patch does not fill at the right and the bottom is not seen."""
+        return (self.image_size // self.patch_size,) * 2
+
+
+class ViT(nn.Module):
+    """Pixels → one vector a patch. `features` before the last norm, `forward` after it."""
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__()
+        self.cfg = cfg
+        rows, cols = cfg.grid
+        patch_inputs = cfg.num_channels * cfg.patch_size**2
+        if cfg.flat_patches:
+            self.patch: nn.Module = nn.Linear(patch_inputs, cfg.width)
+        else:
+            self.patch = nn.Conv2d(
+                cfg.num_channels, cfg.width, cfg.patch_size, cfg.patch_size, bias=not cfg.class_token
+            )
+        self.class_token = nn.Parameter(torch.zeros(cfg.width)) if cfg.class_token else None
+        self.positions = nn.Parameter(torch.zeros(rows * cols + cfg.class_token, cfg.width))
+        self.norm_pre = LayerNorm(cfg.width, cfg.eps) if cfg.class_token else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(cfg.width, cfg.num_heads, cfg.mlp_width, act=cfg.act, eps=cfg.eps) for _ in range(cfg.num_layers)
+        )
+        self.norm = LayerNorm(cfg.width, cfg.eps)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """The initial values of the reference runs: Xavier for linear layers, positions with std 1/√width."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        std = self.cfg.width**-0.5
+        nn.init.normal_(self.positions, std=std)
+        if self.class_token is not None:
+            nn.init.normal_(self.class_token, std=std)
+
+    def embed(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
+        """Patches with their positions, class token in front; the table is resized to other picture sizes."""
+        grid = self.patch(pixels)  # B D Y X
+        rows, cols = grid.shape[-2:]
+        x = grid.flatten(2).mT
+        table = self.positions
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            spatial = resize_grid(table[1:], self.cfg.grid, (rows, cols), antialias=False)
+            table = torch.cat([table[:1], spatial])
+        else:
+            table = resize_grid(table, self.cfg.grid, (rows, cols), antialias=False)
+        return self.norm_pre(x + table)
+
+    def embed_patches(self, patches: Float[Tensor, "B P F"], grid: Int[Tensor, "B 2"]) -> Float[Tensor, "B P D"]:
+        """NaFlex: patches of pictures of any shape, `grid` = rows and columns of each; the rest of P is padding."""
+        x = self.patch(patches)
+        positions = torch.zeros_like(x)
+        for i, (rows, cols) in enumerate(grid.tolist()):
+            table = resize_grid(self.positions, self.cfg.grid, (rows, cols), mode="bilinear", antialias=True)
+            positions[i, : rows * cols] = table
+            positions[i, rows * cols :] = table[
+                0
+            ]  # padding is masked; a defined value keeps rows equal to the reference
+        return x + positions
+
+    def features(
+        self, x: Float[Tensor, "B P D"], mask: Bool[Tensor, "B 1 1 P"] | None = None
+    ) -> Float[Tensor, "B P D"]:
+        """Embedded patches through the blocks, before the last norm."""
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+    def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
+        return self.norm(self.features(self.embed(pixels)))
+
+
+def init_like_clip(blocks: nn.ModuleList, width: int) -> None:
+    """Initial values of CLIP's transformers: they shrink with the depth so that residual sums keep their scale.
+
+    Source: the released training code; spec §3.
+    """
+    attn_std = width**-0.5
+    out_std = attn_std * (2 * len(blocks)) ** -0.5
+    for block in blocks:
+        assert isinstance(block, Block)
+        attn: Attention = block.attn
+        for layer, std in (
+            (attn.q, attn_std),
+            (attn.k, attn_std),
+            (attn.v, attn_std),
+            (attn.out, out_std),
+            (block.mlp.up, (2 * width) ** -0.5),
+            (block.mlp.down, out_std),
+        ):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+
+def cut_patches(pixels: Float[Tensor, "B C Y X"], size: int) -> Float[Tensor, "B P F"]:
+    """Pictures → flat patches, row by row, channels last within a patch (the order of NaFlex)."""
+    patches = F.unfold(pixels, size, stride=size).mT  # B P (C p p)
+    return patches.unflatten(-1, (pixels.shape[1], size * size)).transpose(2, 3).flatten(2)

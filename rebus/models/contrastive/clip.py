@@ -1,0 +1,398 @@
+"""CLIP: two towers, one space, a softmax over the batch.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rebus.backbones.keys import open_clip_blocks, transformers_blocks
+from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
+from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
+from rebus.core.errors import BadConfig
+from rebus.core.outputs import Embeddings
+from rebus.core.released import ACT_TO_RELEASED, Released, read_act
+from rebus.core.specs import ImageSpec, TextSpec
+from rebus.core.system import Layout, System
+from rebus.models.contrastive.clip_resnet import KEYS as RESNET_KEYS
+from rebus.models.contrastive.clip_resnet import CLIPResNet, CLIPResNetConfig
+from rebus.nn.pooling import first_id, largest_id
+from rebus.weights.keymap import KeyMap, Transposed
+
+
+def _vit(**fields: Any) -> ViTConfig:
+    return ViTConfig(class_token=True, eps=1e-5, **{"act": "quick_gelu", "patch_size": 32, **fields})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPConfig:
+    image: ViTConfig | CLIPResNetConfig = field(default_factory=_vit)
+    text: TextConfig = field(default_factory=TextConfig)
+    embed: int = 512
+    end_id: int | None = None  # the first of these ends a text; None: the largest id does (OpenAI's rule)
+
+
+def _open(width: int, layers: int, heads: int, mlp: int, embed: int, text_width: int, text_layers: int) -> CLIPConfig:
+    """The larger models of open_clip: 14 px patches, exact GELU."""
+    return CLIPConfig(
+        image=_vit(width=width, num_layers=layers, num_heads=heads, mlp_width=mlp, patch_size=14, act="gelu"),
+        text=TextConfig(
+            width=text_width,
+            num_layers=text_layers,
+            num_heads=text_width // 64,
+            mlp_width=4 * text_width,
+            act="gelu",
+        ),
+        embed=embed,
+    )
+
+
+def _resnet(layers: tuple[int, int, int, int], width: int, size: int, embed: int, text_width: int) -> CLIPConfig:
+    return CLIPConfig(
+        image=CLIPResNetConfig(layers=layers, width=width, image_size=size, embed=embed),
+        text=TextConfig(width=text_width, num_heads=text_width // 64, mlp_width=4 * text_width),
+        embed=embed,
+    )
+
+
+_B32 = CLIPConfig()
+_L14 = CLIPConfig(
+    image=_vit(width=1024, num_layers=24, num_heads=16, mlp_width=4096, patch_size=14),
+    text=TextConfig(width=768, num_heads=12, mlp_width=3072),
+    embed=768,
+)
+
+PRESETS = {
+    "tiny": CLIPConfig(
+        image=_vit(width=32, num_layers=2, num_heads=4, mlp_width=64, patch_size=8, image_size=24),
+        text=TextConfig(width=24, num_layers=2, num_heads=2, mlp_width=48, vocab_size=64, context=12),
+        embed=16,
+    ),
+    "scenes": CLIPConfig(
+        image=_vit(width=128, num_layers=5, num_heads=4, mlp_width=384, patch_size=12, image_size=96, act="gelu"),
+        text=TextConfig(width=96, num_layers=3, num_heads=4, mlp_width=256, vocab_size=192, context=64, act="gelu"),
+        embed=96,
+    ),
+    "b32": _B32,
+    "b16": replace(_B32, image=_vit(patch_size=16)),
+    "l14": _L14,
+    "l14_336": replace(_L14, image=replace(_L14.image, image_size=336)),
+    "b16_plus_240": CLIPConfig(
+        image=_vit(width=896, num_heads=14, mlp_width=3584, patch_size=16, image_size=240, act="gelu"),
+        text=TextConfig(width=640, num_heads=10, mlp_width=2560, act="gelu"),
+        embed=640,
+    ),
+    "h14": _open(1280, 32, 16, 5120, 1024, 1024, 24),
+    "g14": _open(1408, 40, 16, 6144, 1024, 1024, 24),
+    "bigg14": _open(1664, 48, 16, 8192, 1280, 1280, 32),
+    "rn50": _resnet((3, 4, 6, 3), 64, 224, 1024, 512),
+    "rn101": _resnet((3, 4, 23, 3), 64, 224, 512, 512),
+    "rn50x4": _resnet((4, 6, 10, 6), 80, 288, 640, 640),
+    "rn50x16": _resnet((6, 8, 18, 8), 96, 384, 768, 768),
+    "rn50x64": _resnet((3, 15, 36, 10), 128, 448, 1024, 1024),
+}
+
+
+class CLIP(nn.Module):
+    def __init__(self, cfg: CLIPConfig):
+        super().__init__()
+        self.cfg = cfg
+        if isinstance(cfg.image, ViTConfig):
+            self.image: ViT | CLIPResNet = ViT(cfg.image)
+            self.image_proj: nn.Module = nn.Linear(cfg.image.width, cfg.embed, bias=False)
+        else:
+            self.image = CLIPResNet(cfg.image)
+            self.image_proj = nn.Identity()  # the attention pool has projected already
+        self.text = TextEncoder(cfg.text)
+        self.text_proj = nn.Linear(cfg.text.width, cfg.embed, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # Sec. 2.5: a temperature of 0.07
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """The initial values of the released training code."""
+        if isinstance(self.image, ViT):
+            init_like_clip(self.image.blocks, self.image.cfg.width)
+            assert isinstance(self.image_proj, nn.Linear)
+            nn.init.normal_(self.image_proj.weight, std=self.image.cfg.width**-0.5)
+        init_like_clip(self.text.blocks, self.text.cfg.width)
+        nn.init.normal_(self.text_proj.weight, std=self.text.cfg.width**-0.5)
+
+    def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B E"]:
+        """Pictures as unit vectors."""
+        if isinstance(self.image, ViT):
+            x = self.image.features(self.image.embed(pixels))
+            pooled = self.image_proj(self.image.norm(x[:, 0]))  # the class token alone is normalised and projected
+        else:
+            pooled = self.image(pixels)
+        return F.normalize(pooled, dim=-1)
+
+    def embed_text(self, tokens: Int[Tensor, "T L"], mask: Bool[Tensor, "T L"] | None = None) -> Float[Tensor, "T E"]:
+        """Texts as unit vectors, read at their end-of-text token. `mask` is needed for texts padded on the left."""
+        if mask is not None:
+            tokens = to_the_left(tokens.masked_fill(~mask, 0), mask)
+        x = self.text(tokens)
+        end = self.cfg.end_id
+        pooled = largest_id(x, tokens) if end is None else first_id(x, tokens, end)
+        return F.normalize(self.text_proj(pooled), dim=-1)
+
+    def forward(
+        self,
+        pixels: Float[Tensor, "B 3 Y X"],
+        tokens: Int[Tensor, "T L"],
+        mask: Bool[Tensor, "T L"] | None = None,
+    ) -> Embeddings:
+        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.log_scale.exp())
+
+
+KEYS = KeyMap(
+    [
+        ("vision_model.embeddings.class_embedding", "image.class_token"),
+        ("vision_model.embeddings.patch_embedding.weight", "image.patch.weight"),
+        ("vision_model.embeddings.position_embedding.weight", "image.positions"),
+        ("vision_model.pre_layrnorm.{p}", "image.norm_pre.{p}"),  # sic
+        *transformers_blocks("vision_model.encoder.layers", "image.blocks"),
+        ("vision_model.post_layernorm.{p}", "image.norm.{p}"),
+        ("visual_projection.weight", "image_proj.weight"),
+        ("text_model.embeddings.token_embedding.weight", "text.tokens.weight"),
+        ("text_model.embeddings.position_embedding.weight", "text.positions"),
+        *transformers_blocks("text_model.encoder.layers", "text.blocks"),
+        ("text_model.final_layer_norm.{p}", "text.norm.{p}"),
+        ("text_projection.weight", "text_proj.weight"),
+        ("logit_scale", "log_scale"),
+    ],
+    ignore=["*.position_ids"],
+)
+_OPEN_CLIP_TEXT = [
+    ("token_embedding.weight", "text.tokens.weight"),
+    ("positional_embedding", "text.positions"),
+    *open_clip_blocks("transformer.resblocks", "text.blocks"),
+    ("ln_final.{p}", "text.norm.{p}"),
+    (Transposed("text_projection"), "text_proj.weight"),
+    ("logit_scale", "log_scale"),
+]
+_OPEN_CLIP_VIT = [
+    ("visual.class_embedding", "image.class_token"),
+    ("visual.conv1.weight", "image.patch.weight"),
+    ("visual.positional_embedding", "image.positions"),
+    ("visual.ln_pre.{p}", "image.norm_pre.{p}"),
+    *open_clip_blocks("visual.transformer.resblocks", "image.blocks"),
+    ("visual.ln_post.{p}", "image.norm.{p}"),
+    (Transposed("visual.proj"), "image_proj.weight"),
+]
+
+
+def _open_clip_keys(cfg: CLIPConfig) -> KeyMap:
+    vision = _OPEN_CLIP_VIT if isinstance(cfg.image, ViTConfig) else RESNET_KEYS
+    return KeyMap(
+        [*vision, *_OPEN_CLIP_TEXT],
+        ignore=["input_resolution", "context_length", "vocab_size", "attn_mask"],
+        prefixes=["module."],
+        also=[("text.", "")],  # models with a "custom text" tower nest its names
+    )
+
+
+def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
+    """`config.json` of a `CLIPModel`."""
+    top = Released(data)
+    text, image = top.part("text_config"), top.part("vision_config")
+    top.skip("text_config_dict", "vision_config_dict", "logit_scale_init_value")
+    for part in (text, image):
+        part.skip("projection_dim", "bos_token_id", "pad_token_id")
+    image.skip("eos_token_id")
+    image.demand("num_channels", 3)
+    end = text.take("eos_token_id", int, 49_407)
+    cfg = CLIPConfig(
+        image=ViTConfig(
+            class_token=True,
+            width=image.take("hidden_size", int, 768),
+            num_layers=image.take("num_hidden_layers", int, 12),
+            num_heads=image.take("num_attention_heads", int, 12),
+            mlp_width=image.take("intermediate_size", int, 3072),
+            patch_size=image.take("patch_size", int, 32),
+            image_size=image.take("image_size", int, 224),
+            act=read_act(image, "hidden_act", "quick_gelu"),  # type: ignore[arg-type]
+            eps=image.take("layer_norm_eps", float, 1e-5),
+        ),
+        text=TextConfig(
+            width=text.take("hidden_size", int, 512),
+            num_layers=text.take("num_hidden_layers", int, 12),
+            num_heads=text.take("num_attention_heads", int, 8),
+            mlp_width=text.take("intermediate_size", int, 2048),
+            vocab_size=text.take("vocab_size", int, 49_408),
+            context=text.take("max_position_embeddings", int, 77),
+            act=read_act(text, "hidden_act", "quick_gelu"),  # type: ignore[arg-type]
+            eps=text.take("layer_norm_eps", float, 1e-5),
+        ),
+        embed=top.take("projection_dim", int, 512),
+        end_id=None if end == 2 else end,  # 2 stands in OpenAI's files and means "the largest id", as trained
+    )
+    for part in (top, text, image):
+        part.finish()
+    return cfg
+
+
+def write_transformers(cfg: CLIPConfig) -> dict[str, Any]:
+    """The `config.json` from which a `CLIPModel` builds the same network."""
+    image, text = cfg.image, cfg.text
+    if not isinstance(image, ViTConfig):
+        raise BadConfig('the transformers layout has no ResNet towers; save with layout="open_clip"')
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": cfg.embed,
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": image.width,
+            "num_hidden_layers": image.num_layers,
+            "num_attention_heads": image.num_heads,
+            "intermediate_size": image.mlp_width,
+            "patch_size": image.patch_size,
+            "image_size": image.image_size,
+            "hidden_act": ACT_TO_RELEASED[image.act],
+            "layer_norm_eps": image.eps,
+            "projection_dim": cfg.embed,
+        },
+        "text_config": {
+            "model_type": "clip_text_model",
+            "hidden_size": text.width,
+            "num_hidden_layers": text.num_layers,
+            "num_attention_heads": text.num_heads,
+            "intermediate_size": text.mlp_width,
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.context,
+            "hidden_act": ACT_TO_RELEASED[text.act],
+            "layer_norm_eps": text.eps,
+            "projection_dim": cfg.embed,
+            "eos_token_id": 2 if cfg.end_id is None else cfg.end_id,
+        },
+    }
+
+
+def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
+    """`open_clip_config.json`: the towers under `model_cfg`."""
+    file = Released(data, "open_clip_config.json")
+    file.skip("preprocess_cfg")
+    top = file.part("model_cfg")
+    image, text = top.part("vision_cfg"), top.part("text_cfg")
+    embed = top.take("embed_dim", int)
+    act: Any = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
+    top.skip("custom_text")
+    size, width = image.take("image_size", int, 224), image.take("width", int, 768)
+    head_width, ratio = image.take("head_width", int, 64), image.take("mlp_ratio", float, 4.0)
+    layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.take("patch_size", int, 16)
+    if isinstance(layers, tuple):
+        tower: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(layers=layers, width=width, image_size=size, embed=embed)
+    else:
+        tower = ViTConfig(
+            class_token=True,
+            width=width,
+            num_layers=layers,
+            num_heads=width // head_width,
+            mlp_width=int(width * ratio),
+            patch_size=patch,
+            image_size=size,
+            act=act,
+            eps=1e-5,
+        )
+    text_width = text.take("width", int, 512)
+    cfg = CLIPConfig(
+        image=tower,
+        text=TextConfig(
+            width=text_width,
+            num_layers=text.take("layers", int, 12),
+            num_heads=text.take("heads", int, 8),
+            mlp_width=int(text_width * text.take("mlp_ratio", float, 4.0)),
+            vocab_size=text.take("vocab_size", int, 49_408),
+            context=text.take("context_length", int, 77),
+            act=act,
+        ),
+        embed=embed,
+    )
+    for part in (file, top, image, text):
+        part.finish()
+    return cfg
+
+
+def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
+    """The `model_cfg` of `open_clip_config.json`."""
+    image, text = cfg.image, cfg.text
+    if isinstance(image, ViTConfig):
+        if image.act != text.act or text.act not in ("gelu", "quick_gelu"):
+            raise BadConfig("the open_clip layout has one activation for both towers, gelu or quick_gelu")
+        vision: dict[str, Any] = {
+            "image_size": image.image_size,
+            "layers": image.num_layers,
+            "width": image.width,
+            "patch_size": image.patch_size,
+            "head_width": image.width // image.num_heads,
+            "mlp_ratio": image.mlp_width / image.width,
+        }
+    else:
+        vision = {
+            "image_size": image.image_size,
+            "layers": list(image.layers),
+            "width": image.width,
+            "patch_size": None,
+        }
+    return {
+        "model_cfg": {
+            "embed_dim": cfg.embed,
+            "quick_gelu": text.act == "quick_gelu",
+            "vision_cfg": vision,
+            "text_cfg": {
+                "context_length": text.context,
+                "vocab_size": text.vocab_size,
+                "width": text.width,
+                "heads": text.num_heads,
+                "layers": text.num_layers,
+                "mlp_ratio": text.mlp_width / text.width,
+            },
+        }
+    }
+
+
+def image_spec(cfg: CLIPConfig) -> ImageSpec:
+    """Shorter side to size, centre crop, bicubic; OpenAI's means."""
+    return ImageSpec(
+        size=(cfg.image.image_size, cfg.image.image_size),
+        fit="crop",
+        mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711),
+    )
+
+
+def text_spec(cfg: CLIPConfig) -> TextSpec:
+    """Start, words, end, zeros; lower case."""
+    last = cfg.text.vocab_size - 1
+    return TextSpec(context=cfg.text.context, pad_id=0, bos_id=last - 1, eos_id=last, lower=True, clean=True)
+
+
+SYSTEM = System(
+    name="clip",
+    family="contrastive",
+    network=CLIP,
+    config=CLIPConfig,
+    presets=PRESETS,
+    layouts={
+        "transformers": Layout(
+            name="transformers",
+            keys=lambda cfg: KEYS,
+            read_config=read_transformers,
+            write_config=write_transformers,
+        ),
+        "open_clip": Layout(
+            name="open_clip", keys=_open_clip_keys, read_config=read_open_clip, write_config=write_open_clip
+        ),
+    },
+    tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
+    model_types=("clip",),
+    image_spec=image_spec,
+    text_spec=text_spec,
+)

@@ -1,0 +1,383 @@
+"""PaliGemma and PaliGemma 2: SigLIP's eyes, one linear layer, and Gemma writes the answer.
+
+Beyer et al., "PaliGemma: A versatile 3B VLM for transfer", 2024; Steiner et al., "PaliGemma 2", 2024.
+
+    [picture tokens][BOS prompt newline] | [answer EOS]      left of the bar everybody sees everybody,
+                                                             right of it each token sees what came before
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rebus.backbones.keys import transformers_blocks
+from rebus.backbones.text.gemma import Gemma, GemmaConfig
+from rebus.backbones.vision.vit import ViT, ViTConfig
+from rebus.core.errors import BadText
+from rebus.core.outputs import Predictions, Step
+from rebus.core.released import ACT_TO_RELEASED, Released, read_act
+from rebus.core.specs import ImageSpec, Prompts, TextSpec
+from rebus.core.system import Layout, System
+from rebus.nn.cache import Cache
+from rebus.nn.masks import causal_blocks
+from rebus.weights.keymap import KeyMap
+
+_SO400M = ViTConfig(width=1152, num_layers=27, num_heads=16, mlp_width=4304, patch_size=14)
+_GEMMA = GemmaConfig(vocab_size=257_152)
+_GEMMA2 = replace(
+    _GEMMA,
+    generation=2,
+    width=2304,
+    num_layers=26,
+    num_kv_heads=4,
+    mlp_width=9216,
+    query_scale=256.0,
+    score_cap=50.0,
+    logit_cap=30.0,
+)
+_GEMMA2_9B = replace(_GEMMA2, width=3584, num_layers=42, num_heads=16, num_kv_heads=8, mlp_width=14_336)
+_GEMMA2_27B = replace(
+    _GEMMA2,
+    width=4608,
+    num_layers=46,
+    num_heads=32,
+    num_kv_heads=16,
+    head_width=128,
+    mlp_width=36_864,
+    query_scale=144.0,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaliGemmaConfig:
+    image: ViTConfig = field(default_factory=lambda: _SO400M)
+    text: GemmaConfig = field(default_factory=lambda: _GEMMA)
+    image_id: int = 257_152  # the placeholder that a picture's vectors replace
+
+    @property
+    def num_image_tokens(self) -> int:
+        rows, cols = self.image.grid
+        return rows * cols
+
+
+def _sizes(name: str, text: GemmaConfig) -> dict[str, PaliGemmaConfig]:
+    sizes = (224, 448, 896)
+    return {f"{name}_{s}": PaliGemmaConfig(image=replace(_SO400M, image_size=s), text=text) for s in sizes}
+
+
+PRESETS = {
+    "tiny": PaliGemmaConfig(
+        image=ViTConfig(width=32, num_layers=2, num_heads=4, mlp_width=48, patch_size=8, image_size=24),
+        text=GemmaConfig(
+            width=24, num_layers=2, num_heads=4, num_kv_heads=1, head_width=8, mlp_width=48, vocab_size=96
+        ),
+        image_id=95,
+    ),
+    "tiny2": PaliGemmaConfig(
+        image=ViTConfig(width=32, num_layers=2, num_heads=4, mlp_width=48, patch_size=8, image_size=24),
+        text=replace(
+            _GEMMA2, width=24, num_layers=3, num_heads=4, num_kv_heads=2, head_width=8, mlp_width=48, vocab_size=96
+        ),
+        image_id=95,
+    ),
+    "scenes": PaliGemmaConfig(
+        image=ViTConfig(width=128, num_layers=5, num_heads=4, mlp_width=288, patch_size=12, image_size=96),
+        text=GemmaConfig(
+            width=128, num_layers=3, num_heads=4, num_kv_heads=1, head_width=32, mlp_width=256, vocab_size=1408
+        ),
+        image_id=1407,
+    ),
+    **_sizes("3b", _GEMMA),
+    **_sizes("v2_3b", _GEMMA2),
+    **_sizes("v2_10b", _GEMMA2_9B),
+    **_sizes("v2_28b", _GEMMA2_27B),
+}
+
+
+class PaliGemma(nn.Module):
+    def __init__(self, cfg: PaliGemmaConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.image = ViT(cfg.image)
+        self.image_proj = nn.Linear(cfg.image.width, cfg.text.width)
+        self.text = Gemma(cfg.text)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """The projection starts at zero: the language model begins as it was, blind."""
+        nn.init.zeros_(self.image_proj.weight)
+        nn.init.zeros_(self.image_proj.bias)
+
+    def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
+        """Pictures as vectors of the language model's width."""
+        return self.image_proj(self.image(pixels))
+
+    def embed_prefix(
+        self, pixels: Tensor | None, tokens: Int[Tensor, "B L"], seen: Float[Tensor, "M P D"] | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Tokens as vectors, placeholders replaced by the pictures' in reading order.
+
+        pixels: (M, 3, H, W), or (B, N, 3, H, W) with the same number of pictures in every row; or give `seen`, what
+        `see` returned. Raises `BadText` when placeholders and pictures do not match.
+        """
+        places = tokens == self.cfg.image_id
+        x = self.text.embed(tokens.masked_fill(places, 0))
+        if seen is None and pixels is not None:
+            seen = self.see(pixels.flatten(0, 1) if pixels.ndim == 5 else pixels)
+        pictures = 0 if seen is None else seen.shape[0]
+        if not torch.compiler.is_compiling():
+            marks, each = int(places.sum()), self.cfg.num_image_tokens if seen is None else seen.shape[1]
+            if marks != pictures * each:
+                raise BadText(
+                    f"{marks} image placeholders in the tokens, but {pictures} pictures of {each} each: "
+                    f"{pictures * each} wanted"
+                )
+        return x if seen is None else x.masked_scatter(places[..., None], seen.to(x.dtype))
+
+    def forward(
+        self,
+        *,
+        pixels: Tensor | None = None,
+        tokens: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"] | None = None,
+        targets: Int[Tensor, "B S"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
+    ) -> Predictions:
+        """Scores of `targets` (−100 at padding), each given the prefix and the targets before it.
+
+        Without targets: the scores (B, 1, V) of the first token after the prefix.
+        """
+        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        x = self.embed_prefix(pixels, tokens, seen)
+        length = tokens.shape[1]
+        if targets is not None:
+            given = targets[:, :-1]
+            x = torch.cat([x, self.text.embed(given.clamp(min=0))], dim=1)
+            real = torch.cat([real, given >= 0], dim=1)
+        blocks = causal_blocks(length, x.shape[1], x.device).expand(len(x), -1)
+        positions = (real.long().cumsum(1) - 1).clamp(min=0)
+        hidden = self.text.decode(x, blocks=blocks, real=real, positions=positions)
+        last = _last(hidden[:, :length], real[:, :length])[:, None]
+        return Predictions(self.text.logits(torch.cat([last, hidden[:, length:]], dim=1)))
+
+    def start(
+        self,
+        *,
+        room: int,
+        pixels: Tensor | None = None,
+        tokens: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"] | None = None,
+    ) -> Step:
+        """Read picture and prompt; the cache has space for `room` tokens of answer."""
+        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        cache = self.text.empty_cache(len(tokens), tokens.shape[1] + room)
+        hidden, cache = self.text.decode_cached(self.embed_prefix(pixels, tokens), real, cache, whole=True)
+        last = _last(hidden, real)
+        return Step(self.text.logits(last), last, cache)
+
+    def step(self, token: Int[Tensor, "B"], cache: Cache) -> Step:
+        """One more token of the answer."""
+        real = torch.ones_like(token[:, None], dtype=torch.bool)
+        hidden, cache = self.text.decode_cached(self.text.embed(token[:, None]), real, cache, whole=False)
+        return Step(self.text.logits(hidden[:, 0]), hidden[:, 0], cache)
+
+
+def _last(hidden: Float[Tensor, "B L D"], real: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+    """The state at each row's last real token, whichever side is padded."""
+    at = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), at]
+
+
+_VISION = [
+    ("vision_tower.vision_model.embeddings.patch_embedding.{p}", "image.patch.{p}"),
+    ("vision_tower.vision_model.embeddings.position_embedding.weight", "image.positions"),
+    *transformers_blocks("vision_tower.vision_model.encoder.layers", "image.blocks"),
+    ("vision_tower.vision_model.post_layernorm.{p}", "image.norm.{p}"),
+    ("multi_modal_projector.linear.{p}", "image_proj.{p}"),
+]
+_LAYER = "language_model.model.layers.{i}."
+_DECODER = [
+    ("language_model.model.embed_tokens.weight", "text.tokens.weight"),
+    ("language_model.model.norm.weight", "text.norm.weight"),
+    (_LAYER + "input_layernorm.weight", "text.blocks.{i}.norm1.weight"),
+    *((_LAYER + f"self_attn.{n}_proj.weight", f"text.blocks.{{i}}.attn.{n}.weight") for n in "qkv"),
+    (_LAYER + "self_attn.o_proj.weight", "text.blocks.{i}.attn.out.weight"),
+    *((_LAYER + f"mlp.{n}_proj.weight", f"text.blocks.{{i}}.mlp.{n}.weight") for n in ("gate", "up", "down")),
+]
+_NORMS = {  # in Gemma 1 "post_attention" is the norm before the MLP; in Gemma 2 it is what it says
+    1: [(_LAYER + "post_attention_layernorm.weight", "text.blocks.{i}.norm2.weight")],
+    2: [
+        (_LAYER + "post_attention_layernorm.weight", "text.blocks.{i}.norm_attn.weight"),
+        (_LAYER + "pre_feedforward_layernorm.weight", "text.blocks.{i}.norm2.weight"),
+        (_LAYER + "post_feedforward_layernorm.weight", "text.blocks.{i}.norm_mlp.weight"),
+    ],
+}
+
+
+def keys(cfg: PaliGemmaConfig) -> KeyMap:
+    """The Hub's names; those that the reference class uses in memory, and newer flattened ones, are read too."""
+    return KeyMap(
+        [*_VISION, *_DECODER, *_NORMS[cfg.text.generation]],
+        ignore=["*.position_ids", "vision_tower.*head.*", "language_model.lm_head.weight", "lm_head.weight"],
+        also=[
+            ("model.language_model.", "language_model.model."),
+            ("model.vision_tower.", "vision_tower."),
+            ("model.multi_modal_projector.", "multi_modal_projector."),
+            ("vision_tower.", "vision_tower.vision_model."),
+        ],
+    )
+
+
+def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
+    """`config.json` of a `PaliGemmaForConditionalGeneration`; absent fields mean that library's defaults."""
+    top = Released(data)
+    text, image = top.part("text_config"), top.part("vision_config")
+    top.skip("hidden_size", "projection_dim", "ignore_index", "vocab_size", "pad_token_id", "bos_token_id")
+    top.skip("eos_token_id", "num_image_tokens")
+    image.skip("projection_dim", "projector_hidden_act", "num_image_tokens", "vision_use_head", "vocab_size")
+    image.skip("num_positions")
+    image.demand("num_channels", 3)
+    vision = ViTConfig(
+        width=image.take("hidden_size", int, 768),
+        num_layers=image.take("num_hidden_layers", int, 12),
+        num_heads=image.take("num_attention_heads", int, 12),
+        mlp_width=image.take("intermediate_size", int, 3072),
+        patch_size=image.take("patch_size", int, 16),
+        image_size=image.take("image_size", int, 224),
+        act=read_act(image, "hidden_act", "gelu_pytorch_tanh"),  # type: ignore[arg-type]
+        eps=image.take("layer_norm_eps", float, 1e-6),
+    )
+    second = text.data.get("model_type", "gemma") == "gemma2"
+    defaults = (2304, 26, 8, 4, 9216) if second else (3072, 28, 16, 16, 24_576)
+    head_width = text.take("head_dim", int, 256)
+    for name in ("hidden_act", "hidden_activation"):
+        text.demand(name, "gelu_pytorch_tanh")
+    text.demand("attention_bias", False)
+    text.demand("rope_scaling", None)
+    text.skip("num_image_tokens", "pad_token_id", "bos_token_id", "eos_token_id", "use_bidirectional_attention")
+    text.skip("layer_types", "cache_implementation")
+    rope = text.part("rope_parameters")
+    rope.demand("rope_type", "default")
+    base = text.take("rope_theta", float, rope.take("rope_theta", float, 10_000.0))
+    window = text.take("sliding_window", int, 4096) if second else None
+    decoder = GemmaConfig(
+        generation=2 if second else 1,
+        width=text.take("hidden_size", int, defaults[0]),
+        num_layers=text.take("num_hidden_layers", int, defaults[1]),
+        num_heads=text.take("num_attention_heads", int, defaults[2]),
+        num_kv_heads=text.take("num_key_value_heads", int, defaults[3]),
+        mlp_width=text.take("intermediate_size", int, defaults[4]),
+        head_width=head_width,
+        vocab_size=text.take("vocab_size", int, 256_000),
+        context=text.take("max_position_embeddings", int, 8192),
+        rope_base=base,
+        eps=text.take("rms_norm_eps", float, 1e-6),
+        query_scale=text.take("query_pre_attn_scalar", float, 256.0) if second else None,
+        score_cap=text.take("attn_logit_softcapping", float, 50.0) if second else None,
+        logit_cap=text.take("final_logit_softcapping", float, 30.0) if second else None,
+        # 4096 is what the released files say because their class wants a value; the runs that made the weights
+        # attended fully in every layer (big_vision), which differs at 896 px only
+        window=None if window == 4096 else window,
+    )
+    image_id = top.take("image_token_index", int, top.take("image_token_id", int, 256_000))
+    for part in (top, text, image, rope):
+        part.finish()
+    return PaliGemmaConfig(image=vision, text=decoder, image_id=image_id)
+
+
+def write_transformers(cfg: PaliGemmaConfig) -> dict[str, Any]:
+    """The `config.json` from which the reference class builds the same network."""
+    image, text, second = cfg.image, cfg.text, cfg.text.generation == 2
+    caps = {
+        "query_pre_attn_scalar": int(text.query_scale or text.head_width),
+        "attn_logit_softcapping": text.score_cap,
+        "final_logit_softcapping": text.logit_cap,
+        "sliding_window": text.window or 4096,
+    }
+    return {
+        "architectures": ["PaliGemmaForConditionalGeneration"],
+        "model_type": "paligemma",
+        "image_token_index": cfg.image_id,
+        "projection_dim": text.width,
+        "hidden_size": text.width,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": image.width,
+            "num_hidden_layers": image.num_layers,
+            "num_attention_heads": image.num_heads,
+            "intermediate_size": image.mlp_width,
+            "patch_size": image.patch_size,
+            "image_size": image.image_size,
+            "hidden_act": ACT_TO_RELEASED[image.act],
+            "layer_norm_eps": image.eps,
+            "num_image_tokens": cfg.num_image_tokens,
+            "projection_dim": text.width,
+            "vision_use_head": False,
+        },
+        "text_config": {
+            "model_type": "gemma2" if second else "gemma",
+            "hidden_size": text.width,
+            "num_hidden_layers": text.num_layers,
+            "num_attention_heads": text.num_heads,
+            "num_key_value_heads": text.num_kv_heads,
+            "head_dim": text.head_width,
+            "intermediate_size": text.mlp_width,
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.context,
+            "rope_theta": text.rope_base,
+            "rms_norm_eps": text.eps,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "num_image_tokens": cfg.num_image_tokens,
+            **(caps if second else {"hidden_act": "gelu_pytorch_tanh"}),
+        },
+    }
+
+
+def image_spec(cfg: PaliGemmaConfig) -> ImageSpec:
+    """Squashed to the square, bicubic as the Hub's processor does it, [−1, 1]."""
+    return ImageSpec(size=(cfg.image.image_size, cfg.image.image_size))
+
+
+def text_spec(cfg: PaliGemmaConfig) -> TextSpec:
+    """Picture tokens, BOS, prompt and a newline that is tokenised alone; answers end with EOS."""
+    return TextSpec(
+        context=cfg.text.context,
+        pad_id=0,
+        bos_id=2,
+        eos_id=1,
+        separator="\n",
+        image_token_id=cfg.image_id,
+        num_image_tokens=cfg.num_image_tokens,
+    )
+
+
+SYSTEM = System(
+    name="paligemma",
+    family="unified",
+    network=PaliGemma,
+    config=PaliGemmaConfig,
+    presets=PRESETS,
+    layouts={
+        "transformers": Layout(
+            name="transformers", keys=keys, read_config=read_transformers, write_config=write_transformers
+        )
+    },
+    tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
+    model_types=("paligemma",),
+    prompts=Prompts(
+        caption="caption en",
+        ask="answer en {question}",
+        detect="detect {labels}",
+        segment="segment {phrase}",
+        classify="caption en",
+    ),
+    image_spec=image_spec,
+    text_spec=text_spec,
+)

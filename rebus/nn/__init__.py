@@ -1,0 +1,8 @@
+"""Blocks: tensors in, tensors out. Each file is one idea and reads alone.
+
+attention   queries ask keys, and mix the values        masks      who may look at whom: one rule for every pattern
+rope        positions as rotations                      cache      what a decoder has seen, at a fixed size
+norms       LayerNorm, RMSNorm, frozen BatchNorm        mlp        the position-wise half of a block
+block       attention + MLP, normalised before          pooling    many tokens → one vector
+positions   learned tables and how they are resized     int8       linear layers in 8-bit integers
+"""

@@ -1,0 +1,138 @@
+"""Attention: queries ask keys, and mix the values. Vaswani et al. 2017.
+
+Heads may share keys and values: as many as queries (multi-head), fewer (grouped), or one (multi-query).
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rebus.nn.rope import rotate
+
+Rope = tuple[Tensor, Tensor]
+Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values → all keys and values
+
+
+def attend(
+    q: Float[Tensor, "B H Q K"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S K"],
+    mask: Bool[Tensor, "#B 1 #Q S"] | None = None,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Float[Tensor, "B H Q K"]:
+    """softmax(scale · q kᵀ) v over the allowed keys. `scale` is 1/√K unless given.
+
+    `softcap` c bends the scores to c · tanh(scores / c) (Gemma 2), which fused kernels cannot express.
+    """
+    groups, queries = q.shape[1] // k.shape[1], q.shape[2]
+    if groups > 1 and queries == 1:  # one new token: the heads of a group become queries, no key is repeated
+        q = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
+    if softcap is None:
+        shared = groups > 1 and queries > 1
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=shared)
+    elif q.is_cuda:
+        out = _attend_flex(q, k, v, mask, causal, scale, softcap)
+    else:
+        out = _attend_softcap(q, k, v, mask, causal, scale, softcap)
+    return out.reshape(out.shape[0], -1, queries, out.shape[-1])
+
+
+def _attend_softcap(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, softcap: float
+) -> Tensor:
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = softcap * torch.tanh(scores / softcap)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()[None, None]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+_flex: Callable[..., Tensor] | None = None
+
+
+def _attend_flex(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, softcap: float
+) -> Tensor:
+    """The same on a GPU, where flex attention fuses cap and mask and never writes the scores to memory."""
+    global _flex
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if _flex is None:
+        _flex = torch.compile(flex_attention, dynamic=True)
+
+    def bend(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        score = softcap * torch.tanh(score / softcap)
+        if mask is not None:
+            row = b if mask.shape[0] > 1 else b * 0
+            query = i if mask.shape[2] > 1 else i * 0
+            score = torch.where(mask[row, 0, query, j], score, -float("inf"))
+        return torch.where(i >= j, score, -float("inf")) if causal else score
+
+    return _flex(q, k, v, score_mod=bend, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention when `context` is given.
+
+    `num_kv_heads` below `num_heads` shares keys and values between heads. `qk_norm` builds a norm over the head
+    width that is put on queries and keys (ViT-22B, Chameleon).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        num_kv_heads: int | None = None,
+        head_width: int | None = None,
+        bias: bool = True,
+        scale: float | None = None,
+        softcap: float | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
+    ):
+        super().__init__()
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads or num_heads
+        self.head_width = head_width or width // num_heads
+        self.scale, self.softcap = scale, softcap
+        self.q = nn.Linear(width, self.num_heads * self.head_width, bias)
+        self.k = nn.Linear(width, self.num_kv_heads * self.head_width, bias)
+        self.v = nn.Linear(width, self.num_kv_heads * self.head_width, bias)
+        self.out = nn.Linear(self.num_heads * self.head_width, width, bias)
+        self.q_norm = qk_norm(self.head_width) if qk_norm else nn.Identity()
+        self.k_norm = qk_norm(self.head_width) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Q D"],
+        context: Float[Tensor, "B S D"] | None = None,
+        *,
+        mask: Bool[Tensor, "#B 1 #Q N"] | None = None,
+        causal: bool = False,
+        rope: Rope | None = None,
+        remember: Remember | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen."""
+        context = x if context is None else context
+        q = self.q_norm(self._heads(self.q(x), self.num_heads))
+        k = self.k_norm(self._heads(self.k(context), self.num_kv_heads))
+        v = self._heads(self.v(context), self.num_kv_heads)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        if remember is not None:
+            k, v = remember(k, v)
+        out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap)
+        return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
+
+    def _heads(self, x: Float[Tensor, "B S F"], num_heads: int) -> Float[Tensor, "B H S K"]:
+        return x.unflatten(-1, (num_heads, self.head_width)).transpose(1, 2)

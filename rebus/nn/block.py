@@ -1,0 +1,25 @@
+"""A transformer block that normalises before attention and before the MLP (pre-LN), so deep stacks train from scratch."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rebus.nn.attention import Attention
+from rebus.nn.mlp import MLP
+from rebus.nn.norms import LayerNorm
+
+
+class Block(nn.Module):
+    """x + attn(norm1(x)), then x + mlp(norm2(x))."""
+
+    def __init__(self, width: int, num_heads: int, mlp_width: int, *, act: str = "gelu", eps: float = 1e-6):
+        super().__init__()
+        self.norm1 = LayerNorm(width, eps)
+        self.attn = Attention(width, num_heads)
+        self.norm2 = LayerNorm(width, eps)
+        self.mlp = MLP(width, mlp_width, act)
+
+    def forward(
+        self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "#B 1 #S S"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "B S D"]:
+        x = x + self.attn(self.norm1(x), mask=mask, causal=causal)
+        return x + self.mlp(self.norm2(x))

@@ -1,0 +1,73 @@
+"""A static key-value cache: what a decoder has seen, in tensors whose size never changes.
+
+Rows may be padded on either side: `real` says which slots hold something, `positions` where in the sentence each
+slot stands. The cache is passed in and returned, never kept by a module, so one network serves many sentences.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cache:
+    """`keys[i]`, `values[i]`: layer i, (B, kv heads, slots, K). `slot` (1,): where the next token goes, in every row."""
+
+    keys: tuple[Float[Tensor, "B H N K"], ...]
+    values: tuple[Float[Tensor, "B H N K"], ...]
+    real: Bool[Tensor, "B N"]
+    positions: Int[Tensor, "B N"]
+    slot: Int[Tensor, "1"]
+    next_position: Int[Tensor, "B"]
+
+    @classmethod
+    def empty(
+        cls, num_layers: int, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
+    ) -> "Cache":
+        """Zeros of (rows, kv heads, slots, head width) for each layer."""
+        rows, _, slots, _ = shape
+        return cls(
+            keys=tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in range(num_layers)),
+            values=tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in range(num_layers)),
+            real=torch.zeros(rows, slots, dtype=torch.bool, device=device),
+            positions=torch.zeros(rows, slots, dtype=torch.int64, device=device),
+            slot=torch.zeros(1, dtype=torch.int64, device=device),
+            next_position=torch.zeros(rows, dtype=torch.int64, device=device),
+        )
+
+    def open(self, real: Bool[Tensor, "B S"]) -> tuple["Cache", Int[Tensor, "B S"]]:
+        """Claim slots for S tokens, padding included; gives the cache that knows them and their positions."""
+        length = real.shape[1]
+        slots = self.slot + torch.arange(length, device=real.device)
+        positions = self.next_position[:, None] + real.long().cumsum(1) - 1
+        positions = positions.clamp(min=0)
+        claimed = replace(
+            self,
+            real=self.real.index_copy(1, slots, real),
+            positions=self.positions.index_copy(1, slots, positions),
+            slot=self.slot + length,
+            next_position=self.next_position + real.long().sum(1),
+        )
+        return claimed, positions
+
+    def write(
+        self, layer: int, keys: Float[Tensor, "B H S K"], values: Float[Tensor, "B H S K"]
+    ) -> tuple[Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:
+        """Put a layer's new keys and values into the slots just claimed (in place); gives all of that layer's."""
+        slots = self.slot - keys.shape[2] + torch.arange(keys.shape[2], device=keys.device)
+        self.keys[layer].index_copy_(2, slots, keys)
+        self.values[layer].index_copy_(2, slots, values)
+        return self.keys[layer], self.values[layer]
+
+    def select(self, rows: Int[Tensor, "R"]) -> "Cache":
+        """A copy with the given rows, repeats allowed: what beam and contrastive search need."""
+        return Cache(
+            keys=tuple(k.index_select(0, rows) for k in self.keys),
+            values=tuple(v.index_select(0, rows) for v in self.values),
+            real=self.real[rows],
+            positions=self.positions[rows],
+            slot=self.slot.clone(),
+            next_position=self.next_position[rows],
+        )

@@ -1,0 +1,29 @@
+"""Rotary positions: each pair of channels turns by an angle that grows with the position. Su et al. 2021.
+
+The dot product of two turned vectors depends only on the distance between them. Pairs are (i, i + K/2), the
+"rotate-half" layout of Gemma and Llama.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def rope_table(
+    positions: Int[Tensor, "B S"], head_width: int, base: float = 10_000.0
+) -> tuple[Float[Tensor, "B 1 S K"], Float[Tensor, "B 1 S K"]]:
+    """Cosines and sines of the angles position · base^(−2i/K), in float32, for every head alike."""
+    exponents = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
+    angles = positions[:, None, :, None].float() * base**-exponents
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(
+    x: Float[Tensor, "B H S K"], table: tuple[Float[Tensor, "B 1 S K"], Float[Tensor, "B 1 S K"]]
+) -> Float[Tensor, "B H S K"]:
+    """Turn queries or keys to their positions."""
+    cos, sin = (t.to(x.dtype) for t in table)
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+    return x * cos + turned * sin
