@@ -7,13 +7,15 @@ characters; control tokens enter only by id, through `id_of`, put there by tasks
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tokenizers
 
-from rebus.codec import tokenizer_formats as formats
+from rebus.codec.tokenizer_files import found_files, read_definition
+from rebus.codec.tokenizer_formats import word_level
 from rebus.core.errors import BadCheckpoint, BadText
 from rebus.core.limits import check
 
@@ -54,6 +56,9 @@ class Tokenizer:
         self.special_ids = frozenset(i for i in self._control if i not in self._spoken.values())
         # Pieces are stored as words without their spaces, so runs of text are joined by one.
         self._gap = " " if model.get("type") in ("WordLevel", "WordPiece") else ""
+        unknown = model.get("unk_token")
+        self.unknown_id: int | None = model.get("unk_id") if unknown is None else pieces.get(unknown)
+        self._word_end = model.get("end_of_word_suffix") or ""
         try:
             self._plain = tokenizers.Tokenizer.from_str(json.dumps(_without_control(definition, control)))
         except Exception as error:  # the library raises a bare Exception for a damaged file
@@ -107,7 +112,8 @@ class Tokenizer:
             if is_control:
                 parts.append("".join(map(self._control.__getitem__, group)))
             else:
-                parts.append(self._plain.decode(list(group), skip_special_tokens=False))
+                words = self._plain.decode(list(group), skip_special_tokens=False)
+                parts.append(words.replace(self._word_end, " ").strip() if self._word_end else words)
         return self._gap.join(filter(None, parts))
 
     def check_fits(self, rows: int) -> None:
@@ -120,6 +126,18 @@ class Tokenizer:
                 f"the tokenizer ({'+'.join(self.files)}) has {self.vocab_size:,} tokens and the weights have {rows:,}: "
                 "they are not of the same model"
             )
+
+
+def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
+    """The tokenizer of a checkpoint directory; None when it holds no tokenizer file. Raises `BadCheckpoint`."""
+    files = found_files(directory)
+    if not files:
+        return None
+    try:
+        definition = read_definition(files)
+        return None if definition is None else Tokenizer(definition, files)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{os.fspath(directory)}: {error}") from None
 
 
 def check_text(text: str) -> None:
@@ -153,7 +171,7 @@ def word_level_tokenizer(
     `bos`, `eos`: whether other readers of the file put `<bos>` before and `<eos>` after each text; here that is
     `TextSpec`'s to say.
     """
-    definition, config = formats.word_level(
+    definition, config = word_level(
         list(words), list(specials), locations=locations, segments=segments, bos=bos, eos=eos
     )
     text = json.dumps(definition, ensure_ascii=False, indent=1)
@@ -183,14 +201,22 @@ def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) 
         keep = [piece not in control for piece in joined]
         if not all(keep):
             model["merges"] = [m for m, wanted in zip(merges, keep, strict=True) if wanted]
+        if (model.get("unk_token") or "unk") in control and "unk" not in model["unk_token"].lower():
+            model["unk_token"] = None  # CLIP names its end token, which no unknown character may become
     else:
-        rename = {piece: name for piece, name in hidden.items() if _is_control(piece)}
+        # Single characters that a file calls special ("!" for padding) are words too.
+        rename = {piece: name for piece, name in hidden.items() if len(piece) > 1}
         if isinstance(vocabulary, Mapping):
             model["vocab"] = {rename.get(piece, piece): i for piece, i in vocabulary.items()}
         else:
             model["vocab"] = [[rename.get(piece, piece), score] for piece, score in vocabulary]
         if model.get("unk_token") in rename:
             model["unk_token"] = rename[model["unk_token"]]
+    pre = definition.get("pre_tokenizer")
+    if model.get("type") == "Unigram" and model.get("byte_fallback"):
+        # A typed "<0x0A>" is six characters, not the byte's piece, which this model would find as a whole.
+        split = {"type": "Split", "pattern": {"Regex": "<(?=0x[0-9A-F]{2}>)"}, "behavior": "MergedWithPrevious"}
+        pre = {"type": "Sequence", "pretokenizers": [{**split, "invert": False}, *([pre] if pre else [])]}
     added = []
     for token in definition.get("added_tokens") or []:
         if token["content"] not in control:
@@ -201,6 +227,7 @@ def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) 
         **definition,
         "model": model,
         "added_tokens": added,
+        "pre_tokenizer": pre,
         "post_processor": None,
         "padding": None,
         "truncation": None,

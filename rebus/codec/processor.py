@@ -1,0 +1,248 @@
+"""Both pipelines of a checkpoint behind one call, and the files they are read from and saved to."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rebus.codec.images import ImagePipeline, ImageSource, image_spec_from_json, image_spec_to_json
+from rebus.codec.text import Pieces, Prompt, TextPipeline
+from rebus.codec.tokenizer_files import special_names, standalone
+from rebus.codec.tokenizers import Tokenizer, load_tokenizer
+from rebus.core.errors import BadConfig, BadImage, BadText, MissingFile, UsageError
+from rebus.core.specs import ImageSpec, TextSpec
+
+Images = ImageSource | Sequence[ImageSource] | Sequence[Sequence[ImageSource]]
+
+_IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json")
+
+
+class Processor:
+    """Pictures, prompts and answers → the batch that `model(**batch)` takes; ids → words.
+
+    `image` or `text` is None where the checkpoint lacks the files for it; `image_missing` and `text_missing` name
+    those files. `sources`: released files that are to be saved again as they were.
+    """
+
+    def __init__(
+        self,
+        image: ImagePipeline | None,
+        text: TextPipeline | None,
+        *,
+        image_missing: str = "preprocessor_config.json",
+        text_missing: str = "tokenizer.json",
+        sources: Mapping[str, bytes] | None = None,
+    ):
+        self.image = image
+        self.text = text
+        self.image_missing = image_missing
+        self.text_missing = text_missing
+        self.sources = dict(sources or {})
+
+    def __call__(
+        self,
+        images: Images | None = None,
+        texts: Prompt | Sequence[Prompt] | None = None,
+        targets: Prompt | Sequence[Prompt] | None = None,
+        regions: Tensor | np.ndarray | Sequence[Tensor | np.ndarray] | None = None,
+    ) -> dict[str, Tensor]:
+        """A dict with what was asked for: pixels, tokens and mask, targets, regions and region_mask.
+
+        images: one picture, a list, or a list of lists (several pictures to one prompt). pixels are (B, 3, H, W), or
+        (B, N, 3, H, W) where every row has the same N > 1 pictures, or (M, 3, H, W) in reading order where the
+        numbers differ. Prompts of writers hold as many placeholders as their row's pictures need, and one prompt
+        given with several rows of pictures is asked of each.
+        Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` when numbers do not match.
+        """
+        batch: dict[str, Tensor] = {}
+        counts: list[int] | None = None
+        if images is not None:
+            rows = _rows(images)
+            counts = [len(row) for row in rows]
+            batch |= self._see(rows)
+        if texts is not None:
+            text = self._text()
+            if not text.is_writer:
+                batch["tokens"], batch["mask"] = text(texts)
+            else:
+                prompts = _spread(texts, counts)
+                batch["tokens"], batch["mask"] = text(prompts, images=0 if counts is None else counts)
+        if targets is not None:
+            batch["targets"] = self._text().targets(targets)
+        if regions is not None:
+            batch["regions"], batch["region_mask"] = _regions(regions)
+        sizes = {name: len(batch[name]) for name in ("tokens", "targets", "regions") if name in batch}
+        if len(set(sizes.values())) > 1:
+            raise UsageError("a batch needs one of each: " + ", ".join(f"{n} {name}" for name, n in sizes.items()))
+        return batch
+
+    def decode(self, tokens: Tensor | Sequence[Sequence[int]]) -> list[str]:
+        """One text a row of ids, up to its end token; `<loc0001>` and `<seg001>` stay as text."""
+        return self._text().decode(tokens)
+
+    def files(self) -> dict[str, bytes]:
+        """What `save` writes, by name: files that this library and transformers read back to the same results."""
+        found = dict(self.sources)
+        if self.text is not None:
+            found |= _text_files(self.text.tokenizer, self.text.spec)
+        if self.image is not None and not any(name in found for name in _IMAGE_FILES):
+            config = image_spec_to_json(self.image.spec)
+            if self.text is not None and self.text.spec.num_image_tokens:
+                config["image_seq_length"] = self.text.spec.num_image_tokens
+            found["preprocessor_config.json"] = _json(config)
+        return found
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write tokenizer and preprocessor files into `directory`; a tokenizer read from files keeps their bytes."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in self.files().items():
+            (folder / name).write_bytes(data)
+
+    def _text(self) -> TextPipeline:
+        if self.text is None:
+            raise MissingFile(f"this checkpoint has no {self.text_missing}, without which it cannot read or write text")
+        return self.text
+
+    def _see(self, rows: list[Sequence[ImageSource]]) -> dict[str, Tensor]:
+        if self.image is None:
+            raise MissingFile(f"this checkpoint has no {self.image_missing}, without which it cannot see pictures")
+        batch = self.image([picture for row in rows for picture in row])
+        each = {len(row) for row in rows}
+        if len(each) == 1 and each != {1} and each != {0}:
+            return {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in batch.items()}
+        return batch
+
+
+def load_processor(
+    directory: str | os.PathLike[str],
+    image_default: ImageSpec | None,
+    text_default: TextSpec | None,
+    *,
+    num_embeddings: int | None = None,
+) -> Processor:
+    """The processor of a checkpoint directory.
+
+    Files win over the defaults of the system, except that a text is never longer than the network's context. A part
+    whose file is absent is left out, and so is text when the system has none (`text_default` None).
+    `num_embeddings`: rows of the network's token embedding; a tokenizer of another size raises `BadCheckpoint`.
+    """
+    folder = Path(directory)
+    sources = {name: (folder / name).read_bytes() for name in _IMAGE_FILES if (folder / name).is_file()}
+    open_clip = _object(sources, "open_clip_config.json")
+    image = None
+    for name in _IMAGE_FILES:
+        config = _object(sources, name)
+        if name == "processor_config.json" and "image_processor" not in config:
+            continue  # older files hold settings of the whole processor only
+        if config:
+            image = ImagePipeline(_sized(image_spec_from_json(config), image_default))
+            break
+    text = None
+    tokenizer = None if text_default is None else load_tokenizer(folder)
+    if tokenizer is not None and text_default is not None:
+        if num_embeddings is not None:
+            tokenizer.check_fits(num_embeddings)
+        text = TextPipeline(tokenizer, _text_spec(tokenizer, text_default, open_clip))
+    return Processor(image, text, sources=sources)
+
+
+def _sized(spec: ImageSpec, default: ImageSpec | None) -> ImageSpec:
+    """NaFlex files give no size in pixels; the system's stands for the position table."""
+    return replace(spec, size=default.size) if spec.fit == "naflex" and default is not None else spec
+
+
+def _text_spec(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, Any]) -> TextSpec:
+    config = _object(tokenizer.files, "tokenizer_config.json")
+    names = special_names(_object(tokenizer.files, "special_tokens_map.json")) | special_names(config)
+    changes: dict[str, Any] = {}
+    # BERT calls its start and end tokens by other names. Roles that the system does not use stay unused.
+    for field, roles in (
+        ("pad_id", ("pad_token",)),
+        ("bos_id", ("bos_token", "cls_token")),
+        ("eos_id", ("eos_token", "sep_token")),
+    ):
+        found = next((names[role] for role in roles if role in names), None)
+        if found is None or getattr(default, field) is None:
+            continue
+        changes[field] = tokenizer.id_of(found)
+        if changes[field] is None:
+            raise BadConfig(f"tokenizer_config.json: {roles[0]} {found!r} is not in the tokenizer")
+    longest = config.get("model_max_length")
+    if isinstance(longest, int | float) and 0 < longest < default.context:
+        changes["context"] = int(longest)
+    settings = ((open_clip.get("model_cfg") or {}).get("text_cfg") or {}).get("tokenizer_kwargs") or {}
+    cleaning = settings.get("clean")
+    if cleaning not in (None, "canonicalize", "lower", "whitespace"):
+        raise BadConfig(f"open_clip_config.json: tokenizer_kwargs.clean {cleaning!r} is not known")
+    if cleaning is not None:
+        changes |= {"canonical": cleaning == "canonicalize", "lower": cleaning != "whitespace"}
+        changes["clean"] = cleaning != "canonicalize"
+    return replace(default, **changes)
+
+
+def _text_files(tokenizer: Tokenizer, spec: TextSpec) -> dict[str, bytes]:
+    """The tokenizer's own files; where they lack what other readers need, a `tokenizer.json` and its settings too."""
+    files = dict(tokenizer.files)
+    if "tokenizer_config.json" not in files:
+        if "tokenizer.json" not in files:
+            files["tokenizer.json"] = standalone(files, spec)
+        names = {"pad": spec.pad_id, "bos": spec.bos_id, "eos": spec.eos_id, "unk": tokenizer.unknown_id}
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "right"}
+        config |= {f"{role}_token": tokenizer.piece_of(i) for role, i in names.items() if i is not None}
+        files["tokenizer_config.json"] = _json(config | {"model_max_length": spec.context})
+    return files
+
+
+def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where it is absent. Raises `BadConfig` naming the file."""
+    try:
+        found = json.loads(files.get(name, b"{}"))
+    except ValueError as error:
+        raise BadConfig(f"{name}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadConfig(f"{name} must hold an object; got {type(found).__name__}")
+    return found
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _rows(images: Images) -> list[Sequence[ImageSource]]:
+    """The pictures of each row, whichever way they were given."""
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return [[image] for image in images]
+    if not isinstance(images, list | tuple):
+        return [[images]]  # type: ignore[list-item]
+    nested = [isinstance(image, list | tuple) for image in images]
+    if any(nested) and not all(nested):
+        raise BadImage(f"pictures and lists of pictures are mixed: row {nested.index(not nested[0])} differs")
+    return [list(image) if isinstance(image, list | tuple) else [image] for image in images]
+
+
+def _spread(texts: Prompt | Sequence[Prompt], counts: list[int] | None) -> Prompt | Sequence[Prompt]:
+    """One prompt for every row of pictures."""
+    if counts is None:
+        return texts
+    if isinstance(texts, str | Pieces):
+        return [texts] * len(counts)
+    if len(texts) != len(counts):
+        raise BadText(f"{len(texts)} prompts for {len(counts)} rows of pictures: one prompt a row is wanted")
+    return texts
+
+
+def _regions(regions: Tensor | np.ndarray | Sequence[Tensor | np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Detector features (R_b, D) of each row, padded to (B, R, D), and which are real, (B, R) bool."""
+    one = isinstance(regions, np.ndarray | Tensor) and regions.ndim == 2
+    rows = [torch.as_tensor(row, dtype=torch.float32) for row in ([regions] if one else regions)]
+    if any(row.ndim != 2 or row.shape[1] != rows[0].shape[1] for row in rows):
+        raise UsageError(f"regions of a row must be (R, D), D alike: got {[tuple(row.shape) for row in rows]}")
+    mask = torch.arange(max(map(len, rows), default=0)) < torch.tensor([len(row) for row in rows])[:, None]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask

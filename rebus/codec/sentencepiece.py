@@ -1,0 +1,146 @@
+"""A sentencepiece `.model` as the layout of a `tokenizer.json`.
+
+The file is a small protobuf message; the few fields that matter are read here, so no further package is needed.
+"""
+
+import base64
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from rebus.codec.tokenizer_formats import Definition, added_token, definition
+from rebus.core.errors import BadCheckpoint
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # kinds of piece
+
+
+def read_sentencepiece(data: bytes) -> Definition:
+    """Unigram and BPE models. Raises `BadCheckpoint` for damaged files and other kinds of model."""
+    try:
+        pieces, trainer, normalizer = _read(data)
+    except (IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
+        raise BadCheckpoint(f"damaged sentencepiece file: {error}") from None
+    if not pieces:
+        raise BadCheckpoint("damaged sentencepiece file: it holds no pieces")
+    kind = trainer.get(3, 1)
+    if kind not in (1, 2) or trainer.get(24, 0):
+        raise BadCheckpoint("only Unigram and BPE sentencepiece models with white space in front can be read")
+    added = [
+        added_token(piece, i, special=kind != USER_DEFINED)
+        for i, (piece, _, kind) in enumerate(pieces)
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
+    ]
+    model = _unigram(pieces) if kind == 1 else _bpe(pieces)
+    model["byte_fallback"] = bool(trainer.get(35, 0))
+    prefix = bool(normalizer.get(3, 1))
+    if kind == 1:  # the model itself finds user-defined pieces, without a new dummy prefix after each
+        added = [token for token in added if token["special"]]
+    return definition(
+        model,
+        normalizer=_normalizer(normalizer, prefix),
+        pre_tokenizer=None,
+        decoder=_decoder(prefix),
+        added=added,
+    )
+
+
+def _unigram(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
+    best = max((score for _, score, kind in pieces if kind == NORMAL), default=0.0)
+    vocab: list[list[Any]] = []
+    for i, (piece, score, kind) in enumerate(pieces):
+        if kind == USER_DEFINED:
+            score = len(piece) * best - 0.1  # always preferred to what it is made of
+        elif kind != NORMAL:  # no text leads here, so the score says nothing
+            score = 0.0
+        vocab.append([f"\0{i}" if kind == UNUSED else piece, score])
+    unknown = next((i for i, (_, _, kind) in enumerate(pieces) if kind == UNKNOWN), None)
+    return {"type": "Unigram", "unk_id": unknown, "vocab": vocab}
+
+
+def _bpe(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
+    vocab = {piece: i for i, (piece, _, _) in enumerate(pieces)}
+    usable = {piece for piece, _, kind in pieces if kind in (NORMAL, USER_DEFINED, UNUSED)}
+    merges = []
+    # The file ranks whole pieces: of two neighbours, those that make the best-scored piece are joined first.
+    for piece, _, kind in sorted(pieces, key=lambda p: -p[1]):
+        if kind == NORMAL:
+            halves = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+            merges += [[a, b] for a, b in halves if a in usable and b in usable]
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": next((piece for piece, _, kind in pieces if kind == UNKNOWN), None),
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "vocab": vocab,
+        "merges": merges,
+    }
+
+
+def _normalizer(spec: dict[int, Any], prefix: bool) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = []
+    if spec.get(2):
+        steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec[2]).decode()})
+    if spec.get(4, 1):
+        steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
+        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+    if prefix:
+        steps.append({"type": "Prepend", "prepend": "▁"})
+    steps.append({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})
+    return {"type": "Sequence", "normalizers": steps}
+
+
+def _decoder(prefix: bool) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if prefix:
+        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    return {"type": "Sequence", "decoders": steps}
+
+
+def _read(data: bytes) -> tuple[list[tuple[str, float, int]], dict[int, Any], dict[int, Any]]:
+    """(piece, score, kind) of every piece, and the scalar fields of the trainer's and the normalizer's settings."""
+    pieces: list[tuple[str, float, int]] = []
+    parts: dict[int, dict[int, Any]] = {2: {}, 3: {}}
+    for number, value in _fields(data):
+        if number == 1:
+            fields = dict(_fields(value))
+            score = struct.unpack("<f", fields[2])[0] if 2 in fields else 0.0
+            pieces.append((fields[1].decode(), score, fields.get(3, NORMAL)))
+        elif number in parts:
+            parts[number] = dict(_fields(value))
+    return pieces, parts[2], parts[3]
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Field numbers and raw values of a protobuf message: int for varints, bytes for everything else."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        key = varint()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, varint()
+            continue
+        if kind not in (1, 2, 5):
+            raise IndexError(f"unknown field kind {kind} at byte {at}")
+        size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
+        if at + size > len(data):
+            raise IndexError("it ends in the middle of a field")
+        yield key >> 3, data[at : at + size]
+        at += size

@@ -1,0 +1,195 @@
+"""Words → batches of ids and back, as the checkpoint's card (`TextSpec`) says.
+
+Two conventions share one pipeline. Two-tower models read `[bos] text eos`, cut so that the end token stays last.
+Writers read `pictures, [bos] prompt separator`, which is never cut, and learn to answer `text eos`.
+"""
+
+import functools
+import html
+import string
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rebus.codec.tokenizers import Tokenizer, check_text
+from rebus.core.errors import BadConfig, BadText
+from rebus.core.specs import TextSpec
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+IGNORED = -100  # the target of a position that is not to be predicted
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control token by name, for tasks to put into a prompt: `Control("<loc0012>")`. Text never becomes one."""
+
+    name: str
+
+
+class Pieces(tuple[str | Control, ...]):
+    """A prompt of words and control tokens: `Pieces("caption ", Control("<loc0001>"), Control("<loc0002>"))`."""
+
+    def __new__(cls, *parts: str | Control) -> "Pieces":
+        for part in parts:
+            if not isinstance(part, str | Control):
+                raise BadText(f"a prompt is made of str and Control; got {type(part).__name__}")
+        return super().__new__(cls, parts)
+
+
+Prompt = str | Pieces
+
+
+class TextPipeline:
+    """Texts → (tokens, mask) and targets, and ids → texts, by a tokenizer and a `TextSpec`."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: TextSpec):
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.is_writer = spec.image_token_id is not None or bool(spec.separator)
+        for role in ("pad_id", "bos_id", "eos_id"):
+            value = getattr(spec, role)
+            if value is not None and not 0 <= value < tokenizer.vocab_size:
+                raise BadConfig(f"{role} {value} is outside the tokenizer's {tokenizer.vocab_size:,} tokens")
+        separator = tokenizer.id_of(spec.separator)
+        self._separator = [separator] if separator is not None else tokenizer.encode(spec.separator)
+
+    def __call__(self, texts: Prompt | Sequence[Prompt], images: int | Sequence[int] = 0) -> tuple[Tensor, Tensor]:
+        """tokens (B, L) int64 and mask (B, L) bool, padded on the right.
+
+        `images`: how many pictures each prompt has (one number for all, or one each), for models whose prompts hold
+        placeholders. Raises `BadText` for what cannot be encoded, and for what is too long: prompts always, other
+        texts when the spec says `truncate=False`.
+        """
+        prompts = _listed(texts)
+        counts = [images] * len(prompts) if isinstance(images, int) else list(images)
+        if len(counts) != len(prompts):
+            raise BadText(f"{len(prompts)} prompts but pictures for {len(counts)}: one entry for each is wanted")
+        bodies = self._encode(prompts)
+        if self.is_writer:
+            rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
+        else:
+            rows = [self._whole(i, body) for i, body in enumerate(bodies)]
+        width = self.spec.context if self.spec.pad_to_context else max(map(len, rows), default=0)
+        mask = torch.arange(width) < torch.tensor([len(row) for row in rows], dtype=torch.int64)[:, None]
+        return _padded(rows, width, self.spec.pad_id), mask
+
+    def targets(self, texts: Prompt | Sequence[Prompt]) -> Tensor:
+        """(B, S) int64: what a writer is to answer, end token last, padded on the right with −100.
+
+        Places and masks (`<loc0001>`, `<seg001>`) are control tokens here. An answer longer than the context is cut
+        and has no end token then, or raises `BadText` when the spec says `truncate=False`.
+        """
+        rows = []
+        for i, body in enumerate(self._encode(_listed(texts), answers=True)):
+            row = body if self.spec.eos_id is None else [*body, self.spec.eos_id]
+            if len(row) > self.spec.context and not self.spec.truncate:
+                raise BadText(f"answer {i} has {len(row):,} tokens, the context holds {self.spec.context:,}")
+            rows.append(row[: self.spec.context])
+        return _padded(rows, max(map(len, rows), default=0), IGNORED)
+
+    def decode(self, tokens: Tensor | Sequence[Sequence[int]]) -> list[str]:
+        """One text a row, up to its end token; control tokens are left out, except places and masks."""
+        rows = tokens.tolist() if isinstance(tokens, Tensor) else [list(row) for row in tokens]
+        if rows and isinstance(rows[0], int):
+            rows = [rows]
+        return [self.tokenizer.decode(self._answer(row)) for row in rows]
+
+    def _answer(self, row: list[int]) -> Iterable[int]:
+        if self.spec.eos_id in row:
+            row = row[: row.index(self.spec.eos_id)]
+        return (token for token in row if token >= 0)
+
+    def _encode(self, prompts: Sequence[Prompt], answers: bool = False) -> list[list[int]]:
+        """The ids of each prompt's words and control tokens; plain texts all at once."""
+        if answers:
+            return [self._pieces(prompt, self.tokenizer.encode_answer) for prompt in prompts]
+        if all(isinstance(prompt, str) for prompt in prompts):
+            return self.tokenizer.encode_batch([self.prepare(prompt) for prompt in prompts])  # type: ignore[arg-type]
+        return [self._pieces(prompt, self.tokenizer.encode) for prompt in prompts]
+
+    def _pieces(self, prompt: Prompt, encode: Callable[[str], list[int]]) -> list[int]:
+        ids: list[int] = []
+        for part in (prompt,) if isinstance(prompt, str) else prompt:
+            if isinstance(part, str):
+                ids += encode(self.prepare(part))
+                continue
+            token = self.tokenizer.id_of(part.name)
+            if token is None:
+                raise BadText(f"the tokenizer has no control token {part.name}")
+            ids.append(token)
+        return ids
+
+    def prepare(self, text: str) -> str:
+        """The text as the tokenizer is to see it: cleaned, without punctuation, in lower case, as the spec says."""
+        check_text(text)
+        if self.spec.clean:
+            text = clean(text)
+        if self.spec.canonical:
+            text = canonical(text)
+        return text.lower() if self.spec.lower else text
+
+    def _whole(self, index: int, body: list[int]) -> list[int]:
+        """`[bos] body eos` within the context; when the body is too long the end token stays last."""
+        start = [] if self.spec.bos_id is None else [self.spec.bos_id]
+        end = [] if self.spec.eos_id is None else [self.spec.eos_id]
+        room = self.spec.context - len(start) - len(end)
+        if len(body) > room and not self.spec.truncate:
+            size = len(start) + len(body) + len(end)
+            raise BadText(f"text {index} has {size:,} tokens, the context holds {self.spec.context:,}; shorten it")
+        return start + body[: max(room, 0)] + end
+
+    def _prompt(self, index: int, body: list[int], images: int) -> list[int]:
+        """`pictures [bos] body separator`: the placeholders of all pictures first, the start token after them."""
+        if images and self.spec.image_token_id is None:
+            seen: list[int] = []
+        else:
+            seen = [self.spec.image_token_id or 0] * (images * self.spec.num_image_tokens)
+        words = ([] if self.spec.bos_id is None else [self.spec.bos_id]) + body + self._separator
+        size = len(seen) + len(words)
+        if size > self.spec.context:
+            pictures = f"{images} picture{'s' * (images != 1)} ({len(seen):,} tokens) and " if seen else ""
+            raise BadText(
+                f"prompt {index}: {pictures}{len(words):,} tokens of text make {size:,}; "
+                f"the context holds {self.spec.context:,}"
+            )
+        return seen + words
+
+
+def clean(text: str) -> str:
+    """CLIP's cleaning (clip §4): mended encoding where ftfy is installed, HTML entities twice, single spaces."""
+    mend = _ftfy()
+    if mend is not None:
+        text = mend(text)
+    return " ".join(html.unescape(html.unescape(text)).split())
+
+
+def canonical(text: str) -> str:
+    """SigLIP's canonical form (siglip §4): underscores as spaces, no ASCII punctuation, single spaces."""
+    return " ".join(text.replace("_", " ").translate(_PUNCTUATION).split())
+
+
+@functools.cache
+def _ftfy() -> Callable[[str], str] | None:
+    try:
+        import ftfy
+    except ImportError:
+        return None
+    return ftfy.fix_text
+
+
+def _listed(texts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
+    if isinstance(texts, str | Pieces):
+        return [texts]
+    for text in texts:
+        if not isinstance(text, str | Pieces):
+            raise BadText(f"a text must be a str; got {type(text).__name__}")
+    return list(texts)
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
+    filled = torch.full((len(rows), width), value, dtype=torch.int64)
+    for target, row in zip(filled, rows, strict=True):
+        target[: len(row)] = torch.tensor(row, dtype=torch.int64)
+    return filled
