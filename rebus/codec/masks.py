@@ -1,0 +1,80 @@
+"""Masks ⇄ mask tokens: `<loc…>×4<seg…>×16 label`, and masks of 64 × 64 cut out of a picture or pasted into it.
+
+The sixteen codes are words of a learned codebook; `rebus.backbones.vision.mask_vqvae` turns them into a mask of the
+box and back. PaliGemma's conventions: the box is in whole pixels, resizing is bilinear and antialiased, a pixel
+belongs to the mask where the decoded value is above 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from rebus.codec.boxes import MASK_TOKENS, NUM_CODES, XYXY, Located, Rejected, box_tokens, parse_located
+
+MASK_SIDE = 64
+
+
+def mask_tokens(codes: Sequence[int]) -> str:
+    """`<seg012>…`, sixteen of them. Raises `ValueError` for another number, or a code outside 0 to 127."""
+    if len(codes) != MASK_TOKENS or min(codes) < 0 or max(codes) >= NUM_CODES:
+        raise ValueError(f"wanted {MASK_TOKENS} codes from 0 to {NUM_CODES - 1}; got {list(codes)}")
+    return "".join(f"<seg{int(code):03d}>" for code in codes)
+
+
+def segmentation_text(xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
+    """What a model is taught to answer for one region: box in pixels of a picture of `size` (width, height)."""
+    return f"{box_tokens(xyxy, size)}{mask_tokens(codes)} {label}"
+
+
+def parse_segments(text: str) -> tuple[list[Located], list[Rejected]]:
+    """Regions out of segmentation text, each with its 16 codes, and what was rejected, a box without codes included.
+
+    A label may be missing: the phrase that was asked for is known.
+    """
+    found, rejected = parse_located(text)
+    with_codes = [located for located in found if located.codes]
+    without = [Rejected(text[slice(*f.span)].strip(), "no mask tokens") for f in found if not f.codes]
+    return with_codes, rejected + without
+
+
+def mask_box(mask: np.ndarray) -> XYXY | None:
+    """The smallest box in pixels that holds a bool (H, W) mask; None for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def crop_mask(mask: np.ndarray, xyxy: XYXY) -> np.ndarray:
+    """bool (H, W) and a box in pixels → float32 (64, 64) in [0, 1]: the box, rounded to pixels, resized.
+
+    What to encode as the target of a region.
+    """
+    left, top, right, bottom = _whole(tuple(round(v) for v in xyxy), (mask.shape[1], mask.shape[0]))
+    return _resize(mask[top:bottom, left:right].astype(np.float32), (MASK_SIDE, MASK_SIDE))
+
+
+def paste_mask(small: np.ndarray, xyxy: XYXY, size: tuple[int, int]) -> np.ndarray:
+    """A decoded mask (64, 64), above 0 where the region is, and its box in pixels → bool (height, width) of `size`.
+
+    The box is cut to whole pixels and keeps at least one; outside of it nothing is set.
+    """
+    width, height = size
+    left, top, right, bottom = _whole(tuple(int(v) for v in xyxy), size)
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[top:bottom, left:right] = _resize(small.astype(np.float32), (right - left, bottom - top)) > 0
+    return mask
+
+
+def _whole(box: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Clipped to the picture, at least one pixel either way."""
+    left, top = (min(max(box[axis], 0), size[axis] - 1) for axis in (0, 1))
+    right, bottom = (min(max(box[axis + 2], start + 1), size[axis]) for axis, start in ((0, left), (1, top)))
+    return left, top, right, bottom
+
+
+def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """float32 (H, W) → (height, width) of `size` (width, height)."""
+    picture = Image.fromarray(np.ascontiguousarray(values))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rebus.codec.masks import crop_mask, mask_box, mask_tokens, parse_segments, paste_mask, segmentation_text
+
+
+def ellipse(width: int, height: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width] + 0.5
+    left, top, right, bottom = box
+    inside = ((x - (left + right) / 2) / (right - left)) ** 2 + ((y - (top + bottom) / 2) / (bottom - top)) ** 2
+    return inside <= 0.25
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(60, 300), st.integers(60, 300), st.integers(0, 30), st.integers(0, 30), st.data())
+def test_cut_out_and_pasted_back_a_mask_is_itself(width, height, left, top, data):
+    right = data.draw(st.integers(left + 20, width))
+    bottom = data.draw(st.integers(top + 20, height))
+    mask = ellipse(width, height, (left, top, right, bottom))
+    box = mask_box(mask)
+    small = crop_mask(mask, box)
+    assert small.shape == (64, 64)
+    assert small.dtype == np.float32
+    assert small.min() >= 0
+    assert small.max() <= 1
+    assert iou(paste_mask(2 * (small - 0.5), box, (width, height)), mask) > 0.93
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 127), min_size=16, max_size=16), st.sampled_from(["cat", "the red car", "3 dogs"]))
+def test_codes_survive_the_text(codes, label):
+    found, rejected = parse_segments(segmentation_text((10, 20, 60, 90), codes, label, (100, 100)))
+    assert not rejected
+    assert found[0].codes == tuple(codes)
+    assert found[0].label == label
+    assert found[0].xyxy == pytest.approx((0.1, 0.2, 0.6, 0.9), abs=0.5 / 1023)
+
+
+def test_rejects():
+    box = "<loc0100><loc0200><loc0300><loc0400>"
+    whole = "<seg001>" * 16
+    found, rejected = parse_segments(f"{box}{whole} ; {box} cat ; {box}{whole[8:]} cat ; {whole} cat")
+    assert [f.label for f in found] == [""]
+    assert sorted(r.reason for r in rejected) == [
+        "15 mask tokens instead of 16",
+        "mask tokens without a box",
+        "no mask tokens",
+    ]
+
+
+def test_wrong_codes_are_refused():
+    for codes in ([0] * 15, [0] * 15 + [128], [0] * 15 + [-1]):
+        with pytest.raises(ValueError, match="16 codes from 0 to 127"):
+            mask_tokens(codes)
+
+
+def test_boxes_are_cut_to_whole_pixels_and_keep_one():
+    full = np.ones((64, 64), np.float32)
+    assert np.argwhere(paste_mask(full, (1.9, 2.9, 4.9, 5.1), (10, 8))).tolist() == [
+        [y, x] for y in (2, 3, 4) for x in (1, 2, 3)
+    ]
+    assert paste_mask(full, (9.99, 7.99, 10, 8), (10, 8)).sum() == 1
+    assert paste_mask(full, (-5, -5, 50, 50), (10, 8)).all()
+    assert not paste_mask(-full, (0, 0, 10, 8), (10, 8)).any()
+    assert crop_mask(np.ones((8, 10), np.bool_), (3.2, 3.2, 3.3, 3.3)).min() == 1
+
+
+def test_box_of_a_mask():
+    mask = np.zeros((8, 10), np.bool_)
+    assert mask_box(mask) is None
+    mask[2:4, 5:9] = True
+    assert mask_box(mask) == (5, 2, 9, 4)
