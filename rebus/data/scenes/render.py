@@ -24,7 +24,7 @@ _STAR = (  # corners of a five-pointed star, clockwise from the top, y downwards
 
 
 def draw(plans: list[Plan], rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[SceneObject]]:
-    """uint8 (size, size, 3) and the objects with boxes and masks in its pixels."""
+    """uint8 (3, size, size) and the objects with boxes and masks in its pixels."""
     scale = size / 96
     canvas = _background(rng, size)
     objects = []
@@ -34,39 +34,34 @@ def draw(plans: list[Plan], rng: np.random.Generator, size: int) -> tuple[np.nda
         left, top = round(plan.x * scale) - alpha.shape[1] // 2, round(plan.y * scale) - alpha.shape[0] // 2
         rows, columns = slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1])
         colour = np.clip(np.asarray(RGB[plan.colour]) + shift, 0, 255).astype(np.float32)
-        patch = canvas[rows, columns]
-        patch += alpha[:, :, None] * (colour - patch)
+        patch = canvas[:, rows, columns]
+        patch += alpha * (colour[:, None, None] - patch)
         mask = np.zeros((size, size), dtype=bool)
         mask[rows, columns] = body
         box = (float(left), float(top), float(left + alpha.shape[1]), float(top + alpha.shape[0]))
         centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         objects.append(SceneObject(plan.shape, plan.colour, plan.size, plan.fill, centre, box, mask))
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8), objects
+    return (canvas + np.float32(0.5)).astype(np.uint8), objects
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Muted float32 (size, size, 3): a gradient, soft blobs, faint lines and grain, far below an object's contrast."""
+    """Muted float32 (3, size, size): a gradient, soft blobs, faint lines and grain, far below an object's contrast."""
     step = np.arange(size, dtype=np.float32) / np.float32(size)
     x, y = step[None, :], step[:, None]
     base = rng.integers(58, 112)
     start, change = base + rng.integers(-9, 10, size=3), rng.integers(-14, 15, size=3)
-    a, b = rng.integers(-4, 5, size=2) / 8.0
+    a, b = (rng.integers(-4, 5, size=2) / np.float32(8)).astype(np.float32)
     ramp = a * (x - 0.5) + b * (y - 0.5) + 0.5
-    light = np.zeros((size, size), dtype=np.float32)
-    for centre_x, centre_y, reach, strength in rng.random((3, 4)).tolist():
-        reach = 0.12 + 0.3 * reach
-        bump = 1 - ((x - centre_x) ** 2 + (y - centre_y) ** 2) * (1 / reach**2)
-        light += np.maximum(bump, 0) * np.float32(24 * strength - 12)
-    for where, slope, upright, strength in rng.random((3, 4)).tolist():
+    light = rng.integers(-5, 6, size=(size, size), dtype=np.int8).astype(np.float32)
+    for centre_x, centre_y, reach, strength in rng.random((2, 4), dtype=np.float32):
+        narrow = 1 / (np.float32(0.12) + np.float32(0.3) * reach)
+        across, down = (x - centre_x) * narrow, (y - centre_y) * narrow
+        light += np.maximum(1 - across * across - down * down, 0) * (24 * strength - 12)
+    for where, slope, upright, strength in rng.random((2, 4), dtype=np.float32):
         along, across = (x, y) if upright < 0.5 else (y, x)
-        distance = np.abs(across - np.float32(2 * slope - 1) * along - np.float32(1.5 * where - 0.25)) * size
-        light += np.maximum(1.2 - distance, 0) * np.float32(18 * strength - 9)
-    grain = rng.integers(-5, 6, size=(size, size), dtype=np.int8)
-    light += grain
-    canvas = ramp.astype(np.float32)[:, :, None] * change.astype(np.float32)
-    canvas += start.astype(np.float32)
-    canvas += light[:, :, None]
-    return canvas
+        distance = np.abs(across * size - ((2 * slope - 1) * along + (1.5 * where - np.float32(0.25))) * size)
+        light += np.maximum(np.float32(1.2) - distance, 0) * (18 * strength - 9)
+    return change.astype(np.float32)[:, None, None] * ramp + (light + start.astype(np.float32)[:, None, None])
 
 
 @lru_cache(maxsize=4096)

@@ -15,17 +15,20 @@ NOVEL_LABELS = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES if (s, c) in HE
 
 
 class Scene:
-    """A picture (`pixels` uint8 (size, size, 3)) and its `objects`, left to right."""
+    """A picture (`planes` uint8 (3, size, size), `pixels` (size, size, 3)) and its `objects`, left to right."""
 
     def __init__(self, seed: int, split: str, size: int, count: int | None):
         if size < 96:
             raise UsageError(f"scenes are 96 pixels or more on a side; got size={size}")
         self.seed, self.split, self.size = seed, split, size
-        self.pixels: np.ndarray
+        self.planes: np.ndarray
         self.objects: list[SceneObject]
-        self.pixels, self.objects = draw(
-            plan_scene(generator(seed, split, 0), split, count), generator(seed, split, 1), size
-        )
+        rng = generator(seed, split, 0)
+        self.planes, self.objects = draw(plan_scene(rng, split, count), rng, size)
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        return np.ascontiguousarray(self.planes.transpose(1, 2, 0))
 
     @property
     def scale(self) -> float:
@@ -49,7 +52,7 @@ class Scene:
     @cached_property
     def questions_by_kind(self) -> list[tuple[tuple[str, str], str]]:
         """((question, answer), kind)."""
-        rng = generator(self.seed, self.split, 2)
+        rng = generator(self.seed, self.split, 1)
         asked = ((language.ask(kind, self.objects, rng, self.scale), kind) for kind in language.answer_kinds())
         return [(pair, kind) for pair, kind in asked if pair is not None]
 

@@ -1,0 +1,18 @@
+"""What training minimises: (network, batch) → `Losses`. An objective is a small frozen dataclass that can be called.
+
+Objectives know no model: they call the network with the batch and read one of the named tuples of `core/outputs.py`.
+"""
+
+from rebus.objectives.contrastive import SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
+from rebus.objectives.losses import Losses
+from rebus.objectives.next_token import NextTokenLoss, next_token
+
+__all__ = [
+    "Losses",
+    "NextTokenLoss",
+    "SigmoidLoss",
+    "SoftmaxLoss",
+    "next_token",
+    "sigmoid_contrastive",
+    "softmax_contrastive",
+]

@@ -1,0 +1,27 @@
+"""One Python function for each run whose result is published: its command, its hardware, its score.
+
+`rebus train NAME` looks a name up in `RECIPES`; `--set` changes single fields.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from rebus.core.errors import unknown
+
+if TYPE_CHECKING:
+    from rebus.train.config import TrainConfig
+
+RECIPES = {
+    "clip_scenes": "rebus.recipes.scenes",
+    "siglip_scenes": "rebus.recipes.scenes",
+    "paligemma_scenes": "rebus.recipes.scenes",
+}
+
+
+def recipe(name: str) -> "TrainConfig":
+    """The settings of a recipe. Raises `UnknownName` with the nearest names."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES, f"Recipes: {', '.join(RECIPES)}.")
+    make: Callable[[], TrainConfig] = getattr(import_module(RECIPES[name]), name)
+    return make()

@@ -1,0 +1,48 @@
+"""The settings of a run: one frozen dataclass, saved beside every checkpoint."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rebus.data.scene_batches import SceneCaptions
+from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.siglip import SigLIPConfig
+from rebus.models.unified.paligemma import PaliGemmaConfig
+from rebus.objectives import NextTokenLoss, SigmoidLoss, SoftmaxLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay on matrices (no gains, biases, scalars); the rate rises over the first
+    `warmup` steps and falls along a cosine to `final` times the peak."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    warmup: int = 200
+    final: float = 0.01
+    clip_norm: float = 1.0
+    matrices: Literal["adam", "muon"] = "adam"  # muon: the blocks' matrices follow their orthogonalised momentum
+    # (Jordan et al., "Muon", 2024), scaled to Adam's usual step, which takes fewer steps on a small budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run. Everything that changes a number is here; the same settings give the same losses."""
+
+    system: str  # "clip"
+    model: CLIPConfig | SigLIPConfig | PaliGemmaConfig
+    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss
+    data: SceneCaptions
+    optim: AdamW = field(default_factory=AdamW)
+    steps: int = 1000
+    batch_size: int = 128  # pictures
+    seed: int = 0
+    start_from: str | None = None  # a directory in Hub layout whose parts of the same name and shape are copied
+    bf16: bool = False  # autocast; weights and optimiser stay float32
+    eval_every: int = 500  # steps between losses on held-out batches; 0: never
+    eval_batches: int = 4
+    save_every: int = 500
+    keep: int = 2  # checkpoints kept
+    threads: int = 1
+    workers: int = 1  # processes that draw batches ahead; 0: drawn in line

@@ -1,0 +1,62 @@
+"""`--set optim.lr=3e-4`: one field of a configuration, by its path, with its type checked."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from rebus.core.config import convert
+from rebus.core.errors import BadConfig, UsageError, unknown
+
+C = TypeVar("C")
+
+
+def override(config: C, settings: Iterable[str]) -> C:
+    """A copy of a dataclass with `path=value` settings applied in order.
+
+    Raises `UnknownName` with the nearest fields for a path that does not exist, `UsageError` for a value that does
+    not fit the field's type.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set wants field=value; got {setting!r}")
+        config = _set(config, path.strip().split("."), text.strip(), path.strip())
+    return config
+
+
+def _set(config: C, path: list[str], text: str, whole: str) -> C:
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise UsageError(f"--set {whole}: there is nothing below {'.'.join(whole.split('.')[: -len(path)])}")
+    names = [f.name for f in dataclasses.fields(config)]
+    if path[0] not in names:
+        raise unknown("field", whole, [whole[: len(whole) - len(".".join(path))] + n for n in names])
+    if len(path) > 1:
+        value: Any = _set(getattr(config, path[0]), path[1:], text, whole)
+    else:
+        value = _read(text, typing.get_type_hints(type(config))[path[0]], whole)
+    return typing.cast(C, dataclasses.replace(typing.cast(Any, config), **{path[0]: value}))
+
+
+def _read(text: str, hint: Any, where: str) -> Any:
+    """Text as the field's type: JSON where it is JSON, else the text itself; `none`, `true` and `false` in any case."""
+    words = {"none": None, "null": None, "true": True, "false": False}
+    tries: list[Any] = [text]
+    if text.lower() in words:
+        tries.insert(0, words[text.lower()])
+    else:
+        try:
+            tries.insert(0, json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text))
+        except json.JSONDecodeError:
+            try:  # 3e-4 is JSON, .5 and 1. are not
+                tries.insert(0, float(text))
+            except ValueError:
+                pass
+    error: BadConfig | None = None
+    for value in tries:
+        try:
+            return convert(value, hint, where)
+        except BadConfig as problem:
+            error = error or problem
+    raise UsageError(f"--set {error}")

@@ -1,0 +1,88 @@
+"""What a run starts from and what it leaves: a network, and a directory in Hub layout."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rebus.core.errors import BadCheckpoint, unknown
+from rebus.core.system import System
+from rebus.data.scene_batches import BOS, EOS, PAD, PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
+from rebus.train.config import TrainConfig
+from rebus.weights.files import open_weights, read_config, save_directory
+
+_SYSTEMS = {
+    "clip": "rebus.models.contrastive.clip",
+    "siglip": "rebus.models.contrastive.siglip",
+    "paligemma": "rebus.models.unified.paligemma",
+}
+
+
+def system_of(name: str) -> System:
+    """The system of that name. Raises `UnknownName`."""
+    if name not in _SYSTEMS:
+        raise unknown("system", name, _SYSTEMS)
+    system: System = import_module(_SYSTEMS[name]).SYSTEM
+    return system
+
+
+def build(config: TrainConfig) -> nn.Module:
+    """A fresh network; parts found in `start_from` under the same name and shape are copied from there."""
+    network: nn.Module = system_of(config.system).network(config.model)
+    prepare = getattr(config.objective, "prepare", None)
+    if prepare is not None:
+        prepare(network)
+    if config.start_from is not None:
+        copy_image_tower(network, config.start_from)
+    return network
+
+
+def copy_image_tower(network: nn.Module, source: str) -> None:
+    """Take over `image.*` of another system's checkpoint. Raises `BadCheckpoint` where it does not fit."""
+    kind = read_config(source).get("model_type")
+    for name in _SYSTEMS:
+        system = system_of(name)
+        if kind in system.model_types:
+            layout = system.layouts["transformers"]
+            assert layout.read_config is not None
+            theirs = layout.keys(layout.read_config(read_config(source))).to_ours(open_weights(source))
+            break
+    else:
+        raise BadCheckpoint(f'{source}: model_type "{kind}" is none of ours, so its image tower cannot be taken over')
+    ours = {k: v for k, v in network.state_dict().items() if k.startswith("image.")}
+    wrong = [k for k, v in ours.items() if k not in theirs or theirs[k].shape != tuple(v.shape)]
+    if wrong:
+        raise BadCheckpoint(f"{source}: the image tower has another size: {', '.join(wrong[:3])} do not fit")
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(theirs[name].load())
+
+
+def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
+    """The finished model in Hub layout, float16, with its tokenizer and preprocessor."""
+    layout = system_of(config.system).layouts["transformers"]
+    assert layout.write_config is not None
+    tensors = layout.keys(config.model).to_theirs({k: v.detach().half() for k, v in network.state_dict().items()})
+    size = config.model.image.image_size  # type: ignore[union-attr]
+    preprocessor: dict[str, Any] = {
+        "image_processor_type": "SiglipImageProcessor",
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(PIXEL_MEAN),
+        "image_std": list(PIXEL_STD),
+    }
+    files = {
+        **scenes_tokenizer(locations=config.system == "paligemma").files,
+        "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode(),
+    }
+    data = {**layout.write_config(config.model), "dtype": "float16"}
+    data |= {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+    save_directory(directory, data, tensors, files)
+    return directory
