@@ -1,0 +1,40 @@
+"""From scores to words: one loop over `core.capabilities.WritesText`, and many ways to choose.
+
+A writer reads its prompt once (`start`) and then answers one token at a time (`step`); whatever it has seen lives in
+a cache that is passed in and out, so encoder-decoders, prefix models and two models guiding each other decode alike.
+
+    greedy.py        the most probable token
+    sampling.py      a drawn token: temperature, top_k, top_p; one random stream a row
+    beam.py          the most probable sentence, among a few kept at a time
+    contrastive.py   probable, yet unlike what was already said
+    constraints.py   what may be written: allowed tokens, no repeated n-grams
+    guidance.py      classifier-free guidance: away from a second prompt
+    stopping.py      end tokens and stop strings
+    scoring.py       no choice at all: how likely is a given text
+    loop.py          `generate` and `stream`, which join them
+"""
+
+from rebus.generation.beam import Beam
+from rebus.generation.contrastive import Contrastive
+from rebus.generation.greedy import Greedy
+from rebus.generation.guidance import Guidance
+from rebus.generation.loop import OPTIONS, STRATEGIES, generate, stream
+from rebus.generation.sampling import Sample
+from rebus.generation.scoring import Likelihood, score, score_choices
+from rebus.generation.stopping import cut
+
+__all__ = [
+    "OPTIONS",
+    "STRATEGIES",
+    "Beam",
+    "Contrastive",
+    "Greedy",
+    "Guidance",
+    "Likelihood",
+    "Sample",
+    "cut",
+    "generate",
+    "score",
+    "score_choices",
+    "stream",
+]

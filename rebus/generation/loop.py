@@ -1,0 +1,167 @@
+"""The loop: read the prompt, then choose, write, step, until every row has ended."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rebus.core.capabilities import WritesText
+from rebus.core.errors import UsageError, unknown
+from rebus.generation.beam import Beam
+from rebus.generation.constraints import Allowed, Constraints, prompt_text
+from rebus.generation.contrastive import Contrastive
+from rebus.generation.greedy import Greedy
+from rebus.generation.guidance import Guidance, GuidedWriter
+from rebus.generation.place import Choose, Place, keep_rows
+from rebus.generation.sampling import Sample
+from rebus.generation.stopping import Decode, Stops
+
+Strategy = Greedy | Sample | Beam | Contrastive
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "greedy": Greedy,
+    "sample": Sample,
+    "beam": Beam,
+    "contrastive": Contrastive,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Common:
+    """What every strategy takes."""
+
+    max_new_tokens: int = 64
+    allowed: Allowed | None = None
+    no_repeat_ngram_size: int = 0
+    guidance: Guidance | None = None
+    stop: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens must be at least 1; got {self.max_new_tokens}")
+
+
+def _names(settings: type) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(settings))
+
+
+# Every decoding option that `generate` and `stream` take by name.
+OPTIONS = frozenset({"strategy"}).union(_names(_Common), *(_names(strategy) for strategy in STRATEGIES.values()))
+
+
+def generate(
+    network: WritesText,
+    batch: Mapping[str, Any],
+    *,
+    eos_id: int | Sequence[int] | None,
+    pad_id: int,
+    decode: Decode | None = None,
+    strategy: str = "greedy",
+    **options: Any,
+) -> Tensor:
+    """Write after the prompts of `batch` (`pixels`, `tokens`, `mask`, …): (B, ≤ max_new_tokens) int64.
+
+    New tokens only; a row keeps its end token and is filled with `pad_id` after it. A row's result does not depend on
+    the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` (which needs
+    `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`). Raises
+    `UsageError` for an option that the strategy does not have.
+    """
+    chosen, common = _settings(strategy, options)
+    stops = Stops(eos_id, common.stop, decode)
+    constraints = _constraints(network, batch, common)
+    network = network if common.guidance is None else GuidedWriter(network, common.guidance)
+    if isinstance(chosen, Beam):
+        return chosen.search(network, batch, common.max_new_tokens, stops=stops, constraints=constraints, pad_id=pad_id)
+    columns = list(_write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id))
+    return torch.stack(columns, dim=1)
+
+
+def stream(
+    network: WritesText,
+    batch: Mapping[str, Any],
+    *,
+    eos_id: int | Sequence[int] | None,
+    pad_id: int,
+    decode: Decode | None = None,
+    strategy: str = "greedy",
+    **options: Any,
+) -> Iterator[Tensor]:
+    """The columns of `generate`, (B,) int64, each as soon as it is written. Closing the iterator ends the writing.
+
+    Arguments are checked at once, the prompt is read at the first `next`. Beam search has nothing to show before it
+    ends: it raises `UsageError`.
+    """
+    chosen, common = _settings(strategy, options)
+    if isinstance(chosen, Beam):
+        raise UsageError('beam search cannot stream: its words are known at the end. Use "greedy" or "sample"')
+    stops = Stops(eos_id, common.stop, decode)
+    constraints = _constraints(network, batch, common)
+    network = network if common.guidance is None else GuidedWriter(network, common.guidance)
+    return _write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id)
+
+
+def _settings(strategy: str, options: Mapping[str, Any]) -> tuple[Strategy, _Common]:
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES, f"There are: {', '.join(STRATEGIES)}.")
+    kind, own, common = STRATEGIES[strategy], {}, {}
+    for name, value in options.items():
+        if name in _names(kind):
+            own[name] = value
+        elif name in _names(_Common):
+            common[name] = value
+        elif owners := [other for other, settings in STRATEGIES.items() if name in _names(settings)]:
+            raise UsageError(f'{name} belongs to the strategy "{owners[0]}"; this call decodes with "{strategy}"')
+        else:
+            near = difflib.get_close_matches(name, OPTIONS, n=1)
+            raise UsageError(f'no decoding option "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
+    return kind(**own), _Common(**common)
+
+
+def _constraints(network: WritesText, batch: Mapping[str, Any], common: _Common) -> Constraints:
+    context = prompt_text(network, batch) if common.no_repeat_ngram_size else None
+    return Constraints(common.allowed, common.no_repeat_ngram_size, context)
+
+
+@torch.no_grad()
+def _write(
+    network: WritesText,
+    batch: Mapping[str, Any],
+    room: int,
+    strategy: Greedy | Sample | Contrastive,
+    stops: Stops,
+    constraints: Constraints,
+    pad_id: int,
+) -> Iterator[Tensor]:
+    step = network.start(room=room, **batch)
+    choose: Choose = strategy.begin(network, step, room, batch)
+    num_rows, device = step.logits.shape[0], step.logits.device
+    text = torch.full((num_rows, room), pad_id, dtype=torch.int64, device=device)
+    written: list[list[int]] = [[] for _ in range(num_rows)]
+    alive = list(range(num_rows))  # the prompts that the rows of the cache continue, in order
+    rows = torch.arange(num_rows, device=device)
+    going = [True] * num_rows
+    for at in range(room):
+        so_far = text[:, :at] if len(alive) == num_rows else text[rows, :at]
+        scores = constraints(step.logits, rows, so_far)
+        token, ahead = choose(Place(scores, step, rows, so_far, at))
+        if not all(going[row] for row in alive):
+            over = torch.tensor([not going[row] for row in alive], device=device)
+            token = token.masked_fill(over, pad_id)
+        text[rows, at] = token
+        for row, new in zip(alive, token.tolist(), strict=True):  # the one wait for the device
+            if going[row]:
+                written[row].append(new)
+                going[row] = not stops.ends(written[row])
+        yield text[:, at]
+        if at + 1 == room or not any(going):
+            return
+        keep = [place for place, row in enumerate(alive) if going[row]]
+        if 2 * len(keep) <= len(alive):  # rows that ended leave, at most log2(B) times: each copies the cache
+            index = torch.tensor(keep, device=device)
+            alive, rows, token = [alive[place] for place in keep], rows[index], token[index]
+            step = keep_rows(step if ahead is None else ahead, index)
+            ahead = None if ahead is None else step
+        step = network.step(token, step.cache) if ahead is None else ahead

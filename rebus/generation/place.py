@@ -1,0 +1,33 @@
+"""What a strategy is told when it has to choose a token, and what it answers."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rebus.core.outputs import Step
+
+
+class Place(NamedTuple):
+    """Where the writing stands. Rows that ended may have left: `rows` says which prompts these are."""
+
+    scores: Tensor  # (R, V) scores of the next token, forbidden ones at -inf
+    step: Step  # what the network said; its cache has R rows
+    rows: Tensor  # (R,) which prompt each row continues
+    text: Tensor  # (R, t) the tokens written so far
+    at: int  # t, the number of tokens written
+
+
+class Choice(NamedTuple):
+    """The chosen tokens (R,), and the network's next step where choosing already needed it."""
+
+    token: Tensor
+    ahead: Step | None = None
+
+
+Choose = Callable[[Place], Choice]
+
+
+def keep_rows(step: Step, rows: Tensor) -> Step:
+    """The step of the given rows only."""
+    return Step(step.logits[rows], step.hidden[rows], step.cache.select(rows))
