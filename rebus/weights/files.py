@@ -18,6 +18,7 @@ from rebus.weights.save import MANIFEST, save_directory, standing
 
 __all__ = ["open_weights", "read_config", "read_json", "save_directory", "weight_file"]
 
+WEIGHT_ENDINGS = (".safetensors", ".npz", ".bin", ".pt", ".pth")
 MAX_JSON = 20_000_000  # bytes of one JSON file
 # Safetensors before pickles, the whole before its shards, transformers' names before open_clip's.
 NAMES = (
@@ -96,7 +97,7 @@ def _open_file(path: Path) -> dict[str, Lazy]:
         return open_safetensors(path)
     if path.suffix == ".npz":
         return open_npz(path)
-    if path.suffix in (".bin", ".pt", ".pth"):
+    if path.suffix in WEIGHT_ENDINGS:
         return _open_pickle(path)
     raise BadCheckpoint(f"{path}: weights are .safetensors, .npz, .bin, .pt or .pth files")
 
