@@ -69,20 +69,23 @@ _L14 = CLIPConfig(
     embed=768,
 )
 
+def _exact(cfg: CLIPConfig) -> CLIPConfig:
+    """The same size as open_clip trains it: exact GELU."""
+    return replace(cfg, image=replace(cfg.image, act="gelu"), text=replace(cfg.text, act="gelu"))
+
+
 PRESETS = {
     "tiny": CLIPConfig(
         image=_vit(width=32, num_layers=2, num_heads=4, mlp_width=64, patch_size=8, image_size=24),
         text=TextConfig(width=24, num_layers=2, num_heads=2, mlp_width=48, vocab_size=64, context=12),
         embed=16,
     ),
-    "scenes": CLIPConfig(
-        image=_vit(width=128, num_layers=5, num_heads=4, mlp_width=384, patch_size=12, image_size=96, act="gelu"),
-        text=TextConfig(width=96, num_layers=3, num_heads=4, mlp_width=256, vocab_size=192, context=64, act="gelu"),
-        embed=96,
-    ),
     "b32": _B32,
     "b16": replace(_B32, image=_vit(patch_size=16)),
     "l14": _L14,
+    "b32_gelu": _exact(_B32),
+    "b16_gelu": _exact(replace(_B32, image=_vit(patch_size=16))),
+    "l14_gelu": _exact(_L14),
     "l14_336": replace(_L14, image=replace(_L14.image, image_size=336)),
     "b16_plus_240": CLIPConfig(
         image=_vit(width=896, num_heads=14, mlp_width=3584, patch_size=16, image_size=240, act="gelu"),

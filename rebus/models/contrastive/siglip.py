@@ -78,12 +78,6 @@ PRESETS = {
         text=_text(width=32, num_layers=2, num_heads=4, mlp_width=56, vocab_size=64, context=12),
         embed=32,
     ),
-    "scenes": SigLIPConfig(
-        image=ViTConfig(width=128, num_layers=5, num_heads=4, mlp_width=384, patch_size=12, image_size=96),
-        text=_text(width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=192),
-        embed=128,
-        pad_id=0,
-    ),
     **{f"b16_{size}": _at(_BASE, size) for size in (224, 256, 384, 512)},
     "b16_256_multilingual": _at(_BASE, 256, vocab_size=250_000),
     **{f"l16_{size}": _at(_LARGE, size) for size in (256, 384)},

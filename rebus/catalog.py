@@ -1,0 +1,246 @@
+"""Every name a user may load: one table, imported on first use, free of torch.
+
+A row is the whole truth about a checkpoint: architecture, size, where its weights were released, licence, tasks.
+`parameters` counts the architecture as published, tied weights once.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+
+from rebus.core.card import ModelCard
+from rebus.core.errors import UnknownName, unknown
+from rebus.core.system import System
+
+MODULES = {  # system → the file that says everything about it
+    "clip": "rebus.models.contrastive.clip",
+    "siglip": "rebus.models.contrastive.siglip",
+    "paligemma": "rebus.models.unified.paligemma",
+    "asif": "rebus.models.training_free.asif",
+}
+MODEL_TYPES = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip", "paligemma": "paligemma", "asif": "asif"}
+
+_TWO_TOWERS = frozenset({"embed_images", "embed_texts", "match", "classify"})
+_WRITER = frozenset({"caption", "ask", "classify", "detect", "segment", "stream"})
+
+
+def _clip(variant: str, preset: str, parameters: int, repo: str | None, license: str = "MIT") -> ModelCard:
+    return ModelCard(
+        name=f"clip/{variant}",
+        system="clip",
+        family="contrastive",
+        preset=preset,
+        parameters=parameters,
+        idea="two towers, one space, a softmax over the batch",
+        paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021",
+        tasks=_TWO_TOWERS,
+        license=license,
+        released=repo is not None,
+        repo=repo,
+        instead=None if repo else "clip/l14 or clip/h14; these weights were released only as an open_clip archive",
+    )
+
+
+def _siglip(variant: str, parameters: int, repo: str) -> ModelCard:
+    second = variant.startswith("v2")
+    return ModelCard(
+        name=f"siglip/{variant}",
+        system="siglip",
+        family="contrastive",
+        preset=variant.replace("-", "_"),
+        parameters=parameters,
+        idea="two towers, one space, a sigmoid on every pair",
+        paper="Tschannen et al., SigLIP 2: Multilingual Vision-Language Encoders, 2025"
+        if second
+        else "Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
+        tasks=_TWO_TOWERS,
+        license="Apache-2.0",
+        released=True,
+        repo=f"google/{repo}",
+    )
+
+
+def _paligemma(variant: str, preset: str, parameters: int) -> ModelCard:
+    second = variant.startswith("v2-")
+    repo = f"google/paligemma2-{variant[3:]}" if second else f"google/paligemma-{variant}"
+    return ModelCard(
+        name=f"paligemma/{variant}",
+        system="paligemma",
+        family="unified",
+        preset=preset,
+        parameters=parameters,
+        idea="SigLIP's eyes, one linear layer, and Gemma writes the answer; boxes and masks are words too",
+        paper="Steiner et al., PaliGemma 2: A Family of Versatile VLMs for Transfer, 2024"
+        if second
+        else "Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
+        tasks=_WRITER,
+        license="Gemma terms of use (gated)",
+        released=True,
+        repo=repo,
+        note="pt: a base for fine-tuning, answers the exact task prompts only"
+        if "-pt-" in variant
+        else "mix: fine-tuned on a mixture of tasks, ready to use",
+    )
+
+
+_LAION = "laion/CLIP-ViT-"
+_CLIP = [
+    _clip("b32", "b32", 151_277_313, "openai/clip-vit-base-patch32"),
+    _clip("b16", "b16", 149_620_737, "openai/clip-vit-base-patch16"),
+    _clip("l14", "l14", 427_616_513, "openai/clip-vit-large-patch14"),
+    _clip("l14-336", "l14_336", 427_944_193, "openai/clip-vit-large-patch14-336"),
+    _clip("rn50", "rn50", 102_007_137, "timm/resnet50_clip.openai"),
+    _clip("rn101", "rn101", 119_688_033, "timm/resnet101_clip.openai"),
+    _clip("rn50x4", "rn50x4", 178_300_601, "timm/resnet50x4_clip.openai"),
+    _clip("rn50x16", "rn50x16", 290_979_217, "timm/resnet50x16_clip.openai"),
+    _clip("rn50x64", "rn50x64", 623_258_305, "timm/resnet50x64_clip.openai"),
+    _clip("b32-laion2b", "b32_gelu", 151_277_313, _LAION + "B-32-laion2B-s34B-b79K"),
+    _clip("b16-laion2b", "b16_gelu", 149_620_737, _LAION + "B-16-laion2B-s34B-b88K"),
+    _clip("l14-laion2b", "l14_gelu", 427_616_513, _LAION + "L-14-laion2B-s32B-b82K"),
+    _clip("b16-plus-240", "b16_plus_240", 208_377_345, None),
+    _clip("h14", "h14", 986_109_441, _LAION + "H-14-laion2B-s32B-b79K"),
+    _clip("g14", "g14", 1_366_678_273, _LAION + "g-14-laion2B-s34B-b88K"),
+    _clip("bigg14", "bigg14", 2_539_567_105, _LAION + "bigG-14-laion2B-39B-b160k"),
+]
+_SIGLIP = [
+    _siglip("b16-224", 203_155_970, "siglip-base-patch16-224"),
+    _siglip("b16-256", 203_202_050, "siglip-base-patch16-256"),
+    _siglip("b16-384", 203_447_810, "siglip-base-patch16-384"),
+    _siglip("b16-512", 203_791_874, "siglip-base-patch16-512"),
+    _siglip("b16-256-multilingual", 370_626_050, "siglip-base-patch16-256-multilingual"),
+    _siglip("l16-256", 652_150_786, "siglip-large-patch16-256"),
+    _siglip("l16-384", 652_478_466, "siglip-large-patch16-384"),
+    _siglip("so400m14-224", 877_360_306, "siglip-so400m-patch14-224"),
+    _siglip("so400m14-384", 877_960_498, "siglip-so400m-patch14-384"),
+    _siglip("so400m16-256-i18n", 1_127_430_706, "siglip-so400m-patch16-256-i18n"),
+    _siglip("v2-b32-256", 376_856_066, "siglip2-base-patch32-256"),
+    _siglip("v2-b16-224", 375_187_970, "siglip2-base-patch16-224"),
+    _siglip("v2-b16-256", 375_234_050, "siglip2-base-patch16-256"),
+    _siglip("v2-b16-384", 375_479_810, "siglip2-base-patch16-384"),
+    _siglip("v2-b16-512", 375_823_874, "siglip2-base-patch16-512"),
+    _siglip("v2-l16-256", 881_526_786, "siglip2-large-patch16-256"),
+    _siglip("v2-l16-384", 881_854_466, "siglip2-large-patch16-384"),
+    _siglip("v2-l16-512", 882_313_218, "siglip2-large-patch16-512"),
+    _siglip("v2-so400m14-224", 1_135_463_602, "siglip2-so400m-patch14-224"),
+    _siglip("v2-so400m14-384", 1_136_008_498, "siglip2-so400m-patch14-384"),
+    _siglip("v2-so400m16-256", 1_135_670_962, "siglip2-so400m-patch16-256"),
+    _siglip("v2-so400m16-384", 1_136_039_602, "siglip2-so400m-patch16-384"),
+    _siglip("v2-so400m16-512", 1_136_555_698, "siglip2-so400m-patch16-512"),
+    _siglip("v2-g16-256", 1_871_393_906, "siglip2-giant-opt-patch16-256"),
+    _siglip("v2-g16-384", 1_871_885_426, "siglip2-giant-opt-patch16-384"),
+    _siglip("v2-b16-naflex", 375_234_050, "siglip2-base-patch16-naflex"),
+    _siglip("v2-so400m16-naflex", 1_135_670_962, "siglip2-so400m-patch16-naflex"),
+]
+_PALIGEMMA_SIZES = {
+    "3b": 2_923_335_408,
+    "v2-3b": 3_032_094_960,
+    "v2-10b": 9_662_409_456,
+    "v2-28b": 27_650_192_112,
+}
+_LONGER = {224: 0, 448: 884_736, 896: 4_423_680}  # only the position table grows with the picture
+_PALIGEMMA = [
+    _paligemma(f"{size}-{kind}-{side}", f"{size.replace('-', '_')}_{side}", parameters + longer)
+    for size, parameters in _PALIGEMMA_SIZES.items()
+    for side, longer in _LONGER.items()
+    for kind in ("pt", "mix")
+    if not (kind == "mix" and side == 896)
+]
+_ASIF = [
+    ModelCard(
+        name="asif/starter",
+        system="asif",
+        family="training_free",
+        preset="starter",
+        parameters=0,
+        idea="no training: a picture is described by the ImageNet classes it resembles, a text by the class names it "
+        "resembles, and the two descriptions are compared",
+        paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
+        tasks=_TWO_TOWERS,
+        license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        note='real photos, offline, with the extra "starter"',
+    )
+]
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_PALIGEMMA, *_ASIF)}
+
+
+def checkpoint_folder() -> Path:
+    """Where the bundled checkpoints lie in this package."""
+    return Path(str(files("rebus") / "checkpoints"))
+
+
+@cache
+def bundled() -> dict[str, ModelCard]:
+    """The checkpoints in the package, `<system>/scenes`, with the scores on their cards."""
+    found = {}
+    for path in sorted(checkpoint_folder().glob("*/card.json")):
+        data = json.loads(path.read_text())
+        like = next(card for card in ROWS.values() if card.system == data["system"])
+        found[data["name"]] = ModelCard(
+            name=data["name"],
+            system=data["system"],
+            family=like.family,
+            preset="",
+            parameters=data["parameters"],
+            idea=like.idea,
+            paper=like.paper,
+            tasks=like.tasks,
+            license="Apache-2.0",
+            bundled=True,
+            note=data.get("note", ""),
+            scores={key: data[key] for key in ("command", "seed", "hardware", "scores") if key in data},
+        )
+    return found
+
+
+def cards() -> Iterator[ModelCard]:
+    """All rows: bundled ones first, then the published ones."""
+    yield from bundled().values()
+    yield from ROWS.values()
+
+
+def list_models(family: str | None = None, task: str | None = None, released: bool | None = None) -> list[ModelCard]:
+    """The cards of all models, or of those of a family, with a task, or whose weights were (not) released."""
+    return [
+        row
+        for row in cards()
+        if (family is None or row.family == family)
+        and (task is None or task in row.tasks)
+        and (released is None or row.released == released)
+    ]
+
+
+def info(name: str) -> ModelCard:
+    """The row of a name; raises `UnknownName` with the nearest ones."""
+    rows = {row.name: row for row in cards()}
+    if name not in rows:
+        raise unknown("model", name, rows, see="`rebus models` lists them all.")
+    return rows[name]
+
+
+def system(name: str) -> System:
+    """The description at the end of a system's file; imports torch."""
+    if name not in MODULES:
+        raise unknown("system", name, MODULES)
+    found: System = import_module(MODULES[name]).SYSTEM
+    return found
+
+
+def models_that_can(task: str) -> list[str]:
+    """Names of bundled models with the task, else of a few published ones."""
+    able = [c.name for c in cards() if task in c.tasks]
+    bundled_ones = [name for name in able if name.endswith("/scenes")]
+    others = [name for name in able if not name.endswith("/scenes")]
+    return bundled_ones + others[:3]
+
+
+def system_of_type(model_type: str) -> str:
+    """The system behind a released `model_type`; raises `UnknownName` naming those that can be loaded."""
+    if model_type in MODEL_TYPES:
+        return MODEL_TYPES[model_type]
+    near = difflib.get_close_matches(model_type, MODEL_TYPES, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UnknownName(f"config.json: model_type {model_type!r} is not one of {', '.join(MODEL_TYPES)}{hint}")
