@@ -1,10 +1,13 @@
 """What tasks answer. Boxes are xyxy in pixels of the picture that was given; scores are probabilities."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # or `import rebus` would wait for NumPy
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Mask:
 
     def to_json(self) -> dict[str, Any]:
         """Without the pixels: box, area in pixels, label and score, and the run lengths, background first, row by row."""
+        import numpy as np
+
         flat = self.mask.reshape(-1).astype(np.int8)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1] if flat.size else 1]])))
         runs = np.diff(np.concatenate([[0], edges])).tolist()
