@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 
 from rebus.core.card import ModelCard
@@ -169,7 +168,7 @@ ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_P
 
 def checkpoint_folder() -> Path:
     """Where the bundled checkpoints lie in this package."""
-    return Path(str(files("rebus") / "checkpoints"))
+    return Path(__file__).parent / "checkpoints"
 
 
 @cache
