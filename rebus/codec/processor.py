@@ -135,10 +135,13 @@ def load_processor(
     """
     folder = Path(directory)
     sources = {name: (folder / name).read_bytes() for name in _IMAGE_FILES if (folder / name).is_file()}
+    # It describes weights in another layout than those saved later, so it is read and not kept.
     open_clip = _object(sources, "open_clip_config.json")
+    found = dict(sources)
+    sources.pop("open_clip_config.json", None)
     image = None
     for name in _IMAGE_FILES:
-        config = _object(sources, name)
+        config = _object(found, name)
         if name == "processor_config.json" and "image_processor" not in config:
             continue  # older files hold settings of the whole processor only
         if config:
@@ -174,9 +177,9 @@ def _text_spec(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, 
         changes[field] = tokenizer.id_of(found)
         if changes[field] is None:
             raise BadConfig(f"tokenizer_config.json: {roles[0]} {found!r} is not in the tokenizer")
-    longest = config.get("model_max_length")
-    if isinstance(longest, int | float) and 0 < longest < default.context:
-        changes["context"] = int(longest)
+    sentences = _object(tokenizer.files, "sentence_bert_config.json")
+    lengths = (default.context, config.get("model_max_length"), sentences.get("max_seq_length"))
+    changes["context"] = int(min(n for n in lengths if isinstance(n, int | float) and n > 0))
     settings = ((open_clip.get("model_cfg") or {}).get("text_cfg") or {}).get("tokenizer_kwargs") or {}
     cleaning = settings.get("clean")
     if cleaning not in (None, "canonicalize", "lower", "whitespace"):

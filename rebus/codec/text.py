@@ -142,10 +142,8 @@ class TextPipeline:
 
     def _prompt(self, index: int, body: list[int], images: int) -> list[int]:
         """`pictures [bos] body separator`: the placeholders of all pictures first, the start token after them."""
-        if images and self.spec.image_token_id is None:
-            seen: list[int] = []
-        else:
-            seen = [self.spec.image_token_id or 0] * (images * self.spec.num_image_tokens)
+        place = self.spec.image_token_id
+        seen = [] if place is None else [place] * (images * self.spec.num_image_tokens)
         words = ([] if self.spec.bos_id is None else [self.spec.bos_id]) + body + self._separator
         size = len(seen) + len(words)
         if size > self.spec.context:

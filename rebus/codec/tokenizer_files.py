@@ -11,7 +11,7 @@ from typing import Any
 
 from rebus.codec import tokenizer_formats as formats
 from rebus.codec.sentencepiece import read_sentencepiece
-from rebus.core.errors import BadCheckpoint
+from rebus.core.errors import BadCheckpoint, RebusError
 from rebus.core.specs import TextSpec
 
 Files = Mapping[str, bytes]
@@ -28,6 +28,7 @@ _FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "sentence_bert_config.json",
 )
 _KNOWN_SPECIALS = [
     "<|startoftext|>",
@@ -45,6 +46,8 @@ _KNOWN_SPECIALS = [
     "[SEP]",
     "[MASK]",
 ]
+# What reading a damaged file raises: JSON, UTF-8, missing or mistyped fields, gzip.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, EOFError, RecursionError, zlib.error)
 
 
 def found_files(directory: str | os.PathLike[str]) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ them anywhere in a text, so whoever types one would steer the model too. Here `e
 characters; control tokens enter only by id, through `id_of`, put there by tasks.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -14,14 +15,14 @@ from typing import Any
 
 import tokenizers
 
-from rebus.codec.tokenizer_files import found_files, read_definition
+from rebus.codec.tokenizer_files import DAMAGE, found_files, read_definition
 from rebus.codec.tokenizer_formats import word_level
-from rebus.core.errors import BadCheckpoint, BadText
+from rebus.core.errors import BadCheckpoint, BadText, RebusError
 from rebus.core.limits import check
 
 # What looks like a control token although the file does not call it special: <loc0001>, <|user|>, [CLS].
 _MARKUP = re.compile(r"<[|/]?[A-Za-z@][\w@.:-]*\|?>|\[[@A-Z][\w@]*\]")
-# Gemma's vocabulary holds these for web text; a user may write them and they mean nothing to a model.
+# Gemma's vocabulary holds these for web text, "<table>" among them; elsewhere "<s>" and "</s>" are control tokens.
 _HTML = re.compile(r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code)>")
 # Control tokens in which a model states places and masks: answers hold them, so they are read back as text.
 SPOKEN = re.compile(r"<(?:loc|seg)\d+>")
@@ -36,6 +37,7 @@ class Tokenizer:
 
     def __init__(self, definition: Mapping[str, Any], files: Mapping[str, bytes]):
         self.files = dict(files)
+        self._source = "+".join(name for name in files if "config" not in name) or "tokenizer"
         model = definition["model"]
         vocabulary = model["vocab"]
         pieces: dict[str, int] = (
@@ -44,16 +46,18 @@ class Tokenizer:
             else {piece: i for i, (piece, _) in enumerate(vocabulary)}
         )
         added = sorted(definition.get("added_tokens") or [], key=lambda token: token["id"])
-        control = {t["content"]: t["id"] for t in added if t.get("special") or _is_control(t["content"])}
-        if model.get("type") != "BPE" or model.get("ignore_merges"):
-            # These models find whole pieces in a text, listed as added or not.
-            control.update((p, i) for p, i in pieces.items() if p[:1] in "<[" and _is_control(p))
+        whole = model.get("type") != "BPE" or model.get("ignore_merges")  # finds pieces in a text, added or not
+        suspects = {p: i for p, i in pieces.items() if p[:1] in ("<", "[")} if whole else {}
         pieces.update((t["content"], t["id"]) for t in added)
+        web = "<table>" in pieces
+        suspects.update((t["content"], t["id"]) for t in added)
+        special = {t["content"] for t in added if t.get("special")}
+        control = {p: i for p, i in suspects.items() if p in special or _is_control(p, web)}
         self._ids = pieces
-        self._names = {i: piece for piece, i in pieces.items()}
+        self.vocab_size = max(pieces.values(), default=-1) + 1  # the rows an embedding table needs
         self._control = {i: piece for piece, i in control.items()}
         self._spoken = {piece: i for piece, i in control.items() if SPOKEN.fullmatch(piece)}
-        self.special_ids = frozenset(i for i in self._control if i not in self._spoken.values())
+        self.special_ids = frozenset(self._control) - frozenset(self._spoken.values())
         # Pieces are stored as words without their spaces, so runs of text are joined by one.
         self._gap = " " if model.get("type") in ("WordLevel", "WordPiece") else ""
         unknown = model.get("unk_token")
@@ -62,15 +66,13 @@ class Tokenizer:
         try:
             self._plain = tokenizers.Tokenizer.from_str(json.dumps(_without_control(definition, control)))
         except Exception as error:  # the library raises a bare Exception for a damaged file
-            raise BadCheckpoint(f"{'+'.join(self.files) or 'tokenizer'}: damaged tokenizer file: {error}") from None
+            raise BadCheckpoint(f"{self._source}: damaged tokenizer file: {error}") from None
+        for token in added:
+            if token["content"] not in control and self._plain.token_to_id(token["content"]) != token["id"]:
+                raise BadCheckpoint(f"{self._source}: the ids of the added tokens have a gap at {token['id']}")
 
     def __repr__(self) -> str:
-        return f"Tokenizer({'+'.join(self.files)}, vocab_size={self.vocab_size:,})"
-
-    @property
-    def vocab_size(self) -> int:
-        """Highest id + 1: the rows an embedding table needs."""
-        return max(self._names) + 1
+        return f"Tokenizer({self._source}, vocab_size={self.vocab_size:,})"
 
     def id_of(self, piece: str) -> int | None:
         """The id of a piece spelt as in the file, control tokens included; None when there is none."""
@@ -79,6 +81,10 @@ class Tokenizer:
     def piece_of(self, token: int) -> str | None:
         """The piece of an id, spelt as in the file."""
         return self._names.get(token)
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        return {i: piece for piece, i in self._ids.items()}
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing is put before or after it. Raises `BadText` for NUL and lone surrogates."""
@@ -123,7 +129,7 @@ class Tokenizer:
         """
         if self.vocab_size > rows or self.vocab_size < 0.9 * rows:
             raise BadCheckpoint(
-                f"the tokenizer ({'+'.join(self.files)}) has {self.vocab_size:,} tokens and the weights have {rows:,}: "
+                f"the tokenizer ({self._source}) has {self.vocab_size:,} tokens and the weights have {rows:,}: "
                 "they are not of the same model"
             )
 
@@ -133,11 +139,14 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
     files = found_files(directory)
     if not files:
         return None
+    where = os.fspath(directory)
     try:
         definition = read_definition(files)
         return None if definition is None else Tokenizer(definition, files)
-    except BadCheckpoint as error:
-        raise BadCheckpoint(f"{os.fspath(directory)}: {error}") from None
+    except RebusError as error:
+        raise BadCheckpoint(f"{where}: {error}") from None
+    except DAMAGE as error:
+        raise BadCheckpoint(f"{where}: damaged tokenizer file: {type(error).__name__} {error}") from None
 
 
 def check_text(text: str) -> None:
@@ -181,8 +190,8 @@ def word_level_tokenizer(
     )
 
 
-def _is_control(piece: str) -> bool:
-    return bool(_MARKUP.fullmatch(piece)) and not _HTML.fullmatch(piece)
+def _is_control(piece: str, web: bool) -> bool:
+    return bool(_MARKUP.fullmatch(piece)) and not (web and _HTML.fullmatch(piece))
 
 
 def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) -> dict[str, Any]:
@@ -197,11 +206,12 @@ def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) 
     if model.get("type") == "BPE" and not model.get("ignore_merges"):
         # Whole pieces are reached by merges alone. Single characters that a file calls special are needed by others.
         merges = model["merges"]
-        joined = (m.replace(" ", "", 1) if isinstance(m, str) else m[0] + m[1] for m in merges)
-        keep = [piece not in control for piece in joined]
-        if not all(keep):
-            model["merges"] = [m for m, wanted in zip(merges, keep, strict=True) if wanted]
-        if (model.get("unk_token") or "unk") in control and "unk" not in model["unk_token"].lower():
+        spelt = merges if not merges or isinstance(merges[0], str) else list(map(" ".join, merges))
+        halves = {f"{piece[:i]} {piece[i:]}" for piece in control for i in range(1, len(piece))}
+        if not halves.isdisjoint(spelt):
+            model["merges"] = [merge for merge, text in zip(merges, spelt, strict=True) if text not in halves]
+        unknown = model.get("unk_token") or ""
+        if unknown in control and "unk" not in unknown.lower():
             model["unk_token"] = None  # CLIP names its end token, which no unknown character may become
     else:
         # Single characters that a file calls special ("!" for padding) are words too.

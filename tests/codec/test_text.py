@@ -1,0 +1,199 @@
+"""Texts → tokens, mask and targets, by each convention."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rebus.codec import text as text_module
+from rebus.codec.text import Control, Pieces, TextPipeline, canonical, clean
+from rebus.codec.tokenizers import word_level_tokenizer
+from rebus.core.errors import BadConfig, BadText, LimitExceeded, RebusError
+from rebus.core.specs import TextSpec
+
+from .vocabularies import TYPED, WORDS
+
+TOKENIZER = word_level_tokenizer(WORDS, ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n"], locations=8, segments=4)
+TOWER = TextSpec(context=6, pad_id=0, bos_id=2, eos_id=1)
+WRITER = TextSpec(
+    context=16, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=4, num_image_tokens=3, truncate=False
+)
+
+
+def ids(text: str) -> list[int]:
+    return TOKENIZER.encode(text)
+
+
+def test_two_towers_start_end_and_zero_padding():
+    tokens, mask = TextPipeline(TOKENIZER, TOWER)(["a red circle", "blue"])
+    assert tokens.tolist() == [[2, *ids("a red circle"), 1], [2, *ids("blue"), 1, 0, 0]]
+    assert mask.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
+    assert (tokens.dtype, mask.dtype) == (torch.int64, torch.bool)
+
+
+def test_too_long_keeps_the_end_token_last():
+    tokens, _ = TextPipeline(TOKENIZER, TOWER)("a red circle of the blue square")
+    assert tokens.tolist() == [[2, *ids("a red circle of"), 1]]
+
+
+def test_fault_16_too_long_is_refused_with_both_numbers():
+    pipeline = TextPipeline(TOKENIZER, replace(TOWER, truncate=False))
+    with pytest.raises(BadText, match="text 1 has 9 tokens, the context holds 6"):
+        pipeline(["a", "a red circle of the blue square"])
+
+
+def test_padded_to_the_context_always():
+    """SigLIP: the end token, then padding up to the context, which the text tower reads the last place of."""
+    v1 = TextPipeline(TOKENIZER, replace(TOWER, bos_id=None, pad_id=1, pad_to_context=True, lower=True, canonical=True))
+    tokens, mask = v1(["A red, circle.", "a a a a a a a a"])
+    assert tokens.tolist() == [[*ids("a red circle"), 1, 1, 1], [*ids("a a a a a"), 1]]
+    assert mask.sum(1).tolist() == [4, 6]
+    v2 = TextPipeline(TOKENIZER, replace(TOWER, bos_id=None, pad_to_context=True, lower=True))
+    assert v2("A red.")[0].tolist() == [[*ids("a red."), 1, 0, 0]]
+
+
+def test_one_text_or_many_or_none():
+    pipeline = TextPipeline(TOKENIZER, TOWER)
+    assert torch.equal(pipeline("a")[0], pipeline(["a"])[0])
+    assert pipeline([])[0].shape == (0, 0)
+    assert TextPipeline(TOKENIZER, replace(TOWER, pad_to_context=True))([])[0].shape == (0, 6)
+    assert pipeline.targets([]).shape == (0, 0)
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_fault_14_typed_control_tokens_are_text(text):
+    tokens, _ = TextPipeline(TOKENIZER, replace(WRITER, context=64))(text, images=1)
+    assert tokens[0].tolist().count(4) == 3
+    assert not set(tokens[0, 4:-1].tolist()) & (TOKENIZER.special_ids - {3})
+    tower, _ = TextPipeline(TOKENIZER, replace(TOWER, context=64, clean=True))(text.replace("<", "&amp;lt;"))
+    assert not set(tower[0, 1:-1].tolist()) & (TOKENIZER.special_ids - {3})
+
+
+def test_a_writers_prompt_is_pictures_start_words_separator():
+    tokens, mask = TextPipeline(TOKENIZER, WRITER)(["what is the circle?", "a"], images=[1, 2])
+    assert tokens[0].tolist() == [4, 4, 4, 2, *ids("what is the circle?"), 5, 0][: tokens.shape[1]]
+    assert tokens[1].tolist() == [4] * 6 + [2, *ids("a"), 5] + [0] * (tokens.shape[1] - 9)
+    assert mask.sum(1).tolist() == [10, 9]
+
+
+def test_an_empty_prompt_is_still_a_prompt():
+    tokens, _ = TextPipeline(TOKENIZER, WRITER)("", images=1)
+    assert tokens.tolist() == [[4, 4, 4, 2, 5]]
+    assert TextPipeline(TOKENIZER, TOWER)("")[0].tolist() == [[2, 1]]
+
+
+def test_a_separator_without_a_piece_of_its_own_is_encoded():
+    pipeline = TextPipeline(TOKENIZER, replace(WRITER, separator="? ."))
+    assert pipeline("a")[0].tolist() == [[2, *ids("a ? .")]]
+
+
+def test_tasks_put_control_tokens_into_prompts():
+    prompt = Pieces("what is ", Control("<loc0001>"), Control("<loc0002>"))
+    pipeline = TextPipeline(TOKENIZER, WRITER)
+    loc = [TOKENIZER.id_of("<loc0001>"), TOKENIZER.id_of("<loc0002>")]
+    assert pipeline(prompt)[0].tolist() == [[2, *ids("what is"), *loc, 5]]
+    assert pipeline([prompt, "a"])[1].sum(1).tolist() == [6, 3]
+    assert pipeline.targets(Pieces(Control("<loc0001>"), " a")).tolist() == [[loc[0], *ids("a"), 1]]
+    with pytest.raises(BadText, match="no control token <loc9999>"):
+        pipeline(Pieces(Control("<loc9999>")))
+    with pytest.raises(BadText, match="made of str and Control"):
+        Pieces("a", 3)  # type: ignore[arg-type]
+
+
+def test_targets_end_and_are_padded_with_minus_100():
+    pipeline = TextPipeline(TOKENIZER, WRITER)
+    targets = pipeline.targets(["<loc0001><loc0002> red circle", ""])
+    assert targets.tolist()[0] == [*TOKENIZER.encode_answer("<loc0001><loc0002>"), *ids("red circle"), 1]
+    assert targets.tolist()[1] == [1, -100, -100, -100, -100]
+    assert pipeline.decode(targets) == ["<loc0001><loc0002> red circle", ""]
+
+
+def test_fault_14_answers_hold_no_control_tokens_but_places_and_masks():
+    targets = TextPipeline(TOKENIZER, WRITER).targets("<eos> <image> <seg001>")
+    assert TOKENIZER.id_of("<seg001>") in targets[0]
+    assert not {1, 4} & set(targets[0, :-1].tolist())
+
+
+def test_answers_that_are_too_long():
+    pipeline = TextPipeline(TOKENIZER, WRITER)
+    with pytest.raises(BadText, match="answer 0 has 21 tokens, the context holds 16"):
+        pipeline.targets("a " * 20)
+    cut = TextPipeline(TOKENIZER, replace(WRITER, truncate=True)).targets("a " * 20)
+    assert cut.tolist() == [ids("a") * 16]  # without an end that was not there
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+def test_fault_16_prompt_and_pictures_longer_than_the_context(truncate):
+    pipeline = TextPipeline(TOKENIZER, replace(WRITER, truncate=truncate))
+    with pytest.raises(BadText, match=r"4 pictures \(12 tokens\) and 5 tokens of text make 17; the context holds 16"):
+        pipeline(["a red circle"], images=4)
+    with pytest.raises(BadText, match="prompt 0: 17 tokens of text make 17"):
+        pipeline(["a " * 15])
+
+
+def test_fault_15_one_entry_of_pictures_for_each_prompt():
+    with pytest.raises(BadText, match="2 prompts but pictures for 3"):
+        TextPipeline(TOKENIZER, WRITER)(["a", "a"], images=[1, 1, 1])
+
+
+def test_a_row_is_the_same_alone_and_in_a_batch():
+    pipeline = TextPipeline(TOKENIZER, WRITER)
+    texts = ["a red circle", "", "what is the blue square?", Pieces("a ", Control("<loc0003>"))]
+    tokens, mask = pipeline(texts, images=1)
+    for row, real, text in zip(tokens, mask, texts, strict=True):
+        assert torch.equal(row[real][None], pipeline(text, images=1)[0])
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud83d", 3, None, b"a"])
+def test_fault_17_what_is_no_text(text):
+    pipeline = TextPipeline(TOKENIZER, replace(TOWER, clean=True))
+    with pytest.raises(BadText):
+        pipeline([text])
+    with pytest.raises(BadText):
+        TextPipeline(TOKENIZER, WRITER).targets(["a", text])
+
+
+def test_fault_17_a_megabyte():
+    for spec in (TOWER, WRITER):
+        with pytest.raises(LimitExceeded, match="MAX_TEXT_CHARS"):
+            TextPipeline(TOKENIZER, spec)("a " * 500_000)
+    assert TextPipeline(TOKENIZER, TOWER)("a " * 50_000)[0].shape == (1, 6)
+
+
+@pytest.mark.parametrize("text", ["שלום עולם", "\u202eabc", "\u200f\u200e", "👩‍👩‍👧", "\ufeff", " \n\t ", "\x01\x7f"])
+def test_fault_17_odd_but_valid(text):
+    for spec in (TOWER, replace(TOWER, clean=True, lower=True), replace(TOWER, canonical=True), WRITER):
+        tokens, mask = TextPipeline(TOKENIZER, spec)([text, "a"])
+        assert tokens.shape == mask.shape
+
+
+def test_cleaning():
+    pytest.importorskip("ftfy")
+    assert clean("  a &amp;lt; b\n\tc  ") == "a < b c"
+    assert clean("â€œquotesâ€\x9d ﬁne") == '"quotes" fine'
+
+
+def test_cleaning_without_ftfy(monkeypatch):
+    monkeypatch.setattr(text_module, "_ftfy", lambda: None)
+    assert clean("  a &amp;lt; b\n\tc  ﬁ") == "a < b c ﬁ"
+
+
+def test_canonical():
+    assert canonical("  A_photo: of 'two' dogs!  (really)") == "A photo of two dogs really"
+
+
+def test_fault_23_ids_outside_the_tokenizer():
+    with pytest.raises(BadConfig, match="eos_id 49407 is outside the tokenizer's"):
+        TextPipeline(TOKENIZER, replace(TOWER, eos_id=49_407))
+
+
+def test_decoding_stops_at_the_end_token():
+    pipeline = TextPipeline(TOKENIZER, WRITER)
+    row = [*ids("a red circle"), 1, *ids("blue"), 0, -100]
+    assert pipeline.decode(torch.tensor([row])) == ["a red circle"]
+    assert pipeline.decode([row, row]) == ["a red circle"] * 2
+    assert pipeline.decode(torch.tensor(row)) == ["a red circle"]
+
+
+def test_every_refusal_is_a_user_error():
+    assert issubclass(BadText, RebusError)
