@@ -20,7 +20,7 @@ from rebus.generation.greedy import Greedy
 from rebus.generation.guidance import Guidance
 from rebus.generation.loop import OPTIONS, STRATEGIES, generate, stream
 from rebus.generation.sampling import Sample
-from rebus.generation.scoring import Likelihood, score, score_choices
+from rebus.generation.scoring import Likelihood, score, score_choices, score_tokens
 from rebus.generation.stopping import cut
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "generate",
     "score",
     "score_choices",
+    "score_tokens",
     "stream",
 ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from rebus.generation.place import Choose, Place, keep_rows
 from rebus.generation.sampling import Sample
 from rebus.generation.stopping import Decode, Stops
 
+OnToken = Callable[[Tensor, Tensor], None]
 Strategy = Greedy | Sample | Beam | Contrastive
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "greedy": Greedy,
@@ -60,22 +61,26 @@ def generate(
     pad_id: int,
     decode: Decode | None = None,
     strategy: str = "greedy",
+    on_token: OnToken | None = None,
     **options: Any,
 ) -> Tensor:
     """Write after the prompts of `batch` (`pixels`, `tokens`, `mask`, …): (B, ≤ max_new_tokens) int64.
 
     New tokens only; a row keeps its end token and is filled with `pad_id` after it. A row's result does not depend on
     the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` (which needs
-    `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`). Raises
-    `UsageError` for an option that the strategy does not have.
+    `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`).
+    `on_token(tokens (B,), log_probabilities (B,))` is called for each column, 0 where a row has ended; beam search
+    has none to tell (`score_tokens` finds them). Raises `UsageError` for an option that the strategy does not have.
     """
     chosen, common = _settings(strategy, options)
     stops = Stops(eos_id, common.stop, decode)
     constraints = _constraints(network, batch, common)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     if isinstance(chosen, Beam):
+        if on_token is not None:
+            raise UsageError("beam search chooses its tokens at the end: it cannot call on_token")
         return chosen.search(network, batch, common.max_new_tokens, stops=stops, constraints=constraints, pad_id=pad_id)
-    columns = list(_write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id))
+    columns = list(_write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, on_token))
     return torch.stack(columns, dim=1)
 
 
@@ -134,6 +139,7 @@ def _write(
     stops: Stops,
     constraints: Constraints,
     pad_id: int,
+    on_token: OnToken | None = None,
 ) -> Iterator[Tensor]:
     step = network.start(room=room, **batch)
     choose: Choose = strategy.begin(network, step, room, batch)
@@ -151,6 +157,8 @@ def _write(
             over = torch.tensor([not going[row] for row in alive], device=device)
             token = token.masked_fill(over, pad_id)
         text[rows, at] = token
+        if on_token is not None:
+            on_token(text[:, at], _probability(step.logits, token, rows, [going[row] for row in alive], num_rows))
         for row, new in zip(alive, token.tolist(), strict=True):  # the one wait for the device
             if going[row]:
                 written[row].append(new)
@@ -165,3 +173,11 @@ def _write(
             step = keep_rows(step if ahead is None else ahead, index)
             ahead = None if ahead is None else step
         step = network.step(token, step.cache) if ahead is None else ahead
+
+
+def _probability(logits: Tensor, token: Tensor, rows: Tensor, going: list[bool], num_rows: int) -> Tensor:
+    """(B,) log-probabilities that the model gave to the chosen tokens, before any constraint; 0 for rows that ended."""
+    found = logits.float().gather(1, token[:, None]).squeeze(1) - logits.float().logsumexp(dim=1)
+    everyone = torch.zeros(num_rows, device=logits.device)
+    everyone[rows] = found.masked_fill(~torch.tensor(going, device=logits.device), 0)
+    return everyone

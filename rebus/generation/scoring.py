@@ -23,15 +23,21 @@ class Likelihood(NamedTuple):
     length: Tensor
 
 
-@torch.no_grad()
 def score(network: WritesText, batch: Mapping[str, Any], targets: Tensor, *, rows_at_once: int = 64) -> Likelihood:
     """The likelihood of each row's own text: targets (B, S) int64, right-padded with -100 → (B,)."""
+    each = score_tokens(network, batch, targets, rows_at_once=rows_at_once)
+    return Likelihood(each.sum(dim=1), _lengths(targets))
+
+
+@torch.no_grad()
+def score_tokens(network: WritesText, batch: Mapping[str, Any], targets: Tensor, *, rows_at_once: int = 64) -> Tensor:
+    """(B, S) log-probabilities of each row's own tokens (B, S), 0 at their padding (-100)."""
     lengths = _lengths(targets)
     step = network.start(room=targets.shape[1], **batch)
     if step.logits.shape[0] != targets.shape[0]:
         raise UsageError(f"targets wants {step.logits.shape[0]} rows, one a prompt; got {targets.shape[0]}")
     rows = torch.arange(targets.shape[0], device=targets.device)
-    return Likelihood(_follow(network, step, rows, targets, lengths, rows_at_once), lengths)
+    return _follow(network, step, rows, targets, lengths, rows_at_once)
 
 
 @torch.no_grad()
@@ -48,11 +54,11 @@ def score_choices(
     # Sorted, so that texts with a common beginning meet in one chunk.
     order = torch.tensor(sorted(range(num_choices), key=choices.tolist().__getitem__), device=choices.device)
     rows = torch.arange(num_rows, device=choices.device).repeat_interleave(num_choices)
-    total = _follow(
+    each = _follow(
         network, step, rows, choices[order].repeat(num_rows, 1), lengths[order].repeat(num_rows), rows_at_once
     )
-    result = torch.empty(num_rows, num_choices, device=total.device)
-    result[:, order] = total.view(num_rows, num_choices)
+    result = torch.empty(num_rows, num_choices, device=each.device)
+    result[:, order] = each.sum(dim=1).view(num_rows, num_choices)
     return Likelihood(result, lengths)
 
 
@@ -68,30 +74,30 @@ def _lengths(targets: Tensor) -> Tensor:
 def _follow(
     network: WritesText, start: Step, rows: Tensor, targets: Tensor, lengths: Tensor, rows_at_once: int
 ) -> Tensor:
-    """(N,) log-probabilities of targets (N, S), the n-th after prompt rows[n]."""
+    """(N, S) log-probabilities of targets (N, S), the n-th after prompt rows[n]."""
     if rows_at_once < 1:
         raise UsageError(f"rows_at_once must be at least 1; got {rows_at_once}")
     device = start.logits.device
     rows, targets, lengths = rows.to(device), targets.to(device), lengths.to(device)
-    totals = [
+    chunks = [
         _follow_chunk(network, start, *part)
         for part in zip(rows.split(rows_at_once), targets.split(rows_at_once), lengths.split(rows_at_once), strict=True)
     ]
-    return torch.cat(totals)
+    return torch.cat(chunks)
 
 
 def _follow_chunk(network: WritesText, start: Step, rows: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
     vocabulary = start.logits.shape[-1]
     longest = int(lengths.max())
-    total = torch.zeros(rows.shape[0], device=rows.device)
+    found = torch.zeros(targets.shape, device=rows.device)
     active = (lengths > 0).nonzero().squeeze(-1)  # texts that have a token here
     step, node = start, rows[active]  # node: the row of the step that holds a text's beginning
     for at in range(longest):
         token, logits = targets[active, at], step.logits.float()
-        total[active] += logits[node, token] - logits.logsumexp(dim=-1)[node]
+        found[active, at] = logits[node, token] - logits.logsumexp(dim=-1)[node]
         if at + 1 < longest:
             on = lengths[active] > at + 1
             active, node, token = active[on], node[on], token[on]
             beginning, node = torch.unique(node * vocabulary + token, return_inverse=True)
             step = network.step(beginning % vocabulary, step.cache.select(beginning // vocabulary))
-    return total
+    return found

@@ -3,7 +3,7 @@ import torch
 
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UnknownName, UsageError
-from rebus.generation import OPTIONS, Guidance, generate, stream
+from rebus.generation import OPTIONS, Guidance, generate, score_tokens, stream
 from tests.generation.tiny_writer import EOS, PAD, PROMPTS, VOCAB, TinyWriter
 
 IDS = {"eos_id": EOS, "pad_id": PAD}
@@ -98,6 +98,28 @@ def test_closing_a_stream_ends_the_writing():
 def test_gradients_are_as_before_between_the_pieces_of_a_stream():
     for _ in stream(TinyWriter(), {"tokens": PROMPTS}, **IDS, max_new_tokens=3):
         assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": "contrastive", "alpha": 0.5}], ids=str)
+def test_on_token_tells_the_probability_of_each_token(options):
+    heard = []
+    tokens = generate(
+        TinyWriter(3),
+        {"tokens": PROMPTS},
+        **IDS,
+        max_new_tokens=12,
+        on_token=lambda *column: heard.append([x.clone() for x in column]),
+        **options,
+    )
+    assert torch.equal(torch.stack([column for column, _ in heard], dim=1), tokens)
+    ended = (tokens == EOS).cumsum(1) - (tokens == EOS).int() > 0
+    expected = score_tokens(TinyWriter(3), {"tokens": PROMPTS}, tokens.masked_fill(ended, -100))
+    torch.testing.assert_close(torch.stack([logs for _, logs in heard], dim=1), expected, atol=1e-5, rtol=0)
+
+
+def test_beam_has_no_tokens_to_tell():
+    with pytest.raises(UsageError, match="cannot call on_token"):
+        generate(TinyWriter(), {"tokens": PROMPTS}, **IDS, strategy="beam", on_token=print)
 
 
 def test_beam_cannot_stream():
