@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.backbones.keys import open_clip_blocks, transformers_blocks
+from rebus.backbones.released import read_tower, write_text, write_vision
 from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
 from rebus.core.errors import BadConfig
 from rebus.core.outputs import Embeddings
-from rebus.core.released import ACT_TO_RELEASED, Released, read_act
+from rebus.core.released import Released
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
 from rebus.models.contrastive.clip_resnet import KEYS as RESNET_KEYS
@@ -68,6 +69,7 @@ _L14 = CLIPConfig(
     text=TextConfig(width=768, num_heads=12, mlp_width=3072),
     embed=768,
 )
+
 
 def _exact(cfg: CLIPConfig) -> CLIPConfig:
     """The same size as open_clip trains it: exact GELU."""
@@ -214,24 +216,14 @@ def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     cfg = CLIPConfig(
         image=ViTConfig(
             class_token=True,
-            width=image.take("hidden_size", int, 768),
-            num_layers=image.take("num_hidden_layers", int, 12),
-            num_heads=image.take("num_attention_heads", int, 12),
-            mlp_width=image.take("intermediate_size", int, 3072),
             patch_size=image.take("patch_size", int, 32),
             image_size=image.take("image_size", int, 224),
-            act=read_act(image, "hidden_act", "quick_gelu"),  # type: ignore[arg-type]
-            eps=image.take("layer_norm_eps", float, 1e-5),
+            **read_tower(image, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
         ),
         text=TextConfig(
-            width=text.take("hidden_size", int, 512),
-            num_layers=text.take("num_hidden_layers", int, 12),
-            num_heads=text.take("num_attention_heads", int, 8),
-            mlp_width=text.take("intermediate_size", int, 2048),
             vocab_size=text.take("vocab_size", int, 49_408),
             context=text.take("max_position_embeddings", int, 77),
-            act=read_act(text, "hidden_act", "quick_gelu"),  # type: ignore[arg-type]
-            eps=text.take("layer_norm_eps", float, 1e-5),
+            **read_tower(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
         ),
         embed=top.take("projection_dim", int, 512),
         end_id=None if end == 2 else end,  # 2 stands in OpenAI's files and means "the largest id", as trained
@@ -250,28 +242,10 @@ def write_transformers(cfg: CLIPConfig) -> dict[str, Any]:
         "architectures": ["CLIPModel"],
         "model_type": "clip",
         "projection_dim": cfg.embed,
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "hidden_size": image.width,
-            "num_hidden_layers": image.num_layers,
-            "num_attention_heads": image.num_heads,
-            "intermediate_size": image.mlp_width,
-            "patch_size": image.patch_size,
-            "image_size": image.image_size,
-            "hidden_act": ACT_TO_RELEASED[image.act],
-            "layer_norm_eps": image.eps,
-            "projection_dim": cfg.embed,
-        },
+        "vision_config": {"model_type": "clip_vision_model", **write_vision(image), "projection_dim": cfg.embed},
         "text_config": {
             "model_type": "clip_text_model",
-            "hidden_size": text.width,
-            "num_hidden_layers": text.num_layers,
-            "num_attention_heads": text.num_heads,
-            "intermediate_size": text.mlp_width,
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context,
-            "hidden_act": ACT_TO_RELEASED[text.act],
-            "layer_norm_eps": text.eps,
+            **write_text(text),
             "projection_dim": cfg.embed,
             "eos_token_id": 2 if cfg.end_id is None else cfg.end_id,
         },

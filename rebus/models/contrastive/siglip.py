@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.backbones.keys import open_clip_blocks, timm_blocks, transformers_blocks
+from rebus.backbones.released import read_siglip_vision, read_tower, write_text, write_vision
 from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.errors import BadConfig
 from rebus.core.outputs import Embeddings
-from rebus.core.released import ACT_TO_RELEASED, Released, read_act
+from rebus.core.released import Released
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
 from rebus.nn.pooling import ProbePool
@@ -203,44 +204,16 @@ def read_transformers(data: Mapping[str, Any]) -> SigLIPConfig:
     """`config.json` of a `SiglipModel` or, for NaFlex, a `Siglip2Model`."""
     top = Released(data)
     text, image = top.part("text_config"), top.part("vision_config")
-    naflex = data.get("model_type") == "siglip2"
     top.skip("logit_scale_init_value", "projection_dim")
     text.skip("bos_token_id", "eos_token_id")
-    image.skip("projection_dim")
-    image.demand("num_channels", 3)
     image.demand("vision_use_head", True)
-    if naflex:
-        patches = image.take("num_patches", int, 256)
-        patch = image.take("patch_size", int, 16)
-        size = math.isqrt(patches) * patch
-    else:
-        patch, size = image.take("patch_size", int, 16), image.take("image_size", int, 224)
+    vision = read_siglip_vision(image)
     vocab, pad = text.take("vocab_size", int, 32_000), text.take("pad_token_id", int, 1)
-    width = text.take("hidden_size", int, 768)
+    tower = read_tower(text, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
     cfg = SigLIPConfig(
-        image=ViTConfig(
-            width=image.take("hidden_size", int, 768),
-            num_layers=image.take("num_hidden_layers", int, 12),
-            num_heads=image.take("num_attention_heads", int, 12),
-            mlp_width=image.take("intermediate_size", int, 3072),
-            patch_size=patch,
-            image_size=size,
-            act=read_act(image, "hidden_act", "gelu_pytorch_tanh"),  # type: ignore[arg-type]
-            eps=image.take("layer_norm_eps", float, 1e-6),
-            flat_patches=naflex,
-        ),
-        text=TextConfig(
-            width=width,
-            num_layers=text.take("num_hidden_layers", int, 12),
-            num_heads=text.take("num_attention_heads", int, 12),
-            mlp_width=text.take("intermediate_size", int, 3072),
-            vocab_size=vocab,
-            context=text.take("max_position_embeddings", int, 64),
-            causal=False,
-            act=read_act(text, "hidden_act", "gelu_pytorch_tanh"),  # type: ignore[arg-type]
-            eps=text.take("layer_norm_eps", float, 1e-6),
-        ),
-        embed=text.take("projection_size", int, width),
+        image=vision,
+        text=TextConfig(vocab_size=vocab, context=text.take("max_position_embeddings", int, 64), causal=False, **tower),
+        embed=text.take("projection_size", int, tower["width"]),
         pad_id=0 if vocab == 256_000 else pad,  # the released version 2 files keep the class default of 1
     )
     for part in (top, text, image):
@@ -253,33 +226,14 @@ def write_transformers(cfg: SigLIPConfig) -> dict[str, Any]:
     image, text, kind = cfg.image, cfg.text, "siglip2" if cfg.naflex else "siglip"
     if not cfg.text_head:
         raise BadConfig('the transformers layout always has a text head; save with layout="open_clip"')
-    rows, cols = image.grid
-    shape: dict[str, Any] = {"num_patches": rows * cols} if cfg.naflex else {"image_size": image.image_size}
     return {
         "architectures": ["Siglip2Model" if cfg.naflex else "SiglipModel"],
         "model_type": kind,
-        "vision_config": {
-            "model_type": f"{kind}_vision_model",
-            "hidden_size": image.width,
-            "num_hidden_layers": image.num_layers,
-            "num_attention_heads": image.num_heads,
-            "intermediate_size": image.mlp_width,
-            "patch_size": image.patch_size,
-            **shape,
-            "hidden_act": ACT_TO_RELEASED[image.act],
-            "layer_norm_eps": image.eps,
-        },
+        "vision_config": {"model_type": f"{kind}_vision_model", **write_vision(image)},
         "text_config": {
             "model_type": f"{kind}_text_model",
-            "hidden_size": text.width,
-            "num_hidden_layers": text.num_layers,
-            "num_attention_heads": text.num_heads,
-            "intermediate_size": text.mlp_width,
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context,
+            **write_text(text),
             "projection_size": cfg.embed,
-            "hidden_act": ACT_TO_RELEASED[text.act],
-            "layer_norm_eps": text.eps,
             "pad_token_id": cfg.pad_id,
         },
     }

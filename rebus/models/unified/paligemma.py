@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rebus.backbones.keys import transformers_blocks
+from rebus.backbones.released import read_siglip_vision, write_vision
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.errors import BadText
 from rebus.core.outputs import Predictions, Step
-from rebus.core.released import ACT_TO_RELEASED, Released, read_act
+from rebus.core.released import Released
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
 from rebus.nn.cache import Cache
@@ -83,13 +84,6 @@ PRESETS = {
             _GEMMA2, width=24, num_layers=3, num_heads=4, num_kv_heads=2, head_width=8, mlp_width=48, vocab_size=96
         ),
         image_id=95,
-    ),
-    "scenes": PaliGemmaConfig(
-        image=ViTConfig(width=128, num_layers=5, num_heads=4, mlp_width=288, patch_size=12, image_size=96),
-        text=GemmaConfig(
-            width=128, num_layers=3, num_heads=4, num_kv_heads=1, head_width=32, mlp_width=256, vocab_size=1408
-        ),
-        image_id=1407,
     ),
     **_sizes("3b", _GEMMA),
     **_sizes("v2_3b", _GEMMA2),
@@ -238,19 +232,8 @@ def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
     text, image = top.part("text_config"), top.part("vision_config")
     top.skip("hidden_size", "projection_dim", "ignore_index", "vocab_size", "pad_token_id", "bos_token_id")
     top.skip("eos_token_id", "num_image_tokens")
-    image.skip("projection_dim", "projector_hidden_act", "num_image_tokens", "vision_use_head", "vocab_size")
-    image.skip("num_positions")
-    image.demand("num_channels", 3)
-    vision = ViTConfig(
-        width=image.take("hidden_size", int, 768),
-        num_layers=image.take("num_hidden_layers", int, 12),
-        num_heads=image.take("num_attention_heads", int, 12),
-        mlp_width=image.take("intermediate_size", int, 3072),
-        patch_size=image.take("patch_size", int, 16),
-        image_size=image.take("image_size", int, 224),
-        act=read_act(image, "hidden_act", "gelu_pytorch_tanh"),  # type: ignore[arg-type]
-        eps=image.take("layer_norm_eps", float, 1e-6),
-    )
+    image.skip("projector_hidden_act", "num_image_tokens", "vision_use_head", "vocab_size", "num_positions")
+    vision = read_siglip_vision(image)
     second = text.data.get("model_type", "gemma") == "gemma2"
     defaults = (2304, 26, 8, 4, 9216) if second else (3072, 28, 16, 16, 24_576)
     head_width = text.take("head_dim", int, 256)
@@ -309,14 +292,7 @@ def write_transformers(cfg: PaliGemmaConfig) -> dict[str, Any]:
         "eos_token_id": 1,
         "vision_config": {
             "model_type": "siglip_vision_model",
-            "hidden_size": image.width,
-            "num_hidden_layers": image.num_layers,
-            "num_attention_heads": image.num_heads,
-            "intermediate_size": image.mlp_width,
-            "patch_size": image.patch_size,
-            "image_size": image.image_size,
-            "hidden_act": ACT_TO_RELEASED[image.act],
-            "layer_norm_eps": image.eps,
+            **write_vision(image),
             "num_image_tokens": cfg.num_image_tokens,
             "projection_dim": text.width,
             "vision_use_head": False,

@@ -1,0 +1,34 @@
+# `make tour` and `make test` are all a fresh machine needs; each makes its own environment in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: tour test lint clean
+
+tour: .venv/.tour
+	$(BIN)/rebus tour --out tour
+
+test: .venv/.dev lint
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rebus needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+
+.venv/.tour: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing (about 3 minutes, once) ..."
+	$(INSTALL) --editable ".[starter]"
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing (about 4 minutes, once) ..."
+	$(INSTALL) --editable ".[starter,text,int8,dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv build dist tour .mypy_cache .pytest_cache .ruff_cache
