@@ -65,16 +65,9 @@ def read_definition(files: Files) -> formats.Definition | None:
         if all(name in files for name in names):
             try:
                 return read(files, *(files[name] for name in names))
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                OSError,
-                EOFError,
-                RecursionError,
-                zlib.error,
-            ) as error:
+            except RebusError as error:
+                raise BadCheckpoint(f"{'+'.join(names)}: {error}") from None
+            except DAMAGE as error:
                 what = f"no {error}" if isinstance(error, KeyError) else str(error)
                 raise BadCheckpoint(f"{'+'.join(names)}: damaged tokenizer file: {what}") from None
     return None

@@ -182,7 +182,7 @@ def test_fault_17_nul_is_refused(text):
 
 @pytest.mark.parametrize("text", ["a\ud800b", "\udfff"])
 def test_fault_17_lone_surrogates_are_refused(text):
-    with pytest.raises(BadText, match="lone surrogate .* position"):
+    with pytest.raises(BadText, match="lone surrogate"):
         built("BPE").encode(text)
 
 
