@@ -32,3 +32,13 @@ class Step(NamedTuple):
     logits: Tensor
     hidden: Tensor
     cache: Any
+
+
+class Quantised(NamedTuple):
+    """What a vector-quantised autoencoder made of its input: `output` is shaped like it, `features` (B, N, E) are its
+    encodings, `vectors` (B, N, E) the words of the codebook nearest to them, `codes` (B, N) int64 their numbers."""
+
+    output: Tensor
+    features: Tensor
+    vectors: Tensor
+    codes: Tensor
