@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,7 +138,9 @@ def _open_pickle(path: Path) -> dict[str, Lazy]:
             "openai/clip-vit-base-patch32 and its sisters, or timm/resnet50_clip.openai for the ResNets."
         )
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():  # about the pickle's protocol: what matters is whether it is read or refused
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         reason = _first_line(error).split(". ")[0]
         raise BadCheckpoint(

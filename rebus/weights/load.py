@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rebus.core.errors import BadCheckpoint
 from rebus.weights.lazy import Lazy, Tensors
 
-_PIECE = 64 * 2**20  # bytes that are converted at a time, so that the source is never whole in memory beside the result
+_PIECE = 8 * 2**20  # bytes that are converted at a time, so that the source is never whole in memory beside the result
 _LISTED = 20  # names of one kind in an error
 
 

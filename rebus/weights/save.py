@@ -77,6 +77,8 @@ def save_directory(
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         raise _explained(error, target, need) from None
+    except CannotWrite:  # after the rename: `new` may be what was there before
+        raise
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -203,7 +205,7 @@ def _place(new: Path, target: Path) -> None:
     _flush_directory(new)
     if not target.exists():
         os.rename(new, target)
-        _flush_directory(target.parent)
+        _settle(target, None)
         return
     _carry_over(target, new)
     _flush_directory(new)
@@ -217,9 +219,19 @@ def _place(new: Path, target: Path) -> None:
         except OSError:
             os.rename(old, target)
             raise
-    _flush_directory(target.parent)
-    _carry_over(old, target)  # what somebody put there meanwhile
-    shutil.rmtree(old, ignore_errors=True)
+    _settle(target, old)
+
+
+def _settle(target: Path, old: Path | None) -> None:
+    """After the rename: make it last, and remove what stood there before."""
+    try:
+        _flush_directory(target.parent)
+        if old is not None:
+            _carry_over(old, target)  # what somebody put there meanwhile
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        left = f"; what was there before is in {old}" if old is not None else ""
+        raise CannotWrite(f"{target} is saved, but the disk then failed: {error.strerror}{left}.") from None
 
 
 def _carry_over(old: Path, new: Path) -> None:
