@@ -11,15 +11,14 @@ from rebus.codec.tokenizers import Tokenizer, word_level_tokenizer
 from rebus.data.scenes import Scene, scene, vocabulary
 
 SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
-PAD, EOS, BOS = 0, 1, 2
+PAD, EOS, BOS, IMAGE = 0, 1, 2, 4
 PIXEL_MEAN = PIXEL_STD = (0.5, 0.5, 0.5)
 
 
 def scenes_tokenizer(locations: bool = False) -> Tokenizer:
-    """Whole words of the scenes world; `locations`: also `<loc0000>`… and `<seg000>`… for boxes and masks."""
-    return word_level_tokenizer(
-        vocabulary(), SPECIALS, locations=1024 if locations else 0, segments=128 if locations else 0
-    )
+    """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for writers."""
+    words = (*vocabulary(), "\n") if locations else vocabulary()
+    return word_level_tokenizer(words, SPECIALS, locations=1024 if locations else 0, segments=128 if locations else 0)
 
 
 class Words:

@@ -3,11 +3,13 @@
 Objectives know no model: they call the network with the batch and read one of the named tuples of `core/outputs.py`.
 """
 
+from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.losses import Losses
 from rebus.objectives.next_token import NextTokenLoss, next_token
 
 __all__ = [
+    "CodebookLoss",
     "Losses",
     "NextTokenLoss",
     "SigmoidLoss",

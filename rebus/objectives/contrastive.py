@@ -18,7 +18,7 @@ from rebus.objectives.losses import Losses
 
 
 def softmax_contrastive(embeddings: Embeddings) -> Tensor:
-    """½ · (mean cross entropy of each picture over all texts + of each text over all pictures). Row i belongs to row i."""
+    """½ · (mean cross entropy of each picture over all texts + of each text over all pictures); row i fits row i."""
     logits = embeddings.logits
     right = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
@@ -64,7 +64,7 @@ class SigmoidLoss:
     kind: Literal["sigmoid"] = "sigmoid"
     bias: float | None = None
 
-    def prepare(self, network: nn.Module) -> None:
+    def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
         """Set the bias before the first step."""
         if self.bias is not None:
             with torch.no_grad():

@@ -37,12 +37,20 @@ def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
 
 @dataclass(frozen=True)
 class NextTokenLoss:
-    """`next_token` of the network's predictions for `batch["targets"]`."""
+    """`next_token` of the network's predictions for `batch["targets"]`.
+
+    A batch may hold several rows of tokens for each picture, one after another; the picture is then seen once.
+    """
 
     kind: Literal["next token"] = "next token"
     label_smoothing: float = 0.0
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
+        batch = dict(batch)
+        rows = len(batch["tokens"]) // len(batch["pixels"])
+        if rows > 1:
+            see: Callable[[Tensor], Tensor] = network.see  # type: ignore[attr-defined]
+            batch["seen"] = see(batch.pop("pixels")).repeat_interleave(rows, dim=0)
         logits = network(**batch).logits
         targets = batch["targets"]
         loss = next_token(logits, targets, self.label_smoothing)

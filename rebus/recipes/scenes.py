@@ -3,11 +3,16 @@
 from dataclasses import replace
 
 from rebus.backbones.text.encoder import TextConfig
+from rebus.backbones.text.gemma import GemmaConfig
+from rebus.backbones.vision.mask_vqvae import SMALL
 from rebus.backbones.vision.vit import ViTConfig
-from rebus.data.scene_batches import EOS, SceneCaptions, scenes_tokenizer
+from rebus.data.scene_batches import EOS, IMAGE, PAD, SceneCaptions, scenes_tokenizer
+from rebus.data.scene_masks import SceneMasks
+from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
-from rebus.objectives import SigmoidLoss, SoftmaxLoss
+from rebus.models.unified.paligemma import PaliGemmaConfig
+from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import AdamW, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
@@ -29,8 +34,8 @@ def clip_scenes() -> TrainConfig:
         ),
         objective=SoftmaxLoss(),
         data=SceneCaptions(context=32, begin=True),
-        optim=AdamW(lr=1.5e-3, matrices="muon"),
-        steps=2000,
+        optim=AdamW(lr=1.5e-3, matrices="muon", cooldown=200),
+        steps=700,
         batch_size=128,
     )
 
@@ -52,12 +57,47 @@ def siglip_scenes() -> TrainConfig:
                 causal=False,
                 act="gelu",
                 eps=1e-6,
-            ),  # fmt: skip
+            ),
             embed=128,
+            pad_id=PAD,
         ),
         objective=SigmoidLoss(bias=-4.85),
-        data=SceneCaptions(context=32, pad=EOS),
-        optim=AdamW(lr=1.5e-3, matrices="muon"),
-        steps=2000,
+        data=SceneCaptions(context=32),
+        optim=AdamW(lr=1.5e-3, matrices="muon", cooldown=200),
+        steps=700,
         batch_size=128,
+    )
+
+
+def mask_vqvae_scenes() -> TrainConfig:
+    """`rebus train mask_vqvae_scenes`: the words in which `paligemma/scenes` writes masks."""
+    return TrainConfig(
+        system="mask_vqvae",
+        model=SMALL,
+        objective=CodebookLoss(),
+        data=SceneMasks(),
+        optim=AdamW(lr=2e-3, weight_decay=0.0, warmup=50),
+        steps=400,
+        batch_size=32,
+    )
+
+
+def paligemma_scenes() -> TrainConfig:
+    """`rebus train paligemma_scenes`: as the paper, from SigLIP's image tower, all parts trained together."""
+    words = scenes_tokenizer(locations=True).vocab_size
+    return TrainConfig(
+        system="paligemma",
+        model=PaliGemmaConfig(
+            image=_TOWER,
+            text=GemmaConfig(
+                width=128, num_layers=3, num_heads=4, num_kv_heads=1, head_width=32, mlp_width=256, vocab_size=words
+            ),
+            image_id=IMAGE,
+        ),
+        objective=NextTokenLoss(),
+        data=SceneTasks(),
+        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, cooldown=400),
+        steps=2000,
+        batch_size=32,
+        start_from="siglip/scenes",
     )

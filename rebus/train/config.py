@@ -3,17 +3,23 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig
 from rebus.data.scene_batches import SceneCaptions
+from rebus.data.scene_masks import SceneMasks
+from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import NextTokenLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Adam with decoupled weight decay on matrices (no gains, biases, scalars); the rate rises over the first
-    `warmup` steps and falls along a cosine to `final` times the peak."""
+    """Adam with decoupled weight decay on matrices (no gains, biases, scalars).
+
+    The rate rises over the first `warmup` steps and falls to `final` times the peak: along a cosine over the whole
+    run, or straight over the last `cooldown` steps, so that everything before them does not depend on `steps`.
+    """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
@@ -21,6 +27,7 @@ class AdamW:
     weight_decay: float = 0.1
     warmup: int = 200
     final: float = 0.01
+    cooldown: int | None = None
     clip_norm: float = 1.0
     matrices: Literal["adam", "muon"] = "adam"  # muon: the blocks' matrices follow their orthogonalised momentum
     # (Jordan et al., "Muon", 2024), scaled to Adam's usual step, which takes fewer steps on a small budget
@@ -31,14 +38,14 @@ class TrainConfig:
     """One run. Everything that changes a number is here; the same settings give the same losses."""
 
     system: str  # "clip"
-    model: CLIPConfig | SigLIPConfig | PaliGemmaConfig
-    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss
-    data: SceneCaptions
+    model: CLIPConfig | SigLIPConfig | PaliGemmaConfig | MaskVQVAEConfig
+    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss
+    data: SceneCaptions | SceneTasks | SceneMasks
     optim: AdamW = field(default_factory=AdamW)
     steps: int = 1000
     batch_size: int = 128  # pictures
     seed: int = 0
-    start_from: str | None = None  # a directory in Hub layout whose parts of the same name and shape are copied
+    start_from: str | None = None  # the image tower of this checkpoint: a bundled name or a directory
     bf16: bool = False  # autocast; weights and optimiser stay float32
     eval_every: int = 500  # steps between losses on held-out batches; 0: never
     eval_batches: int = 4

@@ -53,8 +53,11 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     folder = out / "checkpoints"
     done = checkpoint.steps(folder)
     start = done[-1] if done else 0
+    begin = getattr(config.objective, "begin", None)
     if start:
         checkpoint.load(folder, start, network, optimisers)
+    elif begin is not None:
+        begin(network, config.data.batch(config.seed, 0, config.batch_size))
     metrics = out / "metrics.jsonl"
     _cut(metrics, start)
     with metrics.open("a") as lines:
@@ -162,6 +165,9 @@ def rate_at(optim: AdamW, step: int, steps: int) -> float:
     """The learning rate of a step, counted from 1."""
     if step <= optim.warmup:
         return optim.lr * step / optim.warmup
+    if optim.cooldown is not None:
+        left = min(1.0, (steps - step + 1) / optim.cooldown)
+        return optim.lr * (optim.final + (1 - optim.final) * left)
     progress = (step - optim.warmup) / max(1, steps - optim.warmup)
     return optim.lr * (optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * progress)))
 

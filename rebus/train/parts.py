@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
 from rebus.core.errors import BadCheckpoint, unknown
 from rebus.core.system import System
+from rebus.data.bundled import directory_of
 from rebus.data.scene_batches import BOS, EOS, PAD, PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
+from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.train.config import TrainConfig
 from rebus.weights.files import open_weights, read_config, save_directory
 
@@ -31,16 +34,15 @@ def system_of(name: str) -> System:
 
 def build(config: TrainConfig) -> nn.Module:
     """A fresh network; parts found in `start_from` under the same name and shape are copied from there."""
+    if isinstance(config.model, MaskVQVAEConfig):
+        return MaskVQVAE(config.model)
     network: nn.Module = system_of(config.system).network(config.model)
-    prepare = getattr(config.objective, "prepare", None)
-    if prepare is not None:
-        prepare(network)
     if config.start_from is not None:
-        copy_image_tower(network, config.start_from)
+        copy_image_tower(network, directory_of(config.start_from))
     return network
 
 
-def copy_image_tower(network: nn.Module, source: str) -> None:
+def copy_image_tower(network: nn.Module, source: Path) -> None:
     """Take over `image.*` of another system's checkpoint. Raises `BadCheckpoint` where it does not fit."""
     kind = read_config(source).get("model_type")
     for name in _SYSTEMS:
@@ -62,7 +64,12 @@ def copy_image_tower(network: nn.Module, source: str) -> None:
 
 
 def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
-    """The finished model in Hub layout, float16, with its tokenizer and preprocessor."""
+    """The finished model in Hub layout, float16, with its tokenizer and preprocessor; a mask VQ-VAE as the release's
+    single file of arrays."""
+    if isinstance(network, MaskVQVAE):
+        directory.mkdir(parents=True, exist_ok=True)
+        save_npz(network, directory / CODEBOOK_FILE)
+        return directory
     layout = system_of(config.system).layouts["transformers"]
     assert layout.write_config is not None
     tensors = layout.keys(config.model).to_theirs({k: v.detach().half() for k, v in network.state_dict().items()})

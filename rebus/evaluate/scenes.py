@@ -1,0 +1,109 @@
+"""The scenes benchmark: how well a model does its tasks on held-out pictures of the scenes world.
+
+`image_to_text`, `text_to_image`: recall at 1 among 100 pictures and their full captions. `classify`: single objects
+among all colours and shapes. `questions`: exact answers. `captions`: every attribute of every object right, in order.
+`detection_ap50`: all shapes asked for at once, mean over shapes. `segmentation_miou`: one phrase a picture; a picture
+without any mask counts 0.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from rebus.core.errors import UsageError
+from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
+from rebus.evaluate.metrics import mask_iou, mean_average_precision, recall_at_1
+
+GROUP = 100  # pictures among which the right one is found
+_TOGETHER = 50  # pictures of one call
+
+
+def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, Any]:
+    """Scores in [0, 1] by name, on scenes 0 to `number` of the split, for every task that the model has.
+
+    Raises `UsageError` for a model without any of the tasks, or a `number` that is no multiple of 100.
+    """
+    if number < GROUP or number % GROUP:
+        raise UsageError(f"the number of scenes must be a multiple of {GROUP}; got {number}")
+    parts: dict[str, Callable[[Any, list[Scene]], dict[str, Any]]] = {
+        "match": _retrieval,
+        "ask": _questions,
+        "caption": _captions,
+        "detect": _detection,
+        "segment": _segmentation,
+    }
+    chosen = [part for task, part in parts.items() if task in model.tasks]
+    if not chosen:
+        raise UsageError(f"the scenes benchmark measures {', '.join(parts)}; the model does {sorted(model.tasks)}")
+    scenes = [scene(i, split) for i in range(number)]
+    scores: dict[str, Any] = {"benchmark": "scenes", "split": split, "scenes": number}
+    for part in chosen:
+        scores |= part(model, scenes)
+    return scores
+
+
+def _groups(scenes: list[Scene], size: int) -> Iterator[list[Scene]]:
+    for start in range(0, len(scenes), size):
+        yield scenes[start : start + size]
+
+
+def _retrieval(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    to_text, to_image = [], []
+    for group in _groups(scenes, GROUP):
+        captions = [s.captions[0] for s in group]
+        scores = np.asarray(model.match([s.image for s in group], captions))
+        to_text.append(recall_at_1(scores, captions))
+        to_image.append(recall_at_1(scores.T, captions))
+    split, each = scenes[0].split, min(len(scenes), 500)
+    alone = [scene(i, split, count=1) for i in range(each)]
+    rankings = model.classify([s.image for s in alone], [f"a {label}" for label in (*LABELS, *NOVEL_LABELS)])
+    named = np.mean([ranking.top == f"a {s.label}" for ranking, s in zip(rankings, alone, strict=True)])
+    return {"image_to_text": _mean(to_text), "text_to_image": _mean(to_image), "classify": float(named)}
+
+
+def _questions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    """One question of each picture, the kinds in turn."""
+    right: dict[str, list[bool]] = {}
+    for group in _groups(scenes, _TOGETHER):
+        asked = [s.questions_by_kind[s.seed % len(s.questions_by_kind)] for s in group]
+        answers = model.ask([s.image for s in group], [question for (question, _), _ in asked])
+        for answer, ((_, truth), kind) in zip(answers, asked, strict=True):
+            right.setdefault(kind, []).append(answer.strip() == truth)
+    everything = [r for row in right.values() for r in row]
+    return {"questions": _mean(everything), "questions_by_kind": {kind: _mean(row) for kind, row in right.items()}}
+
+
+def _captions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    whole, attributes = [], []
+    for group in _groups(scenes, _TOGETHER):
+        for said, s in zip(model.caption([s.image for s in group]), group, strict=True):
+            truth = [o.attributes for o in s.objects]
+            parsed = parse_caption(said) or []
+            whole.append(parsed == truth)
+            pairs = zip([a for o in parsed for a in o], [a for o in truth for a in o], strict=False)
+            attributes.append(sum(a == b for a, b in pairs) / (4 * max(len(truth), len(parsed))))
+    return {"captions": _mean(whole), "caption_attributes": _mean(attributes)}
+
+
+def _detection(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    found, truth = [], []
+    for group in _groups(scenes, _TOGETHER):
+        for boxes, s in zip(model.detect([s.image for s in group], list(SHAPES)), group, strict=True):
+            found.append([(box.xyxy, box.label, box.score) for box in boxes])
+            truth.append([(o.box, o.shape) for o in s.objects])
+    return {"detection_ap50": mean_average_precision(found, truth, SHAPES)}
+
+
+def _segmentation(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    overlaps = []
+    for group in _groups(scenes, _TOGETHER):
+        asked = [s.phrases[s.seed % len(s.phrases)] for s in group]
+        answers = model.segment([s.image for s in group], [phrase for phrase, _ in asked])
+        for masks, (_, index), s in zip(answers, asked, group, strict=True):
+            overlaps.append(mask_iou(masks[0].mask, s.objects[index].mask) if masks else 0.0)
+    return {"segmentation_miou": _mean(overlaps)}
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values))
