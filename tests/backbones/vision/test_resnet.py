@@ -1,0 +1,39 @@
+"""ResNet: torchvision's numbers from torchvision's names."""
+
+import pytest
+import torch
+import torchvision
+
+from rebus.backbones.vision.resnet import ResNet, ResNetConfig, keys
+from rebus.core.errors import UnknownName
+from rebus.weights.load import load_into
+
+
+@pytest.mark.parity
+def test_equals_torchvision_on_random_weights():
+    torch.manual_seed(0)
+    reference = torchvision.models.resnet18(num_classes=9).eval()
+    for name, buffer in reference.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+    cfg = ResNetConfig(variant="resnet18", num_classes=9)
+    network = ResNet(cfg).eval()
+    load_into(network, keys(cfg).to_ours(reference.state_dict()), device="cpu", dtype=torch.float32)
+    pixels = torch.randn(2, 3, 67, 45)
+    with torch.no_grad():
+        torch.testing.assert_close(network(pixels), reference(pixels), atol=1e-4, rtol=1e-5)
+        weight, bias = network.rows
+        torch.testing.assert_close(network.features(pixels) @ weight.T + bias, network(pixels))
+    assert keys(cfg).to_theirs(network.state_dict()).keys() == reference.state_dict().keys()
+
+
+def test_the_classifier_may_be_left_out():
+    cfg = ResNetConfig(variant="resnet18", num_classes=0)
+    with torch.device("meta"):
+        network, whole = ResNet(cfg), torchvision.models.resnet18()
+    assert keys(cfg).to_ours(whole.state_dict()).keys() == network.state_dict().keys()
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(UnknownName, match="resnet51"):
+        ResNet(ResNetConfig(variant="resnet51"))
