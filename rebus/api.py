@@ -337,11 +337,12 @@ def _read(path: Path, card: ModelCard | None, name: str, device: torch.device, d
 def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, Lazy]]:
     """What a checkpoint is, from its files alone."""
     if path.suffix == ".npz":
-        arrays = big_vision(open_npz(path))
+        raw = open_npz(path)
+        arrays = big_vision(raw)
         system = catalog.system("paligemma" if any(name.startswith("llm/") for name in arrays) else "siglip")
         layout = system.layouts["big_vision"]
         assert layout.infer_config is not None
-        return system, layout, layout.infer_config({name: t.shape for name, t in arrays.items()}), arrays
+        return system, layout, layout.infer_config({name: t.shape for name, t in raw.items()}), arrays
     if not path.is_dir():
         raise MissingFile(f"{path} is neither a checkpoint directory nor a .npz file")
     if not (path / "config.json").is_file() and (path / OPEN_CLIP).is_file():

@@ -45,3 +45,29 @@ def timm_blocks(theirs: str, ours: str) -> list[Row]:
         (layer + "mlp.fc1.{p}", block + "mlp.up.{p}"),
         (layer + "mlp.fc2.{p}", block + "mlp.down.{p}"),
     ]
+
+
+def big_vision_blocks(theirs: str, ours: str) -> list[Row]:
+    """`{theirs}/encoderblock_{i}/…` of big_vision, as `rebus.weights.npz` spells it."""
+    layer, block = theirs + "/encoderblock_{i}/", ours + ".{i}."
+    attention = layer + "MultiHeadDotProductAttention_0/"
+    return [
+        (layer + "LayerNorm_0/{p}", block + "norm1.{p}"),
+        (layer + "LayerNorm_1/{p}", block + "norm2.{p}"),
+        (attention + "query/{p}", block + "attn.q.{p}"),
+        (attention + "key/{p}", block + "attn.k.{p}"),
+        (attention + "value/{p}", block + "attn.v.{p}"),
+        (attention + "out/{p}", block + "attn.out.{p}"),
+        (layer + "MlpBlock_0/Dense_0/{p}", block + "mlp.up.{p}"),
+        (layer + "MlpBlock_0/Dense_1/{p}", block + "mlp.down.{p}"),
+    ]
+
+
+def big_vision_image() -> list[Row]:
+    """SigLIP's vision tower without its pooling, alone or inside PaliGemma."""
+    return [
+        ("img/embedding/{p}", "image.patch.{p}"),
+        ("img/pos_embedding", "image.positions"),
+        *big_vision_blocks("img/Transformer", "image.blocks"),
+        ("img/Transformer/encoder_norm/{p}", "image.norm.{p}"),
+    ]

@@ -1,9 +1,13 @@
-"""The part of a released `config.json` that every transformer tower of CLIP and SigLIP spells alike."""
+"""Configurations of towers in released files: what every `config.json` spells alike, and what shapes tell."""
 
+import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
+from rebus.core.errors import BadConfig
 from rebus.core.released import ACT_TO_RELEASED, Released, read_act
 
 
@@ -52,3 +56,42 @@ def write_vision(cfg: ViTConfig) -> dict[str, Any]:
 def write_text(cfg: TextConfig) -> dict[str, Any]:
     """The same with vocabulary and context."""
     return {**write_tower(cfg), "vocab_size": cfg.vocab_size, "max_position_embeddings": cfg.context}
+
+
+class Shapes:
+    """The shapes of a big_vision archive, from which its configuration is read; the archive carries none."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
+        inside = {n.removeprefix("params/"): s for n, s in shapes.items() if n.startswith("params/")}
+        self.shapes = inside or dict(shapes)
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in known for known in self.shapes)
+
+    def of(self, *parts: str) -> tuple[int, ...]:
+        """The shape of the first array whose name holds all `parts`; raises `BadConfig` where there is none."""
+        for name, shape in self.shapes.items():
+            if all(part in name for part in parts):
+                return shape
+        raise BadConfig(f"no array {' … '.join(parts)}: not a checkpoint of this system")
+
+    def tower(self, prefix: str) -> dict[str, Any]:
+        """Width, depth, heads and MLP width of the blocks under `prefix`, stacked in one array or apart."""
+        query = self.of(prefix, "encoderblock", "query/kernel")  # ([layers,] width, heads, head width)
+        if len(query) == 4:
+            layers = query[0]
+        else:
+            numbers = {
+                m[1] for n in self.shapes if n.startswith(prefix) and (m := re.search(r"encoderblock_(\d+)/", n))
+            }
+            layers = len(numbers)
+        mlp = self.of(prefix, "encoderblock", "Dense_0/kernel")[-1]
+        return {"width": query[-3], "num_layers": layers, "num_heads": query[-2], "mlp_width": mlp}
+
+    def image(self) -> ViTConfig:
+        """SigLIP's vision tower; a NaFlex one has a linear patch projection."""
+        kernel, positions = self.of("img/embedding/kernel"), self.of("img/pos_embedding")
+        flat = len(kernel) == 2
+        patch = math.isqrt(kernel[0] // 3) if flat else kernel[0]
+        side = math.isqrt(math.prod(positions[:-1]))
+        return ViTConfig(patch_size=patch, image_size=side * patch, flat_patches=flat, **self.tower("img/"))

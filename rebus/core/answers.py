@@ -32,7 +32,7 @@ class Mask:
     score: float
 
     def to_json(self) -> dict[str, Any]:
-        """Without the pixels: box, area in pixels, label and score, and the run lengths, background first, row by row."""
+        """Without pixels: box, area, label, score, and the run lengths row by row, background first."""
         import numpy as np
 
         flat = self.mask.reshape(-1).astype(np.int8)

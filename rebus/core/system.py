@@ -20,7 +20,7 @@ class Layout:
     keys: Callable[[Any], Any]
     read_config: Callable[[Mapping[str, Any]], Any] | None = None
     write_config: Callable[[Any], dict[str, Any]] | None = None
-    infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # shapes by name → config
+    infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # raw shapes by name → config
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # raw arrays → named tensors, before `keys`
 
 

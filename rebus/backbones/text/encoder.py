@@ -1,4 +1,4 @@
-"""The text towers of CLIP and SigLIP: a pre-LN transformer over learned positions, causal in CLIP, both ways in SigLIP."""
+"""Text towers of CLIP and SigLIP: pre-LN blocks over learned positions, causal in CLIP, both ways in SigLIP."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -4,9 +4,7 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,36 +12,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.backbones.keys import open_clip_blocks, transformers_blocks
-from rebus.backbones.released import read_tower, write_text, write_vision
 from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
-from rebus.core.errors import BadConfig
 from rebus.core.outputs import Embeddings
-from rebus.core.released import Released
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.contrastive.clip_config import (
+    CLIPConfig,
+    clip_vit,
+    read_open_clip,
+    read_transformers,
+    write_open_clip,
+    write_transformers,
+)
 from rebus.models.contrastive.clip_resnet import KEYS as RESNET_KEYS
 from rebus.models.contrastive.clip_resnet import CLIPResNet, CLIPResNetConfig
 from rebus.nn.pooling import first_id, largest_id
 from rebus.weights.keymap import KeyMap, Transposed
 
 
-def _vit(**fields: Any) -> ViTConfig:
-    return ViTConfig(class_token=True, eps=1e-5, **{"act": "quick_gelu", "patch_size": 32, **fields})
-
-
-@dataclass(frozen=True, kw_only=True)
-class CLIPConfig:
-    image: ViTConfig | CLIPResNetConfig = field(default_factory=_vit)
-    text: TextConfig = field(default_factory=TextConfig)
-    embed: int = 512
-    end_id: int | None = None  # the first of these ends a text; None: the largest id does (OpenAI's rule)
-
-
 def _open(width: int, layers: int, heads: int, mlp: int, embed: int, text_width: int, text_layers: int) -> CLIPConfig:
     """The larger models of open_clip: 14 px patches, exact GELU."""
     return CLIPConfig(
-        image=_vit(width=width, num_layers=layers, num_heads=heads, mlp_width=mlp, patch_size=14, act="gelu"),
+        image=clip_vit(width=width, num_layers=layers, num_heads=heads, mlp_width=mlp, patch_size=14, act="gelu"),
         text=TextConfig(
             width=text_width,
             num_layers=text_layers,
@@ -65,7 +56,7 @@ def _resnet(layers: tuple[int, int, int, int], width: int, size: int, embed: int
 
 _B32 = CLIPConfig()
 _L14 = CLIPConfig(
-    image=_vit(width=1024, num_layers=24, num_heads=16, mlp_width=4096, patch_size=14),
+    image=clip_vit(width=1024, num_layers=24, num_heads=16, mlp_width=4096, patch_size=14),
     text=TextConfig(width=768, num_heads=12, mlp_width=3072),
     embed=768,
 )
@@ -78,19 +69,19 @@ def _exact(cfg: CLIPConfig) -> CLIPConfig:
 
 PRESETS = {
     "tiny": CLIPConfig(
-        image=_vit(width=32, num_layers=2, num_heads=4, mlp_width=64, patch_size=8, image_size=24),
+        image=clip_vit(width=32, num_layers=2, num_heads=4, mlp_width=64, patch_size=8, image_size=24),
         text=TextConfig(width=24, num_layers=2, num_heads=2, mlp_width=48, vocab_size=64, context=12),
         embed=16,
     ),
     "b32": _B32,
-    "b16": replace(_B32, image=_vit(patch_size=16)),
+    "b16": replace(_B32, image=clip_vit(patch_size=16)),
     "l14": _L14,
     "b32_gelu": _exact(_B32),
-    "b16_gelu": _exact(replace(_B32, image=_vit(patch_size=16))),
+    "b16_gelu": _exact(replace(_B32, image=clip_vit(patch_size=16))),
     "l14_gelu": _exact(_L14),
     "l14_336": replace(_L14, image=replace(_L14.image, image_size=336)),
     "b16_plus_240": CLIPConfig(
-        image=_vit(width=896, num_heads=14, mlp_width=3584, patch_size=16, image_size=240, act="gelu"),
+        image=clip_vit(width=896, num_heads=14, mlp_width=3584, patch_size=16, image_size=240, act="gelu"),
         text=TextConfig(width=640, num_heads=10, mlp_width=2560, act="gelu"),
         embed=640,
     ),
@@ -201,138 +192,6 @@ def _open_clip_keys(cfg: CLIPConfig) -> KeyMap:
         prefixes=["module."],
         also=[("text.", "")],  # models with a "custom text" tower nest its names
     )
-
-
-def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
-    """`config.json` of a `CLIPModel`."""
-    top = Released(data)
-    text, image = top.part("text_config"), top.part("vision_config")
-    top.skip("text_config_dict", "vision_config_dict", "logit_scale_init_value")
-    for part in (text, image):
-        part.skip("projection_dim", "bos_token_id", "pad_token_id")
-    image.skip("eos_token_id")
-    image.demand("num_channels", 3)
-    end = text.take("eos_token_id", int, 49_407)
-    cfg = CLIPConfig(
-        image=ViTConfig(
-            class_token=True,
-            patch_size=image.take("patch_size", int, 32),
-            image_size=image.take("image_size", int, 224),
-            **read_tower(image, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
-        ),
-        text=TextConfig(
-            vocab_size=text.take("vocab_size", int, 49_408),
-            context=text.take("max_position_embeddings", int, 77),
-            **read_tower(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
-        ),
-        embed=top.take("projection_dim", int, 512),
-        end_id=None if end == 2 else end,  # 2 stands in OpenAI's files and means "the largest id", as trained
-    )
-    for part in (top, text, image):
-        part.finish()
-    return cfg
-
-
-def write_transformers(cfg: CLIPConfig) -> dict[str, Any]:
-    """The `config.json` from which a `CLIPModel` builds the same network."""
-    image, text = cfg.image, cfg.text
-    if not isinstance(image, ViTConfig):
-        raise BadConfig('the transformers layout has no ResNet towers; save with layout="open_clip"')
-    return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "projection_dim": cfg.embed,
-        "vision_config": {"model_type": "clip_vision_model", **write_vision(image), "projection_dim": cfg.embed},
-        "text_config": {
-            "model_type": "clip_text_model",
-            **write_text(text),
-            "projection_dim": cfg.embed,
-            "eos_token_id": 2 if cfg.end_id is None else cfg.end_id,
-        },
-    }
-
-
-def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
-    """`open_clip_config.json`: the towers under `model_cfg`."""
-    file = Released(data, "open_clip_config.json")
-    file.skip("preprocess_cfg")
-    top = file.part("model_cfg")
-    image, text = top.part("vision_cfg"), top.part("text_cfg")
-    embed = top.take("embed_dim", int)
-    act: Any = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
-    top.skip("custom_text")
-    size, width = image.take("image_size", int, 224), image.take("width", int, 768)
-    head_width, ratio = image.take("head_width", int, 64), image.take("mlp_ratio", float, 4.0)
-    layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.take("patch_size", int, 16)
-    if isinstance(layers, tuple):
-        tower: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(layers=layers, width=width, image_size=size, embed=embed)
-    else:
-        tower = ViTConfig(
-            class_token=True,
-            width=width,
-            num_layers=layers,
-            num_heads=width // head_width,
-            mlp_width=int(width * ratio),
-            patch_size=patch,
-            image_size=size,
-            act=act,
-            eps=1e-5,
-        )
-    text_width = text.take("width", int, 512)
-    cfg = CLIPConfig(
-        image=tower,
-        text=TextConfig(
-            width=text_width,
-            num_layers=text.take("layers", int, 12),
-            num_heads=text.take("heads", int, 8),
-            mlp_width=int(text_width * text.take("mlp_ratio", float, 4.0)),
-            vocab_size=text.take("vocab_size", int, 49_408),
-            context=text.take("context_length", int, 77),
-            act=act,
-        ),
-        embed=embed,
-    )
-    for part in (file, top, image, text):
-        part.finish()
-    return cfg
-
-
-def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
-    """The `model_cfg` of `open_clip_config.json`."""
-    image, text = cfg.image, cfg.text
-    if isinstance(image, ViTConfig):
-        if image.act != text.act or text.act not in ("gelu", "quick_gelu"):
-            raise BadConfig("the open_clip layout has one activation for both towers, gelu or quick_gelu")
-        vision: dict[str, Any] = {
-            "image_size": image.image_size,
-            "layers": image.num_layers,
-            "width": image.width,
-            "patch_size": image.patch_size,
-            "head_width": image.width // image.num_heads,
-            "mlp_ratio": image.mlp_width / image.width,
-        }
-    else:
-        vision = {
-            "image_size": image.image_size,
-            "layers": list(image.layers),
-            "width": image.width,
-            "patch_size": None,
-        }
-    return {
-        "model_cfg": {
-            "embed_dim": cfg.embed,
-            "quick_gelu": text.act == "quick_gelu",
-            "vision_cfg": vision,
-            "text_cfg": {
-                "context_length": text.context,
-                "vocab_size": text.vocab_size,
-                "width": text.width,
-                "heads": text.num_heads,
-                "layers": text.num_layers,
-                "mlp_ratio": text.mlp_width / text.width,
-            },
-        }
-    }
 
 
 def image_spec(cfg: CLIPConfig) -> ImageSpec:

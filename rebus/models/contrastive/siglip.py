@@ -4,8 +4,7 @@ Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023; Tschannen et 
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,42 +12,35 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.backbones.keys import open_clip_blocks, timm_blocks, transformers_blocks
-from rebus.backbones.released import read_siglip_vision, read_tower, write_text, write_vision
-from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
+from rebus.backbones.keys import (
+    big_vision_blocks,
+    big_vision_image,
+    open_clip_blocks,
+    timm_blocks,
+    transformers_blocks,
+)
+from rebus.backbones.text.encoder import TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig
-from rebus.core.errors import BadConfig
 from rebus.core.outputs import Embeddings
-from rebus.core.released import Released
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.contrastive.siglip_config import (
+    SigLIPConfig,
+    infer_big_vision,
+    read_open_clip,
+    read_transformers,
+    siglip_text,
+    write_open_clip,
+    write_transformers,
+)
 from rebus.nn.pooling import ProbePool
 from rebus.weights.keymap import KeyMap, Unsqueezed
-
-
-def _text(**fields: Any) -> TextConfig:
-    defaults = {"width": 768, "num_heads": 12, "mlp_width": 3072, "vocab_size": 32_000, "context": 64}
-    return TextConfig(causal=False, act="gelu_tanh", eps=1e-6, **{**defaults, **fields})
-
-
-@dataclass(frozen=True, kw_only=True)
-class SigLIPConfig:
-    image: ViTConfig = field(default_factory=ViTConfig)
-    text: TextConfig = field(default_factory=_text)
-    embed: int = 768
-    text_head: bool = True  # so400m i18n was released without the linear layer after the text tower
-    pad_id: int = 1  # version 1 pads with its end token, version 2 with 0; what was padded is seen
-
-    @property
-    def naflex(self) -> bool:
-        """Pictures keep their shape and arrive as patches."""
-        return self.image.flat_patches
 
 
 def _sized(width: int, layers: int, heads: int, mlp: int, **text: Any) -> SigLIPConfig:
     return SigLIPConfig(
         image=ViTConfig(width=width, num_layers=layers, num_heads=heads, mlp_width=mlp),
-        text=_text(width=width, num_layers=layers, num_heads=heads, mlp_width=mlp, **text),
+        text=siglip_text(width=width, num_layers=layers, num_heads=heads, mlp_width=mlp, **text),
         embed=width,
     )
 
@@ -76,7 +68,7 @@ def _naflex(cfg: SigLIPConfig) -> SigLIPConfig:
 PRESETS = {
     "tiny": SigLIPConfig(
         image=ViTConfig(width=32, num_layers=2, num_heads=4, mlp_width=56, patch_size=8, image_size=24),
-        text=_text(width=32, num_layers=2, num_heads=4, mlp_width=56, vocab_size=64, context=12),
+        text=siglip_text(width=32, num_layers=2, num_heads=4, mlp_width=56, vocab_size=64, context=12),
         embed=32,
     ),
     **{f"b16_{size}": _at(_BASE, size) for size in (224, 256, 384, 512)},
@@ -200,43 +192,27 @@ OPEN_CLIP_KEYS = KeyMap(
 )
 
 
-def read_transformers(data: Mapping[str, Any]) -> SigLIPConfig:
-    """`config.json` of a `SiglipModel` or, for NaFlex, a `Siglip2Model`."""
-    top = Released(data)
-    text, image = top.part("text_config"), top.part("vision_config")
-    top.skip("logit_scale_init_value", "projection_dim")
-    text.skip("bos_token_id", "eos_token_id")
-    image.demand("vision_use_head", True)
-    vision = read_siglip_vision(image)
-    vocab, pad = text.take("vocab_size", int, 32_000), text.take("pad_token_id", int, 1)
-    tower = read_tower(text, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
-    cfg = SigLIPConfig(
-        image=vision,
-        text=TextConfig(vocab_size=vocab, context=text.take("max_position_embeddings", int, 64), causal=False, **tower),
-        embed=text.take("projection_size", int, tower["width"]),
-        pad_id=0 if vocab == 256_000 else pad,  # the released version 2 files keep the class default of 1
-    )
-    for part in (top, text, image):
-        part.finish()
-    return cfg
-
-
-def write_transformers(cfg: SigLIPConfig) -> dict[str, Any]:
-    """The `config.json` from which the reference class builds the same network."""
-    image, text, kind = cfg.image, cfg.text, "siglip2" if cfg.naflex else "siglip"
-    if not cfg.text_head:
-        raise BadConfig('the transformers layout always has a text head; save with layout="open_clip"')
-    return {
-        "architectures": ["Siglip2Model" if cfg.naflex else "SiglipModel"],
-        "model_type": kind,
-        "vision_config": {"model_type": f"{kind}_vision_model", **write_vision(image)},
-        "text_config": {
-            "model_type": f"{kind}_text_model",
-            **write_text(text),
-            "projection_size": cfg.embed,
-            "pad_token_id": cfg.pad_id,
-        },
-    }
+_HEAD = "img/MAPHead_0/"
+BIG_VISION_KEYS = KeyMap(
+    [
+        *big_vision_image(),
+        (_HEAD + "probe", "pool.probe"),
+        *(
+            (_HEAD + f"MultiHeadDotProductAttention_0/{theirs}/{{p}}", f"pool.attn.{ours}.{{p}}")
+            for theirs, ours in (("query", "q"), ("key", "k"), ("value", "v"), ("out", "out"))
+        ),
+        (_HEAD + "LayerNorm_0/{p}", "pool.norm.{p}"),
+        (_HEAD + "MlpBlock_0/Dense_0/{p}", "pool.mlp.up.{p}"),
+        (_HEAD + "MlpBlock_0/Dense_1/{p}", "pool.mlp.down.{p}"),
+        ("txt/Embed_0/weight", "text.tokens.weight"),
+        ("txt/pos_embedding", "text.positions"),
+        *big_vision_blocks("txt/Encoder_0", "text.blocks"),
+        ("txt/Encoder_0/encoder_norm/{p}", "text.norm.{p}"),
+        ("txt/head/{p}", "text_head.{p}"),
+        (Unsqueezed("t"), "log_scale"),
+        (Unsqueezed("b"), "bias"),
+    ]
+)
 
 
 def image_spec(cfg: SigLIPConfig) -> ImageSpec:
@@ -275,6 +251,13 @@ SYSTEM = System(
             read_config=read_transformers,
             write_config=write_transformers,
         ),
+        "open_clip": Layout(
+            name="open_clip",
+            keys=lambda cfg: OPEN_CLIP_KEYS,
+            read_config=read_open_clip,
+            write_config=write_open_clip,
+        ),
+        "big_vision": Layout(name="big_vision", keys=lambda cfg: BIG_VISION_KEYS, infer_config=infer_big_vision),
     },
     tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
     model_types=("siglip", "siglip2"),

@@ -6,68 +6,38 @@ Beyer et al., "PaliGemma: A versatile 3B VLM for transfer", 2024; Steiner et al.
                                                              right of it each token sees what came before
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.keys import transformers_blocks
-from rebus.backbones.released import read_siglip_vision, write_vision
+from rebus.backbones.keys import big_vision_image, transformers_blocks
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.errors import BadText
 from rebus.core.outputs import Predictions, Step
-from rebus.core.released import Released
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.unified.paligemma_config import (
+    GEMMA,
+    GEMMA2,
+    GEMMA2_9B,
+    GEMMA2_27B,
+    SO400M,
+    PaliGemmaConfig,
+    infer_big_vision,
+    read_transformers,
+    write_transformers,
+)
 from rebus.nn.cache import Cache
 from rebus.nn.masks import causal_blocks
 from rebus.weights.keymap import KeyMap
 
-_SO400M = ViTConfig(width=1152, num_layers=27, num_heads=16, mlp_width=4304, patch_size=14)
-_GEMMA = GemmaConfig(vocab_size=257_152)
-_GEMMA2 = replace(
-    _GEMMA,
-    generation=2,
-    width=2304,
-    num_layers=26,
-    num_kv_heads=4,
-    mlp_width=9216,
-    query_scale=256.0,
-    score_cap=50.0,
-    logit_cap=30.0,
-)
-_GEMMA2_9B = replace(_GEMMA2, width=3584, num_layers=42, num_heads=16, num_kv_heads=8, mlp_width=14_336)
-_GEMMA2_27B = replace(
-    _GEMMA2,
-    width=4608,
-    num_layers=46,
-    num_heads=32,
-    num_kv_heads=16,
-    head_width=128,
-    mlp_width=36_864,
-    query_scale=144.0,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaliGemmaConfig:
-    image: ViTConfig = field(default_factory=lambda: _SO400M)
-    text: GemmaConfig = field(default_factory=lambda: _GEMMA)
-    image_id: int = 257_152  # the placeholder that a picture's vectors replace
-
-    @property
-    def num_image_tokens(self) -> int:
-        rows, cols = self.image.grid
-        return rows * cols
-
 
 def _sizes(name: str, text: GemmaConfig) -> dict[str, PaliGemmaConfig]:
     sizes = (224, 448, 896)
-    return {f"{name}_{s}": PaliGemmaConfig(image=replace(_SO400M, image_size=s), text=text) for s in sizes}
+    return {f"{name}_{s}": PaliGemmaConfig(image=replace(SO400M, image_size=s), text=text) for s in sizes}
 
 
 PRESETS = {
@@ -81,14 +51,14 @@ PRESETS = {
     "tiny2": PaliGemmaConfig(
         image=ViTConfig(width=32, num_layers=2, num_heads=4, mlp_width=48, patch_size=8, image_size=24),
         text=replace(
-            _GEMMA2, width=24, num_layers=3, num_heads=4, num_kv_heads=2, head_width=8, mlp_width=48, vocab_size=96
+            GEMMA2, width=24, num_layers=3, num_heads=4, num_kv_heads=2, head_width=8, mlp_width=48, vocab_size=96
         ),
         image_id=95,
     ),
-    **_sizes("3b", _GEMMA),
-    **_sizes("v2_3b", _GEMMA2),
-    **_sizes("v2_10b", _GEMMA2_9B),
-    **_sizes("v2_28b", _GEMMA2_27B),
+    **_sizes("3b", GEMMA),
+    **_sizes("v2_3b", GEMMA2),
+    **_sizes("v2_10b", GEMMA2_9B),
+    **_sizes("v2_28b", GEMMA2_27B),
 }
 
 
@@ -226,94 +196,22 @@ def keys(cfg: PaliGemmaConfig) -> KeyMap:
     )
 
 
-def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
-    """`config.json` of a `PaliGemmaForConditionalGeneration`; absent fields mean that library's defaults."""
-    top = Released(data)
-    text, image = top.part("text_config"), top.part("vision_config")
-    top.skip("hidden_size", "projection_dim", "ignore_index", "vocab_size", "pad_token_id", "bos_token_id")
-    top.skip("eos_token_id", "num_image_tokens")
-    image.skip("projector_hidden_act", "num_image_tokens", "vision_use_head", "vocab_size", "num_positions")
-    vision = read_siglip_vision(image)
-    second = text.data.get("model_type", "gemma") == "gemma2"
-    defaults = (2304, 26, 8, 4, 9216) if second else (3072, 28, 16, 16, 24_576)
-    head_width = text.take("head_dim", int, 256)
-    for name in ("hidden_act", "hidden_activation"):
-        text.demand(name, "gelu_pytorch_tanh")
-    text.demand("attention_bias", False)
-    text.demand("rope_scaling", None)
-    text.skip("num_image_tokens", "pad_token_id", "bos_token_id", "eos_token_id", "use_bidirectional_attention")
-    text.skip("layer_types", "cache_implementation")
-    rope = text.part("rope_parameters")
-    rope.demand("rope_type", "default")
-    base = text.take("rope_theta", float, rope.take("rope_theta", float, 10_000.0))
-    window = text.take("sliding_window", int, 4096) if second else None
-    decoder = GemmaConfig(
-        generation=2 if second else 1,
-        width=text.take("hidden_size", int, defaults[0]),
-        num_layers=text.take("num_hidden_layers", int, defaults[1]),
-        num_heads=text.take("num_attention_heads", int, defaults[2]),
-        num_kv_heads=text.take("num_key_value_heads", int, defaults[3]),
-        mlp_width=text.take("intermediate_size", int, defaults[4]),
-        head_width=head_width,
-        vocab_size=text.take("vocab_size", int, 256_000),
-        context=text.take("max_position_embeddings", int, 8192),
-        rope_base=base,
-        eps=text.take("rms_norm_eps", float, 1e-6),
-        query_scale=text.take("query_pre_attn_scalar", float, 256.0) if second else None,
-        score_cap=text.take("attn_logit_softcapping", float, 50.0) if second else None,
-        logit_cap=text.take("final_logit_softcapping", float, 30.0) if second else None,
-        # 4096 is what the released files say because their class wants a value; the runs that made the weights
-        # attended fully in every layer (big_vision), which differs at 896 px only
-        window=None if window == 4096 else window,
-    )
-    image_id = top.take("image_token_index", int, top.take("image_token_id", int, 256_000))
-    for part in (top, text, image, rope):
-        part.finish()
-    return PaliGemmaConfig(image=vision, text=decoder, image_id=image_id)
-
-
-def write_transformers(cfg: PaliGemmaConfig) -> dict[str, Any]:
-    """The `config.json` from which the reference class builds the same network."""
-    image, text, second = cfg.image, cfg.text, cfg.text.generation == 2
-    caps = {
-        "query_pre_attn_scalar": int(text.query_scale or text.head_width),
-        "attn_logit_softcapping": text.score_cap,
-        "final_logit_softcapping": text.logit_cap,
-        "sliding_window": text.window or 4096,
-    }
-    return {
-        "architectures": ["PaliGemmaForConditionalGeneration"],
-        "model_type": "paligemma",
-        "image_token_index": cfg.image_id,
-        "projection_dim": text.width,
-        "hidden_size": text.width,
-        "pad_token_id": 0,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "vision_config": {
-            "model_type": "siglip_vision_model",
-            **write_vision(image),
-            "num_image_tokens": cfg.num_image_tokens,
-            "projection_dim": text.width,
-            "vision_use_head": False,
-        },
-        "text_config": {
-            "model_type": "gemma2" if second else "gemma",
-            "hidden_size": text.width,
-            "num_hidden_layers": text.num_layers,
-            "num_attention_heads": text.num_heads,
-            "num_key_value_heads": text.num_kv_heads,
-            "head_dim": text.head_width,
-            "intermediate_size": text.mlp_width,
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context,
-            "rope_theta": text.rope_base,
-            "rms_norm_eps": text.eps,
-            "hidden_activation": "gelu_pytorch_tanh",
-            "num_image_tokens": cfg.num_image_tokens,
-            **(caps if second else {"hidden_act": "gelu_pytorch_tanh"}),
-        },
-    }
+_LLM = "llm/layers_{i}/"
+_BIG_VISION = [
+    *big_vision_image(),
+    ("img/head/{p}", "image_proj.{p}"),
+    ("llm/embedder/input_embedding", "text.tokens.weight"),
+    ("llm/final_norm/weight", "text.norm.weight"),
+    (_LLM + "pre_attention_norm/weight", "text.blocks.{i}.norm1.weight"),
+    (_LLM + "pre_ffw_norm/weight", "text.blocks.{i}.norm2.weight"),
+    (_LLM + "post_attention_norm/weight", "text.blocks.{i}.norm_attn.weight"),
+    (_LLM + "post_ffw_norm/weight", "text.blocks.{i}.norm_mlp.weight"),
+    *(
+        (_LLM + f"attn/{theirs}/weight", f"text.blocks.{{i}}.attn.{ours}.weight")
+        for theirs, ours in (("query", "q"), ("key", "k"), ("value", "v"), ("out", "out"))
+    ),
+    *((_LLM + f"mlp/{n}/weight", f"text.blocks.{{i}}.mlp.{n}.weight") for n in ("gate", "up", "down")),
+]
 
 
 def image_spec(cfg: PaliGemmaConfig) -> ImageSpec:
@@ -343,7 +241,8 @@ SYSTEM = System(
     layouts={
         "transformers": Layout(
             name="transformers", keys=keys, read_config=read_transformers, write_config=write_transformers
-        )
+        ),
+        "big_vision": Layout(name="big_vision", keys=lambda cfg: KeyMap(_BIG_VISION), infer_config=infer_big_vision),
     },
     tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
     model_types=("paligemma",),

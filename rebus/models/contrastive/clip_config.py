@@ -1,0 +1,157 @@
+"""CLIP's configuration, and its spelling in the released files of transformers and open_clip."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rebus.backbones.released import read_tower, write_text, write_vision
+from rebus.backbones.text.encoder import TextConfig
+from rebus.backbones.vision.vit import ViTConfig
+from rebus.core.errors import BadConfig
+from rebus.core.released import Released
+from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
+
+
+def clip_vit(**fields: Any) -> ViTConfig:
+    """CLIP's vision transformer: B/32 where nothing else is said."""
+    return ViTConfig(class_token=True, eps=1e-5, **{"act": "quick_gelu", "patch_size": 32, **fields})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPConfig:
+    image: ViTConfig | CLIPResNetConfig = field(default_factory=clip_vit)
+    text: TextConfig = field(default_factory=TextConfig)
+    embed: int = 512
+    end_id: int | None = None  # the first of these ends a text; None: the largest id does (OpenAI's rule)
+
+
+def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
+    """`config.json` of a `CLIPModel`."""
+    top = Released(data)
+    text, image = top.part("text_config"), top.part("vision_config")
+    top.skip("text_config_dict", "vision_config_dict", "logit_scale_init_value")
+    for part in (text, image):
+        part.skip("projection_dim", "bos_token_id", "pad_token_id")
+    image.skip("eos_token_id")
+    image.demand("num_channels", 3)
+    end = text.take("eos_token_id", int, 49_407)
+    cfg = CLIPConfig(
+        image=ViTConfig(
+            class_token=True,
+            patch_size=image.take("patch_size", int, 32),
+            image_size=image.take("image_size", int, 224),
+            **read_tower(image, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
+        ),
+        text=TextConfig(
+            vocab_size=text.take("vocab_size", int, 49_408),
+            context=text.take("max_position_embeddings", int, 77),
+            **read_tower(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
+        ),
+        embed=top.take("projection_dim", int, 512),
+        end_id=None if end == 2 else end,  # 2 stands in OpenAI's files and means "the largest id", as trained
+    )
+    for part in (top, text, image):
+        part.finish()
+    return cfg
+
+
+def write_transformers(cfg: CLIPConfig) -> dict[str, Any]:
+    """The `config.json` from which a `CLIPModel` builds the same network."""
+    image, text = cfg.image, cfg.text
+    if not isinstance(image, ViTConfig):
+        raise BadConfig('the transformers layout has no ResNet towers; save with layout="open_clip"')
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": cfg.embed,
+        "vision_config": {"model_type": "clip_vision_model", **write_vision(image), "projection_dim": cfg.embed},
+        "text_config": {
+            "model_type": "clip_text_model",
+            **write_text(text),
+            "projection_dim": cfg.embed,
+            "eos_token_id": 2 if cfg.end_id is None else cfg.end_id,
+        },
+    }
+
+
+def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
+    """`open_clip_config.json`: the towers under `model_cfg`."""
+    file = Released(data, "open_clip_config.json")
+    file.skip("preprocess_cfg")
+    top = file.part("model_cfg")
+    image, text = top.part("vision_cfg"), top.part("text_cfg")
+    embed = top.take("embed_dim", int)
+    act: Any = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
+    top.skip("custom_text")
+    size, width = image.take("image_size", int, 224), image.take("width", int, 768)
+    head_width, ratio = image.take("head_width", int, 64), image.take("mlp_ratio", float, 4.0)
+    layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.take("patch_size", int, 16)
+    if isinstance(layers, tuple):
+        tower: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(layers=layers, width=width, image_size=size, embed=embed)
+    else:
+        tower = ViTConfig(
+            class_token=True,
+            width=width,
+            num_layers=layers,
+            num_heads=width // head_width,
+            mlp_width=int(width * ratio),
+            patch_size=patch,
+            image_size=size,
+            act=act,
+            eps=1e-5,
+        )
+    text_width = text.take("width", int, 512)
+    cfg = CLIPConfig(
+        image=tower,
+        text=TextConfig(
+            width=text_width,
+            num_layers=text.take("layers", int, 12),
+            num_heads=text.take("heads", int, 8),
+            mlp_width=int(text_width * text.take("mlp_ratio", float, 4.0)),
+            vocab_size=text.take("vocab_size", int, 49_408),
+            context=text.take("context_length", int, 77),
+            act=act,
+        ),
+        embed=embed,
+    )
+    for part in (file, top, image, text):
+        part.finish()
+    return cfg
+
+
+def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
+    """The `model_cfg` of `open_clip_config.json`."""
+    image, text = cfg.image, cfg.text
+    if isinstance(image, ViTConfig):
+        if image.act != text.act or text.act not in ("gelu", "quick_gelu"):
+            raise BadConfig("the open_clip layout has one activation for both towers, gelu or quick_gelu")
+        vision: dict[str, Any] = {
+            "image_size": image.image_size,
+            "layers": image.num_layers,
+            "width": image.width,
+            "patch_size": image.patch_size,
+            "head_width": image.width // image.num_heads,
+            "mlp_ratio": image.mlp_width / image.width,
+        }
+    else:
+        vision = {
+            "image_size": image.image_size,
+            "layers": list(image.layers),
+            "width": image.width,
+            "patch_size": None,
+        }
+    return {
+        "model_cfg": {
+            "embed_dim": cfg.embed,
+            "quick_gelu": text.act == "quick_gelu",
+            "vision_cfg": vision,
+            "text_cfg": {
+                "context_length": text.context,
+                "vocab_size": text.vocab_size,
+                "width": text.width,
+                "heads": text.num_heads,
+                "layers": text.num_layers,
+                "mlp_ratio": text.mlp_width / text.width,
+            },
+        }
+    }
