@@ -7,7 +7,7 @@ were trained with: at stride 2, more on the right and the bottom).
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, cast
 
 import timm
 from jaxtyping import Float
@@ -59,9 +59,8 @@ class EfficientNet(nn.Module):
         if cfg.variant not in _SIZES:
             raise unknown("EfficientNet", cfg.variant, _SIZES)
         self.cfg = cfg
-        self.net: Any = timm.create_model(
-            f"tf_efficientnet_{cfg.variant}", pretrained=False, num_classes=cfg.num_classes
-        )
+        name = f"tf_efficientnet_{cfg.variant}"
+        self.net = cast(Any, timm.create_model(name, pretrained=False, num_classes=cfg.num_classes))
         self.width = int(self.net.num_features)
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:

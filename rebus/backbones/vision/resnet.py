@@ -4,7 +4,7 @@ He et al., "Deep Residual Learning for Image Recognition", 2015. The network is 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import timm
 from jaxtyping import Float
@@ -31,7 +31,7 @@ class ResNet(nn.Module):
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
         self.cfg = cfg
-        self.net: Any = timm.create_model(cfg.variant, pretrained=False, num_classes=cfg.num_classes)
+        self.net = cast(Any, timm.create_model(cfg.variant, pretrained=False, num_classes=cfg.num_classes))
         self.width = int(self.net.num_features)
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
