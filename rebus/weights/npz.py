@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -82,7 +83,7 @@ def _array(
         lazy = file.tensor(start, shape, dtype)
         if start + lazy.nbytes > file.size:
             raise BadCheckpoint(f"{where} is cut off by the end of the file")
-        return lazy
+        return _copied(lazy)
 
     def load() -> Tensor:
         values = unpack(member.filename.removesuffix(".npy"))
@@ -93,13 +94,29 @@ def _array(
     return Lazy(shape, dtype, load)
 
 
+def _copied(mapped: Lazy) -> Lazy:
+    """Values of their own: NumPy rewrites an archive in place, which would change what was loaded from it before."""
+
+    def load() -> Tensor:
+        values = mapped.load().clone()
+        mapped.release()
+        return values
+
+    def rows(first: int, last: int) -> Tensor:
+        values = mapped.rows(first, last).clone() if mapped.rows else mapped.load()[first:last].clone()
+        mapped.release()
+        return values
+
+    return Lazy(mapped.shape, mapped.dtype, load, mapped.tie, rows if mapped.rows else None)
+
+
 def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in C order, and type; the stream is left where the values begin."""
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, in_columns, kind = read(stream)
-    except ValueError as error:
+    except (ValueError, SyntaxError, TokenError) as error:
         raise BadCheckpoint(f"{where} has a damaged header ({error})") from None
     return shape, not in_columns or len(shape) < 2, kind
 
