@@ -4,6 +4,7 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from rebus.core.config import convert
@@ -49,10 +50,8 @@ def _read(text: str, hint: Any, where: str) -> Any:
         try:
             tries.insert(0, json.loads(text.replace("_", "") if text.replace("_", "").isdigit() else text))
         except json.JSONDecodeError:
-            try:  # 3e-4 is JSON, .5 and 1. are not
+            with suppress(ValueError):  # 3e-4 is JSON, .5 and 1. are not
                 tries.insert(0, float(text))
-            except ValueError:
-                pass
     error: BadConfig | None = None
     for value in tries:
         try:

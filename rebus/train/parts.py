@@ -12,7 +12,7 @@ from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_n
 from rebus.core.errors import BadCheckpoint, unknown
 from rebus.core.system import System
 from rebus.data.bundled import directory_of
-from rebus.data.scene_batches import BOS, EOS, PAD, PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
+from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.train.config import TrainConfig
 from rebus.weights.files import open_weights, read_config, save_directory
@@ -90,6 +90,5 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
         "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode(),
     }
     data = {**layout.write_config(config.model), "dtype": "float16"}
-    data |= {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     save_directory(directory, data, tensors, files)
     return directory

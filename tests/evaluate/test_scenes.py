@@ -1,0 +1,72 @@
+"""The scenes benchmark with models that know everything, or nothing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rebus.core.answers import Box, Mask, Ranking
+from rebus.core.errors import UsageError
+from rebus.data.scenes import Scene, language, scene
+from rebus.evaluate import evaluate
+
+
+class Oracle:
+    """Looks the scene up by its pixels."""
+
+    tasks = frozenset({"match", "ask", "caption", "detect", "segment"})
+
+    def __init__(self) -> None:
+        drawn = [scene(i, "test") for i in range(100)] + [scene(i, "test", count=1) for i in range(100)]
+        self.known = {s.image.tobytes(): s for s in drawn}
+
+    def see(self, images: Any) -> list[Scene]:
+        return [self.known[image.tobytes()] for image in images]
+
+    def match(self, images: Any, texts: list[str]) -> np.ndarray:
+        return np.array([[float(s.captions[0] == text) for text in texts] for s in self.see(images)])
+
+    def classify(self, images: Any, labels: list[str]) -> list[Ranking]:
+        return [Ranking((f"a {s.label}",), (1.0,)) for s in self.see(images)]
+
+    def ask(self, images: Any, questions: list[str]) -> list[str]:
+        return [str(language.answer(q, s.objects)) for s, q in zip(self.see(images), questions, strict=True)]
+
+    def caption(self, images: Any) -> list[str]:
+        return [s.captions[0] for s in self.see(images)]
+
+    def detect(self, images: Any, labels: list[str]) -> list[list[Box]]:
+        return [[Box(o.box, o.shape, 0.9) for o in s.objects] for s in self.see(images)]
+
+    def segment(self, images: Any, phrases: list[str]) -> list[list[Mask]]:
+        found = [(s.objects[s.matching(p)[0]], p) for s, p in zip(self.see(images), phrases, strict=True)]
+        return [[Mask(o.mask, o.box, p, 0.9)] for o, p in found]
+
+
+def test_who_knows_everything_scores_one() -> None:
+    scores = evaluate(Oracle(), "scenes", number=100)
+    for name in (
+        "image_to_text", "text_to_image", "classify", "questions", "captions", "caption_attributes", "detection_ap50",
+        "segmentation_miou",
+    ):  # fmt: skip
+        assert scores[name] == 1.0, name
+
+
+def test_a_wrong_word_spoils_a_caption() -> None:
+    class Hasty(Oracle):
+        tasks = frozenset({"caption"})
+
+        def caption(self, images: Any) -> list[str]:
+            return [text.replace("solid", "striped") for text in super().caption(images)]
+
+    scores = evaluate(Hasty(), "scenes", number=100)
+    assert scores["captions"] < 0.6
+    assert 0.8 < scores["caption_attributes"] < 1
+    assert "questions" not in scores
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UsageError, match="multiple of 100"):
+        evaluate(Oracle(), "scenes", number=50)
+    with pytest.raises(UsageError, match='no benchmark "scene"; did you mean "scenes"'):
+        evaluate(Oracle(), "scene")

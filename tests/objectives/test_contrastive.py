@@ -1,0 +1,64 @@
+"""Contrastive losses against their definitions written out pair by pair."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rebus.core.outputs import Embeddings
+from rebus.objectives import SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
+
+
+def embeddings(n: int = 5, bias: float | None = None) -> Embeddings:
+    torch.manual_seed(0)
+    image, text = (nn.functional.normalize(torch.randn(n, 8), dim=-1) for _ in range(2))
+    return Embeddings(image, text, torch.tensor(7.0), None if bias is None else torch.tensor(bias))
+
+
+def test_softmax_is_the_mean_of_both_directions() -> None:
+    e = embeddings()
+    logits = (7.0 * e.image @ e.text.T).double()
+    rows = sum(-math.log(float(logits[i].exp()[i] / logits[i].exp().sum())) for i in range(5)) / 5
+    columns = sum(-math.log(float(logits[:, i].exp()[i] / logits[:, i].exp().sum())) for i in range(5)) / 5
+    assert float(softmax_contrastive(e)) == pytest.approx((rows + columns) / 2, rel=1e-5)
+
+
+def test_sigmoid_divides_by_n_not_by_n_squared() -> None:
+    e = embeddings(bias=-3.0)
+    total = 0.0
+    for i in range(5):
+        for j in range(5):
+            logit = 7.0 * float(e.image[i] @ e.text[j]) - 3.0
+            total -= math.log(1 / (1 + math.exp(-(1 if i == j else -1) * logit)))
+    assert float(sigmoid_contrastive(e)) == pytest.approx(total / 5, rel=1e-5)
+
+
+def test_sigmoid_of_random_pairs_starts_where_the_paper_says() -> None:
+    torch.manual_seed(0)
+    image, text = (nn.functional.normalize(torch.randn(1024, 256), dim=-1) for _ in range(2))
+    start = Embeddings(image, text, torch.tensor(10.0), torch.tensor(-10.0))
+    assert float(sigmoid_contrastive(start)) == pytest.approx(10.08, abs=0.1)
+
+
+class Towers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(9.0))
+        self.bias = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: torch.Tensor) -> Embeddings:
+        return Embeddings(x, x, self.log_scale.exp(), self.bias)
+
+
+def test_softmax_keeps_the_scale_below_100() -> None:
+    towers = Towers()
+    losses = SoftmaxLoss()(towers, {"x": torch.eye(4)})
+    assert float(towers.log_scale.detach()) == pytest.approx(math.log(100))
+    assert float(losses.parts["accuracy"]) == 1.0
+
+
+def test_sigmoid_sets_its_first_bias_once() -> None:
+    towers = Towers()
+    SigmoidLoss(bias=-4.85).begin(towers, {})
+    assert float(towers.bias.detach()) == pytest.approx(-4.85)

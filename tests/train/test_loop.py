@@ -1,0 +1,161 @@
+"""The loop: what it leaves on disk, exact resumption, refusals."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rebus.backbones.text.encoder import TextConfig
+from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig, load_npz
+from rebus.backbones.vision.vit import ViTConfig
+from rebus.core.errors import RebusError, UsageError
+from rebus.data.scene_batches import EOS, SceneCaptions, scenes_tokenizer
+from rebus.data.scene_masks import SceneMasks
+from rebus.models.contrastive.clip import CLIPConfig
+from rebus.objectives import CodebookLoss, SoftmaxLoss
+from rebus.train import AdamW, TrainConfig, train
+from rebus.train.loop import rate_at
+
+MASKS = TrainConfig(
+    system="mask_vqvae",
+    model=MaskVQVAEConfig(
+        num_codes=8, code_width=4, encoder_widths=(2, 2, 4, 4), decoder_width=4, decoder_widths=(4, 2, 2, 2)
+    ),
+    objective=CodebookLoss(),
+    data=SceneMasks(sizes=(96,)),
+    optim=AdamW(lr=1e-2, warmup=2),
+    steps=6,
+    batch_size=4,
+    save_every=2,
+    eval_every=3,
+    eval_batches=1,
+    workers=0,
+)
+CLIP = TrainConfig(
+    system="clip",
+    model=CLIPConfig(
+        image=ViTConfig(
+            width=16,
+            num_layers=1,
+            num_heads=2,
+            mlp_width=16,
+            patch_size=32,
+            image_size=96,
+            class_token=True,
+            act="gelu",
+        ),
+        text=TextConfig(
+            width=16,
+            num_layers=1,
+            num_heads=2,
+            mlp_width=16,
+            vocab_size=scenes_tokenizer().vocab_size,
+            context=32,
+            act="gelu",
+        ),
+        embed=16,
+        end_id=EOS,
+    ),
+    objective=SoftmaxLoss(),
+    data=SceneCaptions(begin=True, full=1.0),
+    optim=AdamW(lr=3e-3, warmup=2, matrices="muon"),
+    steps=4,
+    batch_size=8,
+    save_every=2,
+    eval_every=0,
+    workers=0,
+)
+
+
+def losses(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step: int) -> Any:
+    def report(line: Mapping[str, Any]) -> None:
+        if line["step"] == step:
+            raise Killed
+
+    return report
+
+
+@pytest.mark.parametrize("config", [MASKS, CLIP], ids=["adam", "muon"])
+def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path) -> None:
+    train(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, tmp_path / "parts", killed_at(3))  # one step after the last checkpoint
+    assert (tmp_path / "parts" / "checkpoints" / "step_00000002").is_dir()
+    train(config, tmp_path / "parts")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert len(losses(tmp_path / "whole")) == config.steps
+
+
+def test_a_worker_process_changes_nothing(tmp_path: Path) -> None:
+    train(replace(MASKS, steps=2), tmp_path / "inline")
+    train(replace(MASKS, steps=2, workers=1), tmp_path / "ahead")
+    assert losses(tmp_path / "inline") == losses(tmp_path / "ahead")
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    final = train(MASKS, tmp_path / "run")
+    assert final == tmp_path / "run" / "final"
+    assert load_npz(final / "vae-oid.npz").cfg == MASKS.model
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step_00000004", "step_00000006"]
+    assert not list((tmp_path / "run").rglob("*.pkl"))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert "val_loss" in lines[2]
+    assert lines[0]["lr"] == pytest.approx(5e-3)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["optim"]["lr"] == 1e-2
+
+
+def test_a_two_tower_run_ends_in_hub_layout(tmp_path: Path) -> None:
+    final = train(replace(CLIP, steps=2), tmp_path / "run")
+    assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= {
+        p.name for p in final.iterdir()
+    }
+    assert json.loads((final / "config.json").read_text())["model_type"] == "clip"
+
+
+def test_other_settings_on_the_same_directory_are_refused(tmp_path: Path) -> None:
+    train(replace(MASKS, steps=2), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"optim\.lr was 0\.01 and is 0\.5"):
+        train(replace(MASKS, steps=2, optim=replace(MASKS.optim, lr=0.5)), tmp_path / "run")
+
+
+def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:
+    train(MASKS, tmp_path / "run")
+    draft = tmp_path / "run" / "checkpoints" / "step_00000099"
+    draft.mkdir()
+    (draft / "weights.safetensors").write_bytes(b"half")
+    train(MASKS, tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 6
+
+
+def test_a_run_without_a_finite_loss_is_given_up(tmp_path: Path) -> None:
+    class Broken(CodebookLoss):
+        def __call__(self, network: Any, batch: Any) -> Any:
+            found = super().__call__(network, batch)
+            return found._replace(total=found.total * torch.nan)
+
+    with pytest.raises(RebusError, match="no finite loss in steps 1 to 20"):
+        train(replace(MASKS, objective=Broken(), steps=30, eval_every=0, save_every=50), tmp_path / "run")
+
+
+def test_the_rate_rises_and_falls() -> None:
+    cosine = AdamW(lr=1.0, warmup=10, final=0.1)
+    assert rate_at(cosine, 5, 100) == pytest.approx(0.5)
+    assert rate_at(cosine, 10, 100) == 1.0
+    assert rate_at(cosine, 100, 100) == pytest.approx(0.1)
+    straight = AdamW(lr=1.0, warmup=10, final=0.0, cooldown=20)
+    assert rate_at(straight, 80, 100) == rate_at(straight, 80, 10_000) == 1.0
+    assert rate_at(straight, 91, 100) == pytest.approx(0.5)
