@@ -1,0 +1,157 @@
+"""What every network owes, written once: each system at its tiny presets."""
+
+import json
+
+import pytest
+import torch
+
+from rebus import catalog
+from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
+from rebus.core.config import from_dict, to_dict
+
+CASES = [
+    (name, preset)
+    for name in ("clip", "siglip", "paligemma")
+    for preset in catalog.system(name).presets
+    if preset.startswith("tiny")
+]
+WRITERS = [case for case in CASES if case[0] == "paligemma"]
+TOWERS = [case for case in CASES if case[0] in ("clip", "siglip")]
+CATALOGUE = [card for card in catalog.ROWS.values() if card.parameters]
+
+
+def build(name, preset, seed=0):
+    system = catalog.system(name)
+    torch.manual_seed(seed)
+    network = system.network(system.presets[preset]).eval()
+    for p in network.parameters():  # away from zeros and ones, so that every weight matters
+        if p.ndim:
+            torch.nn.init.normal_(p, std=0.2)
+    return system, network
+
+
+def prompts(network, lengths=(4, 2, 3), side="right"):
+    """A batch with its padding on one side, and each row alone."""
+    cfg, g = network.cfg, torch.Generator().manual_seed(1)
+    size = cfg.image.image_size
+    pixels = torch.randn(len(lengths), 3, size, size, generator=g)
+    picture = [cfg.image_id] * cfg.num_image_tokens if hasattr(cfg, "num_image_tokens") else []
+    rows = [picture + torch.randint(2, 60, (n,), generator=g).tolist() for n in lengths]
+    longest = max(map(len, rows))
+    tokens, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.bool)
+    for b, row in enumerate(rows):
+        at = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
+        tokens[b, at], mask[b, at] = torch.tensor(row), True
+    return pixels, tokens, mask, [torch.tensor([row]) for row in rows]
+
+
+@pytest.mark.parametrize("name, preset", CASES)
+def test_config_survives_json(name, preset):
+    config = catalog.system(name).presets[preset]
+    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("name, preset", CASES)
+def test_keys_cover_each_weight_once_and_return(name, preset):
+    system, network = build(name, preset)
+    state = network.state_dict()
+    for layout in system.layouts.values():
+        keys = layout.keys(network.cfg)
+        theirs = keys.to_theirs(state)
+        back = keys.to_ours(theirs)
+        assert back.keys() == state.keys()
+        for key, tensor in state.items():
+            assert torch.equal(back[key].load(), tensor), (layout.name, key)
+
+
+@pytest.mark.parametrize("name, preset", CASES)
+def test_released_configuration_returns(name, preset):
+    system, network = build(name, preset)
+    for layout in system.layouts.values():
+        if layout.write_config is not None and layout.name == "transformers":
+            assert layout.read_config(layout.write_config(network.cfg)) == network.cfg
+
+
+@pytest.mark.parametrize("name, preset", TOWERS)
+def test_towers_give_unit_vectors_whatever_the_batch(name, preset):
+    _, network = build(name, preset)
+    assert isinstance(network, EmbedsImages)
+    assert isinstance(network, EmbedsText)
+    pixels, *_ = prompts(network)
+    context, vocab = network.cfg.text.context, network.cfg.text.vocab_size
+    tokens = torch.randint(2, vocab - 1, (3, context), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        out = network(pixels=pixels, tokens=tokens)
+        image = torch.cat([network.embed_image(p[None]) for p in pixels])
+        text = torch.cat([network.embed_text(t[None]) for t in tokens])
+    torch.testing.assert_close(out.image, image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.text, text, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.image.norm(dim=-1), torch.ones(3))
+    assert out.logits.shape == (3, 3)
+
+
+@pytest.mark.parametrize("name, preset", TOWERS)
+def test_texts_padded_on_the_left_equal_those_padded_on_the_right(name, preset):
+    _, network = build(name, preset)
+    context, vocab = network.cfg.text.context, network.cfg.text.vocab_size
+    pad, end = getattr(network.cfg, "pad_id", 0), vocab - 1
+    left, right = torch.full((2, 3, context), pad)
+    mask = torch.zeros(3, context, dtype=torch.bool)
+    for b, n in enumerate((5, 3, context)):
+        words = [*torch.randint(2, vocab - 1, (n - 1,), generator=torch.Generator().manual_seed(b)).tolist(), end]
+        left[b, context - n :], right[b, :n] = torch.tensor(words), torch.tensor(words)
+        mask[b, context - n :] = True
+    with torch.no_grad():
+        torch.testing.assert_close(network.embed_text(left, mask), network.embed_text(right), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name, preset", WRITERS)
+def test_a_row_does_not_depend_on_its_batch_or_padding(name, preset, side):
+    _, network = build(name, preset)
+    pixels, tokens, mask, alone = prompts(network, side=side)
+    targets = torch.randint(2, 60, (3, 5), generator=torch.Generator().manual_seed(3))
+    targets[1, 3:] = -100
+    with torch.no_grad():
+        batch = network(pixels=pixels, tokens=tokens, mask=mask, targets=targets).logits
+        for b, row in enumerate(alone):
+            real = targets[b] >= 0
+            single = network(pixels=pixels[b : b + 1], tokens=row, targets=targets[b : b + 1, real]).logits
+            torch.testing.assert_close(batch[b, real], single[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name, preset", WRITERS)
+def test_cached_decoding_equals_the_full_forward(name, preset, side):
+    _, network = build(name, preset)
+    assert isinstance(network, WritesText)
+    pixels, tokens, mask, _ = prompts(network, side=side)
+    targets = torch.randint(2, 60, (3, 6), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        full = network(pixels=pixels, tokens=tokens, mask=mask, targets=targets).logits
+        step = network.start(room=6, pixels=pixels, tokens=tokens, mask=mask)
+        for s in range(6):
+            torch.testing.assert_close(step.logits, full[:, s], atol=1e-4, rtol=0)
+            step = network.step(targets[:, s], step.cache)
+
+
+@pytest.mark.parametrize("name, preset", WRITERS)
+def test_a_later_target_changes_nothing_before_it(name, preset):
+    _, network = build(name, preset)
+    pixels, tokens, mask, _ = prompts(network)
+    targets = torch.randint(2, 60, (3, 6), generator=torch.Generator().manual_seed(5))
+    other = targets.clone()
+    other[:, 3] = (targets[:, 3] + 7) % 60
+    with torch.no_grad():
+        a = network(pixels=pixels, tokens=tokens, mask=mask, targets=targets).logits
+        b = network(pixels=pixels, tokens=tokens, mask=mask, targets=other).logits
+    torch.testing.assert_close(a[:, :4], b[:, :4], atol=0, rtol=0)
+    assert (a[:, 4:] - b[:, 4:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("card", CATALOGUE, ids=lambda card: card.name)
+def test_published_size(card):
+    system = catalog.system(card.system)
+    with torch.device("meta"):
+        network = system.network(system.presets[card.preset])
+    assert sum(p.numel() for p in network.parameters()) == card.parameters
