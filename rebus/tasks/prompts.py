@@ -1,0 +1,108 @@
+"""The published sentences into which CLIP puts a label; several are averaged.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, sec. 3.1.4. "itap" is
+short for "I took a picture"; articles are never adjusted to the label.
+"""
+
+from collections.abc import Sequence
+
+from rebus.core.errors import UsageError, unknown
+
+_MEDIA = (
+    "a bad photo of",
+    "a sculpture of",
+    "a low resolution photo of",
+    "a rendering of",
+    "graffiti of",
+    "a cropped photo of",
+    "a tattoo of",
+    "a bright photo of",
+    "a dark photo of",
+    "a drawing of",
+    "a close-up photo of",
+    "a black and white photo of",
+    "a painting of",
+    "a pixelated photo of",
+    "a jpeg corrupted photo of",
+    "a blurry photo of",
+    "a good photo of",
+    "a doodle of",
+    "a sketch of",
+    "a rendition of",
+    "art of",
+)
+_CIFAR = (
+    "a photo of {} {}.",
+    "a blurry photo of {} {}.",
+    "a black and white photo of {} {}.",
+    "a low contrast photo of {} {}.",
+    "a high contrast photo of {} {}.",
+    "a bad photo of {} {}.",
+    "a good photo of {} {}.",
+    "a photo of {} small {}.",
+    "a photo of {} big {}.",
+)
+
+IMAGENET = (
+    *(f"{medium} {article} {{}}." for medium in _MEDIA for article in ("a", "the")),
+    *(f"{verb} {article} {{}}." for verb in ("a photo of", "itap of") for article in ("a", "the", "my")),
+    *(
+        f"a photo of {article} {look} {{}}."
+        for look in ("hard to see", "clean", "dirty", "cool", "large", "nice", "weird", "small")
+        for article in ("a", "the")
+    ),
+    *(
+        f"{article} {make} {{}}."
+        for make in ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie")
+        for article in ("a", "the")
+    ),
+    "a {} in a video game.",
+    "the {} in a video game.",
+    "a photo of many {}.",
+    "a photo of one {}.",
+)
+
+# The best seven for ImageNet, found by forward selection, in the order of the release.
+IMAGENET_BEST = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
+CIFAR = tuple(text.format(article, "{}") for article in ("a", "the") for text in _CIFAR)
+
+SETS: dict[str, tuple[str, ...]] = {
+    "imagenet": IMAGENET,
+    "imagenet_best": IMAGENET_BEST,
+    "cifar10": CIFAR,
+    "cifar100": CIFAR,
+    "plain": ("{}",),
+}
+
+
+def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """The sentences of a named set, or those given. Raises `UnknownName`, or `UsageError` for one without `{}`."""
+    if isinstance(templates, str):
+        if "{}" not in templates and templates not in SETS:
+            raise unknown(
+                "set of templates",
+                templates,
+                SETS,
+                f"There are: {', '.join(SETS)}. A template of your own holds {{}} where the label goes.",
+            )
+        return SETS.get(templates, (templates,))
+    if not templates:
+        raise UsageError("templates is empty: give at least one sentence with {} where the label goes")
+    for template in templates:
+        if not isinstance(template, str) or "{}" not in template:
+            raise UsageError(f"a template is a sentence with {{}} where the label goes; got {template!r}")
+    return tuple(templates)
+
+
+def fill(template: str, label: str) -> str:
+    """The label in its place, whatever braces it holds itself."""
+    return template.replace("{}", label)

@@ -1,0 +1,74 @@
+"""Captions and answers piece by piece, as they are written."""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from rebus.codec.text import Prompt
+from rebus.core.errors import UsageError, unknown
+from rebus.generation import stream as stream_tokens
+from rebus.generation.stopping import stop_strings
+from rebus.tasks.ask import question_pairs
+from rebus.tasks.items import in_pairs
+from rebus.tasks.model import TaskModel, words_for
+from rebus.tasks.writing import Pair, clean, inputs
+
+
+def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[str]:
+    """The pieces of `caption(image, prompt)` or `ask(image, question)`; joined they are that answer.
+
+    For one picture. Arguments are checked at once; closing the iterator stops the model.
+    """
+    if task not in _TASKS:
+        raise unknown("task to stream", task, _TASKS, f"There are: {', '.join(_TASKS)}.")
+    pair, room, decoding = _TASKS[task](model, *args, **options)
+    decoding = {"max_new_tokens": room, **decoding}
+    tokens = stream_tokens(model.network, inputs(model, [pair]), **model.endings(), **decoding)
+    return _pieces(model, tokens, decoding)
+
+
+def _caption(
+    model: TaskModel, images: Any, prompt: Prompt | None = None, **decoding: Any
+) -> tuple[Pair, int, dict[str, Any]]:
+    pairs, many = in_pairs(images, words_for(model, "caption") if prompt is None else prompt, "prompts")
+    return _single(pairs, many), 64, decoding
+
+
+def _ask(model: TaskModel, images: Any, questions: str, **decoding: Any) -> tuple[Pair, int, dict[str, Any]]:
+    pairs, many = question_pairs(model, images, questions)
+    return _single(pairs, many), 32, decoding
+
+
+_TASKS: dict[str, Callable[..., tuple[Pair, int, dict[str, Any]]]] = {"caption": _caption, "ask": _ask}
+
+
+def _single(pairs: list[Pair], many: bool) -> Pair:
+    if many:
+        raise UsageError("a stream is of one picture and one text; got a list")
+    return pairs[0]
+
+
+def _pieces(model: TaskModel, tokens: Iterator[Tensor], decoding: dict[str, Any]) -> Generator[str]:
+    written: list[int] = []
+    told = ""
+    stops = stop_strings(decoding.get("stop"))
+    with contextlib.closing(tokens):  # type: ignore[type-var]
+        for token in tokens:
+            written.append(int(token[0]))
+            text = clean(model.processor.decode([written])[0], decoding)
+            sure = text[: len(text) - _unsure(text, stops)].rstrip()
+            if sure.startswith(told) and len(sure) > len(told):
+                yield sure[len(told) :]
+                told = sure
+    rest = clean(model.processor.decode([written])[0], decoding)
+    if rest.startswith(told) and len(rest) > len(told):
+        yield rest[len(told) :]
+
+
+def _unsure(text: str, stops: tuple[str, ...]) -> int:
+    """How many characters at the end may yet change: half a character, or the beginning of a stop string."""
+    half = len(text) - len(text.rstrip("\ufffd"))
+    begun = (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
+    return max(half, max(begun, default=0))

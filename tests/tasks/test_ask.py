@@ -1,0 +1,44 @@
+import pytest
+
+from rebus.core.errors import BadText, UsageError
+from rebus.tasks.ask import ask
+from tests.tasks.fakes import picture, writer
+
+
+def says(colour, prompt):
+    return colour if "colour" in prompt else "a " + prompt.split()[-1]
+
+
+def test_one_question_about_one_picture():
+    model = writer(says)
+    assert ask(model, picture("red"), "what colour is this ?") == "red"
+    assert model.network.prompts == ["answer en what colour is this?"]
+
+
+def test_many_of_either_or_both():
+    model, red, blue = writer(says), picture("red"), picture("blue")
+    assert ask(model, [red, blue], "colour") == ["red", "blue"]
+    assert ask(model, red, ["colour", "cat"]) == ["red", "a cat"]
+    assert ask(model, [red, blue], ["cat", "colour"]) == ["a cat", "blue"]
+    with pytest.raises(UsageError, match="2 pictures and 3 questions: give as many, or one for all"):
+        ask(model, [red, blue], ["a", "b", "c"])
+
+
+def test_rows_of_a_mixed_batch_equal_single_results():
+    model = writer(says)
+    pictures = [picture(c) for c in ("red", "green", "blue")] * 5
+    questions = ["colour", "what is the very very cat", "dog"] * 5
+    expected = [ask(model, p, q) for p, q in zip(pictures, questions, strict=True)]
+    assert ask(model, pictures, questions) == expected
+
+
+@pytest.mark.parametrize("question", ["", "  "])
+def test_fault_17_an_empty_question_is_a_clear_error(question):
+    with pytest.raises(BadText, match="a question must be words"):
+        ask(writer(says), picture("red"), question)
+
+
+def test_a_question_is_not_a_template():
+    model = writer(says)
+    ask(model, picture("red"), "{question} cat")
+    assert model.network.prompts[0].count("cat") == 1
