@@ -4,6 +4,7 @@ The file is a small protobuf message; the few fields that matter are read here, 
 """
 
 import base64
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -25,31 +26,31 @@ def read_sentencepiece(data: bytes) -> Definition:
     kind = trainer.get(3, 1)
     if kind not in (1, 2) or trainer.get(24, 0):
         raise BadCheckpoint("only Unigram and BPE sentencepiece models with white space in front can be read")
-    added = [
-        added_token(piece, i, special=kind != USER_DEFINED)
-        for i, (piece, _, kind) in enumerate(pieces)
-        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
-    ]
+    added = [added_token(piece, i) for i, (piece, _, kind) in enumerate(pieces) if kind in (CONTROL, UNKNOWN)]
+    given = sorted((piece for piece, _, kind in pieces if kind == USER_DEFINED), key=len, reverse=True)
     model = _unigram(pieces) if kind == 1 else _bpe(pieces)
     model["byte_fallback"] = bool(trainer.get(35, 0))
-    prefix = bool(normalizer.get(3, 1))
-    if kind == 1:  # the model itself finds user-defined pieces, without a new dummy prefix after each
-        added = [token for token in added if token["special"]]
+    prefix, squeeze = bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1))
     return definition(
         model,
-        normalizer=_normalizer(normalizer, prefix),
-        pre_tokenizer=None,
-        decoder=_decoder(prefix),
+        normalizer=_normalizer(normalizer, prefix, squeeze),
+        # User-defined pieces are cut out first, the longest where several fit.
+        pre_tokenizer=_isolate(given) if given else None,
+        decoder=_decoder(prefix, squeeze),
         added=added,
     )
 
 
+def _isolate(pieces: list[str]) -> dict[str, Any]:
+    pattern = "|".join(re.sub(r"([^\w\s])", r"\\\1", piece) for piece in pieces)
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
 def _unigram(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
-    best = max((score for _, score, kind in pieces if kind == NORMAL), default=0.0)
     vocab: list[list[Any]] = []
     for i, (piece, score, kind) in enumerate(pieces):
         if kind == USER_DEFINED:
-            score = len(piece) * best - 0.1  # always preferred to what it is made of
+            score = float(len(piece))  # always preferred to what it is made of
         elif kind != NORMAL:  # no text leads here, so the score says nothing
             score = 0.0
         vocab.append([f"\0{i}" if kind == UNUSED else piece, score])
@@ -59,7 +60,7 @@ def _unigram(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
 
 def _bpe(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
     vocab = {piece: i for i, (piece, _, _) in enumerate(pieces)}
-    usable = {piece for piece, _, kind in pieces if kind in (NORMAL, USER_DEFINED, UNUSED)}
+    usable = {piece for piece, _, kind in pieces if kind in (NORMAL, UNUSED)}
     merges = []
     # The file ranks whole pieces: of two neighbours, those that make the best-scored piece are joined first.
     for piece, _, kind in sorted(pieces, key=lambda p: -p[1]):
@@ -73,16 +74,17 @@ def _bpe(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
         "fuse_unk": True,
+        "ignore_merges": any(kind == USER_DEFINED for _, _, kind in pieces),  # these have none
         "vocab": vocab,
         "merges": merges,
     }
 
 
-def _normalizer(spec: dict[int, Any], prefix: bool) -> dict[str, Any]:
+def _normalizer(spec: dict[int, Any], prefix: bool, squeeze: bool) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     if spec.get(2):
         steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec[2]).decode()})
-    if spec.get(4, 1):
+    if squeeze:
         steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
     if prefix:
@@ -91,14 +93,14 @@ def _normalizer(spec: dict[int, Any], prefix: bool) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": steps}
 
 
-def _decoder(prefix: bool) -> dict[str, Any]:
+def _decoder(prefix: bool, squeeze: bool) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
-    if prefix:
-        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    if prefix or squeeze:
+        steps.append({"type": "Strip", "content": " ", "start": 1_000 if squeeze else 1, "stop": 0})
     return {"type": "Sequence", "decoders": steps}
 
 

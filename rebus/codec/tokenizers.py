@@ -203,8 +203,8 @@ def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) 
     vocabulary = model["vocab"]
     known: Any = vocabulary if isinstance(vocabulary, Mapping) else {piece for piece, _ in vocabulary}
     hidden = {piece: f"\0{i}" for piece, i in control.items()}
-    if model.get("type") == "BPE" and not model.get("ignore_merges"):
-        # Whole pieces are reached by merges alone. Single characters that a file calls special are needed by others.
+    if model.get("type") == "BPE":
+        # Whole pieces are reached by merges alone, unless the file says otherwise.
         merges = model["merges"]
         spelt = merges if not merges or isinstance(merges[0], str) else list(map(" ".join, merges))
         halves = {f"{piece[:i]} {piece[i:]}" for piece in control for i in range(1, len(piece))}
@@ -213,7 +213,7 @@ def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) 
         unknown = model.get("unk_token") or ""
         if unknown in control and "unk" not in unknown.lower():
             model["unk_token"] = None  # CLIP names its end token, which no unknown character may become
-    else:
+    if model.get("type") != "BPE" or model.get("ignore_merges"):
         # Single characters that a file calls special ("!" for padding) are words too.
         rename = {piece: name for piece, name in hidden.items() if len(piece) > 1}
         if isinstance(vocabulary, Mapping):
