@@ -229,11 +229,9 @@ def system(name: str) -> System:
 
 
 def models_that_can(task: str) -> list[str]:
-    """Names of bundled models with the task, else of a few published ones."""
-    able = [c.name for c in cards() if task in c.tasks]
-    bundled_ones = [name for name in able if name.endswith("/scenes")]
-    others = [name for name in able if not name.endswith("/scenes")]
-    return bundled_ones + others[:3]
+    """A few names to try for a task: bundled models first, then published ones that are ready to use."""
+    able = [row for row in cards() if task in row.tasks and "-pt-" not in row.name]
+    return [row.name for row in able if row.bundled] + [row.name for row in able if not row.bundled][:3]
 
 
 def system_of_type(model_type: str) -> str:

@@ -1,0 +1,154 @@
+"""Load, create, save: what a user of the Python interface relies on."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rebus
+from rebus import catalog
+from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UnknownName, UsageError
+from tests import tiny
+
+
+def picture(seed=0, size=(41, 30)):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8))
+
+
+def batch(model):
+    g, cfg = torch.Generator().manual_seed(0), model.config
+    pixels = torch.randn(2, 3, 32, 32, generator=g)
+    tokens = torch.randint(4, 20, (2, 12), generator=g)
+    if model.system.name == "paligemma":
+        pictures = torch.full((2, cfg.num_image_tokens), cfg.image_id)
+        return {"pixels": pixels, "tokens": torch.cat([pictures, tokens], 1), "targets": tokens}
+    return {"pixels": pixels, "tokens": tokens}
+
+
+@pytest.mark.parametrize("name", tiny.ALL)
+def test_saved_and_loaded_is_the_same_model(name, tmp_path):
+    model = tiny.ALL[name]()
+    loaded = rebus.load(model.save(tmp_path / "m"), device="cpu")
+    assert loaded.config == model.config
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch(model)).logits, model(**batch(model)).logits)
+    assert loaded.num_parameters() == model.num_parameters()
+    assert loaded.tasks == model.tasks
+
+
+@pytest.mark.parametrize("name", tiny.ALL)
+def test_dtype_and_repr(name, tmp_path):
+    folder = tiny.ALL[name]().save(tmp_path / "m")
+    assert rebus.load(folder, device="cpu", dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert rebus.load(folder, device="cpu", dtype="float32").dtype == torch.float32
+    assert str(rebus.load(folder, device="cpu")).startswith("Model(")
+
+
+def test_half_precision_files_run_in_float32_on_a_cpu(tmp_path):
+    folder = tiny.clip().to(torch.float16).save(tmp_path / "m")
+    assert rebus.load(folder, device="cpu").dtype == torch.float32
+
+
+def test_open_clip_layout_returns(tmp_path):
+    model = tiny.clip()
+    loaded = rebus.load(model.save(tmp_path / "m", layout="open_clip"), device="cpu")
+    assert (tmp_path / "m" / "open_clip_model.safetensors").is_file()
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch(model)).logits, model(**batch(model)).logits)
+    assert loaded.processor.image.spec.mean == model.processor.image.spec.mean
+
+
+def test_without_tokenizer_files_only_texts_fail(tmp_path):
+    model = rebus.load(tiny.clip().save(tmp_path / "m"), device="cpu")
+    assert model.embed_images(picture()).shape == (1, 16)
+    with pytest.raises(MissingFile, match=r"tokenizer\.json"):
+        model.embed_texts("a photo")
+
+
+def test_task_that_the_model_lacks_names_models_that_can():
+    with pytest.raises(rebus.UnsupportedTask, match="paligemma/"):
+        tiny.clip().caption(picture())
+    with pytest.raises(rebus.UnsupportedTask, match="clip/"):
+        tiny.paligemma().embed_images(picture())
+    with pytest.raises(rebus.UnsupportedTask):
+        tiny.clip().generate(pixels=torch.zeros(1, 3, 32, 32), tokens=torch.zeros(1, 2, dtype=torch.long))
+
+
+def test_unknown_names_are_answered_with_near_ones():
+    with pytest.raises(UnknownName, match="clip/b32"):
+        rebus.load("clip/b23")
+    with pytest.raises(UnknownName, match="siglip/b16-224"):
+        rebus.info("siglip/b16-225")
+
+
+def test_overrides_are_checked():
+    with pytest.raises(BadConfig, match="widht"):
+        rebus.create("clip/b32", text={"widht": 3})
+    with pytest.raises(BadConfig, match="embed"):
+        rebus.create("clip/b32", embed="wide")
+
+
+def test_meta_models_cost_nothing():
+    with torch.device("meta"):
+        model = rebus.create("paligemma/v2-28b-pt-896")
+    assert model.device.type == "meta"
+    assert model.num_parameters() == rebus.info("paligemma/v2-28b-pt-896").parameters
+
+
+def test_wrong_arguments_are_usage_errors(tmp_path):
+    folder = tiny.clip().save(tmp_path / "m")
+    with pytest.raises(UsageError, match="quantize"):
+        rebus.load(folder, quantize="int7")
+    with pytest.raises(UsageError, match="dtype"):
+        rebus.load(folder, dtype="float33")
+    with pytest.raises(UsageError, match="layout"):
+        tiny.clip().save(tmp_path / "n", layout="onnx")
+
+
+def test_fault_20_config_fields(tmp_path):
+    folder = tiny.clip().save(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    for change, word in (
+        ({"text_config": {**config["text_config"], "widht": 3}}, "widht"),
+        ({"_attn": "os.system"}, "_attn"),
+        ({"vision_config": {**config["vision_config"], "num_hidden_layers": 10**9}}, "num_hidden_layers"),
+        ({"vision_config": {**config["vision_config"], "hidden_size": -4}}, "hidden_size"),
+        ({"model_type": "clop"}, "clip"),
+    ):
+        (folder / "rebus_manifest.json").unlink(missing_ok=True)
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises((BadConfig, UnknownName), match=word):
+            rebus.load(folder)
+
+
+def test_fault_22_missing_and_extra_weights(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny.clip().save(tmp_path / "m")
+    (folder / "rebus_manifest.json").unlink()
+    tensors = load_file(folder / "model.safetensors")
+    short = {k: v for k, v in tensors.items() if k != "visual_projection.weight"}
+    save_file(short, folder / "model.safetensors")
+    with pytest.raises(BadCheckpoint, match=r"image_proj\.weight"):
+        rebus.load(folder)
+    save_file({**tensors, "vision_model.extra.weight": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(BadCheckpoint, match="extra"):
+        rebus.load(folder)
+
+
+def test_list_models_filters():
+    assert {card.family for card in rebus.list_models(family="unified")} == {"unified"}
+    assert all("caption" in card.tasks for card in rebus.list_models(task="caption"))
+    assert all(card.released for card in rebus.list_models(released=True))
+    assert len({card.name for card in rebus.list_models()}) == len(list(catalog.cards()))
+
+
+def test_generate_does_not_depend_on_the_batch():
+    model = tiny.paligemma()
+    inputs = batch(model)
+    inputs.pop("targets")
+    both = model.generate(**inputs, max_new_tokens=5)
+    one = model.generate(**{k: v[1:] for k, v in inputs.items()}, max_new_tokens=5)
+    assert torch.equal(both[1, : one.shape[1]], one[0])
