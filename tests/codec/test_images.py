@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rebus.codec import resize
+from rebus.codec.images import ImagePipeline, open_image, open_images
+from rebus.core.errors import BadConfig, BadImage, UsageError
+from rebus.core.specs import ImageSpec
+from tests.codec.pictures import encoded, photo
+
+SQUASH = ImageSpec(size=(24, 32))
+CROP = ImageSpec(size=(24, 24), fit="crop")
+NAFLEX = ImageSpec(size=(0, 0), fit="naflex", resample="bilinear", patch_size=4, max_patches=20)
+
+
+def sources(tmp_path):
+    """One picture in every form that is accepted."""
+    picture = photo(50, 40)
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    pixels = np.asarray(picture)
+    return {
+        "str": str(path),
+        "path": path,
+        "bytes": path.read_bytes(),
+        "bytearray": bytearray(path.read_bytes()),
+        "PIL": picture,
+        "array": pixels,
+        "array, not contiguous": np.asfortranarray(pixels),
+        "array of floats": pixels / 255,
+        "tensor": torch.from_numpy(pixels / 255).permute(2, 0, 1).float(),
+        "tensor of bytes": torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+        "half tensor with a gradient": (torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255).requires_grad_(),
+    }
+
+
+@pytest.mark.parametrize("spec", [SQUASH, CROP, NAFLEX], ids=["squash", "crop", "naflex"])
+def test_every_kind_of_source_gives_the_same_tensor(tmp_path, spec):
+    every = sources(tmp_path)
+    batch = ImagePipeline(spec)(list(every.values()))
+    for name, row in zip(every, batch["pixels"], strict=True):
+        assert row.equal(batch["pixels"][0]), name
+        assert open_image(every[name]).size == (50, 40), name
+
+
+def test_grey_arrays_and_tensors():
+    grey = np.asarray(photo(50, 40).convert("L"))
+    want = ImagePipeline(SQUASH)([photo(50, 40).convert("L")])["pixels"]
+    for source in (grey, grey[..., None], torch.from_numpy(grey.copy())[None], np.repeat(grey[..., None], 3, axis=2)):
+        assert ImagePipeline(SQUASH)([source])["pixels"].equal(want)
+    assert (np.asarray(open_image(grey > 100)) == np.where(grey > 100, 255, 0)[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (np.zeros((3, 9, 9), np.uint8), "channels come last"),
+        (np.zeros((9, 9, 5), np.uint8), "1 to 4 channels"),
+        (np.zeros(9, np.uint8), r"\(H, W\)"),
+        (np.zeros((0, 9, 3), np.uint8), "nothing to see"),
+        (np.zeros((9, 9, 3), np.int64), r"wants uint8; got int64.*astype"),
+        (np.full((9, 9, 3), 255.0), r"\[0, 1\]; got 255 to 255"),
+        (np.full((9, 9, 3), np.nan), r"\[0, 1\]"),
+        (torch.zeros(9, 9, 3), r"\(3, H, W\)"),
+        (torch.full((3, 9, 9), 1.5), r"\[0, 1\]; got 1.5.*before they are normalised"),
+        (torch.full((3, 9, 9), float("nan")), r"\[0, 1\]"),
+        (torch.zeros(3, 9, 9, dtype=torch.int64), r"floats in \[0, 1\]; got torch.int64"),
+    ],
+)
+def test_arrays_and_tensors_that_are_refused(source, said):
+    with pytest.raises(BadImage, match=said):
+        open_image(source)
+
+
+def test_pictures_given_are_left_as_they_were():
+    picture = photo(50, 40).convert("RGBA")
+    picture.info["transparency"] = None
+    before = (picture.mode, picture.size, picture.tobytes(), dict(picture.info))
+    ImagePipeline(CROP, fast=True)([picture])
+    assert (picture.mode, picture.size, picture.tobytes(), dict(picture.info)) == before
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("spec", [SQUASH, CROP, NAFLEX], ids=["squash", "crop", "naflex"])
+def test_a_batch_changes_nothing_and_threads_neither(spec, fast):
+    pictures = [encoded(photo(90 + 7 * i, 60 + 5 * i, seed=i), "JPEG") for i in range(5)]
+    many = ImagePipeline(spec, fast=fast, threads=3)(pictures)
+    for i, picture in enumerate(pictures):
+        alone = ImagePipeline(spec, fast=fast, threads=1)([picture])
+        assert all(alone[name][0].equal(rows[i]) for name, rows in many.items())
+
+
+def test_no_pictures_make_an_empty_batch():
+    assert ImagePipeline(SQUASH)([])["pixels"].shape == (0, 3, 24, 32)
+    assert open_images([]) == ([], {})
+
+
+def test_an_array_of_pictures_is_a_list_of_them():
+    batch = np.stack([np.asarray(photo(50, 40, seed=i)) for i in range(3)])
+    assert ImagePipeline(SQUASH)(batch)["pixels"].equal(ImagePipeline(SQUASH)(list(batch))["pixels"])
+
+
+def test_values_are_normalised_channel_by_channel():
+    spec = ImageSpec(size=(2, 2), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
+    pixels = ImagePipeline(spec)([Image.new("RGB", (5, 5), (0, 51, 255))])["pixels"][0]
+    assert pixels[:, 0, 0].tolist() == pytest.approx([-0.2, 0.0, 5.6], abs=1e-6)
+
+
+@pytest.mark.parametrize(("offset", "left"), [("down", 1), ("even", 2)])
+def test_odd_margins(offset, left):
+    picture = np.zeros((4, 7, 3), np.uint8)
+    picture[:, left] = 255  # 7 - 4 = 3: a margin of 1.5
+    spec = ImageSpec(size=(4, 4), fit="crop", crop_offset=offset, mean=(0, 0, 0), std=(1, 1, 1))
+    assert ImagePipeline(spec)([picture])["pixels"][0, 0, 0].tolist() == [1, 0, 0, 0]
+
+
+def test_shorter_side_larger_than_the_crop():
+    spec = ImageSpec(size=(8, 10), fit="crop", shorter_side=16)
+    assert resize.resized(spec, 33, 20) == (26, 16)
+    assert resize.resized(spec, 20, 33) == (16, 26)
+    assert ImagePipeline(spec)([photo(33, 20)])["pixels"].shape == (1, 3, 8, 10)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (ImageSpec(size=(0, 8)), "at least 1"),
+        (ImageSpec(size=(8, 8), fit="naflex"), "patch_size and max_patches"),
+        (ImageSpec(size=(8, 16), fit="crop"), "does not fit"),
+        (ImageSpec(size=(8, 8), fit="crop", shorter_side=4), "does not fit"),
+        (ImageSpec(size=(8, 8), std=(1, 0, 1)), "std"),
+    ],
+)
+def test_impossible_specs_are_refused(spec, said):
+    with pytest.raises(BadConfig, match=said):
+        ImagePipeline(spec)
+
+
+def test_threads_must_be_counted():
+    with pytest.raises(UsageError, match="threads"):
+        ImagePipeline(SQUASH, threads=0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 32), st.integers(1, 400))
+def test_naflex_grids_hold_the_most_patches_that_fit(width, height, patch, most):
+    rows, columns = resize.naflex_grid(width, height, patch, most)
+    assert rows >= 1
+    assert columns >= 1
+    if max(width, height) <= 200 * min(width, height):
+        assert rows * columns <= max(most, max(rows, columns))  # one row or column is the least
+    if min(rows, columns) > 3:
+        assert rows / columns == pytest.approx(height / width, rel=0.6)
+
+
+def test_naflex_patches_are_square_and_masked():
+    batch = ImagePipeline(NAFLEX)([photo(80, 40), photo(20, 60)])
+    assert batch["pixels"].shape == (2, 20, 48)
+    assert batch["grid"].tolist() == [[3, 6], [6, 2]]
+    assert batch["patch_mask"].sum(dim=1).tolist() == [18, 12]
+    assert batch["pixels"][~batch["patch_mask"]].abs().sum() == 0
+    whole = np.asarray(photo(80, 40).resize((24, 12), Image.Resampling.BILINEAR)) / 127.5 - 1
+    rows, columns = 1, 2  # the patch in row 1, column 2
+    wanted = torch.from_numpy(whole[4 * rows : 4 * rows + 4, 4 * columns : 4 * columns + 4]).flatten()
+    assert torch.allclose(batch["pixels"][0, rows * 6 + columns].double(), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+@pytest.mark.parametrize("size", [(640, 480), (641, 483), (479, 601), (100, 80), (33, 900)])
+def test_the_fast_path_stays_close(fit, size):
+    spec = ImageSpec(size=(56, 56), fit=fit)
+    data = encoded(photo(*size), "JPEG", quality=92)
+    drift = (ImagePipeline(spec, fast=True)([data])["pixels"] - ImagePipeline(spec)([data])["pixels"]).abs() * 127.5
+    assert drift.mean() < 0.6
+    assert drift.max() < 9
+    lossless = encoded(photo(*size), "PNG")
+    drift = (ImagePipeline(spec, fast=True)([lossless])["pixels"] - ImagePipeline(spec)([lossless])["pixels"]).abs()
+    assert drift.max() * 127.5 < 2.01
+
+
+def test_the_fast_path_decodes_no_more_than_it_needs(monkeypatch):
+    seen = []
+    monkeypatch.setattr(resize, "fast", lambda decoded, spec: seen.append(decoded) or np.zeros((24, 32, 3), np.uint8))
+    ImagePipeline(SQUASH, fast=True)([encoded(photo(801, 603), "JPEG")])
+    assert seen[0].picture.size == (101, 76)  # an eighth, and at least twice 32 × 24
+    assert seen[0].box == (0, 0, 801 / 8, 603 / 8)
+    assert seen[0].full_size == (801, 603)
+
+
+def test_pipelines_can_be_pickled_for_workers():
+    import pickle
+
+    again = pickle.loads(pickle.dumps(ImagePipeline(CROP, fast=True)))
+    assert again([photo()])["pixels"].equal(ImagePipeline(CROP, fast=True)([photo()])["pixels"])
