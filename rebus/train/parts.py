@@ -1,42 +1,27 @@
 """What a run starts from and what it leaves: a network, and a directory in Hub layout."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
-from rebus.core.errors import BadCheckpoint, unknown
-from rebus.core.system import System
+from rebus.core.errors import BadCheckpoint
 from rebus.data.bundled import directory_of
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.train.config import TrainConfig
 from rebus.weights.files import open_weights, read_config, save_directory
 
-_SYSTEMS = {
-    "clip": "rebus.models.contrastive.clip",
-    "siglip": "rebus.models.contrastive.siglip",
-    "paligemma": "rebus.models.unified.paligemma",
-}
-
-
-def system_of(name: str) -> System:
-    """The system of that name. Raises `UnknownName`."""
-    if name not in _SYSTEMS:
-        raise unknown("system", name, _SYSTEMS)
-    system: System = import_module(_SYSTEMS[name]).SYSTEM
-    return system
-
 
 def build(config: TrainConfig) -> nn.Module:
     """A fresh network; parts found in `start_from` under the same name and shape are copied from there."""
     if isinstance(config.model, MaskVQVAEConfig):
         return MaskVQVAE(config.model)
-    network: nn.Module = system_of(config.system).network(config.model)
+    network: nn.Module = catalog.system(config.system).network(config.model)
     if config.start_from is not None:
         copy_image_tower(network, directory_of(config.start_from))
     return network
@@ -44,16 +29,10 @@ def build(config: TrainConfig) -> nn.Module:
 
 def copy_image_tower(network: nn.Module, source: Path) -> None:
     """Take over `image.*` of another system's checkpoint. Raises `BadCheckpoint` where it does not fit."""
-    kind = read_config(source).get("model_type")
-    for name in _SYSTEMS:
-        system = system_of(name)
-        if kind in system.model_types:
-            layout = system.layouts["transformers"]
-            assert layout.read_config is not None
-            theirs = layout.keys(layout.read_config(read_config(source))).to_ours(open_weights(source))
-            break
-    else:
-        raise BadCheckpoint(f'{source}: model_type "{kind}" is none of ours, so its image tower cannot be taken over')
+    data = read_config(source)
+    layout = catalog.system(catalog.system_of_type(str(data.get("model_type")))).layouts["transformers"]
+    assert layout.read_config is not None
+    theirs = layout.keys(layout.read_config(data)).to_ours(open_weights(source))
     ours = {k: v for k, v in network.state_dict().items() if k.startswith("image.")}
     wrong = [k for k, v in ours.items() if k not in theirs or theirs[k].shape != tuple(v.shape)]
     if wrong:
@@ -70,7 +49,7 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
         directory.mkdir(parents=True, exist_ok=True)
         save_npz(network, directory / CODEBOOK_FILE)
         return directory
-    layout = system_of(config.system).layouts["transformers"]
+    layout = catalog.system(config.system).layouts["transformers"]
     assert layout.write_config is not None
     tensors = layout.keys(config.model).to_theirs({k: v.detach().half() for k, v in network.state_dict().items()})
     size = config.model.image.image_size  # type: ignore[union-attr]
