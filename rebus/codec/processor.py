@@ -144,6 +144,8 @@ def load_processor(
         config = _object(found, name)
         if name == "processor_config.json" and "image_processor" not in config:
             continue  # older files hold settings of the whole processor only
+        if name == "open_clip_config.json" and "preprocess_cfg" not in config:
+            continue  # towers alone: nothing is said about pictures
         if config:
             image = ImagePipeline(_sized(image_spec_from_json(config), image_default))
             break

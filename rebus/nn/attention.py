@@ -121,7 +121,7 @@ class Attention(nn.Module):
         causal: bool = False,
         rope: Rope | None = None,
         remember: Remember | None = None,
-    ) -> Float[Tensor, "B Q D"]:
+    ) -> Float[Tensor, "B Q O"]:
         """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen."""
         context = x if context is None else context
         q = self.q_norm(self._heads(self.q(x), self.num_heads))
