@@ -1,0 +1,88 @@
+"""Options that several verbs share."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rebus.core.errors import MissingFile, UsageError
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="pictures: files, folders, or patterns like '*.jpg'")
+
+
+def add_model(parser: argparse.ArgumentParser, *, batch_size: int | None = None) -> None:
+    """`--model` and how to load it; `--batch-size` where pictures are taken several at a time."""
+    parser.add_argument(
+        "--model", metavar="NAME", help="catalogue name, directory or Hub id (default: the best on this machine)"
+    )
+    add_placement(parser)
+    if batch_size is not None:
+        parser.add_argument(
+            "--batch-size", metavar="N", type=positive, default=batch_size, help="pictures at a time (%(default)s)"
+        )
+
+
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, mps, … (default: the GPU where there is one)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    parser.add_argument("--quantize", choices=("int8",), help="8-bit integer matrix products")
+    parser.add_argument("--compile", action="store_true", help="compile first: slow to start, then faster")
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How a writer chooses its words."""
+    parser.add_argument("--max-new-tokens", metavar="N", type=positive, help="most tokens of an answer")
+    parser.add_argument("--strategy", choices=("greedy", "sample", "beam", "contrastive"), help="(greedy)")
+    parser.add_argument("--temperature", metavar="T", type=float, help="sample: below 1 safer, above 1 wilder")
+    parser.add_argument("--top-k", metavar="K", type=positive, help="sample: among the K most probable tokens")
+    parser.add_argument("--top-p", metavar="P", type=float, help="sample: among the most probable ones of mass P")
+    parser.add_argument("--seed", metavar="N", type=int, help="sample: the same seed writes the same words")
+    parser.add_argument("--num-beams", metavar="N", type=positive, help="beam: sentences kept at a time")
+
+
+def decoding(args: argparse.Namespace) -> dict[str, Any]:
+    """The decoding options that were given."""
+    names = ("max_new_tokens", "strategy", "temperature", "top_k", "top_p", "seed", "num_beams")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def add_list(parser: argparse.ArgumentParser, name: str, what: str) -> None:
+    """`--<name> a,b,c` and `--<name>-file FILE`."""
+    parser.add_argument(f"--{name}", metavar="A,B,C", help=f"{what}, separated by commas")
+    parser.add_argument(f"--{name}-file", metavar="FILE", help=f"{what}, one a line")
+
+
+def listed(args: argparse.Namespace, name: str) -> list[str] | None:
+    """What `--<name>` and `--<name>-file` hold; None where neither was given. Raises `UsageError`, `MissingFile`."""
+    typed, file = getattr(args, name), getattr(args, f"{name}_file")
+    if typed is None and file is None:
+        return None
+    if typed is not None and file is not None:
+        raise UsageError(f"give --{name} or --{name}-file, not both")
+    found = read_lines(file) if typed is None else [part.strip() for part in typed.split(",")]
+    found = [item for item in found if item]
+    if not found:
+        raise UsageError(f"--{name}{'' if typed is not None else '-file'}: there is nothing in it")
+    return found
+
+
+def read_lines(file: str) -> list[str]:
+    """The stripped lines of a text file."""
+    try:
+        return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise MissingFile(f"{file}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not a text in UTF-8 (byte {error.start})") from None
+
+
+def positive(text: str) -> int:
+    """A whole number above zero, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wants a whole number above 0; got {text!r}")
+    return value

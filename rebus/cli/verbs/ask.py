@@ -1,0 +1,37 @@
+"""Answer a question about a picture, or about each of several."""
+
+import argparse
+
+from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
+from rebus.cli.choosing import open_model
+from rebus.cli.output import say
+from rebus.cli.pictures import find_pictures, hopeless, work_through
+from rebus.core.errors import UsageError
+
+EXAMPLE = 'rebus ask kitchen.jpg "how many chairs are there?"'
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_images(parser)
+    parser.add_argument("question", metavar="QUESTION", help="what you want to know")
+    add_decoding(parser)
+    add_model(parser, batch_size=1)
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.question.strip():
+        raise UsageError("the question is empty")
+    pictures = find_pictures(args.images)
+    code = hopeless(pictures, args)
+    if code is not None:
+        return code
+    model = open_model(args, "ask")
+    batch = work_through(
+        pictures,
+        lambda images: model.ask(images, [args.question] * len(images), **decoding(args)),
+        lambda path, text: say(text if len(pictures) == 1 else f"{path}: {text}"),
+        lambda text: {"answer": text},
+        args,
+        size=args.batch_size,
+    )
+    return batch.finish(args, model.card.name, question=args.question)

@@ -1,0 +1,34 @@
+"""Say what is in a picture, in a sentence."""
+
+import argparse
+
+from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
+from rebus.cli.choosing import open_model
+from rebus.cli.output import say
+from rebus.cli.pictures import find_pictures, hopeless, work_through
+
+EXAMPLE = "rebus caption photos/*.jpg --model paligemma/3b-mix-224"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_images(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="the words by which to ask (default: the model's own)")
+    add_decoding(parser)
+    add_model(parser, batch_size=1)
+
+
+def run(args: argparse.Namespace) -> int:
+    pictures = find_pictures(args.images)
+    code = hopeless(pictures, args)
+    if code is not None:
+        return code
+    model = open_model(args, "caption")
+    batch = work_through(
+        pictures,
+        lambda images: model.caption(images, prompt=args.prompt, **decoding(args)),
+        lambda path, text: say(text if len(pictures) == 1 else f"{path}: {text}"),
+        lambda text: {"caption": text},
+        args,
+        size=args.batch_size,
+    )
+    return batch.finish(args, model.card.name)

@@ -1,0 +1,54 @@
+"""Sort pictures into labels of your choice: each picture with its most probable labels, best first."""
+
+import argparse
+
+from rebus.cli.arguments import add_images, add_list, add_model, listed, positive
+from rebus.cli.choosing import open_model
+from rebus.cli.output import say
+from rebus.cli.pictures import find_pictures, hopeless, work_through
+from rebus.core.answers import Ranking
+from rebus.core.errors import UsageError
+
+EXAMPLE = 'rebus classify photos/ --labels "a cat,a dog,a bicycle"'
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_images(parser)
+    add_list(parser, "labels", "the labels to choose from")
+    parser.add_argument(
+        "--templates",
+        metavar="TEXT",
+        action="append",
+        help="a sentence with {} for the label, or a published set; may repeat",
+    )
+    parser.add_argument(
+        "--top", metavar="N", type=positive, default=3, help="labels shown for each picture (%(default)s)"
+    )
+    add_model(parser, batch_size=8)
+
+
+def run(args: argparse.Namespace) -> int:
+    labels = listed(args, "labels")
+    if labels is None:
+        raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
+    pictures = find_pictures(args.images)
+    code = hopeless(pictures, args)
+    if code is not None:
+        return code
+    model = open_model(args, "classify")
+    templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
+    width = max(len(p.path) for p in pictures)
+
+    def show(path: str, ranking: Ranking) -> None:
+        best = [f"{label} {p:.1%}" for label, p in list(ranking)[: args.top]]
+        say(f"{path:<{width}}  {'  '.join(best)}")
+
+    batch = work_through(
+        pictures,
+        lambda images: model.classify(images, labels, templates),
+        show,
+        lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},
+        args,
+        size=args.batch_size,
+    )
+    return batch.finish(args, model.card.name)

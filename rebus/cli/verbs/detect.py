@@ -1,0 +1,50 @@
+"""Find things and say where they are: boxes in pixels; --out draws them into a copy of the picture."""
+
+import argparse
+from pathlib import Path
+
+from rebus.cli.arguments import add_decoding, add_images, add_list, add_model, decoding, listed
+from rebus.cli.choosing import open_model
+from rebus.cli.drawing import drawer, drawing_paths
+from rebus.cli.output import say
+from rebus.cli.pictures import find_pictures, hopeless, work_through
+from rebus.core.answers import Box
+
+EXAMPLE = 'rebus detect street.jpg --labels "car,person" --out found.png'
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_images(parser)
+    add_list(parser, "labels", "what to look for (default: whatever the model knows)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="draw the boxes; with several pictures, a folder")
+    add_decoding(parser)
+    add_model(parser, batch_size=1)
+
+
+def run(args: argparse.Namespace) -> int:
+    labels = listed(args, "labels")
+    pictures = find_pictures(args.images)
+    drawings = drawing_paths(args.out, pictures)
+    code = hopeless(pictures, args)
+    if code is not None:
+        return code
+    model = open_model(args, "detect")
+
+    def show(path: str, boxes: list[Box]) -> None:
+        start = "" if len(pictures) == 1 else f"{path}: "
+        for box in boxes:
+            left, top, right, bottom = box.xyxy
+            say(f"{start}{box.label}  {left:.0f} {top:.0f} {right:.0f} {bottom:.0f}  {box.score:.2f}")
+        if not boxes:
+            say(f"{start}nothing found")
+
+    batch = work_through(
+        pictures,
+        lambda images: model.detect(images, labels, **decoding(args)),
+        show,
+        lambda boxes: {"boxes": [box.to_json() for box in boxes]},
+        args,
+        size=args.batch_size,
+        draw=drawer(drawings, pictures),
+    )
+    return batch.finish(args, model.card.name, **({"out": str(args.out)} if args.out else {}))

@@ -1,0 +1,78 @@
+"""What to know about one model before using it: the idea, the paper, sizes, tasks, licence, scores."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from rebus import catalog
+from rebus.cli.choosing import cached_names, where
+from rebus.cli.output import bold, emit, say
+from rebus.core.card import ModelCard
+
+EXAMPLE = "rebus info siglip/b16-224"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a name from `rebus models`")
+
+
+def run(args: argparse.Namespace) -> int:
+    card = catalog.info(args.name)
+    weights = where(card, cached_names())
+    system = catalog.system(card.system)
+    preset = system.presets.get(card.preset)
+    image = system.image_spec(preset) if preset is not None and system.image_spec else card.image
+    text = system.text_spec(preset) if preset is not None and system.text_spec else card.text
+    prompts = {k: v for k, v in dataclasses.asdict(system.prompts).items() if v is not None}
+    if args.json:
+        plain = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
+        plain |= {"tasks": sorted(card.tasks), "scores": dict(card.scores), "weights": weights}
+        plain |= {"prompts": prompts, "presets": sorted(system.presets)}
+        for name, spec in (("image", image), ("text", text)):
+            plain[name] = dataclasses.asdict(spec) if spec is not None else None
+        emit(plain)
+        return 0
+    say(bold(card.name))
+    for title, value in _lines(card, weights):
+        say(f"  {title:<12}{value}")
+    if image is not None:
+        height, width = image.size
+        say(f"  {'pictures':<12}{height} × {width}, {image.fit}, {image.resample}, mean {image.mean[0]:.4g} …")
+    if text is not None:
+        case = ", lower case" if text.lower else ""
+        say(f"  {'words':<12}up to {text.context} tokens{case}")
+    for task, prompt in prompts.items():
+        say(f"  {'prompt':<12}{task}: {prompt!r}")
+    _say_scores(card)
+    return 0
+
+
+def _lines(card: ModelCard, weights: str) -> list[tuple[str, str]]:
+    lines = [
+        ("idea", card.idea),
+        ("paper", card.paper),
+        ("family", card.family),
+        ("parameters", f"{card.parameters:,}" if card.parameters else "those of its parts"),
+        ("tasks", ", ".join(sorted(card.tasks))),
+        ("licence", card.license),
+        ("weights", weights + (f": {card.repo}" if card.repo else "")),
+    ]
+    if card.instead:
+        lines.append(("instead", card.instead))
+    if card.note:
+        lines.append(("note", card.note))
+    return [(title, value) for title, value in lines if value]
+
+
+def _say_scores(card: ModelCard) -> None:
+    for title, value in card.scores.items():
+        if isinstance(value, dict):
+            say(f"  {title}")
+            for name, number in value.items():
+                say(f"    {name:<28}{_number(number)}")
+        else:
+            say(f"  {title:<12}{_number(value)}")
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

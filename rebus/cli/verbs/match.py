@@ -1,0 +1,62 @@
+"""Score pictures against sentences; with --top, find the pictures that a sentence fits best."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from rebus.cli.arguments import add_images, add_model, positive, read_lines
+from rebus.cli.choosing import open_model
+from rebus.cli.output import bold, say
+from rebus.cli.pictures import find_pictures, hopeless, work_through
+from rebus.core.errors import UsageError
+
+EXAMPLE = 'rebus match photos/ --text "a dog on a beach" --top 5'
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_images(parser)
+    parser.add_argument("--text", metavar="SENTENCE", action="append", help="a sentence; may repeat")
+    parser.add_argument("--texts-file", metavar="FILE", help="sentences, one a line")
+    parser.add_argument(
+        "--top", metavar="N", type=positive, help="for each sentence only the N best pictures, best first"
+    )
+    add_model(parser, batch_size=8)
+
+
+def run(args: argparse.Namespace) -> int:
+    texts = [*(args.text or []), *(filter(None, read_lines(args.texts_file)) if args.texts_file else [])]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise UsageError('match wants sentences: --text "a dog on a beach", or --texts-file FILE with one a line')
+    pictures = find_pictures(args.images)
+    code = hopeless(pictures, args)
+    if code is not None:
+        return code
+    model = open_model(args, "match")
+    width = max(len(p.path) for p in pictures)
+
+    def show(path: str, scores: list[float]) -> None:
+        if args.top is None:
+            said = [f"{score:8.3f}" + (f"  {text}" if len(texts) == 1 else "") for score, text in zip(scores, texts)]
+            say(f"{path:<{width}}  {' '.join(said)}")
+
+    batch = work_through(
+        pictures,
+        lambda images: model.match(images, texts).tolist(),
+        show,
+        lambda scores: {"scores": scores},
+        args,
+        size=args.batch_size,
+    )
+    best = {text: _best(batch.rows, i, args.top) for i, text in enumerate(texts)} if args.top else {}
+    if not args.json:
+        for text, found in best.items():
+            say(bold(text))
+            for row in found:
+                say(f"  {row['score']:8.3f}  {row['image']}")
+    return batch.finish(args, model.card.name, texts=texts, **({"best": best} if best else {}))
+
+
+def _best(rows: Sequence[dict[str, Any]], text: int, top: int) -> list[dict[str, Any]]:
+    scored = [{"image": row["image"], "score": row["scores"][text]} for row in rows if "scores" in row]
+    return sorted(scored, key=lambda row: -row["score"])[:top]

@@ -1,0 +1,53 @@
+"""Find what a phrase names, down to its pixels; --out paints it into a copy of the picture."""
+
+import argparse
+from pathlib import Path
+
+from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
+from rebus.cli.choosing import open_model
+from rebus.cli.drawing import drawer, drawing_paths
+from rebus.cli.output import say
+from rebus.cli.pictures import find_pictures, hopeless, work_through
+from rebus.core.answers import Mask
+from rebus.core.errors import UsageError
+
+EXAMPLE = 'rebus segment street.jpg "the red car" --out painted.png'
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_images(parser)
+    parser.add_argument("phrase", metavar="PHRASE", help="what to look for")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="paint the masks; with several pictures, a folder")
+    add_decoding(parser)
+    add_model(parser, batch_size=1)
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.phrase.strip():
+        raise UsageError("the phrase is empty")
+    pictures = find_pictures(args.images)
+    drawings = drawing_paths(args.out, pictures)
+    code = hopeless(pictures, args)
+    if code is not None:
+        return code
+    model = open_model(args, "segment")
+
+    def show(path: str, masks: list[Mask]) -> None:
+        start = "" if len(pictures) == 1 else f"{path}: "
+        for mask in masks:
+            left, top, right, bottom = mask.box
+            place = f"{left:.0f} {top:.0f} {right:.0f} {bottom:.0f}"
+            say(f"{start}{mask.label}  {place}  {int(mask.mask.sum()):,} pixels  {mask.score:.2f}")
+        if not masks:
+            say(f"{start}nothing found")
+
+    batch = work_through(
+        pictures,
+        lambda images: model.segment(images, args.phrase, **decoding(args)),
+        show,
+        lambda masks: {"masks": [mask.to_json() for mask in masks]},
+        args,
+        size=args.batch_size,
+        draw=drawer(drawings, pictures),
+    )
+    return batch.finish(args, model.card.name, phrase=args.phrase, **({"out": str(args.out)} if args.out else {}))

@@ -1,0 +1,130 @@
+"""Train a model by a recipe. Everything is kept in --out: config.json, metrics.jsonl, checkpoints/ and final/.
+
+The same command on the same directory goes on where it stopped.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rebus.cli.output import bar, bold, emit, note, say
+from rebus.cli.writing import check_folder
+from rebus.core.errors import UsageError
+from rebus.recipes import RECIPES, recipe
+
+EXAMPLE = "rebus train clip_scenes --out runs/clip --set steps=500 --set optim.lr=1e-3"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where everything is kept")
+    parser.add_argument(
+        "--set", metavar="FIELD=VALUE", action="append", default=[], help="change one setting; may repeat"
+    )
+    parser.add_argument("--show", action="store_true", help="print the resolved settings as JSON, and do nothing")
+    parser.add_argument("--fields", action="store_true", help="list the fields that --set knows, and do nothing")
+
+
+def more_help(recipes: Sequence[str]) -> None:
+    """`rebus train RECIPE --help` lists the recipe's fields too."""
+    for name in [word for word in recipes if word in RECIPES][:1]:
+        say()
+        say(bold(f"fields of {name}:"))
+        for path, kind, value in _fields(recipe(name)):
+            say(f"  {path:<28}{value!s:<24}{kind}")
+
+
+def run(args: argparse.Namespace) -> int:
+    config: Any = recipe(args.recipe)
+    from rebus.core.config import to_dict
+    from rebus.train import override
+
+    config = override(config, args.set)
+    if args.show:
+        emit(to_dict(config))
+        return 0
+    if args.fields:
+        rows = list(_fields(config))
+        if args.json:
+            emit([{"field": path, "type": kind, "value": value} for path, kind, value in rows])
+        else:
+            for path, kind, value in rows:
+                say(f"{path:<28}{value!s:<24}{kind}")
+        return 0
+    if args.out is None:
+        raise UsageError(f"train wants --out DIR, where everything is kept: rebus train {args.recipe} --out runs/mine")
+    check_folder(args.out, create=True)
+    return _train(args, config)
+
+
+def _train(args: argparse.Namespace, config: Any) -> int:
+    from rebus.train import train
+
+    folder = args.out / "checkpoints"
+    done = _newest(folder)
+    if done:
+        note(f"{args.out}: going on after step {done:,} of {config.steps:,}")
+    every = max(1, config.steps // 20)
+    last: dict[str, Any] = {}
+    try:
+        with bar(args.recipe, config.steps, done=done) as progress:
+
+            def report(line: Mapping[str, Any]) -> None:
+                last.update(line)
+                progress.advance(f"loss {line['loss']:.4f}")
+                if not sys.stderr.isatty() and (line["step"] % every == 0 or line["step"] == config.steps):
+                    held_out = f", held out {line['val_loss']:.4f}" if "val_loss" in line else ""
+                    note(f"step {line['step']:,} of {config.steps:,}: loss {line['loss']:.4f}{held_out}")
+
+            final = train(config, args.out, report)
+    except KeyboardInterrupt:
+        kept = _newest(folder)
+        where = f"the checkpoint of step {kept:,} is kept" if kept else "there is no checkpoint yet"
+        note(f"interrupted at step {last.get('step', done):,}; {where}. The same command goes on from there")
+        return 130
+    last = last or _last_line(args.out / "metrics.jsonl")
+    if args.json:
+        emit({"recipe": args.recipe, "out": str(args.out), "final": str(final), **last})
+    else:
+        say(f"{final}")
+        note(
+            f"loss {last['loss']:.4f} at step {last['step']:,}. Load it: rebus.load({str(final)!r})" if last else "done"
+        )
+    return 0
+
+
+def _newest(folder: Path) -> int:
+    from rebus.train import checkpoint
+
+    found = checkpoint.steps(folder) if folder.is_dir() else []
+    return found[-1] if found else 0
+
+
+def _last_line(metrics: Path) -> dict[str, Any]:
+    """Of a run that was finished before, so that nothing was reported."""
+    try:
+        found: dict[str, Any] = json.loads(metrics.read_text().splitlines()[-1])
+    except (OSError, ValueError, IndexError):
+        return {}
+    return found
+
+
+def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(path, type, value) of every field, nested ones by their paths."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from _fields(value, f"{prefix}{field.name}.")
+        else:
+            hint = hints[field.name]
+            yield (
+                prefix + field.name,
+                hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", ""),
+                value,
+            )

@@ -1,0 +1,67 @@
+"""Reference outputs of a checkpoint: what it answered where it was made, kept beside its weights.
+
+The same checkpoint must answer the same on any machine, so a few numbers tell a broken build, a wrong kernel or a
+damaged file from a good one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rebus.core.errors import BadCheckpoint
+from rebus.data.scenes import scene
+
+FILE = "reference.json"
+TEXTS = ("a red circle", "small solid red circle, large striped blue star", "a cat on a mat")
+_KEPT = 12  # leading numbers of each vector
+_TOLERANCE = 2e-3  # of unit vectors, in float32 on any machine
+
+
+def pictures(number: int = 3, size: int = 96) -> list[Image.Image]:
+    """Held-out pictures for looking at a model."""
+    return [scene(seed, "test", size).image for seed in range(number)]
+
+
+def record(model: Any) -> dict[str, Any]:
+    """The model's outputs on fixed pictures and texts, as JSON-ready numbers."""
+    found: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch.")}
+    if "embed_images" in model.tasks:
+        found["images"] = _leading(model.embed_images(pictures()))
+    if "embed_texts" in model.tasks and model.processor.text is not None:
+        found["texts"] = _leading(model.embed_texts(list(TEXTS)))
+    if "caption" in model.tasks and model.processor.text is not None:
+        found["captions"] = model.caption(pictures(), max_new_tokens=48)
+    return found
+
+
+def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool, str]:
+    """(whether the model still answers as it did, what differs most). Raises `BadCheckpoint` for a damaged file."""
+    now = record(model)
+    worst, said = 0.0, []
+    for name in ("images", "texts"):
+        if name in stored:
+            try:
+                before = torch.tensor(stored[name], dtype=torch.float64)
+            except (TypeError, ValueError):
+                raise BadCheckpoint(f"{FILE}: {name}: not a table of numbers") from None
+            after = torch.tensor(now.get(name, []), dtype=torch.float64)
+            if before.shape != after.shape:
+                return False, f"{name}: {tuple(before.shape)} numbers stored, {tuple(after.shape)} now"
+            worst = max(worst, float((before - after).abs().max()))
+    if {"images", "texts"} & set(stored):
+        said.append(f"embeddings differ by {worst:.1e}")
+    same = True
+    if "captions" in stored:
+        pairs = list(zip(stored["captions"], now.get("captions", []), strict=False))
+        equal = sum(a == b for a, b in pairs)
+        same = equal == len(stored["captions"])
+        said.append(f"{equal} of {len(stored['captions'])} captions the same")
+    return worst <= _TOLERANCE and same, ", ".join(said) or "nothing stored"
+
+
+def _leading(vectors: Any) -> list[list[float]]:
+    rows = vectors if isinstance(vectors, Tensor) else torch.from_numpy(vectors)
+    return [[round(v, 6) for v in row[:_KEPT]] for row in rows.float().cpu().tolist()]
