@@ -16,7 +16,10 @@ class EmbedsImages(Protocol):
 
 @runtime_checkable
 class EmbedsText(Protocol):
-    """tokens (T, L), mask (T, L) → unit vectors (T, E)."""
+    """tokens (T, L), mask (T, L) → unit vectors (T, E).
+
+    `averages_templates = False` on a network: of several sentences about a label the best one counts, not their mean.
+    """
 
     def embed_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
@@ -27,6 +30,7 @@ class WritesText(Protocol):
 
     The cache is passed in and returned, never stored on a module. It offers `select(rows)`, the cache of the given
     rows (an int64 index into the batch, repeats allowed), which is all that beam and contrastive search need.
+    `encoder_decoder = True` on a network: the prompt is another text, which the answer does not continue.
     """
 
     def start(self, *, room: int, **batch: Any) -> Step:

@@ -14,6 +14,7 @@ from torch import Tensor
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.generation.constraints import Constraints
+from rebus.generation.place import has_fixed_rows
 from rebus.generation.stopping import Stops
 
 NEVER = -1.0e9  # worse than any sentence, and finite: a score to add to
@@ -59,7 +60,9 @@ class Beam:
         answer = torch.full((B, room), pad_id, dtype=torch.int64, device=device)
         length = torch.zeros(B, dtype=torch.int64, device=device)
 
+        fixed = has_fixed_rows(network)
         rows = torch.arange(B, device=device)  # prompts still searched: R of them, W beams each
+        open_rows = torch.ones(B, dtype=torch.bool, device=device)
         text = torch.full((B, W, room), pad_id, dtype=torch.int64, device=device)
         total = torch.full((B, W), NEVER, device=device)
         total[:, 0] = 0  # all beams begin alike: count one
@@ -91,7 +94,7 @@ class Beam:
             done_text = _take(torch.cat([done_text, grown], dim=1), best)
             done_length = _take(torch.cat([done_length, finished * (at + 1)], dim=1), best)
             if last:
-                answer[rows], length[rows] = done_text[:, 0], done_length[:, 0]
+                answer[rows[open_rows]], length[rows[open_rows]] = done_text[open_rows, 0], done_length[open_rows, 0]
                 break
 
             total, best = (kept + ended * NEVER).topk(W, dim=-1)
@@ -99,13 +102,17 @@ class Beam:
             source = source.gather(1, _take(parent, best))
 
             hopeful = self._hopeful(total, done_score, done_length > 0, at + 1, room)
-            open_rows = hopeful.tolist()  # the one wait for the device
-            if not all(open_rows):  # rows that are decided leave the batch
-                answer[rows[~hopeful]], length[rows[~hopeful]] = done_text[~hopeful, 0], done_length[~hopeful, 0]
-                if not any(open_rows):
+            decided = open_rows & ~hopeful
+            open_rows = open_rows & hopeful
+            still = open_rows.tolist()  # the one wait for the device
+            if not all(still):
+                answer[rows[decided]], length[rows[decided]] = done_text[decided, 0], done_length[decided, 0]
+                if not any(still):
                     break
-                rows, text, token, total, source = (x[hopeful] for x in (rows, text, token, total, source))
-                done_text, done_score, done_length = (x[hopeful] for x in (done_text, done_score, done_length))
+                if not fixed:  # rows that are decided leave the batch
+                    rows, text, token, total, source = (x[open_rows] for x in (rows, text, token, total, source))
+                    done_text, done_score, done_length = (x[open_rows] for x in (done_text, done_score, done_length))
+                    open_rows = open_rows[open_rows]
             step = network.step(token.flatten(), cache.select(source.flatten()))
             logits, cache = step.logits, step.cache
             source = torch.arange(token.numel(), device=device).view_as(token)

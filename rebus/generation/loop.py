@@ -16,7 +16,7 @@ from rebus.generation.constraints import Allowed, Constraints, prompt_text
 from rebus.generation.contrastive import Contrastive
 from rebus.generation.greedy import Greedy
 from rebus.generation.guidance import Guidance, GuidedWriter
-from rebus.generation.place import Choose, Place, keep_rows
+from rebus.generation.place import Choose, Place, has_fixed_rows, keep_rows
 from rebus.generation.sampling import Sample
 from rebus.generation.stopping import Decode, Stops
 
@@ -149,6 +149,7 @@ def _write(
     alive = list(range(num_rows))  # the prompts that the rows of the cache continue, in order
     rows = torch.arange(num_rows, device=device)
     going = [True] * num_rows
+    fixed = has_fixed_rows(network)
     for at in range(room):
         so_far = text[:, :at] if len(alive) == num_rows else text[rows, :at]
         scores = constraints(step.logits, rows, so_far)
@@ -167,7 +168,9 @@ def _write(
         if at + 1 == room or not any(going):
             return
         keep = [place for place, row in enumerate(alive) if going[row]]
-        if 2 * len(keep) <= len(alive):  # rows that ended leave, at most log2(B) times: each copies the cache
+        if not fixed and 2 * len(keep) <= len(
+            alive
+        ):  # rows that ended leave, at most log2(B) times: each copies the cache
             index = torch.tensor(keep, device=device)
             alive, rows, token = [alive[place] for place in keep], rows[index], token[index]
             step = keep_rows(step if ahead is None else ahead, index)

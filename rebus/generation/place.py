@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from rebus.core.capabilities import WritesText
 from rebus.core.outputs import Step
+from rebus.generation.guidance import GuidedWriter
 
 
 class Place(NamedTuple):
@@ -31,3 +33,10 @@ Choose = Callable[[Place], Choice]
 def keep_rows(step: Step, rows: Tensor) -> Step:
     """The step of the given rows only."""
     return Step(step.logits[rows], step.hidden[rows], step.cache.select(rows))
+
+
+def has_fixed_rows(network: WritesText) -> bool:
+    """Whether `step` is compiled: then another number of rows costs another compilation, and ended rows stay."""
+    if isinstance(network, GuidedWriter):
+        network = network.network
+    return hasattr(network.step, "_torchdynamo_orig_callable")

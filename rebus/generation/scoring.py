@@ -12,6 +12,7 @@ from torch import Tensor
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
+from rebus.generation.place import has_fixed_rows
 
 IGNORED = -100
 
@@ -79,14 +80,17 @@ def _follow(
         raise UsageError(f"rows_at_once must be at least 1; got {rows_at_once}")
     device = start.logits.device
     rows, targets, lengths = rows.to(device), targets.to(device), lengths.to(device)
+    width = rows_at_once if has_fixed_rows(network) else 0
     chunks = [
-        _follow_chunk(network, start, *part)
+        _follow_chunk(network, start, *part, width=width)
         for part in zip(rows.split(rows_at_once), targets.split(rows_at_once), lengths.split(rows_at_once), strict=True)
     ]
     return torch.cat(chunks)
 
 
-def _follow_chunk(network: WritesText, start: Step, rows: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+def _follow_chunk(
+    network: WritesText, start: Step, rows: Tensor, targets: Tensor, lengths: Tensor, width: int
+) -> Tensor:
     vocabulary = start.logits.shape[-1]
     longest = int(lengths.max())
     found = torch.zeros(targets.shape, device=rows.device)
@@ -99,5 +103,6 @@ def _follow_chunk(network: WritesText, start: Step, rows: Tensor, targets: Tenso
             on = lengths[active] > at + 1
             active, node, token = active[on], node[on], token[on]
             beginning, node = torch.unique(node * vocabulary + token, return_inverse=True)
+            beginning = torch.cat([beginning, beginning[:1].expand(max(0, width - len(beginning)))])
             step = network.step(beginning % vocabulary, step.cache.select(beginning // vocabulary))
     return found

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UnknownName, UsageError
 from rebus.generation import OPTIONS, Guidance, generate, score_tokens, stream
+from rebus.generation.place import has_fixed_rows
 from tests.generation.tiny_writer import EOS, PAD, PROMPTS, VOCAB, TinyWriter
 
 IDS = {"eos_id": EOS, "pad_id": PAD}
@@ -68,6 +71,31 @@ def test_rows_that_ended_leave_the_batch():
     network = TinyWriter(3)
     tokens = generate(network, {"tokens": PROMPTS}, **IDS, max_new_tokens=20)
     assert network.rows_stepped < tokens.shape[1] * len(PROMPTS)
+
+
+@pytest.mark.parametrize("options", EVERY_STRATEGY, ids=str)
+def test_a_compiled_writer_gives_the_same_and_its_batch_never_changes(options):
+    network, expected = TinyWriter(3), generate(TinyWriter(3), {"tokens": PROMPTS}, **IDS, max_new_tokens=15, **options)
+    step, widths = network.step, set()
+
+    def compiled(token, cache):
+        widths.add(len(token))
+        return step(token, cache)
+
+    compiled._torchdynamo_orig_callable = step  # what torch.compile leaves on what it returns
+    network.step = compiled
+    assert torch.equal(generate(network, {"tokens": PROMPTS}, **IDS, max_new_tokens=15, **options), expected)
+    assert len(widths) == 1
+    widths.clear()
+    texts = expected.masked_fill(expected == PAD, 5)
+    found = score_tokens(network, {"tokens": PROMPTS}, texts, rows_at_once=4)
+    torch.testing.assert_close(found, score_tokens(TinyWriter(3), {"tokens": PROMPTS}, texts), atol=1e-5, rtol=0)
+    assert widths == {4}
+
+
+def test_torch_compile_leaves_what_tells_it_apart():
+    assert has_fixed_rows(SimpleNamespace(step=torch.compile(TinyWriter().step)))
+    assert not has_fixed_rows(TinyWriter())
 
 
 def test_several_end_tokens():
