@@ -64,7 +64,7 @@ class Tokenizer:
         self.unknown_id: int | None = model.get("unk_id") if unknown is None else pieces.get(unknown)
         self._word_end = model.get("end_of_word_suffix") or ""
         try:
-            self._plain = tokenizers.Tokenizer.from_str(json.dumps(_without_control(definition, control)))
+            self._plain = _build(_without_control(definition, control))
         except Exception as error:  # the library raises a bare Exception for a damaged file
             raise BadCheckpoint(f"{self._source}: damaged tokenizer file: {error}") from None
         for token in added:
@@ -242,3 +242,23 @@ def _without_control(definition: Mapping[str, Any], control: Mapping[str, int]) 
         "padding": None,
         "truncation": None,
     }
+
+
+def _build(definition: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """The library's tokenizer. A large BPE vocabulary is handed over as it is: twice as fast as through JSON."""
+    model = definition["model"]
+    if model.get("type") != "BPE":
+        return tokenizers.Tokenizer.from_str(json.dumps(definition))
+    empty = {"type": "BPE", "vocab": {}, "merges": []}
+    made = tokenizers.Tokenizer.from_str(json.dumps({**definition, "model": empty, "added_tokens": []}))
+    pairs: list[Any] = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    options = {name: value for name, value in model.items() if name not in ("type", "vocab", "merges")}
+    given = {name: value for name, value in options.items() if value is not None}
+    made.model = tokenizers.models.BPE(vocab=model["vocab"], merges=pairs, **given)
+    made.add_tokens(
+        [
+            tokenizers.AddedToken(**{name: value for name, value in token.items() if name != "id"})
+            for token in sorted(definition["added_tokens"], key=lambda token: token["id"])
+        ]
+    )
+    return made
