@@ -87,7 +87,7 @@ def siglip2() -> Case:
     )
 
 
-def paligemma(kind: str) -> Case:
+def paligemma(kind: str, vocab: int = 96, query_scale: int = 5) -> Case:
     text = {
         "model_type": kind,
         "hidden_size": 20,
@@ -96,10 +96,10 @@ def paligemma(kind: str) -> Case:
         "num_key_value_heads": 2,
         "head_dim": 6,
         "intermediate_size": 36,
-        "vocab_size": 96,
+        "vocab_size": vocab,
     }
     config = transformers.PaliGemmaConfig(
-        text_config=text | ({"query_pre_attn_scalar": 5} if kind == "gemma2" else {}),
+        text_config=text | ({"query_pre_attn_scalar": query_scale} if kind == "gemma2" else {}),
         vision_config={**EYES, "vision_use_head": False, "projection_dim": 20, "model_type": "siglip_vision_model"},
         projection_dim=20,
         image_token_index=90,
@@ -118,7 +118,7 @@ def paligemma(kind: str) -> Case:
             pixel_values=pixels,
             attention_mask=torch.ones_like(ids),
             token_type_ids=kinds,
-            labels=ids,  # without them the suffix would see itself whole
+            labels=ids.masked_fill(ids == 90, -100),  # without labels the suffix would see itself whole
         )
         return out.logits[:, tokens.shape[1] - 1 : -1]
 
