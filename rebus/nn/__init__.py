@@ -6,3 +6,7 @@ norms       LayerNorm, RMSNorm, frozen BatchNorm        mlp        the position-
 block       attention + MLP, normalised before          pooling    many tokens → one vector
 positions   learned tables and how they are resized     int8       linear layers in 8-bit integers
 """
+
+from rebus.core.machine import avoid_broken_amx
+
+avoid_broken_amx()

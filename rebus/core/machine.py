@@ -1,0 +1,49 @@
+"""A fault of some virtual machines that PyTorch does not survive, and the setting that avoids it.
+
+Some hypervisors pass on the flags of Intel's matrix unit (AMX) but not the sizes of its tiles (CPUID leaf 1D).
+oneDNN, which multiplies PyTorch's bfloat16 and 8-bit matrices, then sets up tiles of zero bytes and dies of an
+illegal instruction. Told to leave the unit alone, it uses AVX-512.
+"""
+
+import ctypes
+import mmap
+import os
+import sys
+
+_SETTING, _WITHOUT_AMX = "ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16"
+
+
+def avoid_broken_amx() -> None:
+    """Set `ONEDNN_MAX_CPU_ISA` where AMX is announced but unusable; to be called before the first product.
+
+    A value that the user set stays.
+    """
+    if _SETTING not in os.environ and _amx_is_broken():
+        os.environ[_SETTING] = _WITHOUT_AMX
+
+
+def _amx_is_broken() -> bool:
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return False
+    try:
+        _, _, _, features = _cpuid(7, 0)
+        return bool(features >> 24 & 1) and _cpuid(0x1D, 1)[1] == 0  # AMX-TILE; bytes a row and tiles of palette 1
+    except OSError:  # a hardened system forbids the four instructions below: assume that the processor is honest
+        return False
+
+
+def _cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+    """EAX, EBX, ECX and EDX: the processor's description of itself, which no file of the system repeats in full."""
+    answer = (ctypes.c_uint32 * 4)()
+    code = (
+        b"\x53\xb8" + leaf.to_bytes(4, "little")  # push rbx; mov eax, leaf
+        + b"\xb9" + subleaf.to_bytes(4, "little")  # mov ecx, subleaf
+        + b"\x0f\xa2\x48\xbf" + ctypes.addressof(answer).to_bytes(8, "little")  # cpuid; mov rdi, answer
+        + b"\x89\x07\x89\x5f\x04\x89\x4f\x08\x89\x57\x0c\x5b\xc3"  # mov [rdi…], eax, ebx, ecx, edx; pop rbx; ret
+    )  # fmt: skip
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as page:
+        page.write(code)
+        start = ctypes.c_char.from_buffer(page)
+        ctypes.CFUNCTYPE(None)(ctypes.addressof(start))()
+        del start  # or the page could not be closed
+    return answer[0], answer[1], answer[2], answer[3]

@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+from rebus.core import machine
+
+
+def test_the_setting_is_made_only_where_amx_lies(monkeypatch):
+    for features, tiles, expected in ((1 << 24, 0, machine._WITHOUT_AMX), (1 << 24, 1 << 26, None), (0, 0, None)):
+        monkeypatch.delenv(machine._SETTING, raising=False)
+        answers = {7: (0, 0, 0, features), 0x1D: (0, tiles, 0, 0)}
+        monkeypatch.setattr(machine, "_cpuid", lambda leaf, subleaf, answers=answers: answers[leaf])
+        monkeypatch.setattr(machine.os, "uname", lambda: type("Uname", (), {"machine": "x86_64"}))
+        monkeypatch.setattr(machine.sys, "platform", "linux")
+        machine.avoid_broken_amx()
+        assert machine.os.environ.get(machine._SETTING) == expected
+
+
+def test_what_the_user_set_stays(monkeypatch):
+    monkeypatch.setenv(machine._SETTING, "AVX2")
+    monkeypatch.setattr(machine, "_amx_is_broken", lambda: True)
+    machine.avoid_broken_amx()
+    assert machine.os.environ[machine._SETTING] == "AVX2"
+
+
+def test_half_precision_products_do_not_kill_the_process():
+    code = "import rebus.nn, torch; x = torch.ones(64, 64, dtype=torch.bfloat16); print((x @ x).sum().item())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(64.0**3), done
