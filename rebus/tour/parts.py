@@ -1,0 +1,126 @@
+"""The stations of the tour, one after another."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rebus import catalog
+from rebus.api import load
+from rebus.tour.photos import Photos, look_at_photos, samples
+from rebus.tour.scenes import LEAST_IOU, Matched, Writing, match_scenes, write_scenes
+
+Tick = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table: what a model did, how often it was right, in how many seconds."""
+
+    model: str
+    task: str
+    what: str
+    right: int
+    of: int
+    seconds: float
+
+
+@dataclass
+class Tour:
+    """Everything that was seen. `missing`: what could not be shown, and what to do about it."""
+
+    photos: list[Photos] = field(default_factory=list)
+    matched: list[Matched] = field(default_factory=list)
+    writing: list[Writing] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    machine: str = ""
+
+
+@dataclass(frozen=True)
+class Station:
+    """One model at one kind of task: `kind` is photos, match or write."""
+
+    model: str
+    kind: str
+
+
+def plan(starter: bool) -> list[Station]:
+    """The stations on this machine. `starter`: whether the networks of that extra are installed."""
+    stations = [Station("asif/starter", "photos")] if starter and samples() else []
+    for name, card in catalog.bundled().items():
+        if "match" in card.tasks:
+            stations.append(Station(name, "match"))
+        if "caption" in card.tasks:
+            stations.append(Station(name, "write"))
+    return stations
+
+
+def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
+    """Visit the stations; `tick` is told the model before each."""
+    began = time.perf_counter()
+    seen = Tour(machine=f"{platform.machine()}, Python {platform.python_version()}")
+    for station in stations:
+        tick(station.model)
+        model = load(station.model)
+        if station.kind == "photos":
+            photos = look_at_photos(model, samples())
+            seen.photos.append(photos)
+            seen.lines += _photo_lines(photos)
+        elif station.kind == "match":
+            matched = match_scenes(model)
+            seen.matched.append(matched)
+            seen.lines += _match_lines(matched)
+        else:
+            writing = write_scenes(model)
+            seen.writing.append(writing)
+            seen.lines += _writing_lines(writing)
+    kinds = {station.kind for station in stations}
+    if "photos" not in kinds:
+        seen.missing.append('Real photos: install the extra "starter" (pip install "rebus-vlm[starter]").')
+    if not kinds & {"match", "write"}:
+        seen.missing.append("Scenes: this copy of the package holds no bundled checkpoints.")
+    seen.seconds = time.perf_counter() - began
+    return seen
+
+
+def _photo_lines(photos: Photos) -> list[Line]:
+    sorted_right = sum(picture.right for picture in photos.pictures)
+    found_right = sum(query.right for query in photos.queries)
+    return [
+        Line(
+            photos.model,
+            "classify",
+            f"photos, {len(photos.labels)} labels",
+            sorted_right,
+            len(photos.pictures),
+            photos.sort_seconds,
+        ),
+        Line(photos.model, "match", "photos found by words", found_right, len(photos.queries), photos.search_seconds),
+    ]
+
+
+def _match_lines(matched: Matched) -> list[Line]:
+    number = len(matched.scenes)
+    return [
+        Line(matched.model, "match", f"caption → picture, among {number}", matched.to_image, number, matched.seconds),
+        Line(matched.model, "match", f"picture → caption, among {number}", matched.to_text, number, matched.seconds),
+    ]
+
+
+def _writing_lines(writing: Writing) -> list[Line]:
+    rows, lines = writing.rows, []
+    if "caption" in writing.seconds:
+        attributes = [truth is None for row in rows for _, truth in row.attributes]
+        lines.append(("caption", "attributes of all objects", sum(attributes), len(attributes)))
+    if "ask" in writing.seconds:
+        answers = [truth == said for row in rows for _, truth, said in row.answers]
+        lines.append(("ask", "questions", sum(answers), len(answers)))
+    if "detect" in writing.seconds:
+        objects = sum(len(row.scene.objects) for row in rows)
+        lines.append(("detect", f"objects boxed, overlap ≥ {LEAST_IOU}", sum(row.found for row in rows), objects))
+    if "segment" in writing.seconds:
+        good = sum(row.overlap >= LEAST_IOU for row in rows)
+        lines.append(("segment", f"phrases painted, overlap ≥ {LEAST_IOU}", good, len(rows)))
+    return [Line(writing.model, task, what, right, of, writing.seconds[task]) for task, what, right, of in lines]

@@ -1,0 +1,108 @@
+"""Real photos: sorted into labels that were never learnt, and found by words."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rebus.codec.opening import open_image
+from rebus.core.answers import Ranking
+
+# (file of scikit-image, the label that is right). All that are photographs and in the package itself.
+SAMPLES = (
+    ("astronaut.png", "an astronaut"),
+    ("brick.png", "a brick wall"),
+    ("camera.png", "a photographer"),
+    ("chelsea.png", "a cat"),
+    ("clock_motion.png", "a clock"),
+    ("coffee.png", "a cup of coffee"),
+    ("coins.png", "coins"),
+    ("grass.png", "grass"),
+    ("gravel.png", "gravel"),
+    ("hubble_deep_field.jpg", "galaxies"),
+    ("moon.png", "the moon"),
+    ("motorcycle_left.png", "a motorcycle"),
+    ("page.png", "a printed page"),
+    ("rocket.jpg", "a rocket"),
+)
+OTHERS = ("a dog", "a bird", "a car", "a sailing boat", "a pizza", "a flower", "a piano", "a mountain", "a bicycle")
+QUERIES = (  # (words, files that they fit)
+    ("a pet with whiskers", ("chelsea.png",)),
+    ("something hot to drink", ("coffee.png",)),
+    ("lift-off into space", ("rocket.jpg",)),
+    ("a vehicle with two wheels", ("motorcycle_left.png",)),
+    ("telling the time", ("clock_motion.png",)),
+    ("a man with a tripod", ("camera.png",)),
+    ("money", ("coins.png",)),
+    ("stones on the ground", ("gravel.png",)),
+)
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A photo and where it was put."""
+
+    name: str
+    image: Image.Image
+    truth: str
+    ranking: Ranking
+
+    @property
+    def right(self) -> bool:
+        return self.ranking.top == self.truth
+
+
+@dataclass(frozen=True)
+class Found:
+    """A query and the photos that were found, best first, as indices."""
+
+    words: str
+    order: tuple[int, ...]
+    right: bool
+
+
+@dataclass(frozen=True)
+class Photos:
+    """All that a model did with the photos. Seconds include opening the pictures."""
+
+    model: str
+    labels: tuple[str, ...]
+    pictures: tuple[Sorted, ...]
+    queries: tuple[Found, ...]
+    sort_seconds: float
+    search_seconds: float
+
+
+def samples() -> list[tuple[Path, str]]:
+    """(file, label) of the sample photos on this machine; none without scikit-image."""
+    found = find_spec("skimage")
+    if found is None or not found.submodule_search_locations:
+        return []
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    return [(folder / name, label) for name, label in SAMPLES if (folder / name).is_file()]
+
+
+def look_at_photos(model: Any, photos: Sequence[tuple[Path, str]]) -> Photos:
+    """Sort the photos into their labels and some others, and find them by words that name none of the labels."""
+    labels = (*(label for _, label in photos), *OTHERS)
+    began = time.perf_counter()
+    images = [open_image(path) for path, _ in photos]
+    rankings = model.classify(images, list(labels))
+    sort_seconds = time.perf_counter() - began
+    names = [path.name for path, _ in photos]
+    queries = [(words, fitting) for words, fitting in QUERIES if set(fitting) & set(names)]
+    began = time.perf_counter()
+    scores = model.match(images, [words for words, _ in queries])
+    found = []
+    for column, (words, fitting) in enumerate(queries):
+        order = sorted(range(len(images)), key=lambda i: -float(scores[i][column]))
+        found.append(Found(words, tuple(order), names[order[0]] in fitting))
+    pictures = [
+        Sorted(path.name, image, label, ranking)
+        for (path, label), image, ranking in zip(photos, images, rankings, strict=True)
+    ]
+    return Photos(model.card.name, labels, tuple(pictures), tuple(found), sort_seconds, time.perf_counter() - began)

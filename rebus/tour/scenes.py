@@ -1,0 +1,143 @@
+"""Scenes, whose truth is known to the pixel: what the bundled models say, find and paint."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rebus.core.answers import Box, Mask
+from rebus.data.scenes import SHAPES, Scene, parse_caption, scene
+from rebus.evaluate.metrics import box_iou, mask_iou
+
+FIRST_SEED = 5000  # beyond the pictures that `rebus eval` measures on; chosen before any was looked at
+NUM_MATCHED, NUM_WRITTEN = 24, 8
+LEAST_IOU = 0.5  # from which a box or a mask counts as right
+QUESTIONS_EACH = 3
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Pictures and their captions, and what a two-tower model put together: for each caption, pictures best first."""
+
+    model: str
+    scenes: tuple[Scene, ...]
+    orders: tuple[tuple[int, ...], ...]
+    to_text: int  # pictures whose own caption came first
+    to_image: int  # captions whose own picture came first
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """One scene and everything that a writer said about it."""
+
+    scene: Scene
+    caption: str
+    answers: tuple[tuple[str, str, str], ...]  # (question, truth, said)
+    boxes: tuple[Box, ...]
+    boxes_right: tuple[bool, ...]
+    phrase: str
+    wanted: int  # the object that the phrase fits
+    masks: tuple[Mask, ...]
+    overlap: float  # intersection over union of the first mask
+
+    @property
+    def attributes(self) -> list[tuple[str, str | None]]:
+        """(said, truth) for each attribute of the caption, in reading order; truth is None where it is right."""
+        truth = [a for o in self.scene.objects for a in o.attributes]
+        said = [a for o in parse_caption(self.caption) or [] for a in o]
+        width = max(len(truth), len(said))
+        pairs = zip(said + ["…"] * (width - len(said)), truth + ["nothing"] * (width - len(truth)), strict=True)
+        return [(a, None if a == b else b) for a, b in pairs]
+
+    @property
+    def found(self) -> int:
+        """True objects with a right box."""
+        return sum(self.boxes_right)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A writer on all its scenes, with the seconds of each task."""
+
+    model: str
+    rows: tuple[Written, ...]
+    seconds: dict[str, float]
+
+
+def match_scenes(model: Any) -> Matched:
+    """Put pictures and captions together."""
+    scenes = [scene(FIRST_SEED + i, "test") for i in range(NUM_MATCHED)]
+    captions = [s.captions[0] for s in scenes]
+    began = time.perf_counter()
+    scores = np.asarray(model.match([s.image for s in scenes], captions), dtype=np.float64)
+    seconds = time.perf_counter() - began
+    orders = tuple(tuple(int(i) for i in np.argsort(-column, kind="stable")) for column in scores.T)
+    to_text = sum(captions[int(row.argmax())] == captions[i] for i, row in enumerate(scores))
+    to_image = sum(captions[order[0]] == captions[i] for i, order in enumerate(orders))
+    return Matched(model.card.name, tuple(scenes), orders, to_text, to_image, seconds)
+
+
+def write_scenes(model: Any) -> Writing:
+    """Caption, ask, detect and segment, as far as the model can."""
+    scenes = [scene(FIRST_SEED + i, "test") for i in range(NUM_WRITTEN)]
+    images = [s.image for s in scenes]
+    seconds: dict[str, float] = {}
+
+    def timed(task: str, *args: Any) -> Any:
+        if task not in model.tasks:
+            return None
+        began = time.perf_counter()
+        answers = getattr(model, task)(*args)
+        seconds[task] = time.perf_counter() - began
+        return answers
+
+    captions = timed("caption", images) or [""] * len(scenes)
+    asked = [
+        (i, q, a) for i, s in enumerate(scenes) for q, a in _spread(s.questions, QUESTIONS_EACH, start=s.seed)
+    ]  # other kinds of questions for each picture
+    said = timed("ask", [images[i] for i, _, _ in asked], [q for _, q, _ in asked]) or []
+    boxes = timed("detect", images, list(SHAPES)) or [[] for _ in scenes]
+    phrases = [s.phrases[s.seed % len(s.phrases)] for s in scenes]
+    masks = timed("segment", images, [phrase for phrase, _ in phrases]) or [[] for _ in scenes]
+    rows = []
+    for i, s in enumerate(scenes):
+        answers = tuple((q, a, text.strip()) for (j, q, a), text in zip(asked, said, strict=False) if j == i)
+        phrase, wanted = phrases[i]
+        overlap = mask_iou(masks[i][0].mask, s.objects[wanted].mask) if masks[i] else 0.0
+        right = _right(boxes[i], s)
+        rows.append(Written(s, captions[i], answers, tuple(boxes[i]), right, phrase, wanted, tuple(masks[i]), overlap))
+    return Writing(model.card.name, tuple(rows), seconds)
+
+
+def _spread(items: list[tuple[str, str]], number: int, start: int) -> list[tuple[str, str]]:
+    """A few of the items, from a place that differs between pictures."""
+    step = max(1, len(items) // number)
+    return [items[(start + k * step) % len(items)] for k in range(min(number, len(items)))]
+
+
+def _right(boxes: list[Box], s: Scene) -> tuple[bool, ...]:
+    """For each box whether it meets an object of its shape that no surer box has met."""
+    taken: set[int] = set()
+    right = []
+    for box in boxes:
+        meeting = [
+            (box_iou(box.xyxy, o.box), i) for i, o in enumerate(s.objects) if o.shape == box.label and i not in taken
+        ]
+        overlap, index = max(meeting, default=(0.0, -1))
+        right.append(overlap >= LEAST_IOU)
+        if overlap >= LEAST_IOU:
+            taken.add(index)
+    return tuple(right)
+
+
+def truth_boxes(s: Scene) -> list[Box]:
+    """The true objects as boxes."""
+    return [Box(o.box, o.shape, 1.0) for o in s.objects]
+
+
+def enlarged(picture: Image.Image, factor: int) -> Image.Image:
+    """Larger by whole pixels."""
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
