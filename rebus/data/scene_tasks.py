@@ -35,10 +35,10 @@ class SceneTasks:
     size: int = 96
     image_tokens: int = 64
     per_picture: int = 2
-    caption: float = 0.35
-    detect: float = 0.2
-    ask: float = 0.3
-    segment: float = 0.15
+    caption: float = 0.4
+    detect: float = 0.25
+    ask: float = 0.25
+    segment: float = 0.1
     codebook: str = "mask_vqvae/scenes"  # what writes masks as tokens: a bundled name or a directory
 
     def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]:

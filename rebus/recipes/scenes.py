@@ -34,8 +34,8 @@ def clip_scenes() -> TrainConfig:
         ),
         objective=SoftmaxLoss(),
         data=SceneCaptions(context=32, begin=True),
-        optim=AdamW(lr=1.5e-3, matrices="muon", cooldown=200),
-        steps=700,
+        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, cooldown=120),
+        steps=400,
         batch_size=128,
     )
 
@@ -63,8 +63,8 @@ def siglip_scenes() -> TrainConfig:
         ),
         objective=SigmoidLoss(bias=-4.85),
         data=SceneCaptions(context=32),
-        optim=AdamW(lr=1.5e-3, matrices="muon", cooldown=200),
-        steps=700,
+        optim=AdamW(lr=1.5e-3, matrices="muon", cooldown=120),
+        steps=470,
         batch_size=128,
     )
 

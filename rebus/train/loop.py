@@ -85,7 +85,7 @@ def _steps(
                 group["lr"] = rate
         losses = _losses(config, network, batch)
         network.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm))
         loss = float(losses.total.detach())
         line: dict[str, Any] = {"step": step, "loss": loss}
