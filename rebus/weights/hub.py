@@ -10,6 +10,7 @@ import glob
 import hashlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -73,7 +74,9 @@ def find(source: str | os.PathLike[str], revision: str | None = None, *, prefer:
         if _looks_like_path(source, text, path):
             raise MissingFile(f'no directory or file "{text}"{hint}')
         raise UnknownName(f'no directory or file "{text}", and no Hub id either (those are "organisation/name"){hint}')
-    return _from_hub(text, revision, prefer)
+    folder = _from_hub(text, revision, prefer)
+    weights = weight_file(folder, prefer=prefer)
+    return weights if weights.suffix == ".npz" else folder
 
 
 def _looks_like_path(source: str | os.PathLike[str], text: str, path: Path) -> bool:
@@ -117,13 +120,10 @@ def _from_hub(repo: str, revision: str | None, prefer: str) -> Path:
 
 def _snapshot(repo: str, revision: str | None) -> Path | None:
     """The folder that the cache holds for a revision, whole or not."""
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in ("config.json", "open_clip_config.json", "README.md", ".gitattributes", *NAMES):
-        found = try_to_load_from_cache(repo, name, cache_dir=hub_cache(), revision=revision)
-        if isinstance(found, str):
-            return Path(found).parent
-    return None
+    root = hub_cache() / f"models--{repo.replace('/', '--')}"
+    named = root / "refs" / (revision or "main")
+    folder = root / "snapshots" / (named.read_text().strip() if named.is_file() else revision or "main")
+    return folder if folder.is_dir() else None
 
 
 def _whole(folder: Path, prefer: str) -> bool:
@@ -143,17 +143,31 @@ def _download(repo: str, revision: str | None, prefer: str) -> Path:
 
     cache, endpoint = hub_cache(), os.environ.get("HF_ENDPOINT") or None
     with _explained(repo, revision):
-        listed = HfApi(endpoint=endpoint).model_info(repo, revision=revision).siblings or []
-        names = [file.rfilename for file in listed]
-        wanted = needed_files(names, prefer)
+        info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        wanted = needed_files(sizes, prefer)
         if not wanted:
             raise UnknownName(f"{repo} holds no weights that rebus reads (safetensors, .bin or .npz). Check the name.")
         before = set(_blobs(cache, repo))
-        folder = snapshot_download(
-            repo, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=[glob.escape(n) for n in wanted]
-        )
+        exact = [glob.escape(name) for name in wanted]
+        try:
+            folder = snapshot_download(
+                repo, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=exact
+            )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise CannotWrite(
+                f"{repo}: it needs {sum(sizes[n] for n in wanted) / 1e6:,.2f} MB, and {cache} has "
+                f"{_free(cache) / 1e6:,.2f} MB free. Free some, or set HF_HOME to another disk; a download resumes."
+            ) from None
         _check_hashes(Path(folder), wanted, before, repo)
     return Path(folder)
+
+
+def _free(folder: Path) -> int:
+    """Bytes free where a folder is, or would be."""
+    return shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free
 
 
 def needed_files(names: Iterable[str], prefer: str = "") -> list[str]:
@@ -226,8 +240,6 @@ def _translated(error: Exception, repo: str, revision: str | None) -> Exception:
         return NetworkError(f"{repo}: {_answer(error.response)}")
     if isinstance(error, errors.HFValidationError):
         return UnknownName(f'"{repo}" is neither a local path nor a Hub id: {str(error).splitlines()[0]}')
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return CannotWrite(f"{repo}: no space left in {hub_cache()}. Free some, or set HF_HOME to another disk.")
     if isinstance(error, PermissionError):
         return CannotWrite(f"{repo}: {hub_cache()} cannot be written: {error.strerror}. Set HF_HOME to another folder.")
     text = (str(error) or type(error).__name__).splitlines()[0]

@@ -169,20 +169,20 @@ class KeyMap:
         return tuple(n.fill(places) for n in row.theirs)
 
     def _spellings(self, name: str) -> Iterator[str]:
-        """The name as it came, then without optional leading words, then in the other layout's words."""
-        queue, seen = [name], set[str]()
+        """The name as it came, then without optional leading words, then in the other layout's words.
+
+        Each change is made at most once, so that a rule which makes names longer ends.
+        """
+        changes = [*((prefix, "") for prefix in self.prefixes), *self.also]
+        queue, seen = [(name, frozenset[int]())], set[str]()
         while queue:
-            spelled = queue.pop(0)
-            if spelled in seen:
-                continue
-            seen.add(spelled)
-            yield spelled
-            queue += [spelled.removeprefix(p) for p in self.prefixes if spelled.startswith(p)]
-            queue += [
-                new + spelled.removeprefix(old)
-                for old, new in self.also
-                if spelled.startswith(old) and not (len(new) > len(old) and spelled.startswith(new))  # once is enough
-            ]
+            spelled, made = queue.pop(0)
+            if spelled not in seen:
+                seen.add(spelled)
+                yield spelled
+                for i, (old, new) in enumerate(changes):
+                    if i not in made and spelled.startswith(old):
+                        queue.append((new + spelled.removeprefix(old), made | {i}))
 
     def _find_theirs(self, name: str) -> tuple[str, tuple[_Row, int, dict[str, str]] | None]:
         for spelled in self._spellings(name):

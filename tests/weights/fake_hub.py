@@ -63,7 +63,12 @@ class FakeHub:
             listing = [self.entry(name, data) for name, data in sorted(files.items())]
             return self.send(request, 200, json.dumps(listing).encode(), {}, body)
         if parts[0] == "api":
-            info = {"_id": "1", "id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+            info = {
+                "_id": "1",
+                "id": repo,
+                "sha": commit,
+                "siblings": [{"rfilename": n, "size": len(d)} for n, d in files.items()],
+            }
             return self.send(request, 200, json.dumps(info).encode(), {}, body)
         name = "/".join(parts[4:])
         if name not in files:

@@ -1,5 +1,7 @@
 import contextlib
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from rebus.core.errors import MissingFile, NetworkError, UnknownName
+from rebus.core.errors import CannotWrite, MissingFile, NetworkError, UnknownName
 from rebus.weights import hub
 from rebus.weights.files import open_weights, read_config
 
@@ -105,6 +107,24 @@ def test_sharded_weights_and_the_preferred_layout():
     assert hub.needed_files(["pytorch_model.bin", "config.json"]) == ["config.json", "pytorch_model.bin"]
     assert hub.needed_files(["a.npz"]) == ["a.npz"]
     assert hub.needed_files(["README.md"]) == []
+
+
+def test_a_repository_of_big_vision_is_its_archive(online):
+    online.repos["org/jax"] = {"siglip.npz": b"PK", "README.md": b""}
+    found = hub.find("org/jax")
+    assert found.name == "siglip.npz"
+    asked = len(online.asked)
+    assert hub.find("org/jax") == found
+    assert len(online.asked) == asked
+
+
+def test_fault_25_a_full_disk_while_downloading_says_where(online, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
+    with pytest.raises(CannotWrite, match=r"org/model: it needs 0.02 MB, and .*hf.hub has"):
+        hub.find("org/model")
 
 
 def test_fault_24_network_errors_say_which_and_what_to_do(online, tmp_path, monkeypatch):

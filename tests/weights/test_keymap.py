@@ -97,6 +97,13 @@ def test_an_unknown_name_is_refused_with_the_nearest_rule():
         KEYS.ours_name("vision.embeddings.patch.gamma")
 
 
+def test_a_layout_that_lengthens_names_ends():
+    keys = KeyMap([("tower.model.a", "a")], also=[("tower.", "tower.model."), ("model.", "")])
+    assert list(keys.to_ours({"model.tower.a": torch.zeros(1)})) == ["a"]
+    with pytest.raises(BadCheckpoint, match=r"tower\.b"):
+        keys.to_ours({"tower.b": torch.zeros(1)})
+
+
 def test_parts_that_do_not_fit_are_named():
     with pytest.raises(BadCheckpoint, match=r"missing: text.layers.3.up.weight"):
         KEYS.to_ours({"text.layers.3.gate.weight": torch.zeros(2, 2)})
