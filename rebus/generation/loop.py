@@ -49,8 +49,10 @@ def _names(settings: type) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(settings))
 
 
-# Every decoding option that `generate` and `stream` take by name.
-OPTIONS = frozenset({"strategy"}).union(_names(_Common), *(_names(strategy) for strategy in STRATEGIES.values()))
+# Everything that `generate` takes by name; what else a caller is given belongs to the batch.
+OPTIONS = frozenset({"strategy", "eos_id", "pad_id", "decode", "on_token"}).union(
+    _names(_Common), *(_names(strategy) for strategy in STRATEGIES.values())
+)
 
 
 def generate(
@@ -72,7 +74,7 @@ def generate(
     `on_token(tokens (B,), log_probabilities (B,))` is called for each column, 0 where a row has ended; beam search
     has none to tell (`score_tokens` finds them). Raises `UsageError` for an option that the strategy does not have.
     """
-    chosen, common = _settings(strategy, options)
+    chosen, common = _settings(strategy, options, batch)
     stops = Stops(eos_id, common.stop, decode)
     constraints = _constraints(network, batch, common)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
@@ -99,7 +101,7 @@ def stream(
     Arguments are checked at once, the prompt is read at the first `next`. Beam search has nothing to show before it
     ends: it raises `UsageError`.
     """
-    chosen, common = _settings(strategy, options)
+    chosen, common = _settings(strategy, options, batch)
     if isinstance(chosen, Beam):
         raise UsageError('beam search cannot stream: its words are known at the end. Use "greedy" or "sample"')
     stops = Stops(eos_id, common.stop, decode)
@@ -108,7 +110,10 @@ def stream(
     return _write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id)
 
 
-def _settings(strategy: str, options: Mapping[str, Any]) -> tuple[Strategy, _Common]:
+def _settings(strategy: str, options: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Strategy, _Common]:
+    for name, value in batch.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise _no_option(name)
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES, f"There are: {', '.join(STRATEGIES)}.")
     kind, own, common = STRATEGIES[strategy], {}, {}
@@ -120,9 +125,13 @@ def _settings(strategy: str, options: Mapping[str, Any]) -> tuple[Strategy, _Com
         elif owners := [other for other, settings in STRATEGIES.items() if name in _names(settings)]:
             raise UsageError(f'{name} belongs to the strategy "{owners[0]}"; this call decodes with "{strategy}"')
         else:
-            near = difflib.get_close_matches(name, OPTIONS, n=1)
-            raise UsageError(f'no decoding option "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
+            raise _no_option(name)
     return kind(**own), _Common(**common)
+
+
+def _no_option(name: str) -> UsageError:
+    near = difflib.get_close_matches(name, OPTIONS, n=1)
+    return UsageError(f'no decoding option "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
 
 
 def _constraints(network: WritesText, batch: Mapping[str, Any], common: _Common) -> Constraints:

@@ -192,6 +192,11 @@ def test_an_unknown_strategy_is_an_unknown_name():
         generate(TinyWriter(), {"tokens": PROMPTS}, **IDS, strategy="x")
 
 
+def test_what_is_no_tensor_is_no_part_of_a_batch():
+    with pytest.raises(UsageError, match='no decoding option "num_beam"; did you mean "num_beams"'):
+        generate(TinyWriter(), {"tokens": PROMPTS, "num_beam": 3}, **IDS)
+
+
 def test_options_name_every_field():
     assert {"strategy", "max_new_tokens", "seed", "num_beams", "alpha", "stop", "guidance"} <= OPTIONS
 
