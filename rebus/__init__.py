@@ -15,9 +15,9 @@ from rebus.core.errors import RebusError, UnsupportedTask
 if TYPE_CHECKING:
     from rebus.api import Model as Model
     from rebus.api import create as create
-    from rebus.api import info as info
-    from rebus.api import list_models as list_models
     from rebus.api import load as load
+    from rebus.catalog import info as info
+    from rebus.catalog import list_models as list_models
 
 __version__ = "0.1.0"
 __all__ = [

@@ -19,6 +19,7 @@ from rebus.core.card import ModelCard
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig, MissingFile, UnsupportedTask, UsageError
 from rebus.core.system import Layout, System
+from rebus.generation import OPTIONS
 from rebus.generation import generate as write
 from rebus.weights.files import open_weights, read_config
 from rebus.weights.hub import find
@@ -95,8 +96,7 @@ class Model:
         """
         if "stream" not in self.tasks:
             raise self._unsupported("generate", "stream")
-        batch = {name: options.pop(name) for name in ("pixels", "tokens", "mask", "regions", "region_mask", "seen")
-                 if name in options}  # fmt: skip
+        batch = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
         with torch.inference_mode():
             return write(
                 self.network,  # type: ignore[arg-type]
@@ -287,10 +287,12 @@ def _open(
     card = rows.get(os.fspath(source))
     if card is None and os.fspath(source).split("/")[0] in catalog.MODULES and not Path(source).exists():
         catalog.info(os.fspath(source))  # a misspelt catalogue name: says which are near
-    if card is not None and card.system == "asif" and not card.bundled:
+    if card is not None and card.name == "asif/starter":
         from rebus.models.training_free.starter import build_starter
 
-        return _starter(card, build_starter(), device, dtype)
+        parts = build_starter(device, dtype)
+        system = catalog.system(card.system)
+        return Model(parts.network, parts.processor, config=parts.config, card=card, system=system)
     if card is None:
         path = find(source, revision)
     elif card.bundled:
@@ -316,7 +318,8 @@ def _read(path: Path, card: ModelCard | None, name: str, device: torch.device, d
     folder = path if path.is_dir() else path.parent
     image = system.image_spec(config) if system.image_spec else None
     text = system.text_spec(config) if system.text_spec else None
-    processor = load_processor(folder, image, text, num_embeddings=config.text.vocab_size)
+    rows = config.text.vocab_size if text is not None else None
+    processor = load_processor(folder, image, text, num_embeddings=rows)
     card = card or ModelCard(
         name=name,
         system=system.name,

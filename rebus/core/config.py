@@ -86,7 +86,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
-        if hint is int and (value < 0 or value > limit("MAX_CONFIG_VALUE")):
+        if hint is int and isinstance(value, int) and not 0 <= value <= limit("MAX_CONFIG_VALUE"):
             raise BadConfig(f"{where}: {value} is outside 0 to {limit('MAX_CONFIG_VALUE'):,}")
         return value
     raise BadConfig(f"{where}: wants {getattr(hint, '__name__', hint)}; got {value!r}")

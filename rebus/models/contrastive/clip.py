@@ -17,8 +17,8 @@ from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
 from rebus.core.outputs import Embeddings
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.contrastive.clip_config import CLIPConfig as CLIPConfig
 from rebus.models.contrastive.clip_config import (
-    CLIPConfig,
     clip_vit,
     read_open_clip,
     read_transformers,
@@ -64,6 +64,7 @@ _L14 = CLIPConfig(
 
 def _exact(cfg: CLIPConfig) -> CLIPConfig:
     """The same size as open_clip trains it: exact GELU."""
+    assert isinstance(cfg.image, ViTConfig)
     return replace(cfg, image=replace(cfg.image, act="gelu"), text=replace(cfg.text, act="gelu"))
 
 

@@ -24,8 +24,8 @@ from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.outputs import Embeddings
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.contrastive.siglip_config import SigLIPConfig as SigLIPConfig
 from rebus.models.contrastive.siglip_config import (
-    SigLIPConfig,
     infer_big_vision,
     read_open_clip,
     read_transformers,

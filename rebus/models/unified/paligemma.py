@@ -25,11 +25,11 @@ from rebus.models.unified.paligemma_config import (
     GEMMA2_9B,
     GEMMA2_27B,
     SO400M,
-    PaliGemmaConfig,
     infer_big_vision,
     read_transformers,
     write_transformers,
 )
+from rebus.models.unified.paligemma_config import PaliGemmaConfig as PaliGemmaConfig
 from rebus.nn.cache import Cache
 from rebus.nn.masks import causal_blocks
 from rebus.weights.keymap import KeyMap

@@ -53,7 +53,7 @@ def infer_big_vision(shapes: Mapping[str, tuple[int, ...]]) -> PaliGemmaConfig:
     vocab, width = found.of("llm/embedder/input_embedding")
     layers, heads, _, head_width = found.of("llm/layers", "q_einsum")
     kv_heads, mlp = found.of("llm/layers", "kv_einsum")[-3], found.of("llm/layers", "gating_einsum")[-1]
-    sizes = {
+    sizes: dict[str, Any] = {
         "width": width,
         "num_layers": layers,
         "num_heads": heads,
