@@ -116,10 +116,10 @@ def decode(
 def describe(source: ImageSource) -> str:
     """How errors name the source."""
     if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
+        name = _one_line(os.fspath(source))
         return name if len(name) <= 200 else name[:200] + "…"
     if isinstance(source, Image.Image):
-        return getattr(source, "filename", "") or f"PIL image {source.width} × {source.height}"
+        return _one_line(str(getattr(source, "filename", ""))) or f"PIL image {source.width} × {source.height}"
     if isinstance(source, np.ndarray | Tensor):
         return f"{'array' if isinstance(source, np.ndarray) else 'tensor'} of shape {tuple(source.shape)}"
     if isinstance(source, bytes | bytearray | memoryview):
@@ -128,6 +128,11 @@ def describe(source: ImageSource) -> str:
         "a picture is a path, bytes, a PIL image, an array (H, W, C) uint8 or a tensor (3, H, W) in [0, 1]; "
         f"got {type(source).__name__}"
     )
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold line breaks, and bytes that no terminal can print."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
@@ -159,7 +164,7 @@ def _read_file(path: str, name: str) -> bytes:
         if isinstance(error, RebusError):
             raise
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadImage(f"{name!r}: cannot be read: {reason}") from error
+        raise BadImage(f"{name}: cannot be read: {reason}") from error
     check("MAX_IMAGE_BYTES", len(data), f"{name}: bytes")
     return data
 
@@ -177,7 +182,7 @@ def _nearest(path: str) -> str:
     near = difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
     if not near:
         return f"Nothing in {folder} is called so"
-    return f"Did you mean {' or '.join(by_lower[n] for n in near)}?"
+    return f"Did you mean {' or '.join(_one_line(by_lower[n]) for n in near)}?"
 
 
 def _open_header(data: bytes, name: str) -> Image.Image:
@@ -235,7 +240,7 @@ def _unreadable(name: str, error: Exception, kind: str | None = None) -> RebusEr
     if isinstance(error, MemoryError):
         return BadImage(f"{name}: there is not enough memory to decode it")
     what = f"{kind} file" if kind in ALLOWED else "picture"
-    return BadImage(f"{name}: damaged {what} ({str(error).strip() or type(error).__name__}). Fetch it again")
+    return BadImage(f"{name}: damaged {what} ({_one_line(str(error)) or type(error).__name__}). Fetch it again")
 
 
 def to_rgb(picture: Image.Image, alpha: Alpha, name: str) -> Image.Image:

@@ -333,6 +333,16 @@ def test_folders_devices_and_impossible_names(tmp_path):
         open_image("x" * 5000)
 
 
+def test_odd_names_stay_on_one_line_and_can_be_printed(tmp_path):
+    path = tmp_path / "two\nlines \udce9.jpg"
+    path.touch()
+    with pytest.raises(BadImage, match=r"two\\nlines \\udce9\.jpg: empty file") as raised:
+        open_image(path)
+    str(raised.value).encode()
+    path.write_bytes(encoded(photo(), "PNG"))
+    assert open_image(path).size == photo().size
+
+
 def test_things_that_are_no_pictures():
     for thing in (None, 3, ["a.jpg"], {"a": 1}):
         with pytest.raises(BadImage, match="a picture is a path"):
