@@ -18,9 +18,12 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # kinds
 def read_sentencepiece(data: bytes) -> Definition:
     """Unigram and BPE models. Raises `BadCheckpoint` for damaged files and other kinds of model."""
     try:
-        pieces, trainer, normalizer = _read(data)
-    except (IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
+        return _convert(*_read(data))
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise BadCheckpoint(f"damaged sentencepiece file: {error}") from None
+
+
+def _convert(pieces: list[tuple[str, float, int]], trainer: dict[int, Any], normalizer: dict[int, Any]) -> Definition:
     if not pieces:
         raise BadCheckpoint("damaged sentencepiece file: it holds no pieces")
     kind = trainer.get(3, 1)
@@ -83,6 +86,10 @@ def _bpe(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
 def _normalizer(spec: dict[int, Any], prefix: bool, squeeze: bool) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     if spec.get(2):
+        size = struct.unpack("<I", spec[2][:4])[0]
+        if size % 4 or size + 4 > len(spec[2]):
+            raise BadCheckpoint("damaged sentencepiece file: its character map ends early")
+        spec[2][4 + size :].decode()  # raises for a damaged one
         steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec[2]).decode()})
     if squeeze:
         steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})

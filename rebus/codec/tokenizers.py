@@ -65,7 +65,9 @@ class Tokenizer:
         self._word_end = model.get("end_of_word_suffix") or ""
         try:
             self._plain = _build(_without_control(definition, control))
-        except Exception as error:  # the library raises a bare Exception for a damaged file
+        except BaseException as error:  # for a damaged file the library raises a bare Exception, or panics
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise BadCheckpoint(f"{self._source}: damaged tokenizer file: {error}") from None
         for token in added:
             if token["content"] not in control and self._plain.token_to_id(token["content"]) != token["id"]:
@@ -94,7 +96,11 @@ class Tokenizer:
         """`encode` for many texts at once, in parallel."""
         for text in texts:
             check_text(text)
-        return [row.ids for row in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+        try:
+            rows = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # the file has no token for the unknown, and there is something unknown
+            raise BadCheckpoint(f"{self._source} cannot encode this text: {error}") from None
+        return [row.ids for row in rows]
 
     def encode_answer(self, text: str) -> list[int]:
         """Ids of a text that a model is to write: of the control tokens, `<loc0001>` and `<seg001>` count as such."""

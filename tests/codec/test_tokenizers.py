@@ -174,6 +174,19 @@ def test_a_damaged_file_is_named(tmp_path, name, data):
         load_tokenizer(tmp_path)
 
 
+def test_a_file_without_a_token_for_the_unknown():
+    made = definition("Unigram")
+    del made["model"]["unk_id"]
+    with pytest.raises(BadCheckpoint, match="cannot encode this text"):
+        Tokenizer(made, {}).encode("日本")
+
+
+def test_a_damaged_character_map():
+    made = definition("Unigram", normalizer={"type": "Precompiled", "precompiled_charsmap": "/////w=="})
+    with pytest.raises(BadCheckpoint, match="damaged"):
+        Tokenizer(made, {})
+
+
 @pytest.mark.parametrize("text", ["a\0b", "\0"])
 def test_fault_17_nul_is_refused(text):
     with pytest.raises(BadText, match="NUL character at position"):
