@@ -64,7 +64,9 @@ class SceneCaptions:
     """Pictures with one caption each, for two towers.
 
     `full`: how often it is the full caption; else one of the shorter ones, which are true of other pictures, too, and
-    so make a batch noisier. `begin`: whether texts begin with `<bos>`. Texts are cut and padded to `context`.
+    so make a batch noisier. `named`: how often a scene of one object gets its label instead, with or without article,
+    which is what classification asks for. `begin`: whether texts begin with `<bos>`. Texts are cut and padded to
+    `context`.
     """
 
     kind: Literal["scene captions"] = "scene captions"
@@ -72,6 +74,7 @@ class SceneCaptions:
     context: int = 32
     begin: bool = False
     full: float = 0.8
+    named: float = 0.5
     pad: int = PAD
 
     def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]:
@@ -81,13 +84,19 @@ class SceneCaptions:
         scenes = [scene_at(seed, index * batch_size + i, split, self.size) for i in range(batch_size)]
         rows = []
         for s in scenes:
-            said = s.captions[0] if rng.random() < self.full else s.captions[int(rng.integers(len(s.captions)))]
+            said = self._text(s, rng)
             ids = ([BOS] if self.begin else []) + words(said)
             rows.append([*ids[: self.context - 1], EOS])
         tokens = pad_rows(rows, self.pad, self.context)
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(self.context)[None] < lengths[:, None]
         return {"pixels": stack_pixels(scenes), "tokens": tokens, "mask": mask}
+
+    def _text(self, s: Scene, rng: np.random.Generator) -> str:
+        choice, other, which = rng.random(), rng.random(), int(rng.integers(len(s.captions)))
+        if s.label is not None and choice < self.named:
+            return f"{'an' if s.label[0] in 'aeiou' else 'a'} {s.label}" if other < 0.5 else s.label
+        return s.captions[0] if other < self.full else s.captions[which]
 
 
 _made: dict[bool, Words] = {}

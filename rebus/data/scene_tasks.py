@@ -36,8 +36,8 @@ class SceneTasks:
     image_tokens: int = 64
     per_picture: int = 2
     caption: float = 0.4
-    detect: float = 0.25
-    ask: float = 0.25
+    detect: float = 0.3
+    ask: float = 0.2
     segment: float = 0.1
     codebook: str = "mask_vqvae/scenes"  # what writes masks as tokens: a bundled name or a directory
 
@@ -107,9 +107,9 @@ def _ask(s: Scene, rng: np.random.Generator) -> Row:
 def _detect(s: Scene, rng: np.random.Generator) -> Row:
     """All shapes at once, or any object, named; or one to three kinds of object, some of which are not there."""
     form = rng.random()
-    if form < 0.3:
+    if form < 0.2:
         return _words()("detect " + ALL_SHAPES), _boxes(s, [(o, o.shape) for o in s.objects])
-    if form < 0.6:
+    if form < 0.7:
         return _words()("detect object"), _boxes(s, list(zip(s.objects, s.labels, strict=True)))
     labels: list[str] = []
     for _ in range(int(rng.integers(1, 4))):

@@ -57,8 +57,8 @@ def _retrieval(model: Any, scenes: list[Scene]) -> dict[str, Any]:
         to_image.append(recall_at_1(scores.T, captions))
     split, each = scenes[0].split, min(len(scenes), 500)
     alone = [scene(i, split, count=1) for i in range(each)]
-    rankings = model.classify([s.image for s in alone], [f"a {label}" for label in (*LABELS, *NOVEL_LABELS)])
-    named = np.mean([ranking.top == f"a {s.label}" for ranking, s in zip(rankings, alone, strict=True)])
+    rankings = model.classify([s.image for s in alone], [*LABELS, *NOVEL_LABELS])
+    named = np.mean([ranking.top == s.label for ranking, s in zip(rankings, alone, strict=True)])
     return {"image_to_text": _mean(to_text), "text_to_image": _mean(to_image), "classify": float(named)}
 
 

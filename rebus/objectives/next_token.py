@@ -4,12 +4,13 @@ Each example counts the same, however long its target: the mean over its own tok
 (PaliGemma; Beyer et al., "PaliGemma: A versatile 3B VLM for transfer", 2024, and its released code).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.objectives.losses import Losses
@@ -35,15 +36,33 @@ def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
     return rows.sum() / (lengths > 0).sum().clamp(min=1)
 
 
+def waves(number: int, width: int) -> Tensor:
+    """(number, width): row i is sines and cosines of i, from a quarter wave over all rows to 64 waves; unit length."""
+    at = torch.linspace(0, 1, number)[:, None]
+    angles = 2 * math.pi * at * 0.25 * 256 ** torch.linspace(0, 1, width // 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1) * (2 / width) ** 0.5
+
+
 @dataclass(frozen=True)
 class NextTokenLoss:
     """`next_token` of the network's predictions for `batch["targets"]`.
 
     A batch may hold several rows of tokens for each picture, one after another; the picture is then seen once.
+    `places`: (first id, number) of the location tokens of a network that starts untrained. Their embeddings start as
+    waves over the coordinate, so that what is learned of one place holds for its neighbours.
     """
 
     kind: Literal["next token"] = "next token"
     label_smoothing: float = 0.0
+    places: tuple[int, int] | None = None
+
+    def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
+        """Set the embeddings of the location tokens before the first step."""
+        if self.places is not None:
+            first, number = self.places
+            table = network.get_parameter("text.tokens.weight")
+            with torch.no_grad():
+                table[first : first + number] = waves(number, table.shape[1])
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         batch = dict(batch)

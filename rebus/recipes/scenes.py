@@ -94,7 +94,7 @@ def paligemma_scenes() -> TrainConfig:
             ),
             image_id=IMAGE,
         ),
-        objective=NextTokenLoss(),
+        objective=NextTokenLoss(places=(words - 1024 - 128, 1024)),
         data=SceneTasks(),
         optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, cooldown=400),
         steps=2000,

@@ -41,7 +41,7 @@ def test_quick_look_up_equals_the_tokenizer() -> None:
 
 @pytest.mark.parametrize("begin", [True, False])
 def test_captions_equal_what_the_text_pipeline_makes_of_them(begin: bool) -> None:
-    data = SceneCaptions(begin=begin, full=1.0)
+    data = SceneCaptions(begin=begin, full=1.0, named=0.0)
     batch = data.batch(3, 5, 6, "val")
     spec = TextSpec(context=32, pad_id=PAD, eos_id=EOS, bos_id=BOS if begin else None, pad_to_context=True, lower=True)
     drawn = [scene_at(3, 30 + i, "val", 96) for i in range(6)]

@@ -27,7 +27,7 @@ class Oracle:
         return np.array([[float(s.captions[0] == text) for text in texts] for s in self.see(images)])
 
     def classify(self, images: Any, labels: list[str]) -> list[Ranking]:
-        return [Ranking((f"a {s.label}",), (1.0,)) for s in self.see(images)]
+        return [Ranking((str(s.label),), (1.0,)) for s in self.see(images)]
 
     def ask(self, images: Any, questions: list[str]) -> list[str]:
         return [str(language.answer(q, s.objects)) for s, q in zip(self.see(images), questions, strict=True)]
