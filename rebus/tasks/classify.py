@@ -38,20 +38,36 @@ def classify(
     None means the system's own, else the label as it is. Labels that occur twice are merged and logged.
     Raises `UsageError` for no labels, `BadText` for an empty one, `LimitExceeded` above MAX_LABELS.
     """
-    names = distinct(labels)
-    pictures, many = many_images(images)
-    network = model.network
-    if isinstance(network, EmbedsImages) and isinstance(network, EmbedsText):
-        sentences = templates_of(templates or model.system.prompts.classify or "plain")
-        scores = _compare(model, pictures, names, sentences) if pictures else torch.empty(0, len(names))
-    elif isinstance(network, WritesText):
-        scores = _likelihood(model, pictures, names, templates_of(templates or "plain"))
-    else:
-        raise UnsupportedTask(
-            f"{model.system.name} neither compares pictures with words nor writes: it cannot classify"
-        )
-    answers = [_ranking(names, row) for row in scores]
-    return answers if many else answers[0]
+    return Classifier(model, labels, templates)(images)
+
+
+class Classifier:
+    """`classify` in two parts: the labels are read once, then any number of calls rank pictures by them."""
+
+    def __init__(self, model: TaskModel, labels: Sequence[str], templates: str | Sequence[str] | None = None):
+        self.model = model
+        self.labels = distinct(labels)
+        network = model.network
+        self.compares = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
+        if self.compares:
+            sentences = templates_of(templates or model.system.prompts.classify or "plain")
+            self.weights = _weights(model, self.labels, sentences)
+        elif isinstance(network, WritesText):
+            sentences = templates_of(templates or "plain")
+            self.choices = _choices(model, [fill(text, label) for label in self.labels for text in sentences])
+        else:
+            raise UnsupportedTask(
+                f"{model.system.name} neither compares pictures with words nor writes: it cannot classify"
+            )
+
+    def __call__(self, images: Any) -> Ranking | list[Ranking]:
+        pictures, many = many_images(images)
+        if self.compares:
+            scores = _compare(self.model, pictures, self.weights) if pictures else torch.empty(0, len(self.labels))
+        else:
+            scores = _likelihood(self.model, pictures, self.choices, len(self.labels))
+        answers = [_ranking(self.labels, row) for row in scores]
+        return answers if many else answers[0]
 
 
 def distinct(labels: Sequence[str]) -> list[str]:
@@ -78,45 +94,43 @@ def _ranking(labels: Sequence[str], scores: Tensor) -> Ranking:
     return Ranking(tuple(labels[i] for i in order.tolist()), tuple(probabilities.tolist()))
 
 
-def _compare(model: TaskModel, images: list[ImageSource], labels: list[str], templates: Sequence[str]) -> Tensor:
-    """(B, C) logits by two towers: each label is the mean direction of its sentences, made a unit vector again."""
-    network = model.network
-    pictures = embed_images(model, images)
-    average = getattr(network, "averages_templates", True)
+def _weights(model: TaskModel, labels: list[str], templates: Sequence[str]) -> Tensor:
+    """(C, E): each label the mean direction of its sentences, of unit length again; or (C, T, E): they stay apart."""
+    average = getattr(model.network, "averages_templates", True) and len(templates) > 1
 
     def weigh(batch: Sequence[str]) -> list[Tensor]:
-        sentences = [fill(template, label) for label in batch for template in templates]
-        vectors = torch.stack(read(model, sentences)).view(len(batch), len(templates), -1)  # C T E
-        return list(F.normalize(vectors.mean(dim=1), dim=-1) if average and len(templates) > 1 else vectors)
+        vectors = torch.stack(read(model, [fill(template, label) for label in batch for template in templates]))
+        vectors = vectors.unflatten(0, (len(batch), len(templates)))
+        return list(F.normalize(vectors.mean(dim=1), dim=-1) if average else vectors)
 
     size = max(1, batch_size(model, cpu=64, accelerator=512) // len(templates))
     order = sorted(range(len(labels)), key=lambda i: len(labels[i]))  # a batch is as long as its longest text
     found = in_batches([labels[i] for i in order], weigh, size=size, what="labels")
     weights = torch.empty(len(labels), *found[0].shape)
     weights[order] = torch.stack(found)
-    # Where sentences are not averaged each stays a candidate, and the best one speaks for its label (ASIF).
-    logits = (
-        pictures @ weights.T
-        if weights.dim() == 2
-        else (pictures @ weights.flatten(0, 1).T).unflatten(1, weights.shape[:2]).amax(2)
-    )
-    log_scale = getattr(network, "log_scale", None)
+    return weights
+
+
+def _compare(model: TaskModel, images: list[ImageSource], weights: Tensor) -> Tensor:
+    """(B, C) logits by two towers. Sentences that stay apart are candidates, the best of which speaks for its label."""
+    logits = embed_images(model, images) @ weights.flatten(0, -2).T
+    if weights.dim() == 3:
+        logits = logits.unflatten(1, weights.shape[:2]).amax(dim=2)
+    log_scale = getattr(model.network, "log_scale", None)
     return logits if log_scale is None else logits * log_scale.detach().float().exp().cpu()
 
 
-def _likelihood(model: TaskModel, images: list[ImageSource], labels: list[str], templates: Sequence[str]) -> Tensor:
+def _likelihood(model: TaskModel, images: list[ImageSource], choices: Tensor, num_labels: int) -> Tensor:
     """(B, C) log-likelihoods of the labels after the system's prompt; of several sentences, their mean likelihood."""
-    prompt = words_for(model, "classify")
-    choices = _choices(model, [fill(template, label) for label in labels for template in templates]).to(model.device)
-    size = batch_size(model, cpu=4, accelerator=16)
+    prompt, choices = words_for(model, "classify"), choices.to(model.device)
 
     def weigh(batch: Sequence[ImageSource]) -> list[Tensor]:
         inputs = on_device(model, model.processor(images=list(batch), texts=[prompt] * len(batch)))
         total = score_choices(model.network, inputs, choices, rows_at_once=16 * len(batch)).total
-        return list(total.unflatten(1, (len(labels), len(templates))).logsumexp(dim=2).cpu())
+        return list(total.unflatten(1, (num_labels, -1)).logsumexp(dim=2).cpu())
 
-    rows = in_batches(images, weigh, size=size, what="pictures")
-    return torch.stack(rows) if rows else torch.empty(0, len(labels))
+    rows = in_batches(images, weigh, size=batch_size(model, cpu=4, accelerator=16), what="pictures")
+    return torch.stack(rows) if rows else torch.empty(0, num_labels)
 
 
 def _choices(model: TaskModel, texts: Sequence[str]) -> Tensor:

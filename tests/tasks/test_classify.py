@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from rebus.core.errors import BadText, LimitExceeded, UnsupportedTask, UsageError
-from rebus.tasks.classify import classify
+from rebus.tasks.classify import Classifier, classify
 from rebus.tasks.embed import embed_images, embed_texts
 from tests.tasks.fakes import COLOURS, picture, two_towers, writer
 
@@ -60,6 +60,14 @@ def test_a_list_of_pictures_gives_a_list_and_rows_equal_single_results():
         assert ranking.labels == alone.labels
         assert ranking.probabilities == pytest.approx(alone.probabilities)
     assert classify(two_towers(), [], ["red"]) == []
+
+
+def test_a_classifier_reads_its_labels_once():
+    model = two_towers()
+    rank = Classifier(model, list(COLOURS))
+    model.processor.text = None
+    assert rank(picture("blue")) == classify(two_towers(), picture("blue"), list(COLOURS))
+    assert [r.top for r in rank([picture("red"), picture("green")])] == ["red", "green"]
 
 
 def test_fault_18_no_labels_is_an_error():
