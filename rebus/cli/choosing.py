@@ -61,6 +61,8 @@ def choose(task: str) -> tuple[str, str]:
     able = [card for card in catalog.cards() if task in card.tasks]
     if not able:
         raise UnsupportedTask(f"no model of the catalogue can {task}")
+    if task == "classify":  # comparing is faster than writing every label, and better on photos
+        able = [card for card in able if "match" in card.tasks] or able
     here = cached_names()
     released = [card for card in able if card.name in here and "-pt-" not in card.name and _fits(card)]
     if released:

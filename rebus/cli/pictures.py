@@ -1,23 +1,26 @@
 """IMAGE… on the command line: finding the pictures, and working through them so that one bad picture stays alone."""
 
+from __future__ import annotations
+
 import difflib
 import glob
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from rebus.cli.output import bar, emit, note
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .ppm .pgm .pbm".split()
 )
-Work = Callable[[list[Image.Image]], Any]
-Draw = Callable[[str, Image.Image, Any], None]
+Work = Callable[[list["Image.Image"]], Any]
+Draw = Callable[[str, "Image.Image", Any], None]
 
 
 @dataclass(frozen=True)

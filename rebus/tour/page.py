@@ -95,8 +95,8 @@ def _photos(photos: Photos) -> str:
 def _matched(matched: Matched) -> str:
     number = len(matched.scenes)
     captions = [s.captions[0] for s in matched.scenes]
-    shown = [i for i in range(number) if captions[matched.orders[i][0]] != captions[i]][: _SHOWN_MATCHES // 2]
-    shown = sorted([*shown, *[i for i in range(number) if i not in shown][: _SHOWN_MATCHES - len(shown)]])
+    missed = [i for i in range(number) if captions[matched.orders[i][0]] != captions[i]]
+    shown = [*missed, *(i for i in range(number) if i not in missed)][: max(len(missed), _SHOWN_MATCHES)]
     cards = []
     for i in shown:
         best = matched.orders[i][0]
@@ -111,7 +111,7 @@ def _matched(matched: Matched) -> str:
     return (
         f"<section><h2>Scenes, found by their captions <small>{_text(matched.model)}</small></h2>"
         f"<p>{matched.to_image} of {number} captions found their own picture among all {number}, and {matched.to_text} "
-        f"pictures their own caption. Misses come first into this choice of {len(cards)}.</p>"
+        f"pictures their own caption. Every miss is shown, before a few of the others.</p>"
         f"<div class='grid'>{''.join(cards)}</div></section>"
     )
 

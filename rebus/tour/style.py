@@ -31,7 +31,7 @@ vertical-align:middle}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(14.5rem,1fr));gap:1.2rem}
 figure{margin:0}
 .grid figure,article{background:var(--card);border:1px solid var(--line);border-radius:.7rem;overflow:hidden}
-.grid figure>img{display:block;width:100%;height:11rem;object-fit:cover}
+.grid figure>img{display:block;width:100%;height:11rem;object-fit:cover;object-position:50% 25%}
 .grid figcaption{padding:.7rem .9rem .9rem}
 .said{font-size:1.15rem;margin:0}
 .words{font-size:1.05rem;line-height:1.4;margin:0}
@@ -42,7 +42,8 @@ figure{margin:0}
 .bars .label{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .queries{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1.6rem 1.4rem}
 .thumbs{display:grid;grid-template-columns:repeat(3,1fr);gap:.4rem;margin-top:.5rem}
-.thumbs img{display:block;width:100%;height:6.2rem;object-fit:cover;border-radius:.4rem;opacity:.55}
+.thumbs img{display:block;width:100%;height:6.2rem;object-fit:cover;object-position:50% 25%;border-radius:.4rem;
+opacity:.55}
 .thumbs :first-child img{opacity:1;outline:2px solid var(--accent);outline-offset:1px}
 .words.hit::after,.qa .hit::after{content:" ✓";color:var(--good)}
 .words.miss{color:inherit}.words.miss::after,.qa .miss::after{content:" ✗";color:var(--bad)}

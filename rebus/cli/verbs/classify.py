@@ -28,6 +28,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from rebus.tasks.classify import Classifier
+
     labels = listed(args, "labels")
     if labels is None:
         raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return code
     model = open_model(args, "classify")
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
+    rank = Classifier(model, labels, templates)
     width = max(len(p.path) for p in pictures)
 
     def show(path: str, ranking: Ranking) -> None:
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     batch = work_through(
         pictures,
-        lambda images: model.classify(images, labels, templates),
+        rank,
         show,
         lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},
         args,

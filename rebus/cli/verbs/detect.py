@@ -45,6 +45,6 @@ def run(args: argparse.Namespace) -> int:
         lambda boxes: {"boxes": [box.to_json() for box in boxes]},
         args,
         size=args.batch_size,
-        draw=drawer(drawings, pictures),
+        draw=drawer(drawings),
     )
     return batch.finish(args, model.card.name, **({"out": str(args.out)} if args.out else {}))

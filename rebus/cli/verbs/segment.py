@@ -48,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
         lambda masks: {"masks": [mask.to_json() for mask in masks]},
         args,
         size=args.batch_size,
-        draw=drawer(drawings, pictures),
+        draw=drawer(drawings),
     )
     return batch.finish(args, model.card.name, phrase=args.phrase, **({"out": str(args.out)} if args.out else {}))
