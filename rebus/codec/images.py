@@ -130,6 +130,8 @@ def _check_batch(images: Sequence[ImageSource]) -> None:
     single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image)
     if single or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
         raise UsageError("wanted a list of pictures; got a single one. Put it in brackets: [picture]")
+    if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        raise UsageError(f"wanted a list of pictures; got {type(images).__name__}")
     check("MAX_IMAGES", len(images), "pictures in one call")
 
 

@@ -173,7 +173,7 @@ def _nearest(path: str) -> str:
     """Where the search fails, and what is there that looks alike."""
     folder, wanted = Path(path).parent, Path(path).name
     if not folder.is_dir():
-        return f"There is no folder {folder} either"
+        return f"There is no folder {_one_line(str(folder))} either"
     try:
         names = [entry.name for entry in itertools.islice(os.scandir(folder), 10_000)]
     except OSError:
@@ -181,7 +181,7 @@ def _nearest(path: str) -> str:
     by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
     if not near:
-        return f"Nothing in {folder} is called so"
+        return f"Nothing in {_one_line(str(folder))} is called so"
     return f"Did you mean {' or '.join(_one_line(by_lower[n]) for n in near)}?"
 
 

@@ -347,6 +347,9 @@ def test_things_that_are_no_pictures():
     for thing in (None, 3, ["a.jpg"], {"a": 1}):
         with pytest.raises(BadImage, match="a picture is a path"):
             open_image(thing)
+    for thing in (None, {"a": photo()}, {1, 2}, (p for p in [photo()])):
+        with pytest.raises(UsageError, match="wanted a list of pictures; got"):
+            open_images(thing)
     with pytest.raises(UsageError, match=r"Put it in brackets"):
         ImagePipeline(ImageSpec(size=(8, 8)))("cat.jpg")
     with pytest.raises(UsageError):
