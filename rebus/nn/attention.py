@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.nn.linear import join
 from rebus.nn.rope import rotate
 
 Rope = tuple[Tensor, Tensor]
@@ -108,6 +109,7 @@ class Attention(nn.Module):
         self.q = nn.Linear(width, self.num_heads * self.head_width, bias)
         self.k = nn.Linear(width, self.num_kv_heads * self.head_width, bias)
         self.v = nn.Linear(width, self.num_kv_heads * self.head_width, bias)
+        self.qkv: nn.Module | None = None  # takes the place of q, k and v once they are joined
         self.out = nn.Linear(self.num_heads * self.head_width, width, bias)
         self.q_norm = qk_norm(self.head_width) if qk_norm else nn.Identity()
         self.k_norm = qk_norm(self.head_width) if qk_norm else nn.Identity()
@@ -123,16 +125,28 @@ class Attention(nn.Module):
         remember: Remember | None = None,
     ) -> Float[Tensor, "B Q O"]:
         """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen."""
-        context = x if context is None else context
-        q = self.q_norm(self._heads(self.q(x), self.num_heads))
-        k = self.k_norm(self._heads(self.k(context), self.num_kv_heads))
-        v = self._heads(self.v(context), self.num_kv_heads)
+        q, k, v = self._project(x, x if context is None else context)
+        q = self.q_norm(self._heads(q, self.num_heads))
+        k = self.k_norm(self._heads(k, self.num_kv_heads))
+        v = self._heads(v, self.num_kv_heads)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         if remember is not None:
             k, v = remember(k, v)
         out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap)
         return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
+
+    def join_qkv(self) -> None:
+        """For inference: q, k and v as one product. Self-attention only, since all three then read the same input."""
+        self.qkv = join(self.q, self.k, self.v)
+        del self.q, self.k, self.v
+
+    def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.qkv is None:
+            return self.q(x), self.k(context), self.v(context)
+        shared = self.num_kv_heads * self.head_width
+        q, k, v = self.qkv(x).split((self.num_heads * self.head_width, shared, shared), dim=-1)
+        return q, k, v
 
     def _heads(self, x: Float[Tensor, "B S F"], num_heads: int) -> Float[Tensor, "B H S K"]:
         return x.unflatten(-1, (num_heads, self.head_width)).transpose(1, 2)

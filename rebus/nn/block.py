@@ -1,4 +1,4 @@
-"""A transformer block that normalises before attention and before the MLP (pre-LN), so deep stacks train from scratch."""
+"""A transformer block that normalises before attention and before the MLP (pre-LN): deep stacks train from scratch."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ class Block(nn.Module):
         self.attn = Attention(width, num_heads)
         self.norm2 = LayerNorm(width, eps)
         self.mlp = MLP(width, mlp_width, act)
+
+    def fuse(self) -> None:
+        """For inference: one product for queries, keys and values."""
+        self.attn.join_qkv()
 
     def forward(
         self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "#B 1 #S S"] | None = None, causal: bool = False

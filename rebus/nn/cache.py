@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cache:
-    """`keys[i]`, `values[i]`: layer i, (B, kv heads, slots, K). `slot` (1,): where the next token goes, in every row."""
+    """`keys[i]`, `values[i]`: layer i, (B, kv heads, slots, K). `slot` (1,): where the next token of each row goes."""
 
     keys: tuple[Float[Tensor, "B H N K"], ...]
     values: tuple[Float[Tensor, "B H N K"], ...]

@@ -1,4 +1,4 @@
-"""Three norms. LayerNorm centres and scales each token; RMSNorm only scales; a frozen BatchNorm is a fixed affine map."""
+"""Three norms. LayerNorm centres and scales each token; RMSNorm only scales; a frozen BatchNorm is a fixed map."""
 
 import torch
 from jaxtyping import Float

@@ -118,6 +118,10 @@ class BERTBlock(nn.Module):
         self.mlp = MLP(cfg.width, cfg.mlp_width, cfg.act)
         self.norm2 = LayerNorm(cfg.width, cfg.eps)
 
+    def fuse(self) -> None:
+        """For inference: one product for queries, keys and values."""
+        self.attn.join_qkv()
+
     def forward(
         self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "#B 1 #S S"] | None = None
     ) -> Float[Tensor, "B S D"]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rebus.nn.attention import Attention, Remember, Rope
 from rebus.nn.cache import Cache
+from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.masks import attention_mask
 from rebus.nn.mlp import GatedMLP
 from rebus.nn.norms import RMSNorm
@@ -61,6 +62,10 @@ class GemmaBlock(nn.Module):
         self.norm_attn = RMSNorm(cfg.width, cfg.eps) if second else nn.Identity()
         self.norm_mlp = RMSNorm(cfg.width, cfg.eps) if second else nn.Identity()
 
+    def fuse(self) -> None:
+        """For inference: one product for queries, keys and values."""
+        self.attn.join_qkv()
+
     def forward(
         self,
         x: Float[Tensor, "B S D"],
@@ -78,7 +83,7 @@ class Gemma(nn.Module):
     def __init__(self, cfg: GemmaConfig):
         super().__init__()
         self.cfg = cfg
-        self.tokens = nn.Embedding(cfg.vocab_size, cfg.width)
+        self.tokens = TokenEmbedding(cfg.vocab_size, cfg.width)
         self.blocks = nn.ModuleList(GemmaBlock(cfg) for _ in range(cfg.num_layers))
         self.norm = RMSNorm(cfg.width, cfg.eps)
         self.init_weights()
@@ -92,7 +97,8 @@ class Gemma(nn.Module):
 
     def embed(self, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """Embeddings times √width. Only words are scaled; a picture's vectors join the sequence as they are."""
-        return self.tokens(tokens) * torch.tensor(self.cfg.width**0.5, dtype=self.tokens.weight.dtype)
+        x = self.tokens(tokens)
+        return x * torch.tensor(self.cfg.width**0.5, dtype=x.dtype)
 
     def decode(
         self,
@@ -135,14 +141,14 @@ class Gemma(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Scores over the vocabulary, bent to ±logit_cap where the config has one."""
-        scores = nn.functional.linear(hidden, self.tokens.weight)
+        scores = self.tokens.scores(hidden)
         cap = self.cfg.logit_cap
         return scores if cap is None else cap * torch.tanh(scores / cap)
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """Room for `slots` tokens, on the device and in the dtype of the weights."""
         shape = (rows, self.cfg.num_kv_heads, slots, self.cfg.head_width)
-        return Cache.empty(self.cfg.num_layers, shape, self.tokens.weight.device, self.tokens.weight.dtype)
+        return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
 
     def forward(self, tokens: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S V"]:
         """Plain causal language modelling; `mask` is False at padding, on either side."""

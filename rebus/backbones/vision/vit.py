@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from rebus.nn.attention import Attention
 from rebus.nn.block import Block
 from rebus.nn.norms import LayerNorm
+from rebus.nn.patches import PatchProjection
 from rebus.nn.positions import resize_grid
 
 
@@ -49,9 +50,7 @@ class ViT(nn.Module):
         if cfg.flat_patches:
             self.patch: nn.Module = nn.Linear(patch_inputs, cfg.width)
         else:
-            self.patch = nn.Conv2d(
-                cfg.num_channels, cfg.width, cfg.patch_size, cfg.patch_size, bias=not cfg.class_token
-            )
+            self.patch = PatchProjection(cfg.num_channels, cfg.width, cfg.patch_size, bias=not cfg.class_token)
         self.class_token = nn.Parameter(torch.zeros(cfg.width)) if cfg.class_token else None
         self.positions = nn.Parameter(torch.zeros(rows * cols + cfg.class_token, cfg.width))
         self.norm_pre = LayerNorm(cfg.width, cfg.eps) if cfg.class_token else nn.Identity()
@@ -75,10 +74,9 @@ class ViT(nn.Module):
 
     def embed(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
         """Patches with their positions, class token in front; the table is resized to other picture sizes."""
-        grid = self.patch(pixels)  # B D Y X
-        rows, cols = grid.shape[-2:]
-        x = grid.flatten(2).mT
-        table = self.positions
+        rows, cols = (side // self.cfg.patch_size for side in pixels.shape[-2:])
+        x = self.patch(pixels)
+        table: Tensor = self.positions
         if self.class_token is not None:
             x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
             spatial = resize_grid(table[1:], self.cfg.grid, (rows, cols), antialias=False)

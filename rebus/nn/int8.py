@@ -1,0 +1,159 @@
+"""Linear layers in 8-bit integers: a quarter of the memory traffic, and products at integer speed.
+
+Weights: one scale an output channel. Activations: one scale a row, found as the row comes by, so that what a row gives
+never depends on the rest of the batch and nothing has to be calibrated. Dettmers et al., "LLM.int8()", 2022, Sec. 3.
+
+    y[r, o] = scale[r] · scale[o] · Σ q(x)[r, i] · q(w)[o, i] + bias[o]        the sum is exact, in integers
+"""
+
+from collections.abc import Collection
+
+import torch
+from jaxtyping import Float, Int, Integer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rebus.core.errors import UsageError
+from rebus.nn.embedding import TokenEmbedding
+from rebus.nn.patches import PatchProjection, cut
+
+_PIECE = 256  # rows quantised at a time: what is between float and integer stays in the processor's cache
+_ZERO = 128  # oneDNN multiplies unsigned activations by signed weights
+
+
+class Int8Linear(nn.Module):
+    """`nn.Linear` from its 8-bit weights. Frozen: it holds no parameters, and stays where it was made."""
+
+    def __init__(self, weight: Float[Tensor, "F D"], bias: Float[Tensor, "F"] | None = None):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        codes, scales = quantize_rows(weight.detach())
+        self.product = _OneDNN(codes, scales) if _has_onednn(weight.device) else _Plain(codes, scales)
+        self.bias = None if bias is None else bias.detach().float()
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
+        rows = x.reshape(-1, self.in_features)
+        codes, scales = quantize_rows(rows, self.product.zero)
+        y = self.product(codes)
+        y = y * scales if self.bias is None else torch.addcmul(self.bias, y, scales)
+        return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Int8PatchProjection(nn.Module):
+    """`PatchProjection` in 8 bits."""
+
+    def __init__(self, patch: PatchProjection):
+        super().__init__()
+        self.size = patch.kernel_size[0]
+        self.linear = Int8Linear(patch.weight.flatten(1), patch.bias)
+
+    def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
+        return self.linear(cut(pixels, self.size))
+
+
+class Int8TokenEmbedding(nn.Module):
+    """`TokenEmbedding` in 8 bits, one scale a word, which serves both directions."""
+
+    def __init__(self, table: TokenEmbedding):
+        super().__init__()
+        self.dtype = table.weight.dtype
+        self.codes, self.scales = quantize_rows(table.weight.detach())
+        self.head = Int8Linear(table.weight)
+
+    def forward(self, tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
+        return (self.codes[tokens] * self.scales[tokens]).to(self.dtype)
+
+    def scores(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        return self.head(hidden)
+
+
+def quantize_linears(network: nn.Module, skip: Collection[str] = ()) -> nn.Module:
+    """Replace linear layers, patch projections and tied embeddings, in place; not those named in `skip`.
+
+    Layers that read the same input are joined first (`fuse()` of their block), so that it is quantised once. The
+    network can then neither be trained nor saved. Raises `UsageError` on a device without 8-bit products.
+    """
+    devices = {p.device.type for p in network.parameters()}
+    if devices - {"cpu", "cuda"}:
+        raise UsageError(f'quantize="int8" works on cpu and cuda; these weights are on {", ".join(sorted(devices))}')
+    with torch.no_grad():
+        _quantize(network, "", frozenset(skip))
+    return network.eval().requires_grad_(False)
+
+
+def is_quantized(network: nn.Module) -> bool:
+    """Whether `quantize_linears` has been here."""
+    return any(isinstance(module, Int8Linear | Int8TokenEmbedding) for module in network.modules())
+
+
+def _quantize(module: nn.Module, path: str, skip: frozenset[str]) -> None:
+    fuse = getattr(module, "fuse", None)
+    if callable(fuse):
+        fuse()
+    for name, child in list(module.named_children()):
+        place = f"{path}{name}"
+        if place in skip:
+            continue
+        if isinstance(child, nn.Linear):
+            setattr(module, name, Int8Linear(child.weight, child.bias))
+        elif isinstance(child, PatchProjection):
+            setattr(module, name, Int8PatchProjection(child))
+        elif isinstance(child, TokenEmbedding):
+            setattr(module, name, Int8TokenEmbedding(child))
+        else:
+            _quantize(child, place + ".", skip)
+
+
+def quantize_rows(x: Float[Tensor, "R D"], zero: int = 0) -> tuple[Integer[Tensor, "R D"], Float[Tensor, "R 1"]]:
+    """Each row as whole numbers from −127 to 127 and the scale that gives it back; `zero` is added to the numbers.
+
+    int8 when `zero` is 0, uint8 otherwise.
+    """
+    if len(x) > _PIECE:
+        pieces = [quantize_rows(piece, zero) for piece in x.split(_PIECE)]
+        return torch.cat([codes for codes, _ in pieces]), torch.cat([scales for _, scales in pieces])
+    x = x.float()
+    scales = x.abs().amax(1, keepdim=True).clamp_(min=1e-30).div_(127)
+    if zero:
+        return (x / scales).add_(zero + 0.5).to(torch.uint8), scales  # cutting off after adding a half rounds
+    return (x / scales).round_().to(torch.int8), scales
+
+
+def _has_onednn(device: torch.device) -> bool:
+    engines = torch.backends.quantized.supported_engines
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and "onednn" in engines
+
+
+class _OneDNN:
+    """On x86: oneDNN's product over weights laid out for it (VNNI or AMX)."""
+
+    zero = _ZERO
+
+    def __init__(self, codes: Tensor, scales: Tensor):
+        self.weight = torch.ops.onednn.qlinear_prepack(codes, None)
+        self.scales = scales[:, 0].contiguous()
+        self.zeros = torch.zeros(len(codes), dtype=torch.int32)
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        return torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, _ZERO, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )  # fmt: skip
+
+
+class _Plain:
+    """Elsewhere: PyTorch's integer product. CUDA wants more than 16 rows and sides that are multiples of 8."""
+
+    zero = 0
+
+    def __init__(self, codes: Tensor, scales: Tensor):
+        self.num_outputs = len(codes)
+        self.weight = F.pad(codes, (0, -codes.shape[1] % 8, 0, -len(codes) % 8))
+        self.scales = scales[:, 0].contiguous()
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        rows = len(codes)
+        padded = F.pad(codes, (0, self.weight.shape[1] - codes.shape[1], 0, max(0, 17 - rows)))
+        return torch._int_mm(padded, self.weight.T)[:rows, : self.num_outputs] * self.scales

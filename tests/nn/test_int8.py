@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rebus.core.errors import UsageError
+from rebus.nn import int8
+from rebus.nn.attention import Attention
+from rebus.nn.block import Block
+from rebus.nn.embedding import TokenEmbedding
+from rebus.nn.int8 import Int8Linear, is_quantized, quantize_linears, quantize_rows
+from rebus.nn.mlp import GatedMLP
+from rebus.nn.patches import PatchProjection
+
+
+@pytest.fixture(params=["onednn", "plain"])
+def product(request, monkeypatch):
+    """Both ways to multiply; the second is what runs on a GPU."""
+    if request.param == "plain":
+        monkeypatch.setattr(int8, "_has_onednn", lambda device: False)
+    elif not int8._has_onednn(torch.device("cpu")):
+        pytest.skip("this PyTorch has no oneDNN")
+
+
+def cosine(a, b):
+    return F.cosine_similarity(a.float().flatten(), b.float().flatten(), dim=0).item()
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (7, 5), (33, 2), (64, 48)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_is_close_to_its_float_original(product, sides, bias, dtype):
+    torch.manual_seed(0)
+    layer = nn.Linear(*sides, bias)
+    quantised = Int8Linear(layer.weight, layer.bias)
+    x = torch.randn(3, 4, sides[0]).to(dtype)
+    y = quantised(x)
+    assert y.dtype == dtype
+    assert y.shape == (3, 4, sides[1])
+    assert cosine(y, layer(x.float())) > 0.999
+
+
+def test_the_sum_is_exact(product):
+    """Whole numbers with a 127 in each row and column lose nothing."""
+    torch.manual_seed(0)
+    weight, x = (torch.randint(-127, 128, shape).float() for shape in ((5, 40), (6, 40)))
+    weight[:, 0] = x[:, 0] = 127
+    torch.testing.assert_close(Int8Linear(weight)(x), x @ weight.T, rtol=1e-6, atol=0)
+
+
+def test_a_row_does_not_depend_on_the_batch(product):
+    torch.manual_seed(0)
+    layer = Int8Linear(torch.randn(20, 24), torch.randn(20))
+    x = torch.randn(600, 24) * torch.logspace(-3, 3, 600)[:, None]
+    whole = layer(x)
+    for row in (0, 299, 599):
+        assert torch.equal(whole[row : row + 1], layer(x[row : row + 1]))
+
+
+def test_empty_batches_and_rows_of_zeros(product):
+    layer = Int8Linear(torch.randn(4, 6), torch.arange(4.0))
+    assert layer(torch.zeros(0, 6)).shape == (0, 4)
+    assert torch.equal(layer(torch.zeros(2, 6)), torch.arange(4.0).expand(2, 4))
+
+
+@pytest.mark.parametrize("zero", [0, 128])
+def test_rows_come_back_within_half_a_step(zero):
+    x = torch.randn(300, 17) * 5
+    codes, scales = quantize_rows(x, zero)
+    back = (codes.float() - zero) * scales
+    assert ((back - x).abs() <= scales * 0.501).all()
+    assert codes.float().sub(zero).abs().max() <= 127
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch = PatchProjection(3, 16, 4, bias=True)
+        self.block = Block(16, 2, 40, act="quick_gelu")
+        self.gated = GatedMLP(16, 24)
+        self.cross = Attention(16, 4)
+        self.tokens = TokenEmbedding(11, 16)
+        self.last = nn.Linear(16, 3)
+
+    def forward(self, pixels):
+        x = self.block(self.patch(pixels))
+        x = x + self.gated(x)
+        x = x + self.cross(x[:, :2].mean(1, keepdim=True), x)
+        return self.last(x), self.tokens.scores(x) + self.tokens(torch.arange(11)).sum()
+
+
+def test_a_network_is_quantised_whole(product):
+    torch.manual_seed(0)
+    network = Small().eval()
+    pixels = torch.randn(2, 3, 9, 8)
+    with torch.no_grad():
+        expected = network(pixels)
+        assert not is_quantized(network)
+        quantize_linears(network, skip=["last"])
+        found = network(pixels)
+        alone = network(pixels[1:])
+    assert is_quantized(network)
+    assert isinstance(network.last, nn.Linear)
+    assert not any(isinstance(m, nn.Linear) for name, m in network.named_modules() if name != "last")
+    for ours, theirs, one in zip(found, expected, alone, strict=True):
+        assert cosine(ours, theirs) > 0.99
+        torch.testing.assert_close(ours[1:], one)
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(UsageError, match="cpu and cuda"):
+        quantize_linears(nn.Linear(2, 2, device="meta"))
