@@ -28,8 +28,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rebus.tasks.classify import Classifier
-
     labels = listed(args, "labels")
     if labels is None:
         raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
@@ -39,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
         return code
     model = open_model(args, "classify")
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
-    rank = Classifier(model, labels, templates)
     width = max(len(p.path) for p in pictures)
 
     def show(path: str, ranking: Ranking) -> None:
@@ -48,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     batch = work_through(
         pictures,
-        rank,
+        lambda images: model.classify(images, labels, templates),
         show,
         lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},
         args,
