@@ -98,20 +98,20 @@ def fast(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
     if decoded.orientation >= 5:
         width, height = height, width
     whole = decoded.box == (0.0, 0.0, *map(float, decoded.picture.size))
-    if decoded.picture.size == (width, height) and whole:
-        picture = decoded.picture
-    elif whole and spec.resample in ("bilinear", "bicubic"):
-        picture = _resize_bytes(decoded.picture, width, height, spec.resample)
+    if whole and decoded.picture.size != (width, height) and spec.resample in ("bilinear", "bicubic"):
+        pixels = _resize_bytes(decoded.picture, width, height, spec.resample)
     else:  # a box that ends within a pixel: only Pillow takes it, and what is left is small
-        picture = decoded.picture.resize((width, height), _FILTERS[spec.resample], box=decoded.box)
-    return _cropped(np.asarray(decoded.upright(picture)), spec)
+        pixels = np.asarray(decoded.picture.resize((width, height), _FILTERS[spec.resample], box=decoded.box))
+    if decoded.orientation != 1:
+        pixels = np.asarray(decoded.upright(Image.fromarray(np.ascontiguousarray(pixels))))
+    return _cropped(pixels, spec)
 
 
-def _resize_bytes(picture: Image.Image, width: int, height: int, mode: str) -> Image.Image:
+def _resize_bytes(picture: Image.Image, width: int, height: int, mode: str) -> np.ndarray:
     # Channels stay last in memory, where PyTorch has a vectorised kernel for bytes.
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     small = torch.nn.functional.interpolate(pixels, size=(height, width), mode=mode, antialias=True)
-    return Image.fromarray(small[0].permute(1, 2, 0).contiguous().numpy())
+    return small[0].permute(1, 2, 0).numpy()
 
 
 def _cropped(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
