@@ -1,4 +1,4 @@
-"""A fault of some virtual machines that PyTorch does not survive, and the setting that avoids it.
+"""What the processor can really do: the matrix unit, and a fault of virtual machines that PyTorch does not survive.
 
 Some hypervisors pass on the flags of Intel's matrix unit (AMX) but not the sizes of its tiles (CPUID leaf 1D).
 oneDNN, which multiplies PyTorch's bfloat16 and 8-bit matrices, then sets up tiles of zero bytes and dies of an
@@ -9,6 +9,7 @@ import ctypes
 import mmap
 import os
 import sys
+from functools import cache
 
 _SETTING, _WITHOUT_AMX = "ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16"
 
@@ -22,8 +23,30 @@ def avoid_broken_amx() -> None:
         os.environ[_SETTING] = _WITHOUT_AMX
 
 
+@cache
+def bfloat16_is_slow() -> bool:
+    """Whether bfloat16 products run below the speed of float32 ones: on Intel's processors without AMX.
+
+    AVX-512 multiplies it at half the pace there; AMD's cores that have the instruction do so at twice.
+    """
+    if not _is_linux_x86():
+        return False
+    try:
+        _, vendor, _, _ = _cpuid(0, 0)
+        _, _, _, features = _cpuid(7, 0)
+    except OSError:
+        return False
+    allowed = "AMX" in os.environ.get(_SETTING, "AMX")
+    has_amx = bool(features >> 22 & 1) and allowed and not _amx_is_broken()
+    return vendor.to_bytes(4, "little") == b"Genu" and not has_amx  # the first letters of GenuineIntel
+
+
+def _is_linux_x86() -> bool:
+    return sys.platform == "linux" and os.uname().machine == "x86_64"
+
+
 def _amx_is_broken() -> bool:
-    if sys.platform != "linux" or os.uname().machine != "x86_64":
+    if not _is_linux_x86():
         return False
     try:
         _, _, _, features = _cpuid(7, 0)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.nn.linear import join
+from rebus.nn.linear import Linear, join
 from rebus.nn.rope import rotate
 
 Rope = tuple[Tensor, Tensor]
@@ -106,11 +106,11 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads or num_heads
         self.head_width = head_width or width // num_heads
         self.scale, self.softcap = scale, softcap
-        self.q = nn.Linear(width, self.num_heads * self.head_width, bias)
-        self.k = nn.Linear(width, self.num_kv_heads * self.head_width, bias)
-        self.v = nn.Linear(width, self.num_kv_heads * self.head_width, bias)
+        self.q = Linear(width, self.num_heads * self.head_width, bias)
+        self.k = Linear(width, self.num_kv_heads * self.head_width, bias)
+        self.v = Linear(width, self.num_kv_heads * self.head_width, bias)
         self.qkv: nn.Module | None = None  # takes the place of q, k and v once they are joined
-        self.out = nn.Linear(self.num_heads * self.head_width, width, bias)
+        self.out = Linear(self.num_heads * self.head_width, width, bias)
         self.q_norm = qk_norm(self.head_width) if qk_norm else nn.Identity()
         self.k_norm = qk_norm(self.head_width) if qk_norm else nn.Identity()
 

@@ -1,13 +1,39 @@
-"""Linear layers rearranged without changing what they compute: for inference, where fewer and larger products pay."""
+"""The linear layer, on processors that are slow at bfloat16 too; and layers joined or scaled for inference."""
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rebus.core.machine import bfloat16_is_slow
+
+_MANY = 128  # rows from which a weight is worth converting
+
+
+def linear(
+    x: Float[Tensor, "*B D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, "F"] | None = None
+) -> Float[Tensor, "*B F"]:
+    """x weightᵀ + bias. Where bfloat16 is slow, many rows of it go through the float32 units.
+
+    The arithmetic is the same: what comes in is bfloat16, sums are in float32, what goes out is bfloat16.
+    """
+    many = x.numel() >= _MANY * weight.shape[1]
+    if many and x.dtype == torch.bfloat16 and x.device.type == "cpu" and bfloat16_is_slow():
+        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+    return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` through `linear`."""
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
+        return linear(x, self.weight, self.bias)
 
 
 def join(*layers: nn.Linear) -> nn.Linear:
     """One layer whose outputs are those of several, side by side. All read the same input; all or none have a bias."""
     first = layers[0]
-    joined = nn.Linear(first.in_features, sum(layer.out_features for layer in layers), device="meta")
+    joined = Linear(first.in_features, sum(layer.out_features for layer in layers), device="meta")
     joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
     joined.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None  # type: ignore[assignment]
@@ -16,7 +42,7 @@ def join(*layers: nn.Linear) -> nn.Linear:
 
 def scaled(layer: nn.Linear, factor: float, *, bias: bool) -> nn.Linear:
     """The layer with its weight, and on demand its bias, multiplied."""
-    result = nn.Linear(layer.in_features, layer.out_features, device="meta")
+    result = Linear(layer.in_features, layer.out_features, device="meta")
     result.weight = nn.Parameter(layer.weight.detach() * factor, requires_grad=False)
     given = None if layer.bias is None else layer.bias.detach() * (factor if bias else 1.0)
     result.bias = None if given is None else nn.Parameter(given, requires_grad=False)  # type: ignore[assignment]

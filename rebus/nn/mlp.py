@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.nn.linear import join, scaled
+from rebus.nn.linear import Linear, join, scaled
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, mlp_width: int, act: str = "gelu", bias: bool = True):
         super().__init__()
-        self.up = nn.Linear(width, mlp_width, bias)
-        self.down = nn.Linear(mlp_width, width, bias)
+        self.up = Linear(width, mlp_width, bias)
+        self.down = Linear(mlp_width, width, bias)
         self.act = ACTIVATIONS[act]
 
     def fuse(self) -> None:
@@ -49,9 +49,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, width: int, mlp_width: int, act: str = "gelu_tanh"):
         super().__init__()
-        self.gate = nn.Linear(width, mlp_width, bias=False)
-        self.up = nn.Linear(width, mlp_width, bias=False)
-        self.down = nn.Linear(mlp_width, width, bias=False)
+        self.gate = Linear(width, mlp_width, bias=False)
+        self.up = Linear(width, mlp_width, bias=False)
+        self.down = Linear(mlp_width, width, bias=False)
         self.gate_up: nn.Module | None = None  # takes the place of gate and up once they are joined
         self.act = ACTIVATIONS[act]
 

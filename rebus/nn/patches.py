@@ -2,7 +2,8 @@
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from rebus.nn.linear import linear
 
 
 def cut(pixels: Float[Tensor, "B C Y X"], size: int) -> Float[Tensor, "B P F"]:
@@ -20,4 +21,4 @@ class PatchProjection(nn.Conv2d):
         super().__init__(num_channels, width, size, size, bias=bias)
 
     def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
-        return F.linear(cut(pixels, self.kernel_size[0]), self.weight.flatten(1), self.bias)
+        return linear(cut(pixels, self.kernel_size[0]), self.weight.flatten(1), self.bias)

@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rebus.nn import linear as module
+from rebus.nn.linear import Linear, join, scaled
+from rebus.nn.patches import PatchProjection, cut
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_bfloat16_gives_the_same_numbers_on_either_path(monkeypatch, slow):
+    monkeypatch.setattr(module, "bfloat16_is_slow", lambda: slow)
+    torch.manual_seed(0)
+    layer = Linear(24, 12).bfloat16()
+    x = torch.randn(2, 100, 24).bfloat16()
+    exact = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=2**-7)
+
+
+def test_joined_layers_stand_side_by_side():
+    layers = [nn.Linear(6, n) for n in (4, 1, 3)]
+    x = torch.randn(5, 6)
+    torch.testing.assert_close(join(*layers)(x), torch.cat([layer(x) for layer in layers], dim=-1))
+    assert join(nn.Linear(2, 3, bias=False), nn.Linear(2, 1, bias=False)).bias is None
+
+
+def test_a_scaled_layer_scales_its_bias_on_demand():
+    layer, x = nn.Linear(3, 4), torch.randn(2, 3)
+    torch.testing.assert_close(scaled(layer, 2.0, bias=True)(x), 2 * layer(x))
+    torch.testing.assert_close(scaled(layer, 2.0, bias=False)(x), 2 * layer(x) - layer.bias)
+
+
+@pytest.mark.parametrize("sides", [(8, 12), (9, 14)])
+def test_patches_are_the_strided_convolution(sides):
+    patch = PatchProjection(3, 5, 4, bias=True)
+    pixels = torch.randn(2, 3, *sides)
+    expected = F.conv2d(pixels, patch.weight, patch.bias, stride=4).flatten(2).mT
+    torch.testing.assert_close(patch(pixels), expected)
+    assert torch.equal(cut(pixels, 4)[1, 0], pixels[1, :, :4, :4].flatten())
