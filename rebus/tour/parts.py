@@ -50,6 +50,8 @@ def plan(starter: bool) -> list[Station]:
     """The stations on this machine. `starter`: whether the networks of that extra are installed."""
     stations = [Station("asif/starter", "photos")] if starter and samples() else []
     for name, card in catalog.bundled().items():
+        if not name.endswith("/scenes"):
+            continue
         if "match" in card.tasks:
             stations.append(Station(name, "match"))
         if "caption" in card.tasks:

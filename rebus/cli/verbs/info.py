@@ -2,12 +2,14 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from rebus import catalog
 from rebus.cli.choosing import cached_names, where
 from rebus.cli.output import bold, emit, say
 from rebus.core.card import ModelCard
+from rebus.core.specs import ImageSpec
 
 EXAMPLE = "rebus info siglip/b16-224"
 
@@ -37,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
         say(f"  {title:<12}{value}")
     if image is not None:
         height, width = image.size
-        say(f"  {'pictures':<12}{height} × {width}, {image.fit}, {image.resample}, mean {image.mean[0]:.4g} …")
+        say(f"  {'pictures':<12}{height} × {width}, {image.fit}, {image.resample}, {_spread(image)}")
     if text is not None:
         case = ", lower case" if text.lower else ""
         say(f"  {'words':<12}up to {text.context} tokens{case}")
     for task, prompt in prompts.items():
         say(f"  {'prompt':<12}{task}: {prompt!r}")
-    _say_scores(card)
+    _say_scores(card.scores)
     return 0
 
 
@@ -64,14 +66,18 @@ def _lines(card: ModelCard, weights: str) -> list[tuple[str, str]]:
     return [(title, value) for title, value in lines if value]
 
 
-def _say_scores(card: ModelCard) -> None:
-    for title, value in card.scores.items():
+def _say_scores(scores: Mapping[str, Any], indent: int = 2) -> None:
+    for title, value in scores.items():
         if isinstance(value, dict):
-            say(f"  {title}")
-            for name, number in value.items():
-                say(f"    {name:<28}{_number(number)}")
+            say(f"{'':{indent}}{title}")
+            _say_scores(value, indent + 2)
         else:
-            say(f"  {title:<12}{_number(value)}")
+            say(f"{'':{indent}}{title:<{max(12, 26 - indent) if indent > 2 else 12}}{_number(value)}")
+
+
+def _spread(image: ImageSpec) -> str:
+    mean, std = (", ".join(f"{v:.4g}" for v in dict.fromkeys(values)) for values in (image.mean, image.std))
+    return f"mean {mean}, deviation {std}"
 
 
 def _number(value: Any) -> str:

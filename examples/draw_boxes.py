@@ -1,0 +1,18 @@
+"""Draw what a detector found, or any boxes of yours: python examples/draw_boxes.py out.png"""
+
+import sys
+
+from rebus import Box
+from rebus.data.scenes import scene
+from rebus.tasks.draw import draw_boxes
+
+
+def main(out: str = "boxes.png") -> None:
+    picture = scene(3, split="test")
+    boxes = [Box(o.box, label, 1.0) for o, label in zip(picture.objects, picture.labels, strict=True)]
+    draw_boxes(picture.image, boxes).save(out)
+    print(f"{out}: {', '.join(box.label for box in boxes)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

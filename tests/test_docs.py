@@ -1,0 +1,103 @@
+"""What the README and the docs show is true: snippets run, commands parse, files exist, the table is that of today."""
+
+import re
+import runpy
+import shlex
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rebus import catalog
+from rebus.cli.app import VERBS, verb_parser
+from rebus.cli.choosing import starter_installed
+from rebus.data.scenes import scene
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+TASKS = ("classify", "match", "caption", "ask", "detect", "segment")
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def blocks(language: str) -> list:
+    found = []
+    for page in PAGES:
+        texts = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+        name = page.relative_to(ROOT)
+        found += [pytest.param(text, id=f"{name}-{i}") for i, text in enumerate(texts)]
+    return found
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder with cat.jpg and scene.png, in which snippets run."""
+    monkeypatch.chdir(tmp_path)
+    scene(1, "test").image.save("scene.png")
+    spec = find_spec("skimage")
+    cat = Path(spec.submodule_search_locations[0]) / "data" / "chelsea.png" if spec else Path("scene.png")
+    with Image.open(cat) as picture:
+        picture.convert("RGB").save("cat.jpg")
+    return tmp_path
+
+
+def need(code: str) -> None:
+    """Skip what is not on this machine."""
+    if "asif/starter" in code and not starter_installed():
+        pytest.skip('the extra "starter" is not installed')
+    for name in re.findall(r"\"(\w+/scenes)\"", code):
+        if name not in catalog.bundled():
+            pytest.skip(f"{name} is not in this copy of the package")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_snippets_run(code, here):
+    need(code)
+    exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+
+
+@pytest.mark.parametrize("text", blocks("sh"))
+def test_commands_parse(text):
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if not words or words[0] == "make":
+            continue
+        assert words[0] == "rebus"
+        module = import_module(f"rebus.cli.verbs.{VERBS[words[1]][0]}")
+        verb_parser(words[1], module).parse_intermixed_args(words[2:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_and_named_files_exist(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+    for path in re.findall(r"`((?:rebus|tests|docs)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_family_table_is_that_of_the_catalogue():
+    systems = {card.system: card for card in catalog.ROWS.values()}
+    rows = ["| family | system | " + " | ".join(TASKS) + " |", "| --- | --- |" + " --- |" * len(TASKS)]
+    for name, card in sorted(systems.items(), key=lambda item: (item[1].family, item[0])):
+        marks = " | ".join("●" if task in card.tasks else "" for task in TASKS)
+        rows.append(f"| {card.family} | {name} | {marks} |")
+    readme = (ROOT / "README.md").read_text()
+    assert "\n".join(rows) in readme, "the table in README.md should read:\n" + "\n".join(rows)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_run(path, here, capsys):
+    code = path.read_text()
+    need(code)
+    main = runpy.run_path(str(path))["main"]
+    small = ["steps=2", "batch_size=4", "model.image.num_layers=1", "model.text.num_layers=1"]
+    arguments = {
+        "classify_photos": [str(here), "a cat", "a circle"],
+        "draw_boxes": [str(here / "boxes.png")],
+        "train_in_python": [str(here / "run"), *small],
+    }
+    main(*arguments.get(path.stem, []))
+    assert capsys.readouterr().out.strip()
