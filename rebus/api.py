@@ -25,7 +25,7 @@ from rebus.weights.files import open_weights, read_config
 from rebus.weights.hub import find
 from rebus.weights.keymap import KeyMap
 from rebus.weights.lazy import Lazy
-from rebus.weights.load import load_into
+from rebus.weights.load import load_into, on_meta
 from rebus.weights.npz import big_vision, open_npz
 from rebus.weights.save import save_directory
 
@@ -312,7 +312,7 @@ def _read(path: Path, card: ModelCard | None, name: str, device: torch.device, d
     system, layout, config, tensors = _identify(path)
     keys: KeyMap = layout.keys(config)
     ours = keys.to_ours(tensors)
-    with torch.device("meta"):
+    with on_meta():
         network = system.network(config)
     load_into(network, ours, device=device, dtype=_kind(ours, device, dtype))
     folder = path if path.is_dir() else path.parent

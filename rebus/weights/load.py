@@ -1,12 +1,15 @@
 """Put weights into a network, strictly: every name fits, every value is finite, nothing is left at random."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rebus.core.errors import BadCheckpoint
 from rebus.weights.lazy import Lazy, Tensors
@@ -21,6 +24,30 @@ class _Slot:
 
     names: list[str]
     value: Tensor
+
+
+class _Unfilled(TorchFunctionMode):
+    """Initial values are not computed for tensors that have none: on the meta device that is only work.
+
+    (It is a second of it: PyTorch spells random numbers there in Python and imports its compiler for that.)
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = getattr(function, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
+            tensor = args[0] if args else (kwargs or {}).get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Networks built inside have shapes and types but no values, for `load_into` to fill; nothing is initialised."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def load_into(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rebus.core.errors import BadCheckpoint
+from rebus.weights import load
 from rebus.weights.files import open_weights, save_directory
 from rebus.weights.lazy import Lazy
 from rebus.weights.load import load_into
@@ -31,7 +32,7 @@ class Net(nn.Module):
 
 
 def on_meta() -> Net:
-    with torch.device("meta"):
+    with load.on_meta():
         return Net()
 
 
@@ -47,6 +48,22 @@ def test_a_network_on_meta_is_filled_and_nothing_stays_there():
     assert not any(t.is_meta for t in [*net.parameters(), *net.buffers()])
     assert not net.scale.requires_grad
     assert net.embed.weight.requires_grad
+
+
+def test_building_on_meta_computes_no_initial_values():
+    code = """
+        import sys, torch
+        from torch import nn
+        from rebus.weights.load import on_meta
+        with on_meta():
+            net = nn.Linear(3, 4)
+            nn.init.trunc_normal_(net.weight, std=0.02).requires_grad_(False)
+            nn.init.zeros_(net.bias)
+        assert net.weight.is_meta and not net.weight.requires_grad and net.bias.requires_grad
+        assert "torch._dynamo" not in sys.modules, "that import alone takes longer than loading"
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tied_weights_stay_one_and_may_come_under_either_name():
