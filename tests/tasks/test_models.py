@@ -10,7 +10,7 @@ from rebus.catalog import info
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
 from rebus.codec.text import TextPipeline
-from rebus.core.errors import UnsupportedTask, UsageError
+from rebus.core.errors import BadText, UnsupportedTask, UsageError
 from rebus.models.contrastive import clip
 from rebus.models.unified import paligemma
 from tests.tasks.fakes import EOS, TOKENIZER, picture
@@ -85,6 +85,19 @@ def test_detection_of_an_untrained_model_is_a_list(writer):
 def test_a_misspelt_option_is_named(writer):
     with pytest.raises(UsageError, match='did you mean "temperature"'):
         writer.caption(PICTURES[0], temprature=1.0)
+
+
+@pytest.mark.parametrize("pictures, prompts", [(1, 2), (2, 1)])
+def test_fault_15_pictures_and_their_marks_must_agree(writer, pictures, prompts):
+    batch = writer.processor(images=PICTURES[:2], texts=["caption en"] * 2)
+    with pytest.raises(BadText, match=rf"{9 * prompts} image placeholders.*{pictures} pictures of 9 each"):
+        writer.generate(
+            pixels=batch["pixels"][:pictures], tokens=batch["tokens"][:prompts], mask=batch["mask"][:prompts]
+        )
+
+
+def test_fault_15_a_typed_mark_is_no_picture(writer):
+    assert isinstance(writer.ask(PICTURES[0], "<image> <image> what is this", max_new_tokens=2), str)
 
 
 def test_towers_embed_match_and_classify(towers):
