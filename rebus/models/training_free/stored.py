@@ -1,0 +1,183 @@
+"""Tables of pairs as files: written whole, read as mapped memory, so that millions of pairs need no room of their own.
+
+A folder holds `config.json` (model_type "asif_pairs") and safetensors: of each 100,000 pairs the rows of both sides
+and their 8-bit copies with the scale of each row, and the names of all pairs.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rebus.core.config import from_dict, to_dict
+from rebus.core.errors import BadConfig
+from rebus.models.training_free.anchors import Anchors, Screen
+from rebus.models.training_free.pairs import Pairs, PairsConfig, Stored
+from rebus.weights.files import open_weights, read_config, save_directory
+from rebus.weights.lazy import Lazy
+
+SHARD_ROWS = 100_000
+_SIDES = ("image", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredConfig:
+    """What `config.json` says: sizes, and how scores are made."""
+
+    num_anchors: int
+    shard_rows: int
+    image_width: int
+    text_width: int
+    k: int
+    p: float | int
+    weight: float | int
+    dtype: str
+    clamp: float = 0.0  # similarities below count as this; nothing else is supported
+
+
+class Names(Sequence[tuple[str, str]]):
+    """Ids and captions in mapped memory: JSON lines end to end, and where each ends. None: ids are row numbers."""
+
+    def __init__(self, count: int, lines: Tensor | None = None, ends: Tensor | None = None):
+        self.total, self.lines, self.ends = count, lines, ends
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, number: Any) -> Any:
+        if self.lines is None or self.ends is None:
+            return str(range(self.total)[number]), ""
+        first = int(self.ends[number - 1]) if number else 0
+        name, caption = json.loads(bytes(self.lines[first : int(self.ends[number])].numpy()))
+        return name, caption
+
+
+def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_ROWS, screens: bool = True) -> None:
+    """Write the pairs that count, in the number format that they have. Removed ones leave nothing behind.
+
+    `screens`: with 8-bit copies, which take half as much room again as float16 rows and make a search twice as fast.
+    Raises `CannotWrite`, leaving what was there.
+    """
+    count = len(pairs)
+    mapped = pairs.kept.nonzero()[:, 0]
+    numbers = torch.cat([mapped, torch.arange(len(pairs.kept), pairs.width)])
+    tensors: dict[str, Lazy] = {}
+    dtypes = []
+    for name in _SIDES:
+        anchors = pairs.side(name)  # type: ignore[arg-type]
+        dtype = _dtype(anchors)
+        dtypes.append(str(dtype).removeprefix("torch."))
+        read = _reader(anchors, numbers, shard_rows, dtype)
+        width = anchors.shards[0].shape[1]
+        for shard, first in enumerate(range(0, count, shard_rows)):
+            rows = min(shard_rows, count - first)
+            tensors |= _shard(f"{name}.{shard:05d}", (rows, width), dtype, shard, *read, screens=screens)
+    plain = all(pairs.name(i)[0] == str(row) and not pairs.name(i)[1] for row, i in enumerate(numbers.tolist()))
+    if not plain:
+        lines = [json.dumps(pairs.name(i), ensure_ascii=False).encode() for i in numbers.tolist()]
+        tensors["names.ends"] = Lazy.of(torch.tensor([len(line) for line in lines]).cumsum(0))
+        tensors["names.lines"] = Lazy.of(torch.from_numpy(np.frombuffer(b"".join(lines), np.uint8).copy()))
+    cfg = StoredConfig(
+        num_anchors=count,
+        shard_rows=shard_rows,
+        image_width=pairs.cfg.image_width,
+        text_width=pairs.cfg.text_width,
+        k=pairs.cfg.k,
+        p=pairs.cfg.p,
+        weight=pairs.cfg.weight,
+        dtype=dtypes[0],
+    )
+    save_directory(directory, {"model_type": "asif_pairs", **to_dict(cfg)}, tensors)
+
+
+def open_pairs(directory: str | Path) -> Pairs:
+    """The pairs of a folder, mapped: nothing is read before it is asked for. Raises `BadConfig`, `BadCheckpoint`."""
+    data = dict(read_config(directory))
+    if data.pop("model_type", None) != "asif_pairs":
+        raise BadConfig(f"{directory}: not a table of pairs (model_type is not asif_pairs)")
+    cfg = from_dict(StoredConfig, data, f"{directory}/config.json")
+    if cfg.clamp != 0.0:
+        raise BadConfig(f"{directory}/config.json: clamp {cfg.clamp} is not supported; similarities are clamped at 0")
+    found = open_weights(directory)
+    shards = len(range(0, cfg.num_anchors, cfg.shard_rows))
+    image, text = _side(found, "image", shards), _side(found, "text", shards)
+    if not len(image) == len(text) == cfg.num_anchors:
+        raise BadConfig(f"{directory}: {cfg.num_anchors:,} pairs wanted; {len(image):,} and {len(text):,} rows there")
+    ends = found["names.ends"].load() if "names.ends" in found else None
+    lines = found["names.lines"].load() if "names.lines" in found else None
+    memory = PairsConfig(
+        ids=(), image_width=cfg.image_width, text_width=cfg.text_width, k=cfg.k, p=cfg.p, weight=cfg.weight
+    )
+    pairs = Pairs(memory, Stored(image, text, Names(cfg.num_anchors, lines, ends)))
+    # Pairs that are added take the number format of the others, so that writing them changes no score.
+    pairs.image, pairs.text = pairs.image.to(_dtype(image)), pairs.text.to(_dtype(text))
+    return pairs
+
+
+def with_settings(pairs: Pairs, *, k: int | None = None, p: float | int | None = None) -> Pairs:
+    """The same pairs with another k or p, sharing their memory."""
+    cfg = pairs.cfg
+    twin = Pairs(replace(cfg, k=cfg.k if k is None else k, p=cfg.p if p is None else p), pairs.stored)
+    twin.image, twin.text, twin.bias, twin.kept = pairs.image, pairs.text, pairs.bias, pairs.kept
+    return twin
+
+
+def _dtype(anchors: Anchors) -> torch.dtype:
+    return anchors.shards[0].dtype if anchors.shards else torch.float32
+
+
+def _side(found: dict[str, Lazy], name: str, shards: int) -> Anchors:
+    rows, screens = [], []
+    for number in range(shards):
+        key = f"{name}.{number:05d}."
+        if key + "rows" not in found:
+            raise BadConfig(f"the table of pairs lacks {key}rows")
+        rows.append(found[key + "rows"].load())
+        screened = key + "codes" in found
+        screens.append(
+            Screen(found[key + "codes"].load(), found[key + "scale"].load(), float(found[key + "slack"].load()))
+            if screened
+            else None
+        )
+    return Anchors(rows, screens)
+
+
+Reader = tuple[Callable[[int], Tensor], Callable[[int], Screen]]
+
+
+def _reader(anchors: Anchors, numbers: Tensor, shard_rows: int, dtype: torch.dtype) -> Reader:
+    """The rows of a shard and their 8-bit copy, the last of each kept, since its parts are written one by one."""
+
+    @lru_cache(maxsize=1)
+    def rows(shard: int) -> Tensor:
+        return anchors.rows(numbers[shard * shard_rows : (shard + 1) * shard_rows]).to(dtype).cpu().contiguous()
+
+    @lru_cache(maxsize=1)
+    def screen(shard: int) -> Screen:
+        return Screen.of(rows(shard))
+
+    return rows, screen
+
+
+def _shard(
+    key: str,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    shard: int,
+    rows: Callable[[int], Tensor],
+    screen: Callable[[int], Screen],
+    *,
+    screens: bool,
+) -> dict[str, Lazy]:
+    found = {f"{key}.rows": Lazy(shape, dtype, lambda: rows(shard))}
+    if screens:
+        found[f"{key}.codes"] = Lazy(shape, torch.int8, lambda: screen(shard).codes)
+        found[f"{key}.scale"] = Lazy(shape[:1], torch.float32, lambda: screen(shard).scale)
+        found[f"{key}.slack"] = Lazy((), torch.float32, lambda: torch.tensor(screen(shard).slack))
+    return found
