@@ -19,6 +19,7 @@ class EmbedsText(Protocol):
     """tokens (T, L), mask (T, L) → unit vectors (T, E).
 
     `averages_templates = False` on a network: of several sentences about a label the best one counts, not their mean.
+    `is_dense = False`: the space is too wide for vectors; `score(image_vectors(…), text_vectors(…))` compares instead.
     """
 
     def embed_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...

@@ -21,7 +21,7 @@ from rebus.core.errors import BadText, MissingFile, UnsupportedTask, UsageError
 from rebus.core.limits import check
 from rebus.generation import score_choices
 from rebus.tasks.batches import in_batches
-from rebus.tasks.embed import embed_images, read
+from rebus.tasks.embed import Comparison
 from rebus.tasks.items import many_images
 from rebus.tasks.model import TaskModel, batch_size, on_device, words_for
 from rebus.tasks.prompts import fill, templates_of
@@ -96,10 +96,10 @@ def _ranking(labels: Sequence[str], scores: Tensor) -> Ranking:
 
 def _weights(model: TaskModel, labels: list[str], templates: Sequence[str]) -> Tensor:
     """(C, E): each label the mean direction of its sentences, of unit length again; or (C, T, E): they stay apart."""
-    average = getattr(model.network, "averages_templates", True) and len(templates) > 1
+    average, compare = getattr(model.network, "averages_templates", True) and len(templates) > 1, Comparison(model)
 
     def weigh(batch: Sequence[str]) -> list[Tensor]:
-        vectors = torch.stack(read(model, [fill(template, label) for label in batch for template in templates]))
+        vectors = compare.batch_of_texts([fill(template, label) for label in batch for template in templates])
         vectors = vectors.unflatten(0, (len(batch), len(templates)))
         return list(F.normalize(vectors.mean(dim=1), dim=-1) if average else vectors)
 
@@ -113,7 +113,8 @@ def _weights(model: TaskModel, labels: list[str], templates: Sequence[str]) -> T
 
 def _compare(model: TaskModel, images: list[ImageSource], weights: Tensor) -> Tensor:
     """(B, C) logits by two towers. Sentences that stay apart are candidates, the best of which speaks for its label."""
-    logits = embed_images(model, images) @ weights.flatten(0, -2).T
+    compare = Comparison(model)
+    logits = compare.scores(compare.images(images), weights.flatten(0, -2))
     if weights.dim() == 3:
         logits = logits.unflatten(1, weights.shape[:2]).amax(dim=2)
     log_scale = getattr(model.network, "log_scale", None)

@@ -1,6 +1,6 @@
 """Pictures and texts as unit vectors of one space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,49 +14,92 @@ from rebus.tasks.batches import in_batches
 from rebus.tasks.items import many_images, many_texts
 from rebus.tasks.model import TaskModel, batch_size, on_device
 
+See = Callable[..., Tensor]
+
 
 def embed_images(model: TaskModel, images: Any) -> Tensor:
     """Unit vectors (n, d) float32 on the CPU, also of a single picture. Raises what `open_image` raises."""
-    pictures, _ = many_images(images)
-    if not pictures:
-        raise UsageError("no pictures were given: there is nothing to embed")
-    size = batch_size(model, cpu=32, accelerator=128)
-    return torch.stack(in_batches(pictures, lambda batch: _see(model, batch), size=size, what="pictures"))
+    return _all_images(model, images, model.network.embed_image)
 
 
 def embed_texts(model: TaskModel, texts: str | Sequence[str]) -> Tensor:
     """Unit vectors (n, d) float32 on the CPU, also of a single text."""
+    return _all_texts(model, texts, model.network.embed_text)
+
+
+class Comparison:
+    """How a network compares pictures with texts: `image` and `text` vectors first, then `scores` of all pairs.
+
+    Mostly by the product of two unit vectors. A network whose space is too wide for that says `is_dense = False` and
+    compares what its encoders give (`image_vectors`, `text_vectors`) itself, by `score`.
+    """
+
+    def __init__(self, model: TaskModel):
+        network = model.network
+        self.model, self.dense = model, getattr(network, "is_dense", True)
+        self._see = network.embed_image if self.dense else network.image_vectors
+        self._read = network.embed_text if self.dense else network.text_vectors
+
+    def images(self, images: Any) -> Tensor:
+        """(n, d) float32 on the CPU."""
+        return _all_images(self.model, images, self._see, unit=self.dense)
+
+    def texts(self, texts: str | Sequence[str]) -> Tensor:
+        """(n, d) float32 on the CPU."""
+        return _all_texts(self.model, texts, self._read, unit=self.dense)
+
+    def batch_of_texts(self, texts: Sequence[str]) -> Tensor:
+        """(n, d) of texts that are one batch."""
+        return torch.stack(_texts(self.model, texts, self._read, self.dense))
+
+    def scores(self, images: Tensor, texts: Tensor) -> Tensor:
+        """(pictures, texts) float32, without the network's scale."""
+        if self.dense:
+            return images @ texts.T
+        with torch.inference_mode():
+            network, device = self.model.network, self.model.device
+            return network.score(images.to(device), texts.to(device)).float().cpu()
+
+
+def _all_images(model: TaskModel, images: Any, see: See, unit: bool = True) -> Tensor:
+    pictures, _ = many_images(images)
+    if not pictures:
+        raise UsageError("no pictures were given: there is nothing to embed")
+
+    def work(batch: Sequence[ImageSource]) -> list[Tensor]:
+        inputs = on_device(model, model.processor(images=list(batch)))
+        with torch.inference_mode():
+            return _rows(see(**inputs), unit)
+
+    size = batch_size(model, cpu=32, accelerator=128)
+    return torch.stack(in_batches(pictures, work, size=size, what="pictures"))
+
+
+def _all_texts(model: TaskModel, texts: str | Sequence[str], read: See, unit: bool = True) -> Tensor:
     words, _ = many_texts(texts)
     if not words:
         raise UsageError("no texts were given: there is nothing to embed")
-    return text_vectors(model, words)
-
-
-def text_vectors(model: TaskModel, texts: Sequence[Prompt]) -> Tensor:
-    """(n, d). Texts of like length are read together, since a batch is as long as its longest."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    order = sorted(range(len(words)), key=lambda i: len(words[i]))  # a batch is as long as its longest text
     size = batch_size(model, cpu=64, accelerator=512)
     rows = in_batches(
-        [texts[i] for i in order], lambda batch: read(model, batch), size=size, what="texts", numbers=order
+        [words[i] for i in order],
+        lambda batch: _texts(model, batch, read, unit),
+        size=size,
+        what="texts",
+        numbers=order,
     )
-    vectors = torch.empty(len(texts), rows[0].shape[0])
+    vectors = torch.empty(len(words), rows[0].shape[0])
     vectors[order] = torch.stack(rows)
     return vectors
 
 
-def read(model: TaskModel, texts: Sequence[Prompt]) -> list[Tensor]:
-    """The vectors of one batch of texts."""
-    batch = on_device(model, model.processor(texts=list(texts)))
+def _texts(model: TaskModel, texts: Sequence[Prompt], read: See, unit: bool) -> list[Tensor]:
+    inputs = on_device(model, model.processor(texts=list(texts)))
     with torch.inference_mode():
-        return list(_unit(model.network.embed_text(**batch)))
+        return _rows(read(**inputs), unit)
 
 
-def _see(model: TaskModel, images: Sequence[ImageSource]) -> list[Tensor]:
-    batch = on_device(model, model.processor(images=list(images)))
-    with torch.inference_mode():
-        return list(_unit(model.network.embed_image(**batch)))
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """float32 on the CPU; of unit length again after half precision."""
-    return F.normalize(vectors.float(), dim=-1).cpu()
+def _rows(vectors: Tensor, unit: bool) -> list[Tensor]:
+    """float32 on the CPU; unit vectors are of unit length again after half precision."""
+    vectors = vectors.float()
+    return list((F.normalize(vectors, dim=-1) if unit else vectors).cpu())
