@@ -14,19 +14,19 @@ from rebus.core.answers import Ranking
 
 # (file of scikit-image, the label that is right). All that are photographs and in the package itself.
 SAMPLES = (
-    ("astronaut.png", "an astronaut"),
-    ("brick.png", "a brick wall"),
-    ("camera.png", "a photographer"),
     ("chelsea.png", "a cat"),
     ("coffee.png", "a cup of coffee"),
+    ("rocket.jpg", "a rocket"),
+    ("astronaut.png", "an astronaut"),
+    ("motorcycle_left.png", "a motorcycle"),
+    ("camera.png", "a photographer"),
     ("coins.png", "coins"),
-    ("grass.png", "grass"),
-    ("gravel.png", "gravel"),
+    ("page.png", "a printed page"),
     ("hubble_deep_field.jpg", "galaxies"),
     ("moon.png", "the moon"),
-    ("motorcycle_left.png", "a motorcycle"),
-    ("page.png", "a printed page"),
-    ("rocket.jpg", "a rocket"),
+    ("brick.png", "a brick wall"),
+    ("grass.png", "grass"),
+    ("gravel.png", "gravel"),
 )
 OTHERS = ("a dog", "a bird", "a car", "a sailing boat", "a pizza", "a flower", "a piano", "a mountain", "a bicycle")
 QUERIES = (  # (words, files that they fit)

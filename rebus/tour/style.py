@@ -35,7 +35,7 @@ figure{margin:0}
 .grid figcaption{padding:.7rem .9rem .9rem}
 .said{font-size:1.15rem;margin:0}
 .words{font-size:1.05rem;line-height:1.4;margin:0}
-.miss{color:var(--bad)}p.miss{margin:.2rem 0 0;font-size:.88rem}
+.miss{color:var(--bad)}p.miss:not(.words){margin:.2rem 0 0;font-size:.88rem}
 .bars{list-style:none;margin:.5rem 0 0;padding:0;font-size:.8rem;color:var(--quiet)}
 .bars li{display:grid;grid-template-columns:1fr 3.5rem 2.4rem;gap:.5rem;align-items:center}
 .bars .bar{width:100%;height:.35rem}
