@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rebus.core.errors import BadCheckpoint, MissingFile
 from rebus.core.outputs import Quantised
+from rebus.weights.load import on_meta
 
 SIDE = 64  # pixels of a mask
 GRID = 4  # codes either way
@@ -141,7 +142,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> MaskVQVAE:
     Raises `BadCheckpoint` listing arrays that are missing, unexpected, misshapen or not finite.
     """
     arrays = {name: array for name, array in arrays.items() if name not in _TRAINING}
-    with torch.device("meta"):
+    with on_meta():
         network = MaskVQVAE(infer_config({name: array.shape for name, array in arrays.items()}))
     wanted = {_to_theirs(name): tuple(p.shape) for name, p in network.named_parameters()}
     problems = [f"{name}: missing" for name in wanted if name not in arrays]
