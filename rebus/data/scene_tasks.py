@@ -16,6 +16,7 @@ from torch import Tensor
 from rebus.codec.boxes import BINS
 from rebus.data.scene_batches import BOS, EOS, IMAGE, Words, pad_rows, scene_at, scenes_tokenizer, stack_pixels
 from rebus.data.scene_masks import mask_codes
+from rebus.data.scene_patches import patch_owners
 from rebus.data.scenes import COLOURS, SHAPES, Scene, SceneObject, answer_kinds
 from rebus.data.scenes.language import ask
 
@@ -29,11 +30,14 @@ class SceneTasks:
     """Pictures with `per_picture` different tasks each, drawn with the given odds.
 
     Rows of the same picture follow each other: `tokens` and `targets` have `per_picture` rows for each of `pixels`.
+    `names`, `present` and `boxes` say what each patch shows. The first `tower_first` batches hold these alone, of as
+    many pictures as later batches have rows.
     """
 
     kind: Literal["scene tasks"] = "scene tasks"
     size: int = 96
-    image_tokens: int = 64
+    patch: int = 12
+    tower_first: int = 0
     per_picture: int = 2
     caption: float = 0.4
     detect: float = 0.3
@@ -42,9 +46,15 @@ class SceneTasks:
     codebook: str = "mask_vqvae/scenes"  # what writes masks as tokens: a bundled name or a directory
 
     def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]:
-        """Batch number `index` of that seed: `pixels` uint8, `tokens`, `mask`, `targets`."""
+        """Batch number `index` of that seed: `pixels` uint8, `tokens`, `mask`, `targets`, and what the patches show."""
         rng = np.random.Generator(np.random.PCG64([seed, index]))
-        scenes = [scene_at(seed, index * batch_size + i, split, self.size) for i in range(batch_size)]
+        alone = split == "train" and index < self.tower_first
+        stride = batch_size * self.per_picture
+        number = stride if alone else batch_size
+        scenes = [scene_at(seed, index * stride + i, split, self.size) for i in range(number)]
+        batch = {"pixels": stack_pixels(scenes), **patch_owners(scenes, self.patch)}
+        if alone:
+            return batch
         odds = np.array([self.caption, self.detect, self.ask, self.segment])
         makers: tuple[Callable[[Scene, np.random.Generator], Row], ...] = (_caption, _detect, _ask, self._segment)
         rows = [
@@ -52,13 +62,13 @@ class SceneTasks:
             for s in scenes
             for task in rng.choice(4, size=self.per_picture, replace=False, p=odds / odds.sum())
         ]
-        pictures = [IMAGE] * self.image_tokens
+        pictures = [IMAGE] * (self.size // self.patch) ** 2
         newline = _words().newline
         prompts = [[*pictures, BOS, *prompt, newline] for prompt, _ in rows]
         tokens = pad_rows(prompts, 0)
         lengths = torch.tensor([len(p) for p in prompts])
         return {
-            "pixels": stack_pixels(scenes),
+            **batch,
             "tokens": tokens,
             "mask": torch.arange(tokens.shape[1])[None] < lengths[:, None],
             "targets": pad_rows([[*answer, EOS] for _, answer in rows], IGNORED),

@@ -7,14 +7,17 @@ from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.losses import Losses
 from rebus.objectives.next_token import NextTokenLoss, next_token
+from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
 __all__ = [
     "CodebookLoss",
     "Losses",
     "NextTokenLoss",
+    "SeeAndSpeakLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
     "next_token",
+    "patch_names",
     "sigmoid_contrastive",
     "softmax_contrastive",
 ]

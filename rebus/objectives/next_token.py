@@ -43,6 +43,15 @@ def waves(number: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1) * (2 / width) ** 0.5
 
 
+def place_waves(network: nn.Module, places: tuple[int, int] | None) -> None:
+    """Set the embeddings of location tokens, (first id, number), to `waves`."""
+    if places is not None:
+        first, number = places
+        table = network.get_parameter("text.tokens.weight")
+        with torch.no_grad():
+            table[first : first + number] = waves(number, table.shape[1])
+
+
 @dataclass(frozen=True)
 class NextTokenLoss:
     """`next_token` of the network's predictions for `batch["targets"]`.
@@ -58,11 +67,7 @@ class NextTokenLoss:
 
     def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
         """Set the embeddings of the location tokens before the first step."""
-        if self.places is not None:
-            first, number = self.places
-            table = network.get_parameter("text.tokens.weight")
-            with torch.no_grad():
-                table[first : first + number] = waves(number, table.shape[1])
+        place_waves(network, self.places)
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         batch = dict(batch)

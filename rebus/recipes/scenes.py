@@ -12,7 +12,7 @@ from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import CodebookLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import AdamW, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
@@ -83,7 +83,11 @@ def mask_vqvae_scenes() -> TrainConfig:
 
 
 def paligemma_scenes() -> TrainConfig:
-    """`rebus train paligemma_scenes`: as the paper, from SigLIP's image tower, all parts trained together."""
+    """`rebus train paligemma_scenes`
+
+    The paper starts from SigLIP's tower, trained on billions of pictures. Here the tower first learns to name what each
+    patch shows, which costs a hundred thousand pictures, and keeps doing so beside the language model.
+    """
     words = scenes_tokenizer(locations=True).vocab_size
     return TrainConfig(
         system="paligemma",
@@ -94,10 +98,10 @@ def paligemma_scenes() -> TrainConfig:
             ),
             image_id=IMAGE,
         ),
-        objective=NextTokenLoss(places=(words - 1024 - 128, 1024)),
-        data=SceneTasks(),
-        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, cooldown=400),
-        steps=2000,
+        objective=SeeAndSpeakLoss(places=(words - 1024 - 128, 1024)),
+        data=SceneTasks(tower_first=1200),
+        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, again=1200, cooldown=400),
+        steps=3000,
         batch_size=32,
-        start_from="siglip/scenes",
+        position_waves=5.0,
     )

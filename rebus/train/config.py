@@ -10,7 +10,7 @@ from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class AdamW:
     warmup: int = 200
     final: float = 0.01
     cooldown: int | None = None
+    again: int = 0  # after this step the rate rises once more, for parts that begin to learn there
     clip_norm: float = 1.0
     matrices: Literal["adam", "muon"] = "adam"  # muon: the blocks' matrices follow their orthogonalised momentum
     # (Jordan et al., "Muon", 2024), scaled to Adam's usual step, which takes fewer steps on a small budget
@@ -39,13 +40,15 @@ class TrainConfig:
 
     system: str  # "clip"
     model: CLIPConfig | SigLIPConfig | PaliGemmaConfig | MaskVQVAEConfig
-    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss
+    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
     data: SceneCaptions | SceneTasks | SceneMasks
     optim: AdamW = field(default_factory=AdamW)
     steps: int = 1000
     batch_size: int = 128  # pictures
     seed: int = 0
     start_from: str | None = None  # the image tower of this checkpoint: a bundled name or a directory
+    position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
+    # positions before the first step; a small tower otherwise forgets where things are
     bf16: bool = False  # autocast; weights and optimiser stay float32
     eval_every: int = 500  # steps between losses on held-out batches; 0: never
     eval_batches: int = 4

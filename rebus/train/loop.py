@@ -163,8 +163,9 @@ def make_optimisers(network: nn.Module, optim: AdamW) -> list[torch.optim.Optimi
 
 def rate_at(optim: AdamW, step: int, steps: int) -> float:
     """The learning rate of a step, counted from 1."""
-    if step <= optim.warmup:
-        return optim.lr * step / optim.warmup
+    since = step - optim.again if step > optim.again else step
+    if since <= optim.warmup:
+        return optim.lr * since / optim.warmup
     if optim.cooldown is not None:
         left = min(1.0, (steps - step + 1) / optim.cooldown)
         return optim.lr * (optim.final + (1 - optim.final) * left)

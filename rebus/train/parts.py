@@ -1,11 +1,12 @@
 """What a run starts from and what it leaves: a network, and a directory in Hub layout."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
@@ -13,6 +14,7 @@ from rebus.core.errors import BadCheckpoint
 from rebus.data.bundled import directory_of
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
+from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.train.config import TrainConfig
 from rebus.weights.files import open_weights, read_config, save_directory
 
@@ -24,7 +26,28 @@ def build(config: TrainConfig) -> nn.Module:
     network: nn.Module = catalog.system(config.system).network(config.model)
     if config.start_from is not None:
         copy_image_tower(network, directory_of(config.start_from))
+    if config.position_waves:
+        positions = network.get_parameter("image.positions")
+        rows, columns = config.model.image.grid  # type: ignore[union-attr]
+        with torch.no_grad():
+            positions[-rows * columns :] += config.position_waves * grid_waves(rows, columns, positions.shape[1])
+    if isinstance(config.objective, SeeAndSpeakLoss):
+        config.objective.extend(network)
     return network
+
+
+def grid_waves(rows: int, columns: int, width: int) -> Tensor:
+    """(rows · columns, width): sines and cosines of the column, then of the row, a quarter to four waves over the
+    picture; unit length."""
+
+    def waves(number: int) -> Tensor:
+        at = (torch.arange(number) + 0.5)[:, None] / number
+        angles = 2 * math.pi * at * 0.25 * 16 ** torch.linspace(0, 1, width // 4)
+        return torch.cat([angles.sin(), angles.cos()], dim=1) * (2 / width) ** 0.5
+
+    across = waves(columns)[None].expand(rows, -1, -1)
+    down = waves(rows)[:, None].expand(-1, columns, -1)
+    return torch.cat([across, down], dim=-1).flatten(0, 1)
 
 
 def copy_image_tower(network: nn.Module, source: Path) -> None:
@@ -43,15 +66,16 @@ def copy_image_tower(network: nn.Module, source: Path) -> None:
 
 
 def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
-    """The finished model in Hub layout, float16, with its tokenizer and preprocessor; a mask VQ-VAE as the release's
-    single file of arrays."""
+    """The finished model in Hub layout, float16, with its tokenizer and preprocessor; a mask VQ-VAE as the
+    release's single file of arrays."""
     if isinstance(network, MaskVQVAE):
         directory.mkdir(parents=True, exist_ok=True)
         save_npz(network, directory / CODEBOOK_FILE)
         return directory
     layout = catalog.system(config.system).layouts["transformers"]
     assert layout.write_config is not None
-    tensors = layout.keys(config.model).to_theirs({k: v.detach().half() for k, v in network.state_dict().items()})
+    kept = {k: v.detach().half() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
+    tensors = layout.keys(config.model).to_theirs(kept)
     size = config.model.image.image_size  # type: ignore[union-attr]
     preprocessor: dict[str, Any] = {
         "image_processor_type": "SiglipImageProcessor",

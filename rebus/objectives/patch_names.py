@@ -1,0 +1,76 @@
+"""See first, then speak: name what each patch of a picture belongs to, and predict the next token.
+
+A picture whose every patch is supervised teaches an image tower far more than its caption does. Dense supervision of
+a tower before and beside a language model: Tschannen et al., "SigLIP 2", 2025, Sec. 2.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rebus.objectives.losses import Losses
+from rebus.objectives.next_token import IGNORED, next_token, place_waves
+
+HEAD = "patch_head"  # the training's own part of the network; it belongs to no checkpoint
+
+
+def patch_names(scores: Tensor, names: Tensor, present: Tensor, boxes: Tensor, kinds: tuple[int, ...]) -> Tensor:
+    """Cross entropy of each property over the patches that belong to something + of belonging, over all patches +
+    5 times the absolute error of the box's sides.
+
+    scores (B, P, sum of kinds + 5), names (B, P, properties), present (B, P) bool, boxes (B, P, 4) in [0, 1].
+    """
+    *each, belongs, sides = scores.split((*kinds, 1, 4), dim=-1)
+    wanted = names[present]
+    total = F.binary_cross_entropy_with_logits(belongs[..., 0], present.to(scores.dtype))
+    total = total + 5 * F.l1_loss(sides[present], boxes[present])
+    for i, part in enumerate(each):
+        total = total + F.cross_entropy(part[present], wanted[:, i])
+    return total
+
+
+@dataclass(frozen=True)
+class SeeAndSpeakLoss:
+    """`next_token` + `share` · `patch_names`; batches without tokens teach the image tower alone.
+
+    `kinds`: how many names each property of a patch can have. `places`: see `NextTokenLoss`.
+    """
+
+    kind: Literal["see and speak"] = "see and speak"
+    kinds: tuple[int, ...] = (7, 8, 3, 3, 5)
+    share: float = 0.2
+    places: tuple[int, int] | None = None
+
+    def extend(self, network: nn.Module) -> None:
+        """Give the network the head that names patches."""
+        width = network.get_parameter("image.positions").shape[1]
+        network.add_module(HEAD, nn.Linear(width, sum(self.kinds) + 5))
+
+    def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
+        """Set the embeddings of the location tokens before the first step."""
+        place_waves(network, self.places)
+
+    def __call__(self, network: Any, batch: Mapping[str, Tensor]) -> Losses:
+        features = network.image(batch["pixels"])
+        scores = network.get_submodule(HEAD)(features)
+        named = patch_names(scores, batch["names"], batch["present"], batch["boxes"], self.kinds)
+        with torch.no_grad():
+            present = batch["present"]
+            shapes = scores[..., : self.kinds[0]].argmax(-1)
+            parts = {"patches": named.detach(), "shapes": (shapes == batch["names"][..., 0])[present].float().mean()}
+        if "tokens" not in batch:
+            return Losses(named, parts)
+        targets = batch["targets"]
+        rows = len(targets) // len(features)
+        seen = network.image_proj(features).repeat_interleave(rows, dim=0)
+        logits = network(tokens=batch["tokens"], mask=batch["mask"], targets=targets, seen=seen).logits
+        loss = next_token(logits, targets)
+        with torch.no_grad():
+            real = targets != IGNORED
+            right = (logits.argmax(-1) == targets) & real
+            parts |= {"accuracy": right.sum() / real.sum(), "whole": (right | ~real).all(dim=1).float().mean()}
+        return Losses(loss + self.share * named, {"next_token": loss.detach(), **parts})
