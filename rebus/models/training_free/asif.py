@@ -159,9 +159,14 @@ class ASIF(nn.Module):
             raise UsageError("no pairs: give the network at least one table with a weight above 0")
         return [(table.cfg.weight / total) ** 0.5 for table in self._tables()]
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether there are few enough pairs for dense vectors; otherwise `score` alone compares."""
+        return sum(table.width for table in self._tables()) <= MAX_DENSE
+
     def _check_dense(self) -> None:
-        pairs = sum(table.width for table in self._tables())
-        if pairs > MAX_DENSE:
+        if not self.is_dense:
+            pairs = sum(table.width for table in self._tables())
             raise UsageError(
                 f"{pairs:,} pairs are too many for dense vectors (at most {MAX_DENSE:,}); "
                 "use network.score(network.image_vectors(…), network.text_vectors(…))"
