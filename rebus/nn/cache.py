@@ -13,13 +13,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cache:
-    """`keys[i]`, `values[i]`: layer i, (B, kv heads, slots, K). `slot` (1,): where the next token of each row goes."""
+    """`keys[i]`, `values[i]`: layer i, (B, kv heads, slots, K). `slot` (1,): where the next token of each row goes;
+    `claimed`: where those being read go."""
 
     keys: tuple[Float[Tensor, "B H N K"], ...]
     values: tuple[Float[Tensor, "B H N K"], ...]
     real: Bool[Tensor, "B N"]
     positions: Int[Tensor, "B N"]
     slot: Int[Tensor, "1"]
+    claimed: Int[Tensor, "S"]
     next_position: Int[Tensor, "B"]
 
     @classmethod
@@ -34,6 +36,7 @@ class Cache:
             real=torch.zeros(rows, slots, dtype=torch.bool, device=device),
             positions=torch.zeros(rows, slots, dtype=torch.int64, device=device),
             slot=torch.zeros(1, dtype=torch.int64, device=device),
+            claimed=torch.zeros(0, dtype=torch.int64, device=device),
             next_position=torch.zeros(rows, dtype=torch.int64, device=device),
         )
 
@@ -48,6 +51,7 @@ class Cache:
             real=self.real.index_copy(1, slots, real),
             positions=self.positions.index_copy(1, slots, positions),
             slot=self.slot + length,
+            claimed=slots,
             next_position=self.next_position + real.long().sum(1),
         )
         return claimed, positions
@@ -56,9 +60,8 @@ class Cache:
         self, layer: int, keys: Float[Tensor, "B H S K"], values: Float[Tensor, "B H S K"]
     ) -> tuple[Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:
         """Put a layer's new keys and values into the slots just claimed (in place); gives all of that layer's."""
-        slots = self.slot - keys.shape[2] + torch.arange(keys.shape[2], device=keys.device)
-        self.keys[layer].index_copy_(2, slots, keys)
-        self.values[layer].index_copy_(2, slots, values)
+        self.keys[layer].index_copy_(2, self.claimed, keys)
+        self.values[layer].index_copy_(2, self.claimed, values)
         return self.keys[layer], self.values[layer]
 
     def select(self, rows: Int[Tensor, "R"]) -> "Cache":
@@ -69,5 +72,6 @@ class Cache:
             real=self.real[rows],
             positions=self.positions[rows],
             slot=self.slot.clone(),
+            claimed=self.claimed,
             next_position=self.next_position[rows],
         )

@@ -18,6 +18,7 @@ from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.patches import PatchProjection, cut
 
 _PIECE = 256  # rows quantised at a time: what is between float and integer stays in the processor's cache
+_FEW = 8  # rows up to which one slow pass is quicker than two fast ones
 _ZERO = 128  # oneDNN multiplies unsigned activations by signed weights
 
 
@@ -116,7 +117,9 @@ def quantize_rows(x: Float[Tensor, "R D"], zero: int = 0) -> tuple[Integer[Tenso
         pieces = [quantize_rows(piece, zero) for piece in x.split(_PIECE)]
         return torch.cat([codes for codes, _ in pieces]), torch.cat([scales for _, scales in pieces])
     x = x.float()
-    scales = x.abs().amax(1, keepdim=True).clamp_(min=1e-30).div_(127)
+    few = len(x) <= _FEW and x.shape[1] > 0
+    peaks = torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True) if few else x.abs().amax(1, keepdim=True)
+    scales = peaks.div_(127).clamp_(min=1e-30)
     if zero:
         return (x / scales).add_(zero + 0.5).to(torch.uint8), scales  # cutting off after adding a half rounds
     return (x / scales).round_().to(torch.int8), scales

@@ -17,8 +17,8 @@ def linear(
 
     The arithmetic is the same: what comes in is bfloat16, sums are in float32, what goes out is bfloat16.
     """
-    many = x.numel() >= _MANY * weight.shape[1]
-    if many and x.dtype == torch.bfloat16 and x.device.type == "cpu" and bfloat16_is_slow():
+    half, many = x.dtype == torch.bfloat16, x.numel() >= _MANY * weight.shape[1]
+    if half and many and x.device.type == "cpu" and bfloat16_is_slow():
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.linear(x, weight, bias)
 
@@ -30,20 +30,21 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def join(*layers: nn.Linear) -> nn.Linear:
+def join(*layers: nn.Linear) -> Linear:
     """One layer whose outputs are those of several, side by side. All read the same input; all or none have a bias."""
     first = layers[0]
     joined = Linear(first.in_features, sum(layer.out_features for layer in layers), device="meta")
     joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-    joined.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None  # type: ignore[assignment]
+    bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
+    joined.register_parameter("bias", bias)
     return joined
 
 
-def scaled(layer: nn.Linear, factor: float, *, bias: bool) -> nn.Linear:
+def scaled(layer: nn.Linear, factor: float, *, bias: bool) -> Linear:
     """The layer with its weight, and on demand its bias, multiplied."""
     result = Linear(layer.in_features, layer.out_features, device="meta")
     result.weight = nn.Parameter(layer.weight.detach() * factor, requires_grad=False)
     given = None if layer.bias is None else layer.bias.detach() * (factor if bias else 1.0)
-    result.bias = None if given is None else nn.Parameter(given, requires_grad=False)  # type: ignore[assignment]
+    result.bias = None if given is None else nn.Parameter(given, requires_grad=False)
     return result

@@ -20,8 +20,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        y = nn.functional.rms_norm(x.float(), x.shape[-1:], 1.0 + self.weight.float(), self.eps)
-        return y.to(x.dtype)
+        y = nn.functional.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
+        return torch.addcmul(y, y, self.weight.float()).to(x.dtype)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -10,20 +10,21 @@ from torch import Tensor
 
 
 def rope_table(
-    positions: Int[Tensor, "B S"], head_width: int, base: float = 10_000.0
+    positions: Int[Tensor, "B S"], head_width: int, base: float = 10_000.0, dtype: torch.dtype = torch.float32
 ) -> tuple[Float[Tensor, "B 1 S K"], Float[Tensor, "B 1 S K"]]:
-    """Cosines and sines of the angles position · base^(−2i/K), in float32, for every head alike."""
+    """Cosines and sines of the angles position · base^(−2i/K), for every head alike; computed in float32.
+
+    The sines of the first half are negated: what `rotate` adds there is −sin · the other of the pair.
+    """
     exponents = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
     angles = positions[:, None, :, None].float() * base**-exponents
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
 
 
 def rotate(
     x: Float[Tensor, "B H S K"], table: tuple[Float[Tensor, "B 1 S K"], Float[Tensor, "B 1 S K"]]
 ) -> Float[Tensor, "B H S K"]:
     """Turn queries or keys to their positions."""
-    cos, sin = (t.to(x.dtype) for t in table)
-    half = x.shape[-1] // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return x * cos + turned * sin
+    cos, sin = table
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

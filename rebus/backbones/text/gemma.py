@@ -111,7 +111,7 @@ class Gemma(nn.Module):
         """A whole sequence at once. `blocks`: see `rebus.nn.masks`; `real` is False at padding."""
         wide = attention_mask(blocks, real)
         narrow = self._narrow(wide, blocks, real, positions)
-        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base)
+        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
         for i, block in enumerate(self.blocks):
             x = block(x, narrow if i % 2 == 0 else wide, rope)
         return self.norm(x)
@@ -130,7 +130,7 @@ class Gemma(nn.Module):
         if self.cfg.window is not None and not whole:
             near = positions[:, None, :, None] - cache.positions[:, None, None, :] < self.cfg.window
             narrow = wide & near
-        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base)
+        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
         for i, block in enumerate(self.blocks):
 
             def remember(k: Tensor, v: Tensor, layer: int = i) -> tuple[Tensor, Tensor]:
