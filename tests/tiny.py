@@ -11,8 +11,8 @@ from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 
 WORDS = [
-    *"a an the photo of red green blue small large circle square what is where left right caption en answer detect".split(),
-    *"segment yes no cat dog ; .".split(),
+    *"a an the photo of red green blue small large circle square what is where left right".split(),
+    *"caption en answer detect segment yes no cat dog ; .".split(),
 ]
 TOWER = {"width": 32, "num_layers": 2, "num_heads": 4, "mlp_width": 48}
 

@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 from functools import cache
+from pathlib import Path
 
 _SETTING, _WITHOUT_AMX = "ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16"
 
@@ -29,28 +30,29 @@ def bfloat16_is_slow() -> bool:
 
     AVX-512 multiplies it at half the pace there; AMD's cores that have the instruction do so at twice.
     """
-    if not _is_linux_x86():
-        return False
-    try:
-        _, vendor, _, _ = _cpuid(0, 0)
-        _, _, _, features = _cpuid(7, 0)
-    except OSError:
-        return False
+    told = _told()
     allowed = "AMX" in os.environ.get(_SETTING, "AMX")
-    has_amx = bool(features >> 22 & 1) and allowed and not _amx_is_broken()
-    return vendor.to_bytes(4, "little") == b"Genu" and not has_amx  # the first letters of GenuineIntel
+    has_amx = "amx_bf16" in told and allowed and not _amx_is_broken()
+    return "GenuineIntel" in told and not has_amx
 
 
-def _is_linux_x86() -> bool:
-    return sys.platform == "linux" and os.uname().machine == "x86_64"
+def _told() -> frozenset[str]:
+    """The words in which Linux describes an x86 processor, its flags among them; none elsewhere."""
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return frozenset()
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    return frozenset(text.partition("\n\n")[0].split())
 
 
 def _amx_is_broken() -> bool:
-    if not _is_linux_x86():
+    """Asked of the processor itself, and only inside a virtual machine that announces AMX."""
+    if not {"amx_tile", "hypervisor"} <= _told():
         return False
     try:
-        _, _, _, features = _cpuid(7, 0)
-        return bool(features >> 24 & 1) and _cpuid(0x1D, 1)[1] == 0  # AMX-TILE; bytes a row and tiles of palette 1
+        return _cpuid(0x1D, 1)[1] == 0  # bytes a row and tiles of palette 1
     except OSError:  # a hardened system forbids the four instructions below: assume that the processor is honest
         return False
 

@@ -5,12 +5,16 @@ from rebus.core import machine
 
 
 def test_the_setting_is_made_only_where_amx_lies(monkeypatch):
-    for features, tiles, expected in ((1 << 24, 0, machine._WITHOUT_AMX), (1 << 24, 1 << 26, None), (0, 0, None)):
+    amx = {"GenuineIntel", "amx_tile", "amx_bf16"}
+    for told, tiles, expected in (
+        ({*amx, "hypervisor"}, 0, machine._WITHOUT_AMX),
+        ({*amx, "hypervisor"}, 1 << 26, None),
+        (amx, 0, None),  # bare metal is believed
+        (set(), 0, None),
+    ):
         monkeypatch.delenv(machine._SETTING, raising=False)
-        answers = {7: (0, 0, 0, features), 0x1D: (0, tiles, 0, 0)}
-        monkeypatch.setattr(machine, "_cpuid", lambda leaf, subleaf, answers=answers: answers[leaf])
-        monkeypatch.setattr(machine.os, "uname", lambda: type("Uname", (), {"machine": "x86_64"}))
-        monkeypatch.setattr(machine.sys, "platform", "linux")
+        monkeypatch.setattr(machine, "_told", lambda told=told: frozenset(told))
+        monkeypatch.setattr(machine, "_cpuid", lambda leaf, subleaf, tiles=tiles: (0, tiles, 0, 0))
         machine.avoid_broken_amx()
         assert machine.os.environ.get(machine._SETTING) == expected
 
