@@ -10,7 +10,7 @@ from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import override, train
 
-SETTINGS = ["steps=60", "batch_size=32", "save_every=30", "eval_every=0", "workers=0"]
+SETTINGS = ["steps=60", "batch_size=32", "save_every=30", "eval_every=0", "workers=0", "start_from=none"]
 
 
 def main(out: str = "runs/mine", *settings: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rebus import catalog
+from rebus.api import Model
 from rebus.backbones.vision.mask_vqvae import SMALL, MaskVQVAE, save_npz
 from rebus.cli import choosing, main
 from rebus.data.scenes import scene
@@ -17,7 +18,7 @@ from rebus.train.parts import save_final
 IMAGE = ["model.image.width=32", "model.image.num_layers=1", "model.image.mlp_width=32", "model.image.patch_size=24"]
 TEXT = ["model.text.width=32", "model.text.num_layers=1", "model.text.mlp_width=32"]
 SIZES = {
-    "siglip": [*IMAGE, *TEXT, "model.embed=32"],
+    "siglip": [*IMAGE, *TEXT, "model.embed=32", "start_from=none"],
     "paligemma": [*IMAGE, *TEXT, "model.text.head_width=8", "start_from=none"],
 }
 
@@ -44,12 +45,22 @@ def checkpoints(tmp_path_factory) -> Path:
     return folder
 
 
+def _brief(generate):
+    """Untrained writers never come to an end by themselves."""
+
+    def at_most_six(self, *, max_new_tokens: int = 64, **options):
+        return generate(self, max_new_tokens=min(6, max_new_tokens), **options)
+
+    return at_most_six
+
+
 @pytest.fixture
 def bundled(checkpoints, monkeypatch) -> Path:
     """The checkpoints are those of the package; nothing else is on this machine."""
     monkeypatch.setattr(catalog, "checkpoint_folder", lambda: checkpoints)
     monkeypatch.setattr(choosing, "starter_installed", lambda: False)
     monkeypatch.setattr(choosing, "cached_names", frozenset)
+    monkeypatch.setattr(Model, "generate", _brief(Model.generate))
     catalog.bundled.cache_clear()
     yield checkpoints
     catalog.bundled.cache_clear()
