@@ -61,8 +61,8 @@ def load_into(
 
     `tensors` go by our names. They are read one at a time, straight to `device` (default: CPU) and `dtype` (default:
     as in the file; integers and booleans keep theirs). On the CPU and in the type of the file nothing is copied: the
-    parameters are the mapped file. Buffers that are not saved are rebuilt by `init_buffers()` of the network, or else
-    of those of its modules that have one.
+    parameters are the mapped file, or the given tensors themselves. Buffers that are not saved are rebuilt by
+    `init_buffers()` of the network, or else of those of its modules that have one.
 
     Raises `BadCheckpoint` listing all that is missing, unexpected, misshapen, of a wrong type or not finite; the
     network is then as it was.

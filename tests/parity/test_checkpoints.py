@@ -179,6 +179,38 @@ def test_names_as_the_reference_has_them_in_memory_load_too(case, tmp_path):
     close(rebus.load(tmp_path, device="cpu"), case)
 
 
+@pytest.mark.parametrize("name", ["paligemma", "paligemma2"])
+def test_the_names_of_the_published_paligemma_files_load(name, tmp_path):
+    torch.manual_seed(0)
+    case = CASES[name]()
+    case.model.save_pretrained(tmp_path)
+    published = {}
+    for key, tensor in case.model.state_dict().items():
+        key = key.removeprefix("model.").replace("language_model.", "language_model.model.")
+        key = key.replace("lm_head.", "language_model.lm_head.")
+        if not key.startswith("vision_tower.vision_model."):
+            key = key.replace("vision_tower.", "vision_tower.vision_model.")
+        published[key] = tensor.clone()
+    assert "language_model.model.layers.0.self_attn.q_proj.weight" in published
+    assert "language_model.lm_head.weight" in published
+    (tmp_path / "model.safetensors").unlink()
+    save_file(published, tmp_path / "model.safetensors")
+    close(rebus.load(tmp_path, device="cpu"), case)
+
+
+def test_pickled_weights_load_and_pickled_code_does_not(tmp_path):
+    torch.manual_seed(0)
+    case = CASES["siglip"]()
+    case.model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    close(rebus.load(tmp_path, device="cpu"), case)
+    torch.save({**state, "logit_bias": Path("x")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(rebus.RebusError, match="nothing was run"):
+        rebus.load(tmp_path, device="cpu")
+
+
 def test_bfloat16_is_kept_and_float16_becomes_float32_on_a_cpu(case, tmp_path):
     for dtype, becomes in ((torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)):
         folder = tmp_path / str(dtype)
