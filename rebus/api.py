@@ -21,6 +21,7 @@ from rebus.core.errors import BadConfig, MissingFile, UnsupportedTask, UsageErro
 from rebus.core.system import Layout, System
 from rebus.generation import OPTIONS
 from rebus.generation import generate as write
+from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.weights.files import open_weights, read_config
 from rebus.weights.hub import find
 from rebus.weights.keymap import KeyMap
@@ -125,6 +126,10 @@ class Model:
         form = self.system.layouts[layout]
         if form.write_config is None:
             raise UsageError(f"the layout {layout!r} is read only")
+        if is_quantized(self.network):
+            raise UsageError(
+                "an 8-bit model is not saved: load it without quantize, and save that one"
+            )
         tensors = form.keys(self.config).to_theirs(self.network.state_dict())
         extra = {**self._files, **self.processor.files()}
         config = form.write_config(self.config)
@@ -263,8 +268,6 @@ def load(
         raise UsageError(f'quantize is None or "int8"; got {quantize!r}')
     model = _open(source, target, kind, revision)
     if quantize is not None:
-        from rebus.nn.int8 import quantize_linears
-
         quantize_linears(model.network)
     if compile:
         _compile(model.network)

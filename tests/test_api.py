@@ -138,6 +138,17 @@ def test_fault_22_missing_and_extra_weights(tmp_path):
         rebus.load(folder)
 
 
+def test_eight_bit_models_answer_alike_and_are_not_saved(tmp_path):
+    model = tiny.siglip()
+    folder = model.save(tmp_path / "m")
+    small = rebus.load(folder, device="cpu", quantize="int8")
+    a, b = model.embed_images(picture()), small.embed_images(picture())
+    assert torch.nn.functional.cosine_similarity(a, b).item() > 0.99
+    with pytest.raises(UsageError, match="8-bit"):
+        small.save(tmp_path / "n")
+    assert not (tmp_path / "n").exists()
+
+
 def test_list_models_filters():
     assert {card.family for card in rebus.list_models(family="unified")} == {"unified"}
     assert all("caption" in card.tasks for card in rebus.list_models(task="caption"))
