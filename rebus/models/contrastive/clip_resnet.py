@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from rebus.backbones.keys import Row
 from rebus.nn.attention import Attention
+from rebus.nn.linear import Linear
 from rebus.nn.positions import resize_grid
 
 
@@ -82,7 +83,7 @@ class CLIPResNet(nn.Module):
         side = cfg.image_size // 32
         self.positions = nn.Parameter(torch.zeros(side * side + 1, num_inputs))
         self.pool = Attention(num_inputs, cfg.num_heads)
-        self.pool.out = nn.Linear(num_inputs, cfg.embed)
+        self.pool.out = Linear(num_inputs, cfg.embed)
         self.init_weights()
 
     def init_weights(self) -> None:
