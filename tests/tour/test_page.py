@@ -1,0 +1,106 @@
+"""The page: what is right and wrong is told as it is, and words are only words."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rebus.core.answers import Box, Mask, Ranking
+from rebus.data.scenes import SHAPES
+from rebus.tour import Line, Tour, page
+from rebus.tour.photos import look_at_photos, samples
+from rebus.tour.scenes import match_scenes, write_scenes
+
+
+class Knows:
+    """A writer and matcher that knows every scene; `wrong` says which answers it spoils."""
+
+    tasks = frozenset({"caption", "ask", "detect", "segment", "match"})
+    card = SimpleNamespace(name="<knows>")
+
+    def __init__(self, scenes, wrong=()):
+        self.scenes = {s.image.tobytes(): s for s in scenes}
+        self.wrong = wrong
+
+    def caption(self, images):
+        said = [self.scenes[i.tobytes()].captions[0] for i in images]
+        return ["large " + text.split(" ", 1)[1] for text in said] if "caption" in self.wrong else said
+
+    def ask(self, images, questions):
+        return [dict(self.scenes[i.tobytes()].questions)[q] for i, q in zip(images, questions, strict=True)]
+
+    def detect(self, images, labels):
+        assert list(labels) == list(SHAPES)
+        found = [[Box(o.box, o.shape, 0.9) for o in self.scenes[i.tobytes()].objects] for i in images]
+        return [row + row[:1] for row in found] if "detect" in self.wrong else found
+
+    def segment(self, images, phrases):
+        rows = []
+        for image, phrase in zip(images, phrases, strict=True):
+            s = self.scenes[image.tobytes()]
+            thing = s.objects[dict(s.phrases)[phrase]]
+            rows.append([] if "segment" in self.wrong else [Mask(thing.mask, thing.box, phrase, 0.9)])
+        return rows
+
+    def match(self, images, texts):
+        return np.array([[float(self.scenes[i.tobytes()].captions[0] == t) for t in texts] for i in images])
+
+
+@pytest.fixture
+def scenes(monkeypatch):
+    from rebus.data.scenes import scene
+    from rebus.tour import scenes as module
+
+    monkeypatch.setattr(module, "NUM_WRITTEN", 2)
+    monkeypatch.setattr(module, "NUM_MATCHED", 4)
+    return [scene(module.FIRST_SEED + i, "test") for i in range(4)]
+
+
+def test_all_right(scenes):
+    writing = write_scenes(Knows(scenes))
+    for row in writing.rows:
+        assert all(truth is None for _, truth in row.attributes)
+        assert row.found == len(row.scene.objects)
+        assert row.overlap == 1
+        assert all(truth == said for _, truth, said in row.answers)
+    matched = match_scenes(Knows(scenes))
+    assert (matched.to_text, matched.to_image) == (4, 4)
+    text = page(Tour(matched=[matched], writing=[writing]), "1")
+    assert "<del>" not in text
+    assert "&lt;knows&gt;" in text
+    assert "<knows>" not in text
+
+
+def test_misses_are_shown(scenes):
+    writing = write_scenes(Knows(scenes, wrong=("caption", "detect", "segment")))
+    row = writing.rows[0]
+    assert len(row.boxes) == row.found + 1
+    assert row.overlap == 0
+    text = page(Tour(writing=[writing]), "1")
+    assert "1 wrong" in text
+    assert "overlap 0.00" in text
+    assert ("<del>large</del>" in text) == any(r.scene.objects[0].size != "large" for r in writing.rows)
+
+
+def test_photos():
+    photos = samples()[:2]
+    if len(photos) < 2:
+        pytest.skip("scikit-image is not installed")
+
+    class Sorts:
+        card = SimpleNamespace(name="sorts")
+
+        def classify(self, images, labels):
+            return [Ranking((labels[0], *labels[1:]), (0.5, *[0.5 / (len(labels) - 1)] * (len(labels) - 1)))] * 2
+
+        def match(self, images, texts):
+            return np.eye(len(images), len(texts))
+
+    seen = look_at_photos(Sorts(), photos)
+    assert [picture.right for picture in seen.pictures] == [True, False]
+    line = Line("sorts", "classify", "photos", 1, 2, 0.1)
+    text = page(Tour(photos=[seen], lines=[line], missing=["a <b> is missing"]), "1")
+    assert "a miss: it is a cup of coffee" in text
+    assert "1 of 2" in text
+    assert "a &lt;b&gt; is missing" in text
+    assert "src='http" not in text
