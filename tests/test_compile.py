@@ -1,0 +1,57 @@
+"""`compile=True`: the towers, and the decoding step over its static cache, are whole graphs and give the same numbers.
+
+In a process of its own, since the shape checks of the other tests would break the graphs.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+TOWERS = """
+import torch
+from rebus.models.contrastive import clip
+torch.manual_seed(0)
+network = clip.CLIP(clip.PRESETS["tiny"]).eval()
+pixels, tokens = torch.randn(2, 3, 24, 24), torch.randint(0, 64, (2, 12))
+with torch.no_grad():
+    for run, batch in ((network.embed_image, pixels), (network.embed_text, tokens)):
+        compiled = torch.compile(run, fullgraph=True, backend={backend!r})
+        torch.testing.assert_close(compiled(batch), run(batch), rtol=1e-4, atol=1e-5)
+"""
+DECODING = """
+import torch
+from rebus.generation import generate
+from rebus.models.unified import paligemma
+torch.manual_seed(0)
+network = paligemma.PaliGemma(paligemma.PRESETS["tiny2"]).eval()
+torch.nn.init.normal_(network.image_proj.weight)
+batch = {{
+    "pixels": torch.randn(2, 3, 24, 24),
+    "tokens": torch.cat([torch.full((2, 9), 95), torch.randint(1, 90, (2, 4))], dim=1),
+}}
+options = {{"eos_id": None, "pad_id": 0, "max_new_tokens": 8}}
+expected = generate(network, batch, **options)
+for name in ("see", "start"):
+    setattr(network, name, torch.compile(getattr(network, name), backend={backend!r}))
+network.step = torch.compile(network.step, fullgraph=True, dynamic=False, backend={backend!r})
+torch._dynamo.utils.counters.clear()
+assert torch.equal(generate(network, batch, **options), expected)
+assert not torch._dynamo.utils.counters["graph_break"]
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3  # one step serves every position of the cache
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("code", [TOWERS, DECODING], ids=["towers", "decoding"])
+def test_compiled_equals_eager(code, backend):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code.format(backend=backend)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "REBUS_NO_SHAPE_CHECKS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
