@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rebus.backbones.vision.efficientnet import EfficientNet, EfficientNetConfig, image_spec, keys
-from rebus.core.errors import UnknownName
+from rebus.core.config import from_dict
+from rebus.core.errors import BadConfig
 
 
 @pytest.mark.parametrize("variant", ["lite0", "b1"])
@@ -35,9 +36,9 @@ def test_depths_grow_but_not_at_the_ends_of_the_lite_ones():
     assert EfficientNetConfig(variant="lite4").depths == (1, 4, 4, 6, 6, 8, 1)
 
 
-def test_an_unknown_variant_is_named_with_its_neighbours():
-    with pytest.raises(UnknownName, match='did you mean "lite0"'):
-        EfficientNet(EfficientNetConfig(variant="light0"))
+def test_an_unknown_variant_is_refused_with_those_there_are():
+    with pytest.raises(BadConfig, match=r"'lite0'.*got 'light0'"):
+        from_dict(EfficientNetConfig, {"variant": "light0"})
 
 
 def test_the_packaged_weights_name_photos(shared):

@@ -5,7 +5,8 @@ import torch
 import torchvision
 
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig, keys
-from rebus.core.errors import UnknownName
+from rebus.core.config import from_dict
+from rebus.core.errors import BadConfig
 from rebus.weights.load import load_into
 
 
@@ -35,5 +36,5 @@ def test_the_classifier_may_be_left_out():
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(UnknownName, match="resnet51"):
-        ResNet(ResNetConfig(variant="resnet51"))
+    with pytest.raises(BadConfig, match="resnet51"):
+        from_dict(ResNetConfig, {"variant": "resnet51"})
