@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rebus.nn.attention import Attention
 from rebus.nn.block import Block
@@ -129,9 +128,3 @@ def init_like_clip(blocks: nn.ModuleList, width: int) -> None:
         ):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-
-
-def cut_patches(pixels: Float[Tensor, "B C Y X"], size: int) -> Float[Tensor, "B P F"]:
-    """Pictures → flat patches, row by row, channels last within a patch (the order of NaFlex)."""
-    patches = F.unfold(pixels, size, stride=size).mT  # B P (C p p)
-    return patches.unflatten(-1, (pixels.shape[1], size * size)).transpose(2, 3).flatten(2)
