@@ -130,9 +130,10 @@ class Model:
             raise UsageError(
                 "an 8-bit model is not saved: load it without quantize, and save that one"
             )
-        tensors = form.keys(self.config).to_theirs(self.network.state_dict())
+        cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
+        tensors = form.keys(cfg).to_theirs(self.network.state_dict())
         extra = {**self._files, **self.processor.files()}
-        config = form.write_config(self.config)
+        config = form.write_config(cfg)
         config |= {"dtype": str(self.dtype).removeprefix("torch.")} if layout == "transformers" else {}
         target = Path(directory)
         if layout == "open_clip":

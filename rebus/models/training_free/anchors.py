@@ -6,7 +6,7 @@ same to the last bit whether rows come in one block or in many, from memory or f
 pass reads the rows or their 8-bit copy, and whether a removed row is masked or was never there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -52,6 +52,7 @@ class Anchors:
     """Vectors (n, D) in one or more shards, of any length; what counts is their direction.
 
     `screens`: the 8-bit copies of the shards, which halve what a query reads. `kept` is False at removed rows.
+    `release` gives back, after each search, the memory of mapped rows that it touched.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Anchors:
         shards: Sequence[Float[Tensor, "_ D"]],
         screens: Sequence[Screen | None] | None = None,
         kept: Bool[Tensor, "N"] | None = None,
+        release: Callable[[], None] | None = None,
     ):
         self.shards = tuple(shards)
         self.screens = tuple(screens) if screens is not None else (None,) * len(self.shards)
         self.kept = kept
+        self.release = release
         starts = [0]
         for shard in self.shards:
             starts.append(starts[-1] + len(shard))
@@ -72,7 +75,7 @@ class Anchors:
         return int(self.starts[-1])
 
     def nearest(self, queries: Float[Tensor, "Q D"], k: int, block_bytes: int = BLOCK_BYTES) -> Nearest:
-        """The min(k, n) rows of highest cosine. Equal ones go by their place in the table."""
+        """The min(k, n) rows of highest cosine. Equal ones go by their place in the table; no gradient passes."""
         k = min(k, len(self))
         unit = _unit(queries)
         similarity = torch.zeros(len(unit), k, dtype=torch.float64, device=unit.device)
@@ -86,6 +89,8 @@ class Anchors:
                     found = min(k, len(order))
                     similarity[first + row, :found] = best[:found]
                     index[first + row, :found] = candidates[order[:found]]
+        if self.release is not None:
+            self.release()
         return Nearest(similarity, index)
 
     def _screened(self, unit: Tensor, k: int, block_bytes: int) -> list[Tensor]:
@@ -178,5 +183,5 @@ def _two_digits(unit: Float[Tensor, "Q D"]) -> tuple[Int[Tensor, "D C"], Float[T
 
 def _unit(vectors: Float[Tensor, "Q D"]) -> Float[Tensor, "Q D"]:
     """float64 rows of unit length; zero rows stay zero."""
-    vectors = vectors.double()
+    vectors = vectors.detach().double()
     return vectors / (vectors * vectors).sum(1, keepdim=True).sqrt().clamp(min=1e-300)

@@ -119,7 +119,7 @@ class ASIF(nn.Module):
         parts = [table.describe_texts(vectors).dense() * w for table, w in zip(self._tables(), self._weights())]
         return torch.cat(parts, dim=1)
 
-    def score(self, image: Float[Tensor, "B D"], text: Float[Tensor, "T D"]) -> Float[Tensor, "B T"]:
+    def score(self, image: Float[Tensor, "B D"], text: Float[Tensor, "T E"]) -> Float[Tensor, "B T"]:
         """Scores in [0, 1] from the encoders' vectors, never dense: for tables of any size."""
         parts = [table(image, text) * w * w for table, w in zip(self._tables(), self._weights())]
         return torch.stack(parts).sum(0)

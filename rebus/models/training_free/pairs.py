@@ -63,21 +63,23 @@ def relative(nearest: Nearest, p: float | int, num_anchors: int) -> Relative:
     return Relative(torch.where(norm > 0, value / norm.clamp(min=1e-300), 0.0), nearest.at, num_anchors)
 
 
-def score(image: Relative, text: Relative, chunk: int = 64) -> Float[Tensor, "B T"]:
-    """⟨image, text⟩ of all combinations, in [0, 1], over the pairs that both have. Memory follows k, not the table."""
+def score(image: Relative, text: Relative) -> Float[Tensor, "B T"]:
+    """⟨image, text⟩ of all combinations, in [0, 1]. Each is a sum by itself, so that others change none of its bits."""
+    if len(image.value) > len(text.value):
+        return score(text, image).T
     out = torch.zeros(len(image.value), len(text.value), dtype=torch.float64, device=image.value.device)
-    for first in range(0, len(text.value), chunk):
-        words = slice(first, first + chunk)
-        seen, place = text.at[words].unique(return_inverse=True)
-        wide = text.value.new_zeros(place.shape[0], len(seen)).scatter_add_(1, place, text.value[words])
-        for start in range(0, len(image.value), chunk):
-            pictures = slice(start, start + chunk)
-            index = image.at[pictures].contiguous()
-            at = torch.searchsorted(seen, index).clamp(max=max(len(seen) - 1, 0))
-            both = torch.where(seen[at] == index, image.value[pictures], 0.0)
-            high = both.new_zeros(len(index), len(seen)).scatter_add_(1, at, both)
-            out[pictures, words] = high @ wide.T
+    wide = out.new_zeros(max(image.num_anchors, 1))  # one description with its zeros at a time
+    rows = max(1, _GATHERED // max(text.at.shape[1], 1))
+    for number, (value, at) in enumerate(zip(image.value, image.at, strict=True)):
+        wide.index_add_(0, at, value)
+        for first in range(0, len(text.value), rows):
+            part = slice(first, first + rows)
+            out[number, part] = (wide[text.at[part]] * text.value[part]).sum(1)
+        wide[at] = 0.0
     return out.float()
+
+
+_GATHERED = 2_000_000  # numbers at a time
 
 
 class Stored(NamedTuple):
@@ -154,7 +156,7 @@ class Pairs(nn.Module):
             return Anchors([memory])
         mapped: Anchors = getattr(self.stored, name)
         kept = None if bool(self.kept.all()) else torch.cat([self.kept, torch.ones(len(memory), dtype=torch.bool)])
-        return Anchors([*mapped.shards, memory], [*mapped.screens, None], kept)
+        return Anchors([*mapped.shards, memory], [*mapped.screens, None], kept, mapped.release)
 
     def nearest_images(self, vectors: Float[Tensor, "B D"], k: int | None = None) -> Nearest:
         """The pairs whose pictures are most like each vector."""

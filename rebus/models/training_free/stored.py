@@ -133,19 +133,27 @@ def _dtype(anchors: Anchors) -> torch.dtype:
 
 
 def _side(found: dict[str, Lazy], name: str, shards: int) -> Anchors:
-    rows, screens = [], []
+    rows: list[Tensor] = []
+    screens: list[Screen | None] = []
+    mapped: list[Lazy] = []
     for number in range(shards):
         key = f"{name}.{number:05d}."
         if key + "rows" not in found:
             raise BadConfig(f"the table of pairs lacks {key}rows")
-        rows.append(found[key + "rows"].load())
+        mapped.append(found[key + "rows"])
+        rows.append(mapped[-1].load())
         screened = key + "codes" in found
         screens.append(
             Screen(found[key + "codes"].load(), found[key + "scale"].load(), float(found[key + "slack"].load()))
             if screened
             else None
         )
-    return Anchors(rows, screens)
+
+    def release() -> None:
+        for shard in mapped:
+            shard.release()
+
+    return Anchors(rows, screens, release=release)
 
 
 Reader = tuple[Callable[[int], Tensor], Callable[[int], Screen]]
