@@ -30,8 +30,8 @@ def page(tour: Tour, version: str) -> str:
         *map(_photos, tour.photos),
         *map(_matched, tour.matched),
         *map(_writing, tour.writing),
-        "<footer>Every picture above was held out: no model here was trained on one of them. Misses are shown as they "
-        "came. Photos are the samples of scikit-image; scenes are drawn from their seeds. Nothing was fetched from, "
+        "<footer>Every scene above was held out: no model here was trained on it. The photos are the samples of "
+        "scikit-image, to which no model here was fitted. Misses are shown as they came. Nothing was fetched from, "
         "or sent to, any network.</footer></main></body></html>",
     ]
     return "\n".join(parts)
