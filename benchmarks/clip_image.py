@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from rebus.models.contrastive import clip
 from rebus.nn.int8 import quantize_linears
+from rebus.weights.keymap import KeyMap
 
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
@@ -32,10 +33,10 @@ def main() -> None:
     integer, integer_half = quantize_linears(_ours(rows)), quantize_linears(_ours(rows).bfloat16())
 
     theirs = open_clip.create_model("ViT-B-32-quickgelu", precision="bf16").eval()
-    theirs.load_state_dict(clip.SYSTEM.layouts["open_clip"].keys(clip.PRESETS["b32"]).to_theirs(rows), strict=False)
+    theirs.load_state_dict(_theirs(clip.SYSTEM.layouts["open_clip"].keys(clip.PRESETS["b32"]), rows), strict=False)
     config = transformers.CLIPConfig.from_dict(clip.write_transformers(clip.PRESETS["b32"]))
     hub = transformers.CLIPModel(config).eval()
-    hub.load_state_dict(clip.KEYS.to_theirs(rows), strict=False)
+    hub.load_state_dict(_theirs(clip.KEYS, rows), strict=False)
     hub.bfloat16()
 
     for batch in chosen.batch:
@@ -73,6 +74,10 @@ def _ours(rows: dict[str, torch.Tensor]) -> clip.CLIP:
     network = clip.CLIP(clip.PRESETS["b32"])
     network.load_state_dict(rows)
     return network.eval()
+
+
+def _theirs(keys: KeyMap, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: row.load() for name, row in keys.to_theirs(rows).items()}
 
 
 if __name__ == "__main__":
