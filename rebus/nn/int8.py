@@ -6,7 +6,7 @@ never depends on the rest of the batch and nothing has to be calibrated. Dettmer
     y[r, o] = scale[r] · scale[o] · Σ q(x)[r, i] · q(w)[o, i] + bias[o]        the sum is exact, in integers
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -39,6 +39,13 @@ class Int8Linear(nn.Module):
         y = y * scales if self.bias is None else torch.addcmul(self.bias, y, scales)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
+        """What `to` calls: a change of type leaves the integers alone, a change of device cannot be followed."""
+        here = self.product.scales.device
+        if (there := fn(torch.empty(0, device=here)).device) != here:
+            raise UsageError(f"8-bit layers stay on {here}, where they were made; load with device={str(there)!r}")
+        return self
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
@@ -66,6 +73,11 @@ class Int8TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         return (self.codes[tokens] * self.scales[tokens]).to(self.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8TokenEmbedding":
+        self.head._apply(fn)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.codes.device)).dtype
+        return self
 
     def scores(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         return self.head(hidden)

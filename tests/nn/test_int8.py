@@ -107,6 +107,19 @@ def test_a_network_is_quantised_whole(product):
         torch.testing.assert_close(ours[1:], one)
 
 
+def test_a_quantised_network_changes_its_type_but_not_its_device():
+    torch.manual_seed(0)
+    network = quantize_linears(Small().eval())
+    pixels = torch.randn(2, 3, 9, 8)
+    with torch.no_grad():
+        before = network(pixels)
+        after = network.bfloat16()(pixels.bfloat16())
+    assert all(part.dtype == torch.bfloat16 for part in after)
+    assert all(cosine(a, b) > 0.99 for a, b in zip(before, after, strict=True))
+    with pytest.raises(UsageError, match="stay on cpu"):
+        network.to("meta")
+
+
 def test_other_devices_are_refused():
     with pytest.raises(UsageError, match="cpu and cuda"):
         quantize_linears(nn.Linear(2, 2, device="meta"))
