@@ -74,7 +74,7 @@ class SceneCaptions:
     context: int = 32
     begin: bool = False
     full: float = 0.8
-    named: float = 0.5
+    named: float = 0.0
     pad: int = PAD
 
     def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]:
@@ -93,10 +93,9 @@ class SceneCaptions:
         return {"pixels": stack_pixels(scenes), "tokens": tokens, "mask": mask}
 
     def _text(self, s: Scene, rng: np.random.Generator) -> str:
-        choice, other, which = rng.random(), rng.random(), int(rng.integers(len(s.captions)))
-        if s.label is not None and choice < self.named:
-            return f"{'an' if s.label[0] in 'aeiou' else 'a'} {s.label}" if other < 0.5 else s.label
-        return s.captions[0] if other < self.full else s.captions[which]
+        if self.named and s.label is not None and rng.random() < self.named:
+            return f"{'an' if s.label[0] in 'aeiou' else 'a'} {s.label}" if rng.random() < 0.5 else s.label
+        return s.captions[0] if rng.random() < self.full else s.captions[int(rng.integers(len(s.captions)))]
 
 
 _made: dict[bool, Words] = {}

@@ -31,7 +31,8 @@ class SceneTasks:
 
     Rows of the same picture follow each other: `tokens` and `targets` have `per_picture` rows for each of `pixels`.
     `names`, `present` and `boxes` say what each patch shows. The first `tower_first` batches hold these alone, of as
-    many pictures as later batches have rows.
+    many pictures as later batches have rows. From batch `turn` on questions have the odds `ask_later`: they are easy
+    to learn for who can already see and caption (0: never).
     """
 
     kind: Literal["scene tasks"] = "scene tasks"
@@ -43,6 +44,8 @@ class SceneTasks:
     detect: float = 0.3
     ask: float = 0.2
     segment: float = 0.1
+    turn: int = 0
+    ask_later: float = 0.5
     codebook: str = "mask_vqvae/scenes"  # what writes masks as tokens: a bundled name or a directory
 
     def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]:
@@ -55,7 +58,8 @@ class SceneTasks:
         batch = {"pixels": stack_pixels(scenes), **patch_owners(scenes, self.patch)}
         if alone:
             return batch
-        odds = np.array([self.caption, self.detect, self.ask, self.segment])
+        asked = self.ask_later if 0 < self.turn <= index else self.ask
+        odds = np.array([self.caption, self.detect, asked, self.segment])
         makers: tuple[Callable[[Scene, np.random.Generator], Row], ...] = (_caption, _detect, _ask, self._segment)
         rows = [
             makers[task](s, rng)

@@ -99,9 +99,9 @@ def paligemma_scenes() -> TrainConfig:
             image_id=IMAGE,
         ),
         objective=SeeAndSpeakLoss(places=(words - 1024 - 128, 1024)),
-        data=SceneTasks(tower_first=1200),
-        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, again=1200, cooldown=400),
-        steps=3000,
+        data=SceneTasks(tower_first=1600, turn=3100),
+        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, again=1600, cooldown=500),
+        steps=4250,
         batch_size=32,
         position_waves=5.0,
     )

@@ -12,13 +12,15 @@ import torch
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig, load_npz
 from rebus.backbones.vision.vit import ViTConfig
-from rebus.core.errors import RebusError, UsageError
+from rebus.core.errors import BadCheckpoint, RebusError, UsageError
 from rebus.data.scene_batches import EOS, SceneCaptions, scenes_tokenizer
 from rebus.data.scene_masks import SceneMasks
-from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.clip import KEYS, CLIPConfig
 from rebus.objectives import CodebookLoss, SoftmaxLoss
 from rebus.train import AdamW, TrainConfig, train
 from rebus.train.loop import rate_at
+from rebus.train.parts import build, grid_waves
+from rebus.weights.files import open_weights
 
 MASKS = TrainConfig(
     system="mask_vqvae",
@@ -159,3 +161,25 @@ def test_the_rate_rises_and_falls() -> None:
     straight = AdamW(lr=1.0, warmup=10, final=0.0, cooldown=20)
     assert rate_at(straight, 80, 100) == rate_at(straight, 80, 10_000) == 1.0
     assert rate_at(straight, 91, 100) == pytest.approx(0.5)
+    twice = AdamW(lr=1.0, warmup=10, cooldown=20, again=50)
+    assert [rate_at(twice, step, 200) for step in (5, 50, 55, 60, 61)] == [0.5, 1.0, 0.5, 1.0, 1.0]
+
+
+def test_waves_over_the_picture_tell_rows_and_columns_apart() -> None:
+    waves = grid_waves(3, 4, 16)
+    assert waves.shape == (12, 16)
+    assert torch.allclose(waves.norm(dim=1), torch.ones(12))
+    alike = waves @ waves.T
+    assert (alike - torch.eye(12)).max() < 0.95
+    assert torch.allclose(waves[0, :8], waves[4, :8])  # the same column
+    assert torch.allclose(waves[0, 8:], waves[3, 8:])  # the same row
+
+
+def test_a_tower_starts_from_another_systems_checkpoint(tmp_path: Path) -> None:
+    final = train(replace(CLIP, steps=1), tmp_path / "run")
+    again = build(replace(CLIP, start_from=str(final), seed=5))
+    there = {k: v.load() for k, v in KEYS.to_ours(open_weights(final)).items()}
+    assert torch.equal(again.get_parameter("image.patch.weight").half(), there["image.patch.weight"])
+    wider = replace(CLIP.model, image=replace(CLIP.model.image, mlp_width=8))  # type: ignore[union-attr, type-var]
+    with pytest.raises(BadCheckpoint, match="the image tower has another size"):
+        build(replace(CLIP, start_from=str(final), model=wider))

@@ -1,0 +1,64 @@
+"""Naming patches: who knows everything has nearly no loss, and the tower learns with or without words."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rebus.core.outputs import Predictions
+from rebus.objectives import SeeAndSpeakLoss, patch_names
+
+KINDS = (7, 8, 3, 3, 5)
+
+
+def truth() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    names = torch.stack([torch.randint(k, (2, 4)) for k in KINDS], dim=-1)
+    return {"names": names, "present": torch.tensor([[True, False, True, True]] * 2), "boxes": torch.rand(2, 4, 4)}
+
+
+def perfect(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    scores = [50.0 * F.one_hot(batch["names"][..., i], k) for i, k in enumerate(KINDS)]
+    return torch.cat([*scores, 50.0 * (2.0 * batch["present"] - 1)[..., None], batch["boxes"]], dim=-1)
+
+
+def test_knowing_everything_costs_nothing() -> None:
+    batch = truth()
+    loss = patch_names(perfect(batch), batch["names"], batch["present"], batch["boxes"], KINDS)
+    assert float(loss) < 1e-6
+
+
+def test_patches_without_an_object_need_no_names() -> None:
+    batch = truth()
+    scores = perfect(batch)
+    scores[:, 1, : sum(KINDS)] = torch.randn(2, sum(KINDS))
+    scores[:, 1, -4:] = 9.0
+    assert float(patch_names(scores, batch["names"], batch["present"], batch["boxes"], KINDS)) < 1e-6
+
+
+class Writer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Module()
+        self.image.positions = nn.Parameter(torch.zeros(4, 6))
+        self.image.forward = lambda pixels: (
+            pixels.flatten(2).mean(2)[:, :1, None].expand(-1, 4, 6) + self.image.positions
+        )  # type: ignore[method-assign]
+        self.image_proj = nn.Linear(6, 5)
+
+    def forward(self, *, tokens: torch.Tensor, seen: torch.Tensor, **_: torch.Tensor) -> Predictions:
+        assert len(seen) == len(tokens)
+        return Predictions(seen[:, :2])
+
+
+def test_the_tower_learns_with_and_without_words() -> None:
+    writer, objective, batch = Writer(), SeeAndSpeakLoss(), truth() | {"pixels": torch.randn(2, 3, 2, 2)}
+    objective.extend(writer)
+    alone = objective(writer, batch)
+    alone.total.backward()
+    assert writer.image_proj.weight.grad is None
+    assert writer.get_parameter("patch_head.weight").grad is not None
+    words = {"tokens": torch.zeros(4, 3, dtype=torch.long), "mask": torch.ones(4, 3, dtype=torch.bool)}
+    both = objective(writer, batch | words | {"targets": torch.tensor([[1, 2], [3, -100], [0, 1], [2, 2]])})
+    both.total.backward()
+    assert writer.image_proj.weight.grad is not None
+    assert float(both.total.detach()) > float(objective.share * alone.total.detach())
