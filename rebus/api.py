@@ -127,9 +127,7 @@ class Model:
         if form.write_config is None:
             raise UsageError(f"the layout {layout!r} is read only")
         if is_quantized(self.network):
-            raise UsageError(
-                "an 8-bit model is not saved: load it without quantize, and save that one"
-            )
+            raise UsageError("an 8-bit model is not saved: load it without quantize, and save that one")
         cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
         tensors = form.keys(cfg).to_theirs(self.network.state_dict())
         extra = {**self._files, **self.processor.files()}
