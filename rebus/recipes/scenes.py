@@ -20,7 +20,10 @@ _TOWER = ViTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, patch_si
 
 
 def clip_scenes() -> TrainConfig:
-    """`rebus train clip_scenes`"""
+    """`rebus train clip_scenes` · one processor core, about 10 minutes · recall at 1 among 100: 0.973 and 0.974.
+
+    Colours, fills, sizes and order carry it that far; shapes alone it hardly tells apart (`classify` 0.15).
+    """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(
         system="clip",
@@ -41,7 +44,10 @@ def clip_scenes() -> TrainConfig:
 
 
 def siglip_scenes() -> TrainConfig:
-    """`rebus train siglip_scenes`"""
+    """`rebus train siglip_scenes` · one processor core, about 12 minutes · recall at 1 among 100: 0.936 and 0.925.
+
+    As with `clip_scenes`, shapes alone are hardly told apart.
+    """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(
         system="siglip",
@@ -83,7 +89,7 @@ def mask_vqvae_scenes() -> TrainConfig:
 
 
 def paligemma_scenes() -> TrainConfig:
-    """`rebus train paligemma_scenes`
+    """`rebus train paligemma_scenes` · one processor core, about 50 minutes · scores on the card of `paligemma/scenes`.
 
     The paper starts from SigLIP's tower, trained on billions of pictures. Here the tower first learns to name what each
     patch shows, which costs a hundred thousand pictures, and keeps doing so beside the language model.

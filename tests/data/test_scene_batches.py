@@ -74,7 +74,7 @@ def test_prompts_and_answers_are_paligemmas() -> None:
         for row, (tokens, mask, targets) in enumerate(
             zip(batch["tokens"], batch["mask"], batch["targets"], strict=True)
         ):
-            s = scene_at(0, number * 8 + row // 2, "val", 96)
+            s = scene_at(0, number * 16 + row // 2, "val", 96)
             ids = tokens[mask].tolist()
             prompt = tokenizer.decode([i for i in ids if i not in (IMAGE, BOS)]).strip()
             assert pipeline(prompt, images=1)[0][0].tolist() == ids
