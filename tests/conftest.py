@@ -1,6 +1,7 @@
 """Shared by all tests: shape annotations are checked, the network is off, and development data may be absent."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,10 @@ def _few_threads():
     import torch
 
     torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible():
+    """A runner that was started in the background inherits ignored interrupts; tests of Ctrl-C need them heard."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
