@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -143,13 +142,13 @@ class Model:
             save_directory(target, config, tensors, extra)
         return target
 
-    def embed_images(self, images: Any) -> np.ndarray | Tensor:
+    def embed_images(self, images: Any) -> Tensor:
         """Unit vectors, float32 (n, d), of one picture or a list."""
         from rebus.tasks.embed import embed_images
 
         return embed_images(self._can("embed_images"), images)
 
-    def embed_texts(self, texts: str | Sequence[str]) -> np.ndarray | Tensor:
+    def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
         """Unit vectors, float32 (n, d), of one text or a list."""
         from rebus.tasks.embed import embed_texts
 

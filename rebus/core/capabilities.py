@@ -41,6 +41,3 @@ class WritesText(Protocol):
     def step(self, token: Tensor, cache: Any) -> Step:
         """token (B,) int64 → the scores of the one after it."""
         ...
-
-
-CAPABILITIES = (EmbedsImages, EmbedsText, WritesText)

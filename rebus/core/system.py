@@ -35,7 +35,6 @@ class System:
     presets: Mapping[str, Any]
     layouts: Mapping[str, Layout]
     tasks: frozenset[str]
-    model_types: tuple[str, ...] = ()  # `model_type` values of released config.json files
     prompts: Prompts = field(default_factory=Prompts)
     image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see pictures
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read words

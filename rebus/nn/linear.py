@@ -48,3 +48,12 @@ def scaled(layer: nn.Linear, factor: float, *, bias: bool) -> Linear:
     given = None if layer.bias is None else layer.bias.detach() * (factor if bias else 1.0)
     result.bias = None if given is None else nn.Parameter(given, requires_grad=False)
     return result
+
+
+def xavier(network: nn.Module) -> None:
+    """Glorot's uniform initial values for every linear layer of the network, zeros for their biases."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

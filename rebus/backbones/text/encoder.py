@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rebus.core.errors import BadText
 from rebus.nn.block import Block
+from rebus.nn.linear import xavier
 from rebus.nn.norms import LayerNorm
 
 
@@ -40,11 +42,7 @@ class TextEncoder(nn.Module):
 
     def init_weights(self) -> None:
         """Token embeddings N(0, 0.02), positions N(0, 0.01), Xavier for linear layers."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        xavier(self)
         nn.init.normal_(self.tokens.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
 
@@ -53,7 +51,7 @@ class TextEncoder(nn.Module):
     ) -> Float[Tensor, "T L D"]:
         """Texts are padded on the right; a causal tower needs no mask then, since real tokens never see padding."""
         if tokens.shape[1] > self.cfg.context:
-            raise ValueError(f"text of {tokens.shape[1]} tokens is longer than the context of {self.cfg.context}")
+            raise BadText(f"text of {tokens.shape[1]} tokens is longer than the context of {self.cfg.context}")
         x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x, mask, causal=self.cfg.causal)

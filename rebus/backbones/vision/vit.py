@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rebus.nn.attention import Attention
 from rebus.nn.block import Block
+from rebus.nn.linear import xavier
 from rebus.nn.norms import LayerNorm
 from rebus.nn.patches import PatchProjection
 from rebus.nn.positions import resize_grid
@@ -61,11 +62,7 @@ class ViT(nn.Module):
 
     def init_weights(self) -> None:
         """The initial values of the reference runs: Xavier for linear layers, positions with std 1/√width."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        xavier(self)
         std = self.cfg.width**-0.5
         nn.init.normal_(self.positions, std=std)
         if self.class_token is not None:
@@ -91,9 +88,7 @@ class ViT(nn.Module):
         for i, (rows, cols) in enumerate(grid.tolist()):
             table = resize_grid(self.positions, self.cfg.grid, (rows, cols), mode="bilinear", antialias=True)
             positions[i, : rows * cols] = table
-            positions[i, rows * cols :] = table[
-                0
-            ]  # padding is masked; a defined value keeps rows equal to the reference
+            positions[i, rows * cols :] = table[0]  # masked padding; the value is the reference's
         return x + positions
 
     def features(

@@ -229,7 +229,6 @@ SYSTEM = System(
         ),
     },
     tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
-    model_types=("clip",),
     image_spec=image_spec,
     text_spec=text_spec,
 )

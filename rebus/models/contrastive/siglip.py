@@ -260,7 +260,6 @@ SYSTEM = System(
         "big_vision": Layout(name="big_vision", keys=lambda cfg: BIG_VISION_KEYS, infer_config=infer_big_vision),
     },
     tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
-    model_types=("siglip", "siglip2"),
     image_spec=image_spec,
     text_spec=text_spec,
 )

@@ -218,7 +218,6 @@ SYSTEM = System(
         )
     },
     tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
-    model_types=("asif",),
     image_spec=image_spec,
     text_spec=text_spec,
 )

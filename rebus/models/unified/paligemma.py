@@ -245,7 +245,6 @@ SYSTEM = System(
         "big_vision": Layout(name="big_vision", keys=lambda cfg: KeyMap(_BIG_VISION), infer_config=infer_big_vision),
     },
     tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
-    model_types=("paligemma",),
     prompts=Prompts(
         caption="caption en",
         ask="answer en {question}",
