@@ -26,14 +26,23 @@ def avoid_broken_amx() -> None:
 
 @cache
 def bfloat16_is_slow() -> bool:
-    """Whether bfloat16 products run below the speed of float32 ones: on Intel's processors without AMX.
+    """Whether bfloat16 products run below the speed of float32 ones: on x86 without the instruction, and on Intel's
+    processors without AMX.
 
     AVX-512 multiplies it at half the pace there; AMD's cores that have the instruction do so at twice.
     """
     told = _told()
+    if not told:
+        return False
     allowed = "AMX" in os.environ.get(_SETTING, "AMX")
     has_amx = "amx_bf16" in told and allowed and not _amx_is_broken()
-    return "GenuineIntel" in told and not has_amx
+    return "avx512_bf16" not in told or ("GenuineIntel" in told and not has_amx)
+
+
+@cache
+def has_integer_dot_products() -> bool:
+    """Whether the processor sums products of 8-bit integers in 32 bits by one instruction (VNNI)."""
+    return bool({"avx512_vnni", "avx_vnni"} & _told())
 
 
 def _told() -> frozenset[str]:

@@ -6,6 +6,7 @@ never depends on the rest of the batch and nothing has to be calibrated. Dettmer
     y[r, o] = scale[r] · scale[o] · Σ q(x)[r, i] · q(w)[o, i] + bias[o]        the sum is exact, in integers
 """
 
+import warnings
 from collections.abc import Callable, Collection
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.core.errors import UsageError
+from rebus.core.machine import has_integer_dot_products
 from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.patches import PatchProjection, cut
 
@@ -29,19 +31,17 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         codes, scales = quantize_rows(weight.detach())
-        self.product = _OneDNN(codes, scales) if _has_onednn(weight.device) else _Plain(codes, scales)
+        self.product = _product(codes, scales)
         self.bias = None if bias is None else bias.detach().float()
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
-        rows = x.reshape(-1, self.in_features)
-        codes, scales = quantize_rows(rows, self.product.zero)
-        y = self.product(codes)
+        y, scales = self.product(x.reshape(-1, self.in_features))
         y = y * scales if self.bias is None else torch.addcmul(self.bias, y, scales)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
         """What `to` calls: a change of type leaves the integers alone, a change of device cannot be followed."""
-        here = self.product.scales.device
+        here = self.product.scales.device  # type: ignore[attr-defined]
         if (there := fn(torch.empty(0, device=here)).device) != here:
             raise UsageError(f"8-bit layers stay on {here}, where they were made; load with device={str(there)!r}")
         return self
@@ -129,46 +129,83 @@ def quantize_rows(x: Float[Tensor, "R D"], zero: int = 0) -> tuple[Integer[Tenso
         pieces = [quantize_rows(piece, zero) for piece in x.split(_PIECE)]
         return torch.cat([codes for codes, _ in pieces]), torch.cat([scales for _, scales in pieces])
     x = x.float()
-    few = len(x) <= _FEW and x.shape[1] > 0
-    peaks = torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True) if few else x.abs().amax(1, keepdim=True)
-    scales = peaks.div_(127).clamp_(min=1e-30)
+    scales = row_peaks(x).div_(127).clamp_(min=1e-30)
     if zero:
         return (x / scales).add_(zero + 0.5).to(torch.uint8), scales  # cutting off after adding a half rounds
     return (x / scales).round_().to(torch.int8), scales
 
 
-def _has_onednn(device: torch.device) -> bool:
+def row_peaks(x: Float[Tensor, "R D"]) -> Float[Tensor, "R 1"]:
+    """The largest absolute value of each row."""
+    if len(x) <= _FEW and x.shape[1] > 0:
+        return torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True)
+    return x.abs().amax(1, keepdim=True)
+
+
+Product = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows → products but for the rows' scales, and these scales
+
+
+def _product(codes: Integer[Tensor, "F D"], scales: Float[Tensor, "F 1"]) -> Product:
+    """The fastest exact way to multiply on the device and processor at hand."""
     engines = torch.backends.quantized.supported_engines
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and "onednn" in engines
+    if codes.device.type == "cpu" and "onednn" in engines and torch.backends.mkldnn.is_available():
+        if has_integer_dot_products():
+            return _OneDNN(codes, scales)
+        if "fbgemm" in engines and hasattr(torch, "_make_per_channel_quantized_tensor"):
+            return _FBGEMM(codes, scales)
+    return _Plain(codes, scales)
 
 
 class _OneDNN:
-    """On x86: oneDNN's product over weights laid out for it (VNNI or AMX)."""
+    """On processors that add four products at once (VNNI, AMX): oneDNN, over weights laid out for it.
 
-    zero = _ZERO
+    Without these instructions it adds pairs in 16 bits, which overflow.
+    """
 
     def __init__(self, codes: Tensor, scales: Tensor):
         self.weight = torch.ops.onednn.qlinear_prepack(codes, None)
         self.scales = scales[:, 0].contiguous()
         self.zeros = torch.zeros(len(codes), dtype=torch.int32)
 
-    def __call__(self, codes: Tensor) -> Tensor:
-        return torch.ops.onednn.qlinear_pointwise(
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        codes, scales = quantize_rows(rows, _ZERO)
+        y = torch.ops.onednn.qlinear_pointwise(
             codes, 1.0, _ZERO, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )  # fmt: skip
+        return y, scales
+
+
+class _FBGEMM:
+    """On other x86 processors: FBGEMM, with activations of 7 bits, so that a pair of products fits into 16."""
+
+    def __init__(self, codes: Tensor, scales: Tensor):
+        self.scales = scales
+        zeros = torch.zeros(len(codes), dtype=torch.int64)
+        chosen = torch.backends.quantized.engine
+        torch.backends.quantized.engine = "fbgemm"
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the type of `weight` is to go one day; `_product` looks
+                weight = torch._make_per_channel_quantized_tensor(codes, scales[:, 0].double(), zeros, 0)
+                self.weight = torch.ops.quantized.linear_prepack(weight, None)
+        finally:
+            torch.backends.quantized.engine = chosen
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        rows = rows.float()
+        scales = row_peaks(rows).div_(63).clamp_(min=1e-30)
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows / scales, 1.0, 64, self.weight)
+        return y, scales
 
 
 class _Plain:
     """Elsewhere: PyTorch's integer product. CUDA wants more than 16 rows and sides that are multiples of 8."""
-
-    zero = 0
 
     def __init__(self, codes: Tensor, scales: Tensor):
         self.num_outputs = len(codes)
         self.weight = F.pad(codes, (0, -codes.shape[1] % 8, 0, -len(codes) % 8))
         self.scales = scales[:, 0].contiguous()
 
-    def __call__(self, codes: Tensor) -> Tensor:
-        rows = len(codes)
-        padded = F.pad(codes, (0, self.weight.shape[1] - codes.shape[1], 0, max(0, 17 - rows)))
-        return torch._int_mm(padded, self.weight.T)[:rows, : self.num_outputs] * self.scales
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        codes, scales = quantize_rows(rows)
+        padded = F.pad(codes, (0, self.weight.shape[1] - codes.shape[1], 0, max(0, 17 - len(codes))))
+        return torch._int_mm(padded, self.weight.T)[: len(codes), : self.num_outputs] * self.scales, scales

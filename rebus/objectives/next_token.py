@@ -70,7 +70,7 @@ class NextTokenLoss:
         place_waves(network, self.places)
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
-        batch = dict(batch)
+        batch = {k: batch[k] for k in ("pixels", "tokens", "mask", "targets") if k in batch}
         rows = len(batch["tokens"]) // len(batch["pixels"])
         if rows > 1:
             see: Callable[[Tensor], Tensor] = network.see  # type: ignore[attr-defined]

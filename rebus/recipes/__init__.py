@@ -17,6 +17,7 @@ RECIPES = {
     "siglip_scenes": "rebus.recipes.scenes",
     "mask_vqvae_scenes": "rebus.recipes.scenes",
     "paligemma_scenes": "rebus.recipes.scenes",
+    "paligemma_scenes_mix": "rebus.recipes.scenes",
 }
 
 

@@ -12,7 +12,7 @@ from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import CodebookLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import AdamW, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
@@ -110,4 +110,23 @@ def paligemma_scenes() -> TrainConfig:
         steps=4250,
         batch_size=32,
         position_waves=5.0,
+    )
+
+
+def paligemma_scenes_mix() -> TrainConfig:
+    """`rebus train paligemma_scenes_mix` · scores on the card of `paligemma/scenes`.
+
+    PaliGemma's last stage, from `pt` to `mix`: what the tower sees is there already, so it stays as it is while the
+    language model learns to answer questions and to write masks, which take it longest.
+    """
+    return replace(
+        paligemma_scenes(),
+        objective=NextTokenLoss(),
+        data=SceneTasks(caption=0.1, detect=0.2, ask=0.4, segment=0.3),
+        optim=AdamW(lr=1e-3, matrices="muon", warmup=50, cooldown=1500),
+        steps=3500,
+        seed=1,
+        start_from="paligemma/scenes",
+        freeze=("image",),
+        position_waves=0.0,
     )

@@ -46,7 +46,9 @@ class TrainConfig:
     steps: int = 1000
     batch_size: int = 128  # pictures
     seed: int = 0
-    start_from: str | None = None  # the image tower of this checkpoint: a bundled name or a directory
+    start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
+    # system, its image tower where it is not
+    freeze: tuple[str, ...] = ()  # parts that stay as they are: "image", "text.tokens"
     position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
     # positions before the first step; a small tower otherwise forgets where things are
     bf16: bool = False  # autocast; weights and optimiser stay float32

@@ -16,6 +16,7 @@ from rebus.core.errors import BadConfig, RebusError, UsageError
 from rebus.data.scene_batches import normalise
 from rebus.train import checkpoint
 from rebus.train.config import AdamW, TrainConfig
+from rebus.train.muon import Muon
 from rebus.train.parts import build, save_final
 
 MOST_SKIPPED = 20  # steps in a row without a finite loss and gradient before a run is given up
@@ -140,8 +141,9 @@ def _loader(config: TrainConfig, split: str, seed: int, numbers: range, workers:
 
 
 def make_optimisers(network: nn.Module, optim: AdamW) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest; only matrices decay."""
-    named = dict(network.named_parameters())
+    """AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest; only matrices decay,
+    and frozen parameters have no optimiser."""
+    named = {n: p for n, p in network.named_parameters() if p.requires_grad}
     blocks = [p for n, p in named.items() if optim.matrices == "muon" and ".blocks." in n and p.ndim == 2]
     inside = {id(p) for p in blocks}
     others = [p for p in named.values() if id(p) not in inside]
@@ -157,8 +159,7 @@ def make_optimisers(network: nn.Module, optim: AdamW) -> list[torch.optim.Optimi
     )
     if not blocks:
         return [adam]
-    muon = torch.optim.Muon(blocks, lr=optim.lr, weight_decay=optim.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return [adam, muon]
+    return [adam, Muon(blocks, lr=optim.lr, weight_decay=optim.weight_decay)]
 
 
 def rate_at(optim: AdamW, step: int, steps: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
-from rebus.core.errors import BadCheckpoint
+from rebus.core.errors import BadCheckpoint, unknown
 from rebus.data.bundled import directory_of
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
@@ -20,12 +20,16 @@ from rebus.weights.files import open_weights, read_config, save_directory
 
 
 def build(config: TrainConfig) -> nn.Module:
-    """A fresh network; parts found in `start_from` under the same name and shape are copied from there."""
+    """A fresh network, or that of `start_from`: all of it from the same system, the image tower from another.
+
+    Raises `BadCheckpoint` where something does not fit, `UnknownName` for a frozen part that does not exist.
+    """
     if isinstance(config.model, MaskVQVAEConfig):
         return MaskVQVAE(config.model)
     network: nn.Module = catalog.system(config.system).network(config.model)
     if config.start_from is not None:
-        copy_image_tower(network, directory_of(config.start_from))
+        copy_parts(network, config.system, directory_of(config.start_from))
+    freeze(network, config.freeze)
     if config.position_waves:
         positions = network.get_parameter("image.positions")
         rows, columns = config.model.image.grid  # type: ignore[union-attr]
@@ -50,19 +54,32 @@ def grid_waves(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat([across, down], dim=-1).flatten(0, 1)
 
 
-def copy_image_tower(network: nn.Module, source: Path) -> None:
-    """Take over `image.*` of another system's checkpoint. Raises `BadCheckpoint` where it does not fit."""
+def copy_parts(network: nn.Module, system: str, source: Path) -> None:
+    """Take over a checkpoint: everything from the same system, `image.*` from another."""
     data = read_config(source)
-    layout = catalog.system(catalog.system_of_type(str(data.get("model_type")))).layouts["transformers"]
+    theirs = catalog.system_of_type(str(data.get("model_type")))
+    layout = catalog.system(theirs).layouts["transformers"]
     assert layout.read_config is not None
-    theirs = layout.keys(layout.read_config(data)).to_ours(open_weights(source))
-    ours = {k: v for k, v in network.state_dict().items() if k.startswith("image.")}
-    wrong = [k for k, v in ours.items() if k not in theirs or theirs[k].shape != tuple(v.shape)]
+    found = layout.keys(layout.read_config(data)).to_ours(open_weights(source))
+    wanted = {k: v for k, v in network.state_dict().items() if theirs == system or k.startswith("image.")}
+    wrong = [k for k, v in wanted.items() if k not in found or found[k].shape != tuple(v.shape)]
     if wrong:
-        raise BadCheckpoint(f"{source}: the image tower has another size: {', '.join(wrong[:3])} do not fit")
+        what = "the network" if theirs == system else "the image tower"
+        raise BadCheckpoint(f"{source}: {what} has another size: {', '.join(wrong[:3])} do not fit")
     with torch.no_grad():
-        for name, tensor in ours.items():
-            tensor.copy_(theirs[name].load())
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name].load())
+
+
+def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """No gradients for the modules and parameters of these names, and all below them."""
+    names = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
+    for part in parts:
+        if part not in names:
+            raise unknown("part of the network", part, names)
+        for name, parameter in network.named_parameters():
+            if name == part or name.startswith(part + "."):
+                parameter.requires_grad_(False)
 
 
 def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:

@@ -30,3 +30,17 @@ def test_half_precision_products_do_not_kill_the_process():
     code = "import rebus.nn, torch; x = torch.ones(64, 64, dtype=torch.bfloat16); print((x @ x).sum().item())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == str(64.0**3), done
+
+
+def test_who_multiplies_bfloat16_slowly(monkeypatch):
+    for told, expected in (
+        (set(), False),  # not x86
+        ({"GenuineIntel"}, True),
+        ({"GenuineIntel", "avx512_bf16"}, True),
+        ({"GenuineIntel", "avx512_bf16", "amx_bf16"}, False),
+        ({"AuthenticAMD", "avx2"}, True),
+        ({"AuthenticAMD", "avx512_bf16"}, False),
+    ):
+        monkeypatch.setattr(machine, "_told", lambda told=told: frozenset(told))
+        monkeypatch.delenv(machine._SETTING, raising=False)
+        assert machine.bfloat16_is_slow.__wrapped__() == expected

@@ -95,11 +95,11 @@ class Anchors:
 
     def _screened(self, unit: Tensor, k: int, block_bytes: int) -> list[Tensor]:
         """Rows of each query that may be among its k nearest, in ascending order."""
-        slack = self._slack(unit)
+        slack, rounding = self._slack(unit)
         values = [torch.empty(0, device=unit.device)] * len(unit)
         places = [torch.empty(0, device=unit.device, dtype=torch.int64)] * len(unit)
         # What a row must reach. What is surely negative counts as 0 anyway; a query of zeros has no neighbours.
-        least = [-slack if bool(row.any()) else 2.0 for row in unit]
+        least = [-slack * (1 + rounding) if bool(row.any()) else 2.0 for row in unit]
         for first, quick in self._quick(unit, block_bytes):
             if self.kept is not None:
                 quick.masked_fill_(~self.kept[first : first + quick.shape[1]].to(quick.device), -2)
@@ -108,43 +108,54 @@ class Anchors:
                 value = torch.cat([values[row], quick[row, new]])
                 place = torch.cat([places[row], new + first])
                 if len(value) > k:
-                    least[row] = max(least[row], float(torch.topk(value, k).values[-1]) - 2 * slack)
+                    surely = float(torch.topk(value, k).values[-1]) * (1 - rounding) - slack
+                    least[row] = max(least[row], (surely - slack) / (1 + rounding))
                     stay = value >= least[row]
                     value, place = value[stay], place[stay]
                 values[row], places[row] = value, place
         for row, value in enumerate(values):
             if len(value) > k:  # the true k-th of those that look best is a tighter bound than their looks
                 best = places[row][torch.topk(value, k).indices]
-                places[row] = places[row][value >= self._exact(unit[row], best).min() - slack]
+                surely = float(self._exact(unit[row], best).min())
+                places[row] = places[row][value >= (surely - slack) / (1 + rounding)]
         return places
 
     def _quick(self, unit: Tensor, block_bytes: int) -> Iterator[tuple[int, Tensor]]:
         """Blocks of cosines that are wrong by at most `_slack`: number of the first row, (Q, rows)."""
-        q = unit.float()
-        codes, scales, _ = _two_digits(unit)
+        q, short = unit.float(), unit.bfloat16()
         for number, shard in enumerate(self.shards):
-            screen = self.screens[number]
+            screen = self.screens[number] if self._reads_screens(unit) else None
             width = shard.shape[1] * (1 if screen is not None else 4) + 16 * len(unit)
             block = max(1, block_bytes // width)
+            ones = torch.ones(min(block, len(shard)), dtype=torch.bfloat16)
             for first in range(0, len(shard), block):
                 at = slice(first, min(first + block, len(shard)))
                 if screen is not None:
-                    high, low = torch._int_mm(screen.codes[at], codes).split(len(unit), dim=1)
-                    quick = high.float().mul_(scales).add_(low.float() * (scales / _STEPS))
-                    quick.mul_(screen.scale[at, None])
+                    codes = screen.codes[at]
+                    quick = torch._weight_int8pack_mm(short, codes, ones[: len(codes)]).float()
+                    quick.mul_(screen.scale[at])
                 else:
                     rows = shard[at].to(q.device, torch.float32)
-                    quick = (rows @ q.T).div_(rows.norm(dim=1, keepdim=True).clamp(min=1e-30))
-                yield int(self.starts[number]) + first, quick.T.contiguous()
+                    quick = (rows @ q.T).div_(rows.norm(dim=1, keepdim=True).clamp(min=1e-30)).T.contiguous()
+                yield int(self.starts[number]) + first, quick
 
-    def _slack(self, unit: Tensor) -> float:
-        """The error of the quick pass: by Cauchy and Schwarz for rounded numbers, by their count for float32 sums.
+    @staticmethod
+    def _reads_screens(unit: Tensor) -> bool:
+        """PyTorch's product of bfloat16 and 8-bit rows reads beyond them at other widths, and differs on a GPU."""
+        return not unit.is_cuda and unit.shape[1] % 32 == 0
+
+    def _slack(self, unit: Tensor) -> tuple[float, float]:
+        """The error of the quick pass, absolute and relative: by Cauchy and Schwarz for rounded numbers, by their
+        count for float32 sums, by the last bit for sums given as bfloat16.
 
         One bound for all shards, since candidates of different shards are compared with each other.
         """
-        rounding = 2e-3 if unit.is_cuda else 2e-7 * unit.shape[1] + 1e-6  # a GPU may multiply in TF32
-        rows = max((screen.slack for screen in self.screens if screen is not None), default=0.0)
-        return rows + (1 + rows) * _two_digits(unit)[2] + rounding
+        sums = 2e-3 if unit.is_cuda else 2e-7 * unit.shape[1] + 1e-6  # a GPU may multiply in TF32
+        slacks = [screen.slack for screen in self.screens if screen is not None]
+        if not slacks or not self._reads_screens(unit):
+            return sums, 0.0
+        lost = float((unit - unit.bfloat16().double()).norm(dim=1).max())
+        return max(slacks) + (1 + max(slacks)) * lost + sums, 2.0**-8
 
     def _exact(self, query: Tensor, index: Tensor) -> Tensor:
         """float64 cosines of some rows, each by itself, so that no other row has a say in its bits."""
@@ -167,18 +178,6 @@ class Anchors:
             mine = at == number
             out[mine] = self.shards[number][index[mine] - self.starts[number]].to(kind)
         return out
-
-
-_STEPS = 254  # between two neighbouring first digits
-
-
-def _two_digits(unit: Float[Tensor, "Q D"]) -> tuple[Int[Tensor, "D C"], Float[Tensor, "Q"], float]:
-    """Queries as two 8-bit digits a number: codes, first digits first; scales; the length of what is lost."""
-    scale = unit.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
-    high = (unit / scale).round()
-    low = ((unit - high * scale) * (_STEPS / scale)).round().clamp(-127, 127)
-    lost = float((unit - (high + low / _STEPS) * scale).norm(dim=1).max())
-    return torch.cat([high, low]).to(torch.int8).T.contiguous(), scale[:, 0].float(), lost
 
 
 def _unit(vectors: Float[Tensor, "Q D"]) -> Float[Tensor, "Q D"]:

@@ -25,9 +25,13 @@ def test_equals_float64(table):
     assert torch.equal(found.at, places)
 
 
+@pytest.mark.parametrize("width", [37, 64])  # at the first, screens are not read
+@pytest.mark.parametrize("close", [0.0, 3.0])  # the second: all rows point one way, and are near each other
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_blocks_shards_and_screens_change_no_bit(table, dtype):
-    rows, queries = table[0].to(dtype), table[1]
+def test_blocks_shards_and_screens_change_no_bit(dtype, close, width):
+    torch.manual_seed(0)
+    rows = ((torch.randn(700, width) + close) * torch.rand(700, 1)).to(dtype)
+    queries = torch.randn(4, width) + close
     whole = Anchors([rows]).nearest(queries, 50)
     parts = [rows[:333], rows[333:334], rows[334:]]
     screens = [Screen.of(part, block=100) for part in parts]
@@ -44,6 +48,17 @@ def test_a_screen_keeps_its_promise(table):
     screen = Screen.of(rows)
     unit = torch.nn.functional.normalize(rows, dim=1)
     assert float((unit - screen.codes * screen.scale[:, None]).norm(dim=1).max()) <= screen.slack < 0.05
+
+
+def test_the_quick_pass_is_no_further_off_than_it_says():
+    torch.manual_seed(0)
+    rows, queries = torch.randn(500, 64) + 2, torch.nn.functional.normalize(torch.randn(3, 64) + 1).double()
+    anchors = Anchors([rows], [Screen.of(rows)])
+    cosine = queries @ torch.nn.functional.normalize(rows.double()).T
+    slack, rounding = anchors._slack(queries)
+    off = [(quick.double() - cosine[:, at : at + quick.shape[1]]).abs() for at, quick in anchors._quick(queries, 9000)]
+    assert (torch.cat(off, dim=1) <= slack + rounding * cosine.abs()).all()
+    assert slack < 0.05
 
 
 def test_masked_rows_are_as_if_never_there(table):
