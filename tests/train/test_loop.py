@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+import rebus
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig, load_npz
 from rebus.backbones.vision.vit import ViTConfig
-from rebus.core.errors import BadCheckpoint, RebusError, UsageError
+from rebus.core.errors import BadCheckpoint, RebusError, UnknownName, UsageError
 from rebus.data.scene_batches import EOS, SceneCaptions, scenes_tokenizer
 from rebus.data.scene_masks import SceneMasks
 from rebus.models.contrastive.clip import KEYS, CLIPConfig
 from rebus.objectives import CodebookLoss, SoftmaxLoss
+from rebus.recipes import recipe
 from rebus.train import AdamW, TrainConfig, train
 from rebus.train.loop import rate_at
 from rebus.train.parts import build, grid_waves
@@ -175,11 +177,41 @@ def test_waves_over_the_picture_tell_rows_and_columns_apart() -> None:
     assert torch.allclose(waves[0, 8:], waves[3, 8:])  # the same row
 
 
-def test_a_tower_starts_from_another_systems_checkpoint(tmp_path: Path) -> None:
+def test_a_run_starts_from_a_checkpoint_of_its_system(tmp_path: Path) -> None:
     final = train(replace(CLIP, steps=1), tmp_path / "run")
     again = build(replace(CLIP, start_from=str(final), seed=5))
-    there = {k: v.load() for k, v in KEYS.to_ours(open_weights(final)).items()}
-    assert torch.equal(again.get_parameter("image.patch.weight").half(), there["image.patch.weight"])
+    there = KEYS.to_ours(open_weights(final))
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor.half(), there[name].load())
     wider = replace(CLIP.model, image=replace(CLIP.model.image, mlp_width=8))  # type: ignore[union-attr, type-var]
-    with pytest.raises(BadCheckpoint, match="the image tower has another size"):
+    with pytest.raises(BadCheckpoint, match="the network has another size"):
         build(replace(CLIP, start_from=str(final), model=wider))
+
+
+def test_a_tower_starts_from_another_systems_checkpoint() -> None:
+    config = recipe("paligemma_scenes")
+    network = build(replace(config, start_from="siglip/scenes", position_waves=0.0))
+    theirs = rebus.load("siglip/scenes").network.state_dict()
+    for name, tensor in network.state_dict().items():
+        assert not name.startswith("image.") or torch.equal(tensor, theirs[name])
+    image = replace(config.model.image, mlp_width=8)  # type: ignore[union-attr]
+    other = replace(config.model, image=image)  # type: ignore[type-var]
+    with pytest.raises(BadCheckpoint, match="the image tower has another size"):
+        build(replace(config, start_from="siglip/scenes", model=other))
+
+
+def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:
+    config = replace(CLIP, freeze=("image", "text.tokens"), steps=2)
+    before = {k: v.clone() for k, v in build_seeded(config).state_dict().items()}
+    final = train(config, tmp_path / "run")
+    after = KEYS.to_ours(open_weights(final))
+    moved = {k for k, v in before.items() if not torch.equal(v.half(), after[k].load())}
+    assert moved
+    assert not any(name.startswith(("image.", "text.tokens.")) for name in moved)
+    with pytest.raises(UnknownName, match='no part of the network "imag"; did you mean "image"'):
+        build(replace(CLIP, freeze=("imag",)))
+
+
+def build_seeded(config: TrainConfig) -> torch.nn.Module:
+    torch.manual_seed(config.seed)
+    return build(config)
