@@ -33,7 +33,7 @@ from rebus.weights.load import load_into, on_meta
 # the best of the 1,000 names is the classifier's own choice where it is sure.
 CLASSES = {"k": 50, "p": 4.0, "temperature": 8.0}  # the 4th power of softmax(logits / 8) is that of logits / 2
 DEFINITION = 2.0  # weight of names and definition beside the template
-PHOTOS = {"k": 100, "p": 6.0}
+PHOTOS = {"k": 3000, "p": 5.0}
 SCALE = 15.0  # fitted by likelihood on the same pictures of CIFAR-10
 
 
@@ -86,7 +86,7 @@ def photo_pairs(
     weight: float | int = 1.0,
     batch_size: int = 16,
 ) -> Pairs:
-    """Captioned photos as pairs for the encoders of `network`; of several captions of a photo, their mean direction.
+    """Captioned photos as pairs for the encoders of `network`: a pair for each caption, `id` or `id#number`.
 
     `network.with_tables(pairs)` puts them in the place of the classes, and
     `network.with_tables([network.tables[0], pairs])` beside them.
@@ -94,19 +94,27 @@ def photo_pairs(
     if len(images) != len(captions):
         raise UsageError(f"each photo needs its caption; got {len(images)} photos and {len(captions)} captions")
     sentences = [[c] if isinstance(c, str) else list(c) for c in captions]
+    names = [str(i) for i in range(len(images))] if ids is None else list(ids)
+    said = [text for texts in sentences for text in texts]
+    if not said:
+        raise UsageError("no photo has a caption: there is nothing to make pairs of")
+    pair_ids = [
+        name if len(texts) == 1 else f"{name}#{number}"
+        for name, texts in zip(names, sentences, strict=True)
+        for number in range(len(texts))
+    ]
     device = next(network.parameters()).device
     seen, read = [], []
     with torch.inference_mode():
         for first in range(0, len(images), batch_size):
             batch = processor(images=list(images[first : first + batch_size]))
             seen.append(network.image_vectors(batch["pixels"].to(device)).float())
-        for first in range(0, len(sentences), batch_size):
-            part = sentences[first : first + batch_size]
-            batch = processor(texts=[text for texts in part for text in texts])
-            vectors = network.text_vectors(batch["tokens"].to(device), batch["mask"].to(device)).float()
-            read += [rows.mean(0) for rows in vectors.split([len(texts) for texts in part])]
-    shown = [texts[0] if texts else "" for texts in sentences]
-    return Pairs.of(torch.cat(seen), torch.stack(read), ids=ids, captions=shown, k=k, p=p, weight=weight)
+        for first in range(0, len(said), batch_size):
+            batch = processor(texts=said[first : first + batch_size])
+            read.append(network.text_vectors(batch["tokens"].to(device), batch["mask"].to(device)).float())
+    times = torch.tensor([len(texts) for texts in sentences], device=device)
+    shown = torch.cat(seen).repeat_interleave(times, dim=0)
+    return Pairs.of(shown, torch.cat(read), ids=pair_ids, captions=said, k=k, p=p, weight=weight)
 
 
 def describe_classes() -> dict[str, str]:

@@ -84,13 +84,17 @@ def test_captioned_photos_become_pairs(built):
     photos = [torch.rand(3, 50, 40) for _ in range(3)]
     captions = ["a red square", ["a dog", "a brown dog"], "noise"]
     pairs = photo_pairs(built.network, built.processor, photos, captions, batch_size=2)
-    assert len(pairs) == 3
+    assert pairs.ids == ["0", "1#0", "1#1", "2"]
+    assert torch.equal(pairs.image[1], pairs.image[2])
+    assert pairs.explain(pairs.image[1], pairs.text[1], top=1)[0].caption == "a dog"
     both = built.network.with_tables([built.network.tables[0], pairs])
     out = both(**built.processor(images=photos, texts=["a dog"]))
-    assert out.image.shape == (3, both.tables[0].width + 3)
+    assert out.image.shape == (3, both.tables[0].width + 4)
     torch.testing.assert_close(out.image.norm(dim=1), torch.ones(3))
     with pytest.raises(UsageError, match="3 photos and 1 captions"):
         photo_pairs(built.network, built.processor, photos, ["x"])
+    with pytest.raises(UsageError, match="no photo has a caption"):
+        photo_pairs(built.network, built.processor, photos, [[], [], []])
 
 
 @needs_packages
