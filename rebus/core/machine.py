@@ -6,6 +6,7 @@ illegal instruction. Told to leave the unit alone, it uses AVX-512.
 """
 
 import ctypes
+import math
 import mmap
 import os
 import sys
@@ -25,18 +26,20 @@ def avoid_broken_amx() -> None:
 
 
 @cache
-def bfloat16_is_slow() -> bool:
-    """Whether bfloat16 products run below the speed of float32 ones: on x86 without the instruction, and on Intel's
-    processors without AMX.
+def rows_for_float32() -> float:
+    """Number of rows from which a bfloat16 product is quicker through the float32 units, weights turned on the way.
 
-    AVX-512 multiplies it at half the pace there; AMD's cores that have the instruction do so at twice.
+    On x86 without the instruction a few are enough. AVX-512 has it, on Intel's cores at half the pace of float32, so
+    that many rows pay there unless AMX takes them; on AMD's at twice, so that none do.
     """
     told = _told()
     if not told:
-        return False
+        return math.inf
+    if "avx512_bf16" not in told:
+        return 8
     allowed = "AMX" in os.environ.get(_SETTING, "AMX")
     has_amx = "amx_bf16" in told and allowed and not _amx_is_broken()
-    return "avx512_bf16" not in told or ("GenuineIntel" in told and not has_amx)
+    return 128 if "GenuineIntel" in told and not has_amx else math.inf
 
 
 @cache

@@ -5,9 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.core.machine import bfloat16_is_slow
-
-_MANY = 128  # rows from which a weight is worth converting
+from rebus.core.machine import rows_for_float32
 
 
 def linear(
@@ -17,8 +15,7 @@ def linear(
 
     The arithmetic is the same: what comes in is bfloat16, sums are in float32, what goes out is bfloat16.
     """
-    half, many = x.dtype == torch.bfloat16, x.numel() >= _MANY * weight.shape[1]
-    if half and many and x.device.type == "cpu" and bfloat16_is_slow():
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() >= rows_for_float32() * weight.shape[1]:
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.linear(x, weight, bias)
 

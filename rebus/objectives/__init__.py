@@ -4,13 +4,14 @@ Objectives know no model: they call the network with the batch and read one of t
 """
 
 from rebus.objectives.codebook import CodebookLoss
-from rebus.objectives.contrastive import SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
+from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.losses import Losses
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
 __all__ = [
     "CodebookLoss",
+    "Contrast",
     "Losses",
     "NextTokenLoss",
     "SeeAndSpeakLoss",

@@ -2,40 +2,125 @@
 
 Softmax: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, Sec. 2.3 and
 fig. 3. Sigmoid: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, Sec. 3.2 and algorithm 1.
+
+Both take the batch of all ranks (`rebus.objectives.ranks`).
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from rebus.core.outputs import Embeddings
+from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
-
-def softmax_contrastive(embeddings: Embeddings) -> Tensor:
-    """½ · (mean cross entropy of each picture over all texts + of each text over all pictures); row i fits row i."""
-    logits = embeddings.logits
-    right = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+CHUNK = 1024  # pictures whose scores are in memory at a time
 
 
-def sigmoid_contrastive(embeddings: Embeddings) -> Tensor:
-    """−(1/n) Σᵢⱼ log σ(zᵢⱼ · logitᵢⱼ), z = 1 for the right pair and −1 for all others; divided by n, not by n²."""
-    logits = embeddings.logits
-    signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-    return -F.logsigmoid(signs * logits).sum() / len(logits)
+class Contrast(NamedTuple):
+    """`loss`, and the share of pictures whose best text is one of theirs."""
+
+    loss: Tensor
+    accuracy: Tensor
 
 
-def _measured(loss: Tensor, embeddings: Embeddings) -> Losses:
-    with torch.no_grad():
-        best = embeddings.logits.argmax(dim=1)
-        right = (best == torch.arange(len(best), device=best.device)).float().mean()
-    return Losses(loss, {"accuracy": right, "scale": embeddings.scale.detach()})
+def softmax_contrastive(embeddings: Embeddings) -> Contrast:
+    """½ · (mean cross entropy of each picture over all texts + of each text over all pictures); row i fits row i.
+
+    Each rank compares its own rows with everybody's.
+    """
+    image, text = embeddings.image, embeddings.text
+    rank, number = ranks.world()
+    counts = ranks.everybodys(len(image), image.device)
+    right = torch.arange(len(image), device=image.device) + sum(counts[:rank])
+    to_text = embeddings.scale * image @ ranks.gather(text, counts).T
+    to_image = embeddings.scale * text @ ranks.gather(image, counts).T
+    share = F.cross_entropy(to_text, right, reduction="sum") + F.cross_entropy(to_image, right, reduction="sum")
+    share = share / (2 * sum(counts))
+    loss = number * (share - share.detach()) + ranks.total(share)
+    hits = (to_text.argmax(dim=1) == right).sum()
+    return Contrast(loss, ranks.total(hits) / sum(counts))
+
+
+def sigmoid_contrastive(embeddings: Embeddings, owners: Int[Tensor, "T"] | None = None, chunk: int = CHUNK) -> Contrast:
+    """−(1/n) Σᵢⱼ log σ(zᵢⱼ · logitᵢⱼ), z = 1 for right pairs and −1 for all others; n texts: divided by n, not n².
+
+    `owners`: the picture of each text, by its row on the same rank; without it row i fits row i. Texts go round the
+    ranks, and the scores of `chunk` pictures with the texts of one rank are in memory at a time: gradients are worked
+    out beside them, in closed form, since autograd would keep every chunk.
+    """
+    image, text, bias = embeddings.image, embeddings.text, embeddings.bias
+    if owners is None:
+        owners = torch.arange(len(text), device=text.device)
+    bias = torch.zeros((), dtype=image.dtype, device=image.device) if bias is None else bias
+    with torch.autocast(image.device.type, enabled=False):
+        parts = _Sigmoid.apply(image, text, embeddings.scale, bias, owners, chunk)
+    return Contrast(*parts)
+
+
+class _Sigmoid(torch.autograd.Function):
+    """The loss, with gradients that are ready when it is."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, owners: Tensor, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        rank, number = ranks.world()
+        counts = ranks.everybodys(len(text), text.device)
+        pictures = sum(ranks.everybodys(len(image), image.device))
+        learns = any(ctx.needs_input_grad)
+        exact = torch.promote_types(image.dtype, torch.float32)
+        share = torch.zeros((), dtype=exact, device=image.device)
+        d_image, d_text = torch.zeros_like(image), torch.zeros_like(text)
+        d_scale, d_bias = torch.zeros_like(share), torch.zeros_like(share)
+        best = image.new_full((len(image),), -math.inf)
+        hit = torch.zeros(len(image), dtype=torch.bool, device=image.device)
+        for turn in range(number):
+            for first in range(0, len(image), chunk):
+                rows = slice(first, first + chunk)
+                cosine = image[rows] @ text.T
+                logits = (scale * cosine + bias).to(share.dtype)
+                fits = torch.zeros_like(logits, dtype=torch.bool)
+                if turn == 0:
+                    numbers = torch.arange(first, first + len(logits), device=image.device)
+                    fits = numbers[:, None] == owners
+                share -= F.logsigmoid(torch.where(fits, logits, -logits)).sum()
+                if logits.shape[1]:
+                    top, at = logits.to(best.dtype).max(dim=1)
+                    hit[rows] = torch.where(top > best[rows], fits.gather(1, at[:, None])[:, 0], hit[rows])
+                    best[rows] = torch.maximum(best[rows], top)
+                if learns:
+                    d_logits = torch.sigmoid(logits) - fits.to(logits.dtype)  # −z · σ(−z · logit)
+                    d_scale += (d_logits * cosine).sum()
+                    d_bias += d_logits.sum()
+                    d_logits = d_logits.to(image.dtype)
+                    d_image[rows] += scale * (d_logits @ text)
+                    d_text += scale * (d_logits.T @ image[rows])
+            if number > 1:  # the last pass brings the gradients home
+                rows_ahead = counts[(rank - 1 - turn) % number]
+                text, d_text = ranks.pass_on([text, d_text], rows_ahead)
+        times = number / sum(counts)
+        grads = (d_image, d_text, d_scale.to(scale.dtype).view_as(scale), d_bias.to(bias.dtype).view_as(bias))
+        ctx.save_for_backward(*(grad * times for grad in grads))
+        loss, accuracy = ranks.total(share) / sum(counts), ranks.total(hit.sum()) / pictures
+        ctx.mark_non_differentiable(accuracy)
+        return loss, accuracy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Any, ...]:  # type: ignore[no-untyped-def]
+        return (*(grad.to(saved.dtype) * saved for saved in ctx.saved_tensors), None, None)
+
+
+def _measured(contrast: Contrast, embeddings: Embeddings) -> Losses:
+    return Losses(contrast.loss, {"accuracy": contrast.accuracy.detach(), "scale": embeddings.scale.detach()})
 
 
 @dataclass(frozen=True)
@@ -59,10 +144,12 @@ class SigmoidLoss:
     """`sigmoid_contrastive` of the network's output.
 
     `bias`: where the network's bias starts, −ln(batch size) for small batches; −10, the paper's, suits 32k (spec §3).
+    `owners` in the batch, int64 (T,), says to which picture each text belongs, where a picture has several.
     """
 
     kind: Literal["sigmoid"] = "sigmoid"
     bias: float | None = None
+    chunk: int = CHUNK
 
     def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
         """Set the bias before the first step."""
@@ -71,5 +158,6 @@ class SigmoidLoss:
                 network.get_parameter("bias").fill_(self.bias)
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
-        embeddings = network(**batch)
-        return _measured(sigmoid_contrastive(embeddings), embeddings)
+        inputs = {name: value for name, value in batch.items() if name != "owners"}
+        embeddings = network(**inputs)
+        return _measured(sigmoid_contrastive(embeddings, batch.get("owners"), self.chunk), embeddings)

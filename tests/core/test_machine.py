@@ -32,15 +32,16 @@ def test_half_precision_products_do_not_kill_the_process():
     assert done.stdout.strip() == str(64.0**3), done
 
 
-def test_who_multiplies_bfloat16_slowly(monkeypatch):
+def test_how_many_rows_go_through_the_float32_units(monkeypatch):
+    never = float("inf")
     for told, expected in (
-        (set(), False),  # not x86
-        ({"GenuineIntel"}, True),
-        ({"GenuineIntel", "avx512_bf16"}, True),
-        ({"GenuineIntel", "avx512_bf16", "amx_bf16"}, False),
-        ({"AuthenticAMD", "avx2"}, True),
-        ({"AuthenticAMD", "avx512_bf16"}, False),
+        (set(), never),  # not x86
+        ({"GenuineIntel"}, 8),
+        ({"GenuineIntel", "avx512_bf16"}, 128),
+        ({"GenuineIntel", "avx512_bf16", "amx_bf16"}, never),
+        ({"AuthenticAMD", "avx2"}, 8),
+        ({"AuthenticAMD", "avx512_bf16"}, never),
     ):
         monkeypatch.setattr(machine, "_told", lambda told=told: frozenset(told))
         monkeypatch.delenv(machine._SETTING, raising=False)
-        assert machine.bfloat16_is_slow.__wrapped__() == expected
+        assert machine.rows_for_float32.__wrapped__() == expected

@@ -21,7 +21,7 @@ def test_softmax_is_the_mean_of_both_directions() -> None:
     logits = (7.0 * e.image @ e.text.T).double()
     rows = sum(-math.log(float(logits[i].exp()[i] / logits[i].exp().sum())) for i in range(5)) / 5
     columns = sum(-math.log(float(logits[:, i].exp()[i] / logits[:, i].exp().sum())) for i in range(5)) / 5
-    assert float(softmax_contrastive(e)) == pytest.approx((rows + columns) / 2, rel=1e-5)
+    assert float(softmax_contrastive(e).loss) == pytest.approx((rows + columns) / 2, rel=1e-5)
 
 
 def test_sigmoid_divides_by_n_not_by_n_squared() -> None:
@@ -31,14 +31,14 @@ def test_sigmoid_divides_by_n_not_by_n_squared() -> None:
         for j in range(5):
             logit = 7.0 * float(e.image[i] @ e.text[j]) - 3.0
             total -= math.log(1 / (1 + math.exp(-(1 if i == j else -1) * logit)))
-    assert float(sigmoid_contrastive(e)) == pytest.approx(total / 5, rel=1e-5)
+    assert float(sigmoid_contrastive(e).loss) == pytest.approx(total / 5, rel=1e-5)
 
 
 def test_sigmoid_of_random_pairs_starts_where_the_paper_says() -> None:
     torch.manual_seed(0)
     image, text = (nn.functional.normalize(torch.randn(1024, 256), dim=-1) for _ in range(2))
     start = Embeddings(image, text, torch.tensor(10.0), torch.tensor(-10.0))
-    assert float(sigmoid_contrastive(start)) == pytest.approx(10.08, abs=0.1)
+    assert float(sigmoid_contrastive(start).loss) == pytest.approx(10.08, abs=0.1)
 
 
 class Towers(nn.Module):
@@ -62,3 +62,40 @@ def test_sigmoid_sets_its_first_bias_once() -> None:
     towers = Towers()
     SigmoidLoss(bias=-4.85).begin(towers, {})
     assert float(towers.bias.detach()) == pytest.approx(-4.85)
+
+
+def plain(e: Embeddings, owners: torch.Tensor) -> torch.Tensor:
+    """The sigmoid loss as autograd would have it, all scores at once."""
+    signs = 2.0 * (torch.arange(len(e.image))[:, None] == owners) - 1
+    return -nn.functional.logsigmoid(signs * e.logits).sum() / len(owners)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("owners", [[0, 1, 2, 3, 4], [0, 0, 1, 2, 3, 4, 4]])
+def test_sigmoid_in_chunks_has_the_gradients_of_autograd(owners: list[int], chunk: int) -> None:
+    torch.manual_seed(0)
+    where = torch.tensor(owners)
+
+    def parts() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        drawn = [torch.randn(5, 8), torch.randn(len(owners), 8), torch.tensor(3.0), torch.tensor(-1.0)]
+        return [part.double().requires_grad_() for part in drawn]
+
+    ours, theirs = parts(), parts()
+    loss = sigmoid_contrastive(Embeddings(*ours), where, chunk).loss
+    expected = plain(Embeddings(*theirs), where)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_accuracy_counts_pictures_whose_best_text_is_theirs() -> None:
+    image = torch.eye(4)
+    text = torch.eye(4)[[0, 2, 1, 3, 0]]
+    owners = torch.tensor([0, 1, 2, 3, 0])
+    found = sigmoid_contrastive(Embeddings(image, text, torch.tensor(5.0), torch.tensor(-1.0)), owners, 3)
+    assert float(found.accuracy) == 0.5
+    swapped = softmax_contrastive(Embeddings(image, torch.eye(4)[[1, 0, 2, 3]], torch.tensor(5.0)))
+    assert float(swapped.accuracy) == 0.5

@@ -1,0 +1,73 @@
+"""What losses over several processes need: who has how many rows, everybody's rows, rows passed round a ring.
+
+Without `torch.distributed` there is one rank, and nothing is sent. Losses are the same number on every rank, with
+gradients whose mean over the ranks is that of the whole batch: what DDP and FSDP take.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributed as dist
+from torch.autograd.function import once_differentiable
+
+
+def world() -> tuple[int, int]:
+    """(this rank, number of ranks)."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def everybodys(number: int, device: torch.device) -> list[int]:
+    """A number of each rank, by rank."""
+    ranks = world()[1]
+    if ranks == 1:
+        return [number]
+    all_numbers = torch.empty(ranks, dtype=torch.int64, device=device)
+    dist.all_gather_into_tensor(all_numbers, torch.tensor([number], device=device))
+    return [int(n) for n in all_numbers.tolist()]
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over the ranks, without gradient."""
+    value = value.detach().clone()
+    if world()[1] > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def gather(rows: Float[Tensor, "B E"], counts: Sequence[int]) -> Float[Tensor, "N E"]:
+    """The rows of all ranks, one rank after another. The gradient is the sum of what every rank's loss asks for."""
+    return rows if len(counts) == 1 else _Gather.apply(rows, tuple(counts))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows: Tensor, counts: tuple[int, ...]) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.counts = counts
+        most = max(counts)
+        padded = rows.new_zeros(most, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        everyone = rows.new_empty(len(counts) * most, *rows.shape[1:])
+        dist.all_gather_into_tensor(everyone, padded)
+        return torch.cat([part[:count] for part, count in zip(everyone.split(most), counts, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad.split(ctx.counts)[world()[0]], None
+
+
+def pass_on(sent: Sequence[Tensor], rows: int) -> list[Tensor]:
+    """Send tensors to the next rank of the ring; gives those of the one before, which have that many rows."""
+    rank, ranks = world()
+    received = [tensor.new_empty(rows, *tensor.shape[1:]) for tensor in sent]
+    operations = [dist.P2POp(dist.isend, tensor.contiguous(), (rank + 1) % ranks) for tensor in sent]
+    operations += [dist.P2POp(dist.irecv, tensor, (rank - 1) % ranks) for tensor in received]
+    for request in dist.batch_isend_irecv(operations):
+        request.wait()
+    return received
