@@ -3,6 +3,7 @@
 Objectives know no model: they call the network with the batch and read one of the named tuples of `core/outputs.py`.
 """
 
+from rebus.objectives.accumulate import backward, split
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.losses import Losses
@@ -17,8 +18,10 @@ __all__ = [
     "SeeAndSpeakLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
+    "backward",
     "next_token",
     "patch_names",
     "sigmoid_contrastive",
     "softmax_contrastive",
+    "split",
 ]

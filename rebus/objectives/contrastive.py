@@ -119,8 +119,8 @@ class _Sigmoid(torch.autograd.Function):
         return (*(grad.to(saved.dtype) * saved for saved in ctx.saved_tensors), None, None)
 
 
-def _measured(contrast: Contrast, embeddings: Embeddings) -> Losses:
-    return Losses(contrast.loss, {"accuracy": contrast.accuracy.detach(), "scale": embeddings.scale.detach()})
+def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in batch.items() if name != "owners"}
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,20 @@ class SoftmaxLoss:
     most_scale: float = 100.0
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
+        return self.compare(self.embed(network, batch))
+
+    def embed(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Embeddings:
+        """The part of the loss that goes through the network, example by example."""
         log_scale = getattr(network, "log_scale", None)
         if log_scale is not None:
             with torch.no_grad():
                 log_scale.clamp_(0, math.log(self.most_scale))
-        embeddings = network(**batch)
+        embeddings: Embeddings = network(**_inputs(batch))
+        return embeddings
+
+    def compare(self, embeddings: Embeddings, owners: Tensor | None = None) -> Losses:
+        """The part that needs the whole batch at once."""
+        assert owners is None, "softmax takes one text a picture"
         return _measured(softmax_contrastive(embeddings), embeddings)
 
 
@@ -158,6 +167,17 @@ class SigmoidLoss:
                 network.get_parameter("bias").fill_(self.bias)
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
-        inputs = {name: value for name, value in batch.items() if name != "owners"}
-        embeddings = network(**inputs)
-        return _measured(sigmoid_contrastive(embeddings, batch.get("owners"), self.chunk), embeddings)
+        return self.compare(self.embed(network, batch), batch.get("owners"))
+
+    def embed(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Embeddings:
+        """The part of the loss that goes through the network, example by example."""
+        embeddings: Embeddings = network(**_inputs(batch))
+        return embeddings
+
+    def compare(self, embeddings: Embeddings, owners: Tensor | None = None) -> Losses:
+        """The part that needs the whole batch at once."""
+        return _measured(sigmoid_contrastive(embeddings, owners, self.chunk), embeddings)
+
+
+def _measured(contrast: Contrast, embeddings: Embeddings) -> Losses:
+    return Losses(contrast.loss, {"accuracy": contrast.accuracy.detach(), "scale": embeddings.scale.detach()})

@@ -69,9 +69,13 @@ class NextTokenLoss:
         """Set the embeddings of the location tokens before the first step."""
         place_waves(network, self.places)
 
+    def examples(self, batch: Mapping[str, Tensor]) -> int:
+        """Rows that the loss is the mean of: those with a target."""
+        return int((batch["targets"] != IGNORED).any(dim=1).sum())
+
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         batch = {k: batch[k] for k in ("pixels", "tokens", "mask", "targets") if k in batch}
-        rows = len(batch["tokens"]) // len(batch["pixels"])
+        rows = len(batch["tokens"]) // len(batch["pixels"]) if "pixels" in batch else 1
         if rows > 1:
             see: Callable[[Tensor], Tensor] = network.see  # type: ignore[attr-defined]
             batch["seen"] = see(batch.pop("pixels")).repeat_interleave(rows, dim=0)

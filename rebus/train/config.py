@@ -45,6 +45,8 @@ class TrainConfig:
     optim: AdamW = field(default_factory=AdamW)
     steps: int = 1000
     batch_size: int = 128  # pictures
+    accumulate: int = 1  # parts of a batch that go through the network one after another, for less memory; the
+    # gradients are those of the whole batch, for contrastive losses too
     seed: int = 0
     start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
     # system, its image tower where it is not

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig, RebusError, UsageError
 from rebus.data.scene_batches import normalise
+from rebus.objectives import backward, split
 from rebus.train import checkpoint
 from rebus.train.config import AdamW, TrainConfig
 from rebus.train.muon import Muon
@@ -46,6 +47,10 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     when the loss stays infinite.
     """
     out = Path(out)
+    if config.batch_size % config.accumulate:
+        raise UsageError(
+            f"a batch_size of {config.batch_size} does not divide into {config.accumulate} equal parts (accumulate)"
+        )
     _claim(config, out)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -84,11 +89,11 @@ def _steps(
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        losses = _losses(config, network, batch)
         network.zero_grad(set_to_none=True)
-        losses.total.backward()
+        with _autocast(config):
+            losses = backward(config.objective, network, split(_normalised(batch), config.accumulate))
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm))
-        loss = float(losses.total.detach())
+        loss = float(losses.total)
         line: dict[str, Any] = {"step": step, "loss": loss}
         if math.isfinite(loss) and math.isfinite(norm):
             for optimiser in optimisers:
@@ -110,11 +115,12 @@ def _steps(
         yield line
 
 
-def _losses(config: TrainConfig, network: nn.Module, batch: dict[str, Tensor]) -> Any:
-    if "pixels" in batch:
-        batch = {**batch, "pixels": normalise(batch["pixels"])}
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-        return config.objective(network, batch)
+def _normalised(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {**batch, "pixels": normalise(batch["pixels"])} if "pixels" in batch else batch
+
+
+def _autocast(config: TrainConfig) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.bf16)
 
 
 @torch.no_grad()
@@ -123,7 +129,8 @@ def _held_out(config: TrainConfig, network: nn.Module) -> dict[str, float]:
     network.eval()
     sums: dict[str, float] = {}
     for batch in _loader(config, "val", 0, range(config.eval_batches), 0):
-        losses = _losses(config, network, batch)
+        with _autocast(config):
+            losses = config.objective(network, _normalised(batch))
         for key, value in {"loss": losses.total, **losses.parts}.items():
             sums[f"val_{key}"] = sums.get(f"val_{key}", 0.0) + float(value) / config.eval_batches
     network.train()

@@ -110,6 +110,14 @@ def test_a_worker_process_changes_nothing(tmp_path: Path) -> None:
     assert losses(tmp_path / "inline") == losses(tmp_path / "ahead")
 
 
+def test_parts_of_a_batch_train_as_the_whole_does(tmp_path: Path) -> None:
+    train(CLIP, tmp_path / "whole")
+    train(replace(CLIP, accumulate=4), tmp_path / "parts")
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+    with pytest.raises(UsageError, match="does not divide into 3 equal parts"):
+        train(replace(CLIP, accumulate=3), tmp_path / "three")
+
+
 def test_what_a_run_leaves(tmp_path: Path) -> None:
     final = train(MASKS, tmp_path / "run")
     assert final == tmp_path / "run" / "final"

@@ -1,0 +1,78 @@
+"""Parts of a batch, one after another, give the gradients of the whole."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rebus.core.errors import UsageError
+from rebus.core.outputs import Embeddings, Predictions
+from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss, backward, split
+
+
+class Towers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text = nn.Linear(12, 8), nn.Linear(10, 8)
+        self.log_scale, self.bias = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.tensor(-1.0))
+        self.largest = 0
+
+    def forward(self, *, pixels: Tensor, tokens: Tensor) -> Embeddings:
+        self.largest = max(self.largest, len(pixels))
+        unit = nn.functional.normalize
+        seen, read = unit(self.image(pixels).tanh(), dim=1), unit(self.text(tokens).tanh(), dim=1)
+        return Embeddings(seen, read, self.log_scale.exp(), self.bias)
+
+
+class Writer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 11)
+
+    def forward(self, *, tokens: Tensor, targets: Tensor) -> Predictions:
+        return Predictions(self.table(targets.clamp(min=0)) + self.table(tokens[:, :1]))
+
+
+def grads(objective: Any, network: nn.Module, batch: dict[str, Tensor], parts: int) -> tuple[float, list[Tensor]]:
+    network.zero_grad()
+    losses = backward(objective, network, split(batch, parts))
+    assert not losses.total.requires_grad
+    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
+    return float(losses.total), found
+
+
+@pytest.mark.parametrize("objective", [SoftmaxLoss(), SigmoidLoss(chunk=100)], ids=["softmax", "sigmoid"])
+def test_eight_times_32_is_256(objective: Any) -> None:
+    torch.manual_seed(0)
+    network = Towers().double()
+    batch = {"pixels": torch.randn(256, 12).double(), "tokens": torch.randn(256, 10).double()}
+    whole, expected = grads(objective, network, batch, 1)
+    network.largest = 0
+    loss, found = grads(objective, network, batch, 8)
+    assert network.largest == 32
+    assert loss == pytest.approx(whole, rel=1e-12)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert any(g.abs().max() > 1e-3 for g in expected)
+
+
+def test_rows_without_targets_count_nothing() -> None:
+    torch.manual_seed(0)
+    targets = torch.randint(0, 11, (12, 5))
+    targets[torch.rand(12, 5) < 0.3] = -100
+    targets[:4] = -100
+    targets[0, 1] = 3
+    batch = {"tokens": torch.randint(0, 11, (12, 2)), "targets": targets}
+    network = Writer().double()
+    whole, expected = grads(NextTokenLoss(), network, batch, 1)
+    loss, found = grads(NextTokenLoss(), network, batch, 4)
+    assert loss == pytest.approx(whole, rel=1e-6)  # the loss itself is in float32
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-8)
+
+
+def test_what_cannot_be_cut_is_refused() -> None:
+    with pytest.raises(UsageError, match="a batch of 5 pixels does not divide into 2"):
+        split({"pixels": torch.zeros(5, 3)}, 2)
+    with pytest.raises(UsageError, match="'codebook' is not a sum over examples"):
+        backward(CodebookLoss(), nn.Identity(), [{}, {}])
