@@ -6,7 +6,9 @@ Objectives know no model: they call the network with the batch and read one of t
 from rebus.objectives.accumulate import backward, split
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
+from rebus.objectives.distillation import embedding_distillation
 from rebus.objectives.losses import Losses
+from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
@@ -19,6 +21,10 @@ __all__ = [
     "SigmoidLoss",
     "SoftmaxLoss",
     "backward",
+    "embedding_distillation",
+    "make_blanks",
+    "masked_lm",
+    "matching",
     "next_token",
     "patch_names",
     "sigmoid_contrastive",

@@ -31,10 +31,11 @@ class Contrast(NamedTuple):
     accuracy: Tensor
 
 
-def softmax_contrastive(embeddings: Embeddings) -> Contrast:
+def softmax_contrastive(embeddings: Embeddings, label_smoothing: float = 0.0) -> Contrast:
     """½ · (mean cross entropy of each picture over all texts + of each text over all pictures); row i fits row i.
 
-    Each rank compares its own rows with everybody's.
+    `label_smoothing` spreads over the whole batch (ALIGN: 0.1; Jia et al., 2021, Sec. 5.1). Each rank compares its own
+    rows with everybody's.
     """
     image, text = embeddings.image, embeddings.text
     rank, number = ranks.world()
@@ -42,8 +43,8 @@ def softmax_contrastive(embeddings: Embeddings) -> Contrast:
     right = torch.arange(len(image), device=image.device) + sum(counts[:rank])
     to_text = embeddings.scale * image @ ranks.gather(text, counts).T
     to_image = embeddings.scale * text @ ranks.gather(image, counts).T
-    share = F.cross_entropy(to_text, right, reduction="sum") + F.cross_entropy(to_image, right, reduction="sum")
-    share = share / (2 * sum(counts))
+    both = [F.cross_entropy(s, right, reduction="sum", label_smoothing=label_smoothing) for s in (to_text, to_image)]
+    share = (both[0] + both[1]) / (2 * sum(counts))
     loss = number * (share - share.detach()) + ranks.total(share)
     hits = (to_text.argmax(dim=1) == right).sum()
     return Contrast(loss, ranks.total(hits) / sum(counts))
@@ -129,6 +130,7 @@ class SoftmaxLoss:
 
     kind: Literal["softmax"] = "softmax"
     most_scale: float = 100.0
+    label_smoothing: float = 0.0
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         return self.compare(self.embed(network, batch))
@@ -145,7 +147,7 @@ class SoftmaxLoss:
     def compare(self, embeddings: Embeddings, owners: Tensor | None = None) -> Losses:
         """The part that needs the whole batch at once."""
         assert owners is None, "softmax takes one text a picture"
-        return _measured(softmax_contrastive(embeddings), embeddings)
+        return _measured(softmax_contrastive(embeddings, self.label_smoothing), embeddings)
 
 
 @dataclass(frozen=True)

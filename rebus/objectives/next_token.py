@@ -18,18 +18,18 @@ from rebus.objectives.losses import Losses
 IGNORED = -100
 
 
-def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
     """logits (B, S, V), targets (B, S) with -100 = ignored → scalar. Smoothing spreads over the whole vocabulary.
 
-    Rows without any target count nothing.
+    `z_loss` · (ln Σ exp logits)² is added for each token, which keeps the logits from drifting (Chowdhery et al.,
+    "PaLM", 2022, Sec. 5). Rows without any target count nothing.
     """
+    scores = logits.flatten(0, 1).float()
     each = F.cross_entropy(
-        logits.flatten(0, 1).float(),
-        targets.flatten(),
-        ignore_index=IGNORED,
-        label_smoothing=label_smoothing,
-        reduction="none",
+        scores, targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="none"
     ).view_as(targets)
+    if z_loss:
+        each = each + z_loss * scores.logsumexp(dim=-1).square().view_as(targets)
     real = targets != IGNORED
     lengths = real.sum(dim=1)
     rows = (each * real).sum(dim=1) / lengths.clamp(min=1)
@@ -63,6 +63,7 @@ class NextTokenLoss:
 
     kind: Literal["next token"] = "next token"
     label_smoothing: float = 0.0
+    z_loss: float = 0.0
     places: tuple[int, int] | None = None
 
     def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
@@ -81,7 +82,7 @@ class NextTokenLoss:
             batch["seen"] = see(batch.pop("pixels")).repeat_interleave(rows, dim=0)
         logits = network(**batch).logits
         targets = batch["targets"]
-        loss = next_token(logits, targets, self.label_smoothing)
+        loss = next_token(logits, targets, self.label_smoothing, self.z_loss)
         with torch.no_grad():
             real = targets != IGNORED
             right = (logits.argmax(-1) == targets) & real

@@ -99,3 +99,10 @@ def test_accuracy_counts_pictures_whose_best_text_is_theirs() -> None:
     assert float(found.accuracy) == 0.5
     swapped = softmax_contrastive(Embeddings(image, torch.eye(4)[[1, 0, 2, 3]], torch.tensor(5.0)))
     assert float(swapped.accuracy) == 0.5
+
+
+def test_smoothed_labels_spread_over_the_batch() -> None:
+    e = embeddings()
+    wanted = torch.full((5, 5), 0.1 / 5) + 0.9 * torch.eye(5)
+    both = [-(wanted * logits.log_softmax(1)).sum(1).mean() for logits in (e.logits, e.logits.T)]
+    torch.testing.assert_close(softmax_contrastive(e, 0.1).loss, (both[0] + both[1]) / 2)

@@ -50,3 +50,11 @@ def test_pictures_with_several_prompts_are_seen_once() -> None:
     losses = NextTokenLoss()(Writer(), batch)
     assert seen_rows == [2]
     assert float(losses.parts["whole"]) == 1.0
+
+
+def test_z_loss_is_the_square_of_the_log_of_the_sum() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(2, 3, 7), torch.tensor([[1, 2, -100], [3, -100, -100]])
+    z = logits.logsumexp(-1).square()
+    expected = next_token(logits, targets) + 0.01 * ((z[0, 0] + z[0, 1]) / 2 + z[1, 0]) / 2
+    torch.testing.assert_close(next_token(logits, targets, z_loss=0.01), expected)

@@ -1,0 +1,57 @@
+"""Fill in the blank, and say whether picture and text belong together.
+
+Devlin et al., "BERT", 2018, Sec. 3.1; with pictures: Li et al., "VisualBERT", 2019, Sec. 3.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100
+
+
+class Blanks(NamedTuple):
+    """`tokens` with blanks, and `targets`: what stood there, -100 where nothing was asked."""
+
+    tokens: Tensor
+    targets: Tensor
+
+
+def make_blanks(
+    tokens: Int[Tensor, "B L"],
+    allowed: Bool[Tensor, "B L"],
+    *,
+    mask_id: int,
+    vocab_size: int,
+    generator: torch.Generator,
+    share: float = 0.15,
+) -> Blanks:
+    """Ask for `share` of the allowed tokens: four fifths become `mask_id`, a tenth any word, a tenth stays.
+
+    `allowed` leaves out padding and control tokens. The draw depends on the generator alone.
+    """
+
+    def draw() -> Tensor:
+        return torch.rand(tokens.shape, generator=generator).to(tokens.device)
+
+    asked = (draw() < share) & allowed
+    how = draw()
+    words = torch.randint(vocab_size, tokens.shape, generator=generator).to(tokens.device)
+    blank = torch.where(asked & (how < 0.8), mask_id, tokens)
+    blank = torch.where(asked & (how >= 0.8) & (how < 0.9), words, blank)
+    return Blanks(blank, torch.where(asked, tokens, IGNORED))
+
+
+def masked_lm(logits: Float[Tensor, "B L V"], targets: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
+    """Mean cross entropy over all asked tokens of the batch; 0 where nothing was asked."""
+    asked = (targets != IGNORED).sum().clamp(min=1)
+    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / asked
+
+
+def matching(logits: Float[Tensor, "B 2"], fits: Bool[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Mean cross entropy of [does not fit, fits]."""
+    return F.cross_entropy(logits.float(), fits.long())
