@@ -10,11 +10,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rebus.core.errors import BadCheckpoint
+from rebus.train.average import Average
 
 _PREFIX = "step_"
+_AVERAGE = "average.safetensors"
 
 
-def save(folder: Path, step: int, network: nn.Module, optimisers: list[torch.optim.Optimizer], keep: int) -> Path:
+def save(
+    folder: Path,
+    step: int,
+    network: nn.Module,
+    optimisers: list[torch.optim.Optimizer],
+    keep: int,
+    average: Average | None = None,
+) -> Path:
     """Write `folder/step_<step>`, then forget all but the newest `keep`. Killed in the middle, nothing has changed."""
     folder.mkdir(parents=True, exist_ok=True)
     target, draft = folder / f"{_PREFIX}{step:08d}", folder / f".draft_{step:08d}_{os.getpid()}"
@@ -22,7 +31,9 @@ def save(folder: Path, step: int, network: nn.Module, optimisers: list[torch.opt
     draft.mkdir()
     save_file({k: v.detach().contiguous() for k, v in network.state_dict().items()}, draft / "weights.safetensors")
     save_file(_moments(network, optimisers), draft / "optimiser.safetensors")
-    (draft / "state.json").write_text(json.dumps({"step": step}))
+    if average is not None:
+        save_file(average.values, draft / _AVERAGE)
+    (draft / "state.json").write_text(json.dumps({"step": step, "averaged": average.steps if average else 0}))
     for file in draft.iterdir():
         _sync(file)
     if target.exists():
@@ -39,7 +50,13 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(p.name.removeprefix(_PREFIX)) for p in folder.glob(_PREFIX + "*") if (p / "state.json").is_file())
 
 
-def load(folder: Path, step: int, network: nn.Module, optimisers: list[torch.optim.Optimizer]) -> None:
+def load(
+    folder: Path,
+    step: int,
+    network: nn.Module,
+    optimisers: list[torch.optim.Optimizer],
+    average: Average | None = None,
+) -> None:
     """Put a checkpoint back. Raises `BadCheckpoint` where it belongs to another configuration."""
     source = folder / f"{_PREFIX}{step:08d}"
     try:
@@ -54,6 +71,9 @@ def load(folder: Path, step: int, network: nn.Module, optimisers: list[torch.opt
             state = {k.removesuffix(ending): v for k, v in saved.items() if k.partition(".")[2] == ending[1:]}
             if state:
                 optimiser.state[parameter] = state
+    if average is not None:
+        average.values = load_file(source / _AVERAGE)
+        average.steps = int(json.loads((source / "state.json").read_text())["averaged"])
 
 
 def _moments(network: nn.Module, optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

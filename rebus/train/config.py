@@ -17,8 +17,9 @@ from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, Sigmo
 class AdamW:
     """Adam with decoupled weight decay on matrices (no gains, biases, scalars).
 
-    The rate rises over the first `warmup` steps and falls to `final` times the peak: along a cosine over the whole
-    run, or straight over the last `cooldown` steps, so that everything before them does not depend on `steps`.
+    The rate rises over the first `warmup` steps and then falls to `final` times the peak: along half a cosine, a
+    straight line, with 1 / √step ("rsqrt"), or not at all ("constant"), and in any case over the last `cooldown`
+    steps. What comes before the cooldown of "rsqrt" and "constant" does not depend on `steps`.
     """
 
     lr: float = 1e-3
@@ -27,7 +28,8 @@ class AdamW:
     weight_decay: float = 0.1
     warmup: int = 200
     final: float = 0.01
-    cooldown: int | None = None
+    schedule: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
+    cooldown: int = 0
     again: int = 0  # after this step the rate rises once more, for parts that begin to learn there
     clip_norm: float = 1.0
     matrices: Literal["adam", "muon"] = "adam"  # muon: the blocks' matrices follow their orthogonalised momentum
@@ -53,6 +55,8 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()  # parts that stay as they are: "image", "text.tokens"
     position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
     # positions before the first step; a small tower otherwise forgets where things are
+    ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step
+    # leaves this share of what was there
     bf16: bool = False  # autocast; weights and optimiser stay float32
     eval_every: int = 500  # steps between losses on held-out batches; 0: never
     eval_batches: int = 4

@@ -16,6 +16,7 @@ from rebus.core.errors import BadConfig, RebusError, UsageError
 from rebus.data.scene_batches import normalise
 from rebus.objectives import backward, split
 from rebus.train import checkpoint
+from rebus.train.average import Average, averaged
 from rebus.train.config import AdamW, TrainConfig
 from rebus.train.muon import Muon
 from rebus.train.parts import build, save_final
@@ -56,29 +57,35 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     torch.manual_seed(config.seed)
     network = build(config)
     optimisers = make_optimisers(network, config.optim)
+    average = Average(network, config.ema) if config.ema else None
     folder = out / "checkpoints"
     done = checkpoint.steps(folder)
     start = done[-1] if done else 0
     begin = getattr(config.objective, "begin", None)
     if start:
-        checkpoint.load(folder, start, network, optimisers)
+        checkpoint.load(folder, start, network, optimisers, average)
     elif begin is not None:
         begin(network, config.data.batch(config.seed, 0, config.batch_size))
     metrics = out / "metrics.jsonl"
     _cut(metrics, start)
     with metrics.open("a") as lines:
-        for line in _steps(config, network, optimisers, start):
+        for line in _steps(config, network, optimisers, average, start):
             lines.write(json.dumps(line) + "\n")
             lines.flush()
             if report is not None:
                 report(line)
             if line["step"] % config.save_every == 0 or line["step"] == config.steps:
-                checkpoint.save(folder, line["step"], network, optimisers, config.keep)
-    return save_final(config, network, out / "final")
+                checkpoint.save(folder, line["step"], network, optimisers, config.keep, average)
+    with averaged(average):
+        return save_final(config, network, out / "final")
 
 
 def _steps(
-    config: TrainConfig, network: nn.Module, optimisers: list[torch.optim.Optimizer], start: int
+    config: TrainConfig,
+    network: nn.Module,
+    optimisers: list[torch.optim.Optimizer],
+    average: Average | None,
+    start: int,
 ) -> Iterator[dict[str, Any]]:
     network.train()
     skipped, began = 0, time.monotonic()
@@ -98,6 +105,8 @@ def _steps(
         if math.isfinite(loss) and math.isfinite(norm):
             for optimiser in optimisers:
                 optimiser.step()
+            if average is not None:
+                average.update()
             skipped = 0
         else:
             skipped += 1
@@ -110,7 +119,8 @@ def _steps(
         line |= {k: float(v) for k, v in losses.parts.items()}
         line |= {"lr": rate, "norm": norm}
         if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
-            line |= _held_out(config, network)
+            with averaged(average):
+                line |= _held_out(config, network)
         line["seconds"] = round(time.monotonic() - began, 3)
         yield line
 
@@ -174,11 +184,16 @@ def rate_at(optim: AdamW, step: int, steps: int) -> float:
     since = step - optim.again if step > optim.again else step
     if since <= optim.warmup:
         return optim.lr * since / optim.warmup
-    if optim.cooldown is not None:
-        left = min(1.0, (steps - step + 1) / optim.cooldown)
-        return optim.lr * (optim.final + (1 - optim.final) * left)
     progress = (step - optim.warmup) / max(1, steps - optim.warmup)
-    return optim.lr * (optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+    height = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))),
+        "linear": max(0.0, 1 - progress),
+        "rsqrt": (max(optim.warmup, 1) / since) ** 0.5,
+        "constant": 1.0,
+    }[optim.schedule]
+    if optim.cooldown:
+        height *= min(1.0, (steps - step + 1) / optim.cooldown)
+    return optim.lr * (optim.final + (1 - optim.final) * height)
 
 
 def _claim(config: TrainConfig, out: Path) -> None:

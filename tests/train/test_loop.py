@@ -20,6 +20,7 @@ from rebus.models.contrastive.clip import KEYS, CLIPConfig
 from rebus.objectives import CodebookLoss, SoftmaxLoss
 from rebus.recipes import recipe
 from rebus.train import AdamW, TrainConfig, train
+from rebus.train.average import Average, averaged
 from rebus.train.loop import rate_at
 from rebus.train.parts import build, grid_waves
 from rebus.weights.files import open_weights
@@ -93,7 +94,7 @@ def killed_at(step: int) -> Any:
     return report
 
 
-@pytest.mark.parametrize("config", [MASKS, CLIP], ids=["adam", "muon"])
+@pytest.mark.parametrize("config", [MASKS, CLIP, replace(CLIP, ema=0.9)], ids=["adam", "muon", "average"])
 def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
     with pytest.raises(Killed):
@@ -102,6 +103,8 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path) -> No
     train(config, tmp_path / "parts")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
     assert len(losses(tmp_path / "whole")) == config.steps
+    for file in (tmp_path / "whole" / "final").iterdir():
+        assert file.read_bytes() == (tmp_path / "parts" / "final" / file.name).read_bytes()
 
 
 def test_a_worker_process_changes_nothing(tmp_path: Path) -> None:
@@ -167,12 +170,33 @@ def test_the_rate_rises_and_falls() -> None:
     cosine = AdamW(lr=1.0, warmup=10, final=0.1)
     assert rate_at(cosine, 5, 100) == pytest.approx(0.5)
     assert rate_at(cosine, 10, 100) == 1.0
+    assert rate_at(cosine, 55, 100) == pytest.approx(0.55)
     assert rate_at(cosine, 100, 100) == pytest.approx(0.1)
-    straight = AdamW(lr=1.0, warmup=10, final=0.0, cooldown=20)
-    assert rate_at(straight, 80, 100) == rate_at(straight, 80, 10_000) == 1.0
-    assert rate_at(straight, 91, 100) == pytest.approx(0.5)
-    twice = AdamW(lr=1.0, warmup=10, cooldown=20, again=50)
+    straight = AdamW(lr=1.0, warmup=10, final=0.0, schedule="linear")
+    assert [rate_at(straight, step, 110) for step in (10, 60, 110)] == pytest.approx([1.0, 0.5, 0.0])
+    roots = AdamW(lr=1.0, warmup=10, final=0.0, schedule="rsqrt")
+    assert [rate_at(roots, step, 10_000) for step in (10, 40, 1000)] == pytest.approx([1.0, 0.5, 0.1])
+    flat = AdamW(lr=1.0, warmup=10, final=0.0, schedule="constant", cooldown=20)
+    assert rate_at(flat, 80, 100) == rate_at(flat, 80, 10_000) == 1.0
+    assert rate_at(flat, 91, 100) == pytest.approx(0.5)
+    twice = AdamW(lr=1.0, warmup=10, schedule="constant", cooldown=20, again=50)
     assert [rate_at(twice, step, 200) for step in (5, 50, 55, 60, 61)] == [0.5, 1.0, 0.5, 1.0, 1.0]
+
+
+def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
+    towers = [torch.nn.Linear(2, 2) for _ in range(2)]
+    average = Average(towers[0], 0.5)
+    start = towers[0].weight.detach().clone()
+    with torch.no_grad():
+        towers[0].weight.add_(1.0)
+    average.update()  # the first step leaves a tenth of the start
+    torch.testing.assert_close(average.values["weight"], start + 0.9)
+    with averaged(average):
+        torch.testing.assert_close(towers[0].weight.detach(), start + 0.9)
+    torch.testing.assert_close(towers[0].weight.detach(), start + 1.0)
+    plain, mean = (train(replace(CLIP, ema=e), tmp_path / str(e)) for e in (0.0, 0.9))
+    assert losses(tmp_path / "0.0") == losses(tmp_path / "0.9")
+    assert (plain / "model.safetensors").read_bytes() != (mean / "model.safetensors").read_bytes()
 
 
 def test_waves_over_the_picture_tell_rows_and_columns_apart() -> None:
