@@ -37,6 +37,15 @@ class AdamW:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoRA:
+    """Train thin matrices beside the linear layers of some parts, and nothing else; they are merged at the end."""
+
+    parts: tuple[str, ...] = ("text",)
+    rank: int = 8
+    alpha: float = 16.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One run. Everything that changes a number is here; the same settings give the same losses."""
 
@@ -53,6 +62,7 @@ class TrainConfig:
     start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
     # system, its image tower where it is not
     freeze: tuple[str, ...] = ()  # parts that stay as they are: "image", "text.tokens"
+    lora: LoRA | None = None
     position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
     # positions before the first step; a small tower otherwise forgets where things are
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step

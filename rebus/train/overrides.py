@@ -33,11 +33,19 @@ def _set(config: C, path: list[str], text: str, whole: str) -> C:
     names = [f.name for f in dataclasses.fields(config)]
     if path[0] not in names:
         raise unknown("field", whole, [whole[: len(whole) - len(".".join(path))] + n for n in names])
+    hint = typing.get_type_hints(type(config))[path[0]]
     if len(path) > 1:
-        value: Any = _set(getattr(config, path[0]), path[1:], text, whole)
+        inner = getattr(config, path[0])
+        value: Any = _set(_default(hint) if inner is None else inner, path[1:], text, whole)
     else:
-        value = _read(text, typing.get_type_hints(type(config))[path[0]], whole)
+        value = _read(text, hint, whole)
     return typing.cast(C, dataclasses.replace(typing.cast(Any, config), **{path[0]: value}))
+
+
+def _default(hint: Any) -> Any:
+    """The settings of an optional part that is not there yet: `lora.rank=4` asks for the part."""
+    kinds: list[Any] = [kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)]
+    return kinds[0]() if kinds else None
 
 
 def _read(text: str, hint: Any, where: str) -> Any:

@@ -14,6 +14,7 @@ from rebus.core.errors import BadCheckpoint, unknown
 from rebus.data.bundled import directory_of
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
+from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.train.config import TrainConfig
 from rebus.weights.files import open_weights, read_config, save_directory
@@ -30,6 +31,8 @@ def build(config: TrainConfig) -> nn.Module:
     if config.start_from is not None:
         copy_parts(network, config.system, directory_of(config.start_from))
     freeze(network, config.freeze)
+    if config.lora is not None:
+        add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
     if config.position_waves:
         positions = network.get_parameter("image.positions")
         rows, columns = config.model.image.grid  # type: ignore[union-attr]
@@ -89,6 +92,7 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
         directory.mkdir(parents=True, exist_ok=True)
         save_npz(network, directory / CODEBOOK_FILE)
         return directory
+    merge_lora(network)
     layout = catalog.system(config.system).layouts["transformers"]
     assert layout.write_config is not None
     kept = {k: v.detach().half() for k, v in network.state_dict().items() if not k.startswith(HEAD)}

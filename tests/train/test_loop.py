@@ -19,7 +19,7 @@ from rebus.data.scene_masks import SceneMasks
 from rebus.models.contrastive.clip import KEYS, CLIPConfig
 from rebus.objectives import CodebookLoss, SoftmaxLoss
 from rebus.recipes import recipe
-from rebus.train import AdamW, TrainConfig, train
+from rebus.train import AdamW, LoRA, TrainConfig, train
 from rebus.train.average import Average, averaged
 from rebus.train.loop import rate_at
 from rebus.train.parts import build, grid_waves
@@ -242,6 +242,19 @@ def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:
     assert not any(name.startswith(("image.", "text.tokens.")) for name in moved)
     with pytest.raises(UnknownName, match='no part of the network "imag"; did you mean "image"'):
         build(replace(CLIP, freeze=("imag",)))
+
+
+def test_thin_matrices_train_and_end_in_the_weights(tmp_path: Path) -> None:
+    config = replace(CLIP, lora=LoRA(parts=("text",), rank=2), ema=0.9)
+    before = {k: v.clone() for k, v in build_seeded(CLIP).state_dict().items()}
+    with pytest.raises(Killed):
+        train(config, tmp_path / "run", killed_at(3))
+    after = KEYS.to_ours(open_weights(train(config, tmp_path / "run")))
+    moved = {k for k, v in before.items() if not torch.equal(v.half(), after[k].load())}
+    assert moved
+    assert all(name.startswith("text.") and name.endswith(".weight") for name in moved)
+    train(config, tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
 def build_seeded(config: TrainConfig) -> torch.nn.Module:

@@ -4,7 +4,7 @@ import pytest
 
 from rebus.core.errors import UnknownName, UsageError
 from rebus.recipes import RECIPES, recipe
-from rebus.train import override
+from rebus.train import LoRA, override
 
 
 def test_fields_are_set_with_their_types() -> None:
@@ -18,6 +18,14 @@ def test_fields_are_set_with_their_types() -> None:
     assert config.optim.betas == (0.9, 0.95)
     assert override(config, ["start_from=none"]).start_from is None
     assert override(config, ["model.image.num_layers=2"]).model.image.num_layers == 2  # type: ignore[union-attr]
+
+
+def test_a_field_of_an_optional_part_asks_for_the_part() -> None:
+    config = override(recipe("clip_scenes"), ["lora.rank=4", 'lora.parts=["image"]'])
+    assert config.lora == LoRA(parts=("image",), rank=4)
+    assert override(config, ["lora=none"]).lora is None
+    with pytest.raises(UsageError, match="there is nothing below start_from"):
+        override(config, ["start_from.x=1"])
 
 
 def test_misspelt_names_get_a_suggestion() -> None:
