@@ -170,13 +170,13 @@ class Anchors:
         """Some rows by number, as they are stored."""
         index = index.to(self.shards[0].device)
         if len(self.shards) == 1:
-            return self.shards[0][index]
+            return self.shards[0].index_select(0, index)
         at = torch.searchsorted(self.starts, index, right=True) - 1
         kind = reduce(torch.promote_types, (shard.dtype for shard in self.shards))
         out = torch.empty(len(index), self.shards[0].shape[1], dtype=kind)
         for number in at.unique().tolist():
             mine = at == number
-            out[mine] = self.shards[number][index[mine] - self.starts[number]].to(kind)
+            out[mine] = self.shards[number].index_select(0, index[mine] - self.starts[number]).to(kind)
         return out
 
 

@@ -74,7 +74,8 @@ def score(image: Relative, text: Relative) -> Float[Tensor, "B T"]:
         wide.index_add_(0, at, value)
         for first in range(0, len(text.value), rows):
             part = slice(first, first + rows)
-            out[number, part] = (wide[text.at[part]] * text.value[part]).sum(1)
+            met = wide.index_select(0, text.at[part].flatten()).view_as(text.at[part])  # much faster than wide[at]
+            out[number, part] = (met * text.value[part]).sum(1)
         wide[at] = 0.0
     return out.float()
 
