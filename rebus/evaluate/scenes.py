@@ -13,7 +13,8 @@ import numpy as np
 
 from rebus.core.errors import UsageError
 from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
-from rebus.evaluate.metrics import mask_iou, mean_average_precision, recall_at_1
+from rebus.evaluate.detection import Detections, Truth, coco_scores
+from rebus.evaluate.metrics import mask_iou, recall_at_1
 
 GROUP = 100  # pictures among which the right one is found
 _TOGETHER = 50  # pictures of one call
@@ -87,12 +88,16 @@ def _captions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
 
 
 def _detection(model: Any, scenes: list[Scene]) -> dict[str, Any]:
-    found, truth = [], []
+    pictures = []
     for group in _groups(scenes, _TOGETHER):
         for boxes, s in zip(model.detect([s.image for s in group], list(SHAPES)), group, strict=True):
-            found.append([(box.xyxy, box.label, box.score) for box in boxes])
-            truth.append([(o.box, o.shape) for o in s.objects])
-    return {"detection_ap50": mean_average_precision(found, truth, SHAPES)}
+            boxes = [box for box in boxes if box.label in SHAPES]
+            truth = Truth(labels=[o.shape for o in s.objects], boxes=np.array([o.box for o in s.objects]))
+            where = np.array([box.xyxy for box in boxes]).reshape(-1, 4)
+            where[:, 2:] = np.maximum(where[:, :2], where[:, 2:])  # a box written backwards holds nothing
+            labels, sure = [box.label for box in boxes], [box.score for box in boxes]
+            pictures.append((truth, Detections(labels=labels, scores=sure, boxes=where)))
+    return {"detection_ap50": coco_scores(pictures, SHAPES).ap50}
 
 
 def _segmentation(model: Any, scenes: list[Scene]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rebus.evaluate.metrics import average_precision, box_iou, mask_iou, mean_average_precision, recall_at_1
+from rebus.evaluate.metrics import box_iou, mask_iou, recall_at_1
 
 A, B = (0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)
 
@@ -27,17 +27,3 @@ def test_mask_iou() -> None:
     assert mask_iou(a, b) == 1
     a[:2], b[1:3] = True, True
     assert mask_iou(a, b) == pytest.approx(1 / 3)
-
-
-def test_average_precision_follows_the_ranking() -> None:
-    truth = [[A, B]]
-    assert average_precision([[(A, 0.9), (B, 0.8)]], truth) == 1
-    assert average_precision([[(A, 0.9), (A, 0.8), (B, 0.7)]], truth) == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert average_precision([[(A, 0.9)]], truth) == pytest.approx(0.5)
-    assert average_precision([[]], truth) == 0
-
-
-def test_mean_average_precision_is_over_labels_that_occur() -> None:
-    truth = [[(A, "circle")], [(B, "star")]]
-    found = [[(A, "circle", 0.9)], [(B, "heart", 0.9)]]
-    assert mean_average_precision(found, truth, ["circle", "star", "heart"]) == pytest.approx(0.5)
