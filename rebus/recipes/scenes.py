@@ -45,7 +45,7 @@ def clip_scenes() -> TrainConfig:
 
 
 def siglip_scenes() -> TrainConfig:
-    """`rebus train siglip_scenes` · one processor core, about 12 minutes · recall at 1 among 100: 0.936 and 0.925.
+    """`rebus train siglip_scenes` · one processor core, 12 to 17 minutes · recall at 1 among 100: 0.936 and 0.925.
 
     As with `clip_scenes`, shapes alone are hardly told apart.
     """
@@ -90,7 +90,7 @@ def mask_vqvae_scenes() -> TrainConfig:
 
 
 def paligemma_scenes() -> TrainConfig:
-    """`rebus train paligemma_scenes` · one processor core, about 50 minutes · scores on the card of `paligemma/scenes`.
+    """`rebus train paligemma_scenes` · one processor core, about 50 minutes · the first of two stages ("pt").
 
     The paper starts from SigLIP's tower, trained on billions of pictures. Here the tower first learns to name what each
     patch shows, which costs a hundred thousand pictures, and keeps doing so beside the language model.
@@ -115,10 +115,12 @@ def paligemma_scenes() -> TrainConfig:
 
 
 def paligemma_scenes_mix() -> TrainConfig:
-    """`rebus train paligemma_scenes_mix` · scores on the card of `paligemma/scenes`.
+    """`rebus train paligemma_scenes_mix --set start_from=…` · one processor core, 70 to 97 minutes · questions 0.941,
+    captions 0.961, AP50 0.964, mIoU 0.719 from a first stage with 0.865, 0.947, 0.847, 0.436.
 
     PaliGemma's last stage, from `pt` to `mix`: what the tower sees is there already, so it stays as it is while the
-    language model learns to answer questions and to write masks, which take it longest.
+    language model learns to answer questions and to write masks, which take it longest. Without `start_from` it goes
+    on from the checkpoint in the package.
     """
     return replace(
         paligemma_scenes(),
