@@ -97,14 +97,13 @@ class Model:
         if "stream" not in self.tasks:
             raise self._unsupported("generate", "stream")
         batch = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
-        with torch.inference_mode():
-            return write(
-                self.network,  # type: ignore[arg-type]
-                batch,
-                max_new_tokens=max_new_tokens,
-                strategy=strategy,
-                **{**self.endings(), **options},
-            )
+        return write(
+            self.network,  # type: ignore[arg-type]
+            batch,
+            max_new_tokens=max_new_tokens,
+            strategy=strategy,
+            **{**self.endings(), **options},
+        )
 
     def endings(self) -> dict[str, Any]:
         """How this model's texts end: `eos_id`, `pad_id`, and `decode` where there is a tokenizer."""

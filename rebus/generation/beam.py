@@ -38,7 +38,7 @@ class Beam:
         if self.early_stopping not in (True, False, "never"):
             raise UsageError(f'early_stopping wants True, False or "never"; got {self.early_stopping!r}')
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def search(
         self,
         network: WritesText,

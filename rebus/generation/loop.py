@@ -81,7 +81,10 @@ def generate(
     if isinstance(chosen, Beam):
         if on_token is not None:
             raise UsageError("beam search chooses its tokens at the end: it cannot call on_token")
-        return chosen.search(network, batch, common.max_new_tokens, stops=stops, constraints=constraints, pad_id=pad_id)
+        found = chosen.search(
+            network, batch, common.max_new_tokens, stops=stops, constraints=constraints, pad_id=pad_id
+        )
+        return found.clone()  # out of inference mode, so that it may be trained on
     columns = list(_write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, on_token))
     return torch.stack(columns, dim=1)
 
@@ -139,7 +142,7 @@ def _constraints(network: WritesText, batch: Mapping[str, Any], common: _Common)
     return Constraints(common.allowed, common.no_repeat_ngram_size, context)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _write(
     network: WritesText,
     batch: Mapping[str, Any],

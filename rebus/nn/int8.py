@@ -36,7 +36,10 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
         y, scales = self.product(x.reshape(-1, self.in_features))
-        y = y * scales if self.bias is None else torch.addcmul(self.bias, y, scales)
+        if scales is None:
+            y = y if self.bias is None else y + self.bias
+        else:
+            y = y * scales if self.bias is None else torch.addcmul(self.bias, y, scales)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
@@ -142,7 +145,8 @@ def row_peaks(x: Float[Tensor, "R D"]) -> Float[Tensor, "R 1"]:
     return x.abs().amax(1, keepdim=True)
 
 
-Product = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows → products but for the rows' scales, and these scales
+# rows → products but for the rows' scales, and these scales, or none where the products have them already
+Product = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 def _product(codes: Integer[Tensor, "F D"], scales: Float[Tensor, "F 1"]) -> Product:
@@ -169,7 +173,7 @@ class _OneDNN:
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         codes, scales = quantize_rows(rows, _ZERO)
-        y = torch.ops.onednn.qlinear_pointwise(
+        y = torch.ops.onednn.qlinear_pointwise.default(
             codes, 1.0, _ZERO, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )  # fmt: skip
         return y, scales
@@ -190,11 +194,14 @@ class _FBGEMM:
         finally:
             torch.backends.quantized.engine = chosen
 
-    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
         rows = rows.float()
+        if len(rows) == 1 and not torch.compiler.is_compiling():  # writing: three passes fewer over each row
+            peak = float(rows.abs().max())
+            return product(rows, max(peak, 63e-30) / 63, 64, self.weight), None
         scales = row_peaks(rows).div_(63).clamp_(min=1e-30)
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows / scales, 1.0, 64, self.weight)
-        return y, scales
+        return product(rows * scales.reciprocal(), 1.0, 64, self.weight), scales
 
 
 class _Plain:

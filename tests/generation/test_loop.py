@@ -34,6 +34,15 @@ def test_greedy_takes_the_most_probable_token_each_time():
 
 
 @pytest.mark.parametrize("options", EVERY_STRATEGY, ids=str)
+def test_what_was_written_can_be_trained_on(options):
+    tokens = generate(TinyWriter(), {"tokens": PROMPTS}, **IDS, max_new_tokens=4, **options)
+    assert not tokens.is_inference()
+    table = torch.nn.Embedding(VOCAB, 3)
+    table(tokens).sum().backward()
+    assert table.weight.grad is not None
+
+
+@pytest.mark.parametrize("options", EVERY_STRATEGY, ids=str)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_batch_changes_nothing(options, seed):
     network = TinyWriter(seed)
