@@ -48,10 +48,9 @@ def backward(objective: Any, network: Callable[..., Any], parts: Sequence[Batch]
 def _cached(objective: Any, network: Callable[..., Any], parts: Sequence[Batch]) -> Losses:
     with torch.no_grad():
         seen = [objective.embed(network, part) for part in parts]
-    leaves = [torch.cat([e.image for e in seen]), torch.cat([e.text for e in seen]), seen[0].scale]
-    leaves += [] if seen[0].bias is None else [seen[0].bias]
-    for leaf in leaves:
-        leaf.requires_grad_()
+    shared = [p for p in (seen[0].scale, seen[0].bias) if p is not None]
+    together = [torch.cat([e.image for e in seen]), torch.cat([e.text for e in seen]), *shared]
+    leaves = [value.detach().requires_grad_() for value in together]
     losses = objective.compare(Embeddings(*leaves))
     # A network with a bias may be trained by a loss that has no use for it.
     d_image, d_text, *d_shared = torch.autograd.grad(losses.total, leaves, allow_unused=True, materialize_grads=True)

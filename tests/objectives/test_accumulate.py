@@ -57,6 +57,18 @@ def test_eight_times_32_is_256(objective: Any) -> None:
     assert any(g.abs().max() > 1e-3 for g in expected)
 
 
+def test_frozen_parameters_stay_frozen() -> None:
+    network = Towers()
+    for frozen in (network.bias, *network.image.parameters()):
+        frozen.requires_grad_(False)
+    batch = {"pixels": torch.randn(8, 12), "tokens": torch.randn(8, 10)}
+    backward(SigmoidLoss(), network, split(batch, 2))
+    assert not network.bias.requires_grad
+    assert network.bias.grad is None
+    assert network.image.weight.grad is None
+    assert network.text.weight.grad is not None
+
+
 def test_rows_without_targets_count_nothing() -> None:
     torch.manual_seed(0)
     targets = torch.randint(0, 11, (12, 5))

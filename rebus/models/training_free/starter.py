@@ -95,6 +95,8 @@ def photo_pairs(
         raise UsageError(f"each photo needs its caption; got {len(images)} photos and {len(captions)} captions")
     sentences = [[c] if isinstance(c, str) else list(c) for c in captions]
     names = [str(i) for i in range(len(images))] if ids is None else list(ids)
+    if len(names) != len(images):
+        raise UsageError(f"each photo needs its id; got {len(images)} photos and {len(names)} ids")
     said = [text for texts in sentences for text in texts]
     if not said:
         raise UsageError("no photo has a caption: there is nothing to make pairs of")

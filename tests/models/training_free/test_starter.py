@@ -93,6 +93,8 @@ def test_captioned_photos_become_pairs(built):
     torch.testing.assert_close(out.image.norm(dim=1), torch.ones(3))
     with pytest.raises(UsageError, match="3 photos and 1 captions"):
         photo_pairs(built.network, built.processor, photos, ["x"])
+    with pytest.raises(UsageError, match="3 photos and 1 ids"):
+        photo_pairs(built.network, built.processor, photos, captions, ids=["x"])
     with pytest.raises(UsageError, match="no photo has a caption"):
         photo_pairs(built.network, built.processor, photos, [[], [], []])
 
