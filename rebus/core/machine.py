@@ -29,17 +29,18 @@ def avoid_broken_amx() -> None:
 def rows_for_float32() -> float:
     """Number of rows from which a bfloat16 product is quicker through the float32 units, weights turned on the way.
 
-    On x86 without the instruction a few are enough. AVX-512 has it, on Intel's cores at half the pace of float32, so
-    that many rows pay there unless AMX takes them; on AMD's at twice, so that none do.
+    On x86 without AVX-512 a few are enough. With it, Intel's cores multiply bfloat16 at half the pace of float32, so
+    that many rows pay there unless AMX takes them; AMD's that have the instruction at twice, so that none do.
     """
     told = _told()
     if not told:
         return math.inf
-    if "avx512_bf16" not in told:
+    if "avx512f" not in told:
         return 8
     allowed = "AMX" in os.environ.get(_SETTING, "AMX")
     has_amx = "amx_bf16" in told and allowed and not _amx_is_broken()
-    return 128 if "GenuineIntel" in told and not has_amx else math.inf
+    native = "AuthenticAMD" in told and "avx512_bf16" in told
+    return math.inf if has_amx or native else 128
 
 
 @cache

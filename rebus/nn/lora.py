@@ -44,8 +44,11 @@ class LoRALinear(Linear):
 def add_lora(network: nn.Module, parts: Collection[str], rank: int, alpha: float) -> None:
     """Freeze the network, and give a low-rank change to every linear layer of the named parts, in place.
 
-    Raises `UnknownName` for a part that does not exist, `UsageError` where a part has no linear layer.
+    Raises `UnknownName` for a part that does not exist, `UsageError` where a part has no linear layer, or for
+    a rank below 1.
     """
+    if rank < 1:
+        raise UsageError(f"the rank of a low-rank change must be at least 1; got {rank}")
     names = dict(network.named_modules())
     network.requires_grad_(False)
     for part in parts:

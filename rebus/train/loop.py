@@ -19,7 +19,7 @@ from rebus.train import checkpoint
 from rebus.train.average import Average, averaged
 from rebus.train.config import AdamW, TrainConfig
 from rebus.train.muon import Muon
-from rebus.train.parts import build, save_final
+from rebus.train.parts import build, save_final, starts_whole
 
 MOST_SKIPPED = 20  # steps in a row without a finite loss and gradient before a run is given up
 Report = Callable[[Mapping[str, Any]], None]
@@ -48,7 +48,7 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     when the loss stays infinite.
     """
     out = Path(out)
-    if config.batch_size % config.accumulate:
+    if config.accumulate < 1 or config.batch_size % config.accumulate:
         raise UsageError(
             f"a batch_size of {config.batch_size} does not divide into {config.accumulate} equal parts (accumulate)"
         )
@@ -64,7 +64,7 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     begin = getattr(config.objective, "begin", None)
     if start:
         checkpoint.load(folder, start, network, optimisers, average)
-    elif begin is not None:
+    elif begin is not None and not starts_whole(config):
         begin(network, config.data.batch(config.seed, 0, config.batch_size))
     metrics = out / "metrics.jsonl"
     _cut(metrics, start)
@@ -97,8 +97,8 @@ def _steps(
             for group in optimiser.param_groups:
                 group["lr"] = rate
         network.zero_grad(set_to_none=True)
-        with _autocast(config):
-            losses = backward(config.objective, network, split(_normalised(batch), config.accumulate))
+        parts = split(_normalised(batch), config.accumulate)
+        losses = backward(config.objective, network, parts, lambda: _autocast(config))
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm))
         loss = float(losses.total)
         line: dict[str, Any] = {"step": step, "loss": loss}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
-from rebus.core.errors import BadCheckpoint, unknown
+from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.data.bundled import directory_of
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
@@ -23,7 +23,8 @@ from rebus.weights.files import open_weights, read_config, save_directory
 def build(config: TrainConfig) -> nn.Module:
     """A fresh network, or that of `start_from`: all of it from the same system, the image tower from another.
 
-    Raises `BadCheckpoint` where something does not fit, `UnknownName` for a frozen part that does not exist.
+    Raises `BadCheckpoint` where something does not fit, `UnknownName` for a frozen part that does not exist,
+    `UsageError` where nothing is left to train.
     """
     if isinstance(config.model, MaskVQVAEConfig):
         return MaskVQVAE(config.model)
@@ -33,14 +34,25 @@ def build(config: TrainConfig) -> nn.Module:
     freeze(network, config.freeze)
     if config.lora is not None:
         add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
-    if config.position_waves:
+    if config.position_waves and not starts_whole(config):
         positions = network.get_parameter("image.positions")
         rows, columns = config.model.image.grid  # type: ignore[union-attr]
         with torch.no_grad():
             positions[-rows * columns :] += config.position_waves * grid_waves(rows, columns, positions.shape[1])
     if isinstance(config.objective, SeeAndSpeakLoss):
         config.objective.extend(network)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UsageError(f"freeze={list(config.freeze)} leaves nothing to train")
     return network
+
+
+def starts_whole(config: TrainConfig) -> bool:
+    """Whether a run goes on from a checkpoint of its own system, so that nothing is to be set before the first step."""
+    return config.start_from is not None and _system_of(directory_of(config.start_from)) == config.system
+
+
+def _system_of(source: Path) -> str:
+    return catalog.system_of_type(str(read_config(source).get("model_type")))
 
 
 def grid_waves(rows: int, columns: int, width: int) -> Tensor:
@@ -59,11 +71,10 @@ def grid_waves(rows: int, columns: int, width: int) -> Tensor:
 
 def copy_parts(network: nn.Module, system: str, source: Path) -> None:
     """Take over a checkpoint: everything from the same system, `image.*` from another."""
-    data = read_config(source)
-    theirs = catalog.system_of_type(str(data.get("model_type")))
+    theirs = _system_of(source)
     layout = catalog.system(theirs).layouts["transformers"]
     assert layout.read_config is not None
-    found = layout.keys(layout.read_config(data)).to_ours(open_weights(source))
+    found = layout.keys(layout.read_config(read_config(source))).to_ours(open_weights(source))
     wanted = {k: v for k, v in network.state_dict().items() if theirs == system or k.startswith("image.")}
     wrong = [k for k, v in wanted.items() if k not in found or found[k].shape != tuple(v.shape)]
     if wrong:

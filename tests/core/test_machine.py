@@ -37,10 +37,11 @@ def test_how_many_rows_go_through_the_float32_units(monkeypatch):
     for told, expected in (
         (set(), never),  # not x86
         ({"GenuineIntel"}, 8),
-        ({"GenuineIntel", "avx512_bf16"}, 128),
-        ({"GenuineIntel", "avx512_bf16", "amx_bf16"}, never),
+        ({"GenuineIntel", "avx512f"}, 128),
+        ({"GenuineIntel", "avx512f", "avx512_bf16"}, 128),
+        ({"GenuineIntel", "avx512f", "avx512_bf16", "amx_bf16"}, never),
         ({"AuthenticAMD", "avx2"}, 8),
-        ({"AuthenticAMD", "avx512_bf16"}, never),
+        ({"AuthenticAMD", "avx512f", "avx512_bf16"}, never),
     ):
         monkeypatch.setattr(machine, "_told", lambda told=told: frozenset(told))
         monkeypatch.delenv(machine._SETTING, raising=False)

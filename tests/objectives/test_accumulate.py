@@ -1,6 +1,6 @@
 """Parts of a batch, one after another, give the gradients of the whole."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -88,3 +88,32 @@ def test_what_cannot_be_cut_is_refused() -> None:
         split({"pixels": torch.zeros(5, 3)}, 2)
     with pytest.raises(UsageError, match="'codebook' is not a sum over examples"):
         backward(CodebookLoss(), nn.Identity(), [{}, {}])
+
+
+class Told(torch.autograd.Function):
+    """Remembers whether autocast was on, on the way forward and on the way back."""
+
+    seen: ClassVar[list[bool]] = []
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        Told.seen.append(torch.is_autocast_enabled("cpu"))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        Told.seen.append(torch.is_autocast_enabled("cpu"))
+        return grad
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_autocast_is_for_the_way_forward_alone(parts: int) -> None:
+    class Listening(Towers):
+        def forward(self, *, pixels: Tensor, tokens: Tensor) -> Embeddings:
+            e = super().forward(pixels=pixels, tokens=tokens)
+            return e._replace(image=Told.apply(e.image))
+
+    Told.seen = []
+    batch = {"pixels": torch.randn(4, 12), "tokens": torch.randn(4, 10)}
+    backward(SoftmaxLoss(), Listening(), split(batch, parts), lambda: torch.autocast("cpu", torch.bfloat16))
+    assert Told.seen == ([True, False] if parts == 1 else [True, True, True, False, True, False])

@@ -17,12 +17,12 @@ from rebus.core.errors import BadCheckpoint, RebusError, UnknownName, UsageError
 from rebus.data.scene_batches import EOS, SceneCaptions, scenes_tokenizer
 from rebus.data.scene_masks import SceneMasks
 from rebus.models.contrastive.clip import KEYS, CLIPConfig
-from rebus.objectives import CodebookLoss, SoftmaxLoss
+from rebus.objectives import CodebookLoss, SigmoidLoss, SoftmaxLoss
 from rebus.recipes import recipe
 from rebus.train import AdamW, LoRA, TrainConfig, train
 from rebus.train.average import Average, averaged
 from rebus.train.loop import rate_at
-from rebus.train.parts import build, grid_waves
+from rebus.train.parts import build, grid_waves, starts_whole
 from rebus.weights.files import open_weights
 
 MASKS = TrainConfig(
@@ -119,6 +119,8 @@ def test_parts_of_a_batch_train_as_the_whole_does(tmp_path: Path) -> None:
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
     with pytest.raises(UsageError, match="does not divide into 3 equal parts"):
         train(replace(CLIP, accumulate=3), tmp_path / "three")
+    with pytest.raises(UsageError, match="does not divide into 0 equal parts"):
+        train(replace(CLIP, accumulate=0), tmp_path / "none")
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
@@ -215,6 +217,10 @@ def test_a_run_starts_from_a_checkpoint_of_its_system(tmp_path: Path) -> None:
     there = KEYS.to_ours(open_weights(final))
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor.half(), there[name].load())
+    set_before = replace(CLIP, start_from=str(final), position_waves=5.0, objective=SigmoidLoss(bias=-3.0))
+    assert starts_whole(set_before)
+    train(replace(set_before, steps=1), tmp_path / "on")  # the bias, which CLIP has not, is not set anew
+    assert torch.equal(build(set_before).get_parameter("image.positions"), again.get_parameter("image.positions"))
     wider = replace(CLIP.model, image=replace(CLIP.model.image, mlp_width=8))  # type: ignore[union-attr, type-var]
     with pytest.raises(BadCheckpoint, match="the network has another size"):
         build(replace(CLIP, start_from=str(final), model=wider))
@@ -242,6 +248,8 @@ def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:
     assert not any(name.startswith(("image.", "text.tokens.")) for name in moved)
     with pytest.raises(UnknownName, match='no part of the network "imag"; did you mean "image"'):
         build(replace(CLIP, freeze=("imag",)))
+    with pytest.raises(UsageError, match="leaves nothing to train"):
+        build(replace(CLIP, freeze=("image", "text", "image_proj", "text_proj", "log_scale")))
 
 
 def test_thin_matrices_train_and_end_in_the_weights(tmp_path: Path) -> None:
