@@ -3,7 +3,7 @@
 Objectives know no model: they call the network with the batch and read one of the named tuples of `core/outputs.py`.
 """
 
-from rebus.objectives.accumulate import backward, split
+from rebus.objectives.accumulate import Learner, backward, measure, split
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.distillation import embedding_distillation
@@ -15,6 +15,7 @@ from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 __all__ = [
     "CodebookLoss",
     "Contrast",
+    "Learner",
     "Losses",
     "NextTokenLoss",
     "SeeAndSpeakLoss",
@@ -25,6 +26,7 @@ __all__ = [
     "make_blanks",
     "masked_lm",
     "matching",
+    "measure",
     "next_token",
     "patch_names",
     "sigmoid_contrastive",

@@ -4,6 +4,8 @@ Losses that are means over examples add up. Contrastive ones do not, since every
 their embeddings are computed first, without gradients; the loss of all of them gives the gradient of each embedding;
 then each part goes through the network once more and takes its embeddings' gradients along. Gao et al., "Scaling Deep
 Contrastive Learning Batch Size under Memory Limited Setup", 2021 ("gradient cache").
+
+Over several ranks each has its share of the batch, and the mean of their gradients is that of the whole batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +13,36 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Embeddings
+from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
 Batch = Mapping[str, Tensor]
 Context = Callable[[], AbstractContextManager[Any]]
+
+
+class Learner(nn.Module):
+    """A network and its objective as one module: what shards or replicates it sees all that a step does."""
+
+    def __init__(self, objective: Any, network: Any):
+        super().__init__()
+        self.objective, self.network = objective, network
+
+    def forward(self, batch: Batch) -> Losses:
+        losses: Losses = self.objective(self.network, batch)
+        return losses
+
+    def embed(self, batch: Batch) -> Embeddings:
+        """Of a contrastive objective: the part that goes through the network, example by example."""
+        embeddings: Embeddings = self.objective.embed(self.network, batch)
+        return embeddings
+
+    def inside(self, work: Callable[[Any], Any]) -> Any:
+        """`work(network)` while the weights are there, wherever they lie otherwise."""
+        return work(self.network)
 
 
 def split(batch: Batch, parts: int) -> list[dict[str, Tensor]]:
@@ -30,41 +54,56 @@ def split(batch: Batch, parts: int) -> list[dict[str, Tensor]]:
     return [{name: values[i] for name, values in pieces.items()} for i in range(parts)]
 
 
-def backward(
-    objective: Any, network: Callable[..., Any], parts: Sequence[Batch], forward: Context = nullcontext
-) -> Losses:
+def backward(learner: Learner, parts: Sequence[Batch], forward: Context = nullcontext) -> Losses:
     """Adds the gradients of the loss of all parts together to those of the parameters; gives the detached losses.
 
     `forward`: what the way forward happens in, such as autocast, which the way back must not be in.
     Works for objectives with `embed` and `compare` (contrastive) or with `examples` (means over examples); others take
     one part only. Parts of contrastive batches must not draw random numbers (no dropout), since they run twice.
     """
-    if len(parts) == 1:
-        with forward():
-            losses = objective(network, parts[0])
-        losses.total.backward()
-        return _detached(losses)
+    objective = learner.objective
     if hasattr(objective, "compare"):
-        return _cached(objective, network, parts, forward)
+        return _cached(learner, parts, forward) if len(parts) > 1 else _whole(learner, parts[0], forward)
     if hasattr(objective, "examples"):
-        return _summed(objective, network, parts, forward)
-    raise UsageError(f"the objective {objective.kind!r} is not a sum over examples: accumulate must be 1")
+        return _summed(learner, parts, forward)
+    if len(parts) > 1:
+        raise UsageError(f"the objective {objective.kind!r} is not a sum over examples: accumulate must be 1")
+    losses = _whole(learner, parts[0], forward)
+    return Losses(_mean(losses.total), {name: _mean(value) for name, value in losses.parts.items()})
 
 
-def _cached(objective: Any, network: Callable[..., Any], parts: Sequence[Batch], forward: Context) -> Losses:
+@torch.no_grad()
+def measure(learner: Learner, part: Batch) -> Losses:
+    """The losses of a batch of which each rank holds a share, without gradients."""
+    losses = learner(part)
+    if hasattr(learner.objective, "compare"):
+        return _detached(losses)
+    share = _shares(learner, [part])[0] if hasattr(learner.objective, "examples") else 1.0
+    parts = {name: _mean(value * share) for name, value in losses.parts.items()}
+    return Losses(_mean(losses.total * share), parts)
+
+
+def _whole(learner: Learner, part: Batch, forward: Context) -> Losses:
+    with forward():
+        losses = learner(part)
+    losses.total.backward()
+    return _detached(losses)
+
+
+def _cached(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losses:
     with torch.no_grad(), forward():
-        seen = [objective.embed(network, part) for part in parts]
+        seen = [learner.embed(part) for part in parts]
     shared = [p for p in (seen[0].scale, seen[0].bias) if p is not None]
     together = [torch.cat([e.image for e in seen]), torch.cat([e.text for e in seen]), *shared]
     leaves = [value.detach().requires_grad_() for value in together]
     with forward():
-        losses = objective.compare(Embeddings(*leaves))
+        losses = learner.objective.compare(Embeddings(*leaves))
     # A network with a bias may be trained by a loss that has no use for it.
     d_image, d_text, *d_shared = torch.autograd.grad(losses.total, leaves, allow_unused=True, materialize_grads=True)
     first_image = first_text = 0
     for number, part in enumerate(parts):
         with forward():
-            again = objective.embed(network, part)
+            again = learner.embed(part)
         to_image, to_text = first_image + len(again.image), first_text + len(again.text)
         pairs = [(again.image, d_image[first_image:to_image]), (again.text, d_text[first_text:to_text])]
         if number == 0:  # scale and bias are the same for all parts
@@ -75,19 +114,34 @@ def _cached(objective: Any, network: Callable[..., Any], parts: Sequence[Batch],
     return _detached(losses)
 
 
-def _summed(objective: Any, network: Callable[..., Any], parts: Sequence[Batch], forward: Context) -> Losses:
+def _summed(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losses:
     """The mean of the parts' losses, each weighed by its examples."""
-    counts = [float(objective.examples(part)) for part in parts]
-    shares = [count / max(sum(counts), 1.0) for count in counts]
     total, sums = torch.zeros(()), dict[str, Tensor]()
-    for part, share in zip(parts, shares, strict=True):
+    for part, share in zip(parts, _shares(learner, parts), strict=True):
         with forward():
-            losses = objective(network, part)
+            losses = learner(part)
         (losses.total * share).backward()
         total = total.to(losses.total.device) + losses.total.detach() * share
         for name, value in losses.parts.items():
             sums[name] = sums.get(name, 0.0) + value.detach() * share
-    return Losses(total, sums)
+    return Losses(_mean(total), {name: _mean(value) for name, value in sums.items()})
+
+
+def _shares(learner: Learner, parts: Sequence[Batch]) -> list[float]:
+    """What each part's mean counts, so that the mean over the ranks is that of all examples; 1 for a lone part."""
+    counts = [float(learner.objective.examples(part)) for part in parts]
+    number = ranks.world()[1]
+    if number == 1:
+        everyone = sum(counts)
+    else:
+        device = next(iter(parts[0].values())).device
+        everyone = float(ranks.total(torch.tensor(sum(counts), dtype=torch.float64, device=device)))
+    return [count * number / max(everyone, 1.0) for count in counts]
+
+
+def _mean(value: Tensor) -> Tensor:
+    number = ranks.world()[1]
+    return value.detach() if number == 1 else ranks.total(value) / number
 
 
 def _detached(losses: Losses) -> Losses:

@@ -1,89 +1,201 @@
-"""The state of a run on disk: weights and optimiser as safetensors, the rest as JSON, whole or not at all."""
+"""The state of a run on disk: PyTorch's distributed checkpoint in safetensors, written beside the next steps.
 
+`step_00001000/` holds one file a rank and `state.json`, which lists every file with its size and hash and is written
+last: a folder without it does not exist. Tensors are found by name and place, so that any number of ranks opens what
+any other number wrote.
+"""
+
+import errno
+import hashlib
 import json
+import logging
 import os
 import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_state
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from rebus.core.errors import BadCheckpoint
+from rebus.core.errors import BadCheckpoint, CannotWrite
 from rebus.train.average import Average
 
+LOG = logging.getLogger("rebus")
+STATE = "state.json"
 _PREFIX = "step_"
-_AVERAGE = "average.safetensors"
 
 
-def save(
-    folder: Path,
-    step: int,
-    network: nn.Module,
-    optimisers: list[torch.optim.Optimizer],
-    keep: int,
-    average: Average | None = None,
-) -> Path:
-    """Write `folder/step_<step>`, then forget all but the newest `keep`. Killed in the middle, nothing has changed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target, draft = folder / f"{_PREFIX}{step:08d}", folder / f".draft_{step:08d}_{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    save_file({k: v.detach().contiguous() for k, v in network.state_dict().items()}, draft / "weights.safetensors")
-    save_file(_moments(network, optimisers), draft / "optimiser.safetensors")
-    if average is not None:
-        save_file(average.values, draft / _AVERAGE)
-    (draft / "state.json").write_text(json.dumps({"step": step, "averaged": average.steps if average else 0}))
-    for file in draft.iterdir():
-        _sync(file)
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
-    _sync(folder)
-    for old in steps(folder)[:-keep] if keep else []:
-        shutil.rmtree(folder / f"{_PREFIX}{old:08d}")
-    return target
+class State:
+    """All tensors that a run goes on from, by name: `network.*`, `average.*`, and the optimisers' `exp_avg.*`, …"""
+
+    def __init__(self, network: nn.Module, optimisers: list[torch.optim.Optimizer], average: Average | None):
+        self.network, self.optimisers, self.average = network, optimisers, average
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {f"network.{name}": value.detach() for name, value in self.network.state_dict().items()}
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        for optimiser in self.optimisers:
+            for parameter, state in optimiser.state.items():
+                found |= {f"optimiser.{key}.{names[id(parameter)]}": value for key, value in state.items()}
+        if self.average is not None:
+            found |= {f"average.{name}": value for name, value in self.average.values.items()}
+        return found
+
+    def make_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Give the optimisers empty state of the kinds that a checkpoint holds."""
+        parameters = dict(self.network.named_parameters())
+        owners = {id(p): o for o in self.optimisers for group in o.param_groups for p in group["params"]}
+        for name, shape in shapes.items():
+            kind, _, rest = name.partition(".")
+            key, _, of = rest.partition(".")
+            if kind != "optimiser" or of not in parameters or id(parameters[of]) not in owners:
+                continue
+            like = parameters[of]
+            room = torch.zeros_like(like) if shape == tuple(like.shape) and shape else torch.zeros(shape)
+            owners[id(like)].state[like][key] = room if room.shape else room.to(like.device)
+
+
+class Saver:
+    """Writes checkpoints into a folder, one at a time, while the training goes on."""
+
+    def __init__(self, folder: Path, keep: int, leads: bool):
+        self.folder, self.keep, self.leads = folder, keep, leads
+        self._pending: tuple[Future[Any], Path, int, dict[str, Any]] | None = None
+        # Files are talked about in the background, which must not mix with what the steps say.
+        self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+
+    def save(self, step: int, state: State, facts: Mapping[str, Any]) -> None:
+        """Begin to write `step_<step>`: copies the tensors, and returns. `facts` go into `state.json`."""
+        self.finish()
+        draft = self.folder / f".draft_{step:08d}"
+        if self.leads:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+        if dist.is_initialized():
+            dist.barrier()
+        writer = HuggingFaceStorageWriter(path=str(draft), save_distributed=True)
+        future: Any = async_save(state.tensors(), storage_writer=writer, process_group=self._group)
+        self._pending = (future, draft, step, dict(facts))
+
+    def poll(self) -> None:
+        """Finish the checkpoint under way if all of it is written."""
+        if self._pending is not None and self._pending[0].done() and not dist.is_initialized():
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the checkpoint under way, and put it in its place. Raises `CannotWrite`; older ones are intact."""
+        if self._pending is None:
+            return
+        future, draft, step, facts = self._pending
+        self._pending = None
+        try:
+            future.result()
+            if self.leads:
+                self._place(draft, step, facts)
+        except Exception as error:
+            if self.leads:
+                shutil.rmtree(draft, ignore_errors=True)
+            if isinstance(error, OSError | CheckpointException) or "No space" in str(error):
+                raise CannotWrite(f"{self.folder}: the checkpoint of step {step:,} {_reason(error)}") from error
+            raise
+        if dist.is_initialized():
+            dist.barrier()
+
+    def _place(self, draft: Path, step: int, facts: dict[str, Any]) -> None:
+        files = {}
+        for file in sorted(draft.iterdir()):
+            files[file.name] = {"bytes": file.stat().st_size, "sha256": _hash(file)}
+            _sync(file)
+        written = draft / STATE
+        written.write_text(json.dumps({"step": step, **facts, "files": files}))
+        _sync(written)
+        _sync(draft)
+        target = self.folder / draft.name.replace(".draft_", _PREFIX)
+        if target.exists():
+            shutil.rmtree(target)
+        draft.rename(target)
+        _sync(self.folder)
+        for old in steps(self.folder)[: -self.keep] if self.keep else []:
+            shutil.rmtree(_folder_of(self.folder, old))
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the whole checkpoints in a folder, oldest first."""
-    return sorted(int(p.name.removeprefix(_PREFIX)) for p in folder.glob(_PREFIX + "*") if (p / "state.json").is_file())
+    """The steps of the checkpoints in a folder whose files are all there, oldest first."""
+    found = []
+    for path in folder.glob(_PREFIX + "*"):
+        number = path.name.removeprefix(_PREFIX)
+        listed = _listed(path)
+        if number.isdigit() and listed and all(_size(path / n) == entry["bytes"] for n, entry in listed.items()):
+            found.append(int(number))
+    return sorted(found)
 
 
-def load(
-    folder: Path,
-    step: int,
-    network: nn.Module,
-    optimisers: list[torch.optim.Optimizer],
-    average: Average | None = None,
-) -> None:
-    """Put a checkpoint back. Raises `BadCheckpoint` where it belongs to another configuration."""
-    source = folder / f"{_PREFIX}{step:08d}"
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint whose every byte is as it was written; 0 where there is none.
+
+    Damaged ones are named in the log and passed over.
+    """
+    for draft in folder.glob(".draft_*"):  # of a run that was killed
+        shutil.rmtree(draft, ignore_errors=True)
+    for step in reversed(steps(folder)):
+        path = _folder_of(folder, step)
+        wrong = [n for n, entry in _listed(path).items() if _hash(path / n) != entry["sha256"]]
+        if not wrong:
+            return step
+        LOG.warning("%s: %s is damaged; the checkpoint before it is used", path, wrong[0])
+    return 0
+
+
+def load(folder: Path, step: int, state: State) -> dict[str, Any]:
+    """Put a checkpoint back, and give its facts. Raises `BadCheckpoint` where it is of another configuration."""
+    source = _folder_of(folder, step)
+    reader = HuggingFaceStorageReader(path=str(source))
+    shapes = {n: tuple(entry.size) for n, entry in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+    state.make_room(shapes)
+    wanted = state.tensors()
+    wrong = sorted({*wanted} ^ {*shapes}) or [n for n in wanted if shapes[n] != tuple(wanted[n].shape)]
+    if wrong:
+        raise BadCheckpoint(f"{source}: not of this configuration ({', '.join(wrong[:3])} differ)")
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a single process is meant
+        load_state(wanted, storage_reader=reader)
+    facts: dict[str, Any] = json.loads((source / STATE).read_text())
+    return facts
+
+
+def _folder_of(folder: Path, step: int) -> Path:
+    return folder / f"{_PREFIX}{step:08d}"
+
+
+def _listed(path: Path) -> dict[str, Any]:
     try:
-        network.load_state_dict(load_file(source / "weights.safetensors"))
-    except RuntimeError as error:
-        raise BadCheckpoint(f"{source}: not of this configuration ({str(error).splitlines()[-1].strip()})") from None
-    saved = load_file(source / "optimiser.safetensors")
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    for optimiser in optimisers:
-        for parameter in (p for group in optimiser.param_groups for p in group["params"]):
-            ending = "." + names[id(parameter)]
-            state = {k.removesuffix(ending): v for k, v in saved.items() if k.partition(".")[2] == ending[1:]}
-            if state:
-                optimiser.state[parameter] = state
-    if average is not None:
-        average.values = load_file(source / _AVERAGE)
-        average.steps = int(json.loads((source / "state.json").read_text())["averaged"])
+        found: dict[str, Any] = json.loads((path / STATE).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return found
 
 
-def _moments(network: nn.Module, optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {
-        f"{key}.{names[id(parameter)]}": torch.as_tensor(value).contiguous()
-        for optimiser in optimisers
-        for parameter, state in optimiser.state.items()
-        for key, value in state.items()
-    }
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space" in str(error):
+        return "does not fit on the disk. Make room; the same command goes on from the one before"
+    return f"could not be written: {str(error).splitlines()[0]}"
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig
+from rebus.data.files import Files, Mixture
 from rebus.data.scene_batches import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
@@ -46,31 +47,67 @@ class LoRA:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One run. Everything that changes a number is here; the same settings give the same losses."""
+class Devices:
+    """Where a run computes. Under torchrun every rank learns from its share of each batch, with the same result.
 
-    system: str  # "clip"
-    model: CLIPConfig | SigLIPConfig | PaliGemmaConfig | MaskVQVAEConfig
+    `shard`: over how many ranks weights and optimiser are dealt out (FSDP2); 0: all, 1: each rank has them whole.
+    `tensor_parallel`: over how many ranks each matrix of a decoder is split; those ranks see the same examples.
+    """
+
+    device: str = "auto"  # the GPU where there is one
+    compile: bool = False  # the blocks of all towers, one by one
+    recompute: bool = False  # activation checkpointing: a block's inside is worked out again on the way back
+    shard: int = 0
+    tensor_parallel: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What is written down beside `metrics.jsonl`."""
+
+    gallery: int = 0  # held-out pictures with what the model says of them, drawn at each evaluation
+    tensorboard: bool = False  # DIR/tensorboard; extra "train"
+    wandb: str | None = None  # the project at Weights & Biases that the numbers are sent to
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run. Everything that changes a number is here; the same settings give the same losses.
+
+    `system` and `model` may be left to `start_from`: a fine-tuning takes both from the checkpoint that it begins with.
+    """
+
+    system: str | None = None  # "clip"
+    model: CLIPConfig | SigLIPConfig | PaliGemmaConfig | MaskVQVAEConfig | None = None
     objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
-    data: SceneCaptions | SceneTasks | SceneMasks
+    data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
     optim: AdamW = field(default_factory=AdamW)
     steps: int = 1000
-    batch_size: int = 128  # pictures
+    batch_size: int = 128  # pictures, over all ranks
     accumulate: int = 1  # parts of a batch that go through the network one after another, for less memory; the
     # gradients are those of the whole batch, for contrastive losses too
     seed: int = 0
     start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
     # system, its image tower where it is not
+    processor: str | None = None  # whose tokenizer and preprocessor files are used, for data on disk; by default
+    # those of `start_from`
     freeze: tuple[str, ...] = ()  # parts that stay as they are: "image", "text.tokens"
     lora: LoRA | None = None
+    wise_ft: float = 1.0  # share of the new weights in what is kept; the rest is what the run started from
+    # (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)
+    retention: SceneCaptions | SceneTasks | Files | None = None  # what must not be forgotten: measured before and after
     position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
     # positions before the first step; a small tower otherwise forgets where things are
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step
     # leaves this share of what was there
     bf16: bool = False  # autocast; weights and optimiser stay float32
+    spike: float = 0.0  # above 0: steps whose loss lies further above the usual than this many usual distances are
+    # left out
     eval_every: int = 500  # steps between losses on held-out batches; 0: never
     eval_batches: int = 4
     save_every: int = 500
     keep: int = 2  # checkpoints kept
     threads: int = 1
-    workers: int = 1  # processes that draw batches ahead; 0: drawn in line
+    workers: int = 1  # processes that make batches ahead; 0: made in line
+    devices: Devices = field(default_factory=Devices)
+    watch: Watch = field(default_factory=Watch)

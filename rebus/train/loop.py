@@ -1,9 +1,10 @@
-"""The training loop: one, for every system."""
+"""The training loop: one, for every system, on one processor or many GPUs."""
 
 import json
-import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,32 +12,45 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import BadConfig, RebusError, UsageError
+from rebus.core.errors import RebusError, UsageError
 from rebus.data.scene_batches import normalise
-from rebus.objectives import backward, split
+from rebus.objectives import Learner, Losses, backward, measure, split
 from rebus.train import checkpoint
 from rebus.train.average import Average, averaged
-from rebus.train.config import AdamW, TrainConfig
-from rebus.train.muon import Muon
-from rebus.train.parts import build, save_final, starts_whole
+from rebus.train.config import TrainConfig
+from rebus.train.folder import claim, cut
+from rebus.train.guard import Guard
+from rebus.train.optim import make_optimisers, rate_at
+from rebus.train.parts import build, open_data, resolved, save_final, starts_whole
+from rebus.train.place import Place, average_scalars, clip_gradients, settle, spread, transformer_blocks
+from rebus.train.shares import whole
+from rebus.train.watch import Records, Watcher
 
-MOST_SKIPPED = 20  # steps in a row without a finite loss and gradient before a run is given up
 Report = Callable[[Mapping[str, Any]], None]
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was told to end (SIGTERM); the checkpoint of its last step is written."""
 
 
 class Batches(Protocol):
     """What a run learns from. `batch` must depend on its arguments alone."""
 
-    def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]: ...
+    def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Any]: ...
 
 
-class _Numbered(Dataset[dict[str, Tensor]]):
-    def __init__(self, data: Batches, seed: int, batch_size: int, split: str):
-        self.data, self.seed, self.batch_size, self.split = data, seed, batch_size, split
+class _Numbered(Dataset[dict[str, Any]]):
+    """Batches by number; of each, this rank's share."""
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.data.batch(self.seed, index, self.batch_size, self.split)
+    def __init__(self, data: Batches, seed: int, batch_size: int, split: str, share: tuple[int, int]):
+        self.data, self.seed, self.batch_size, self.split, self.share = data, seed, batch_size, split, share
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if hasattr(self.data, "processor"):  # from files: only what is needed is read
+            return self.data.batch(self.seed, index, self.batch_size, self.split, self.share)  # type: ignore[call-arg]
+        batch = self.data.batch(self.seed, index, self.batch_size, self.split)
+        part, parts = self.share
+        return split(batch, parts)[part] if parts > 1 else batch
 
 
 def train(config: TrainConfig, out: str | Path, report: Report | None = None) -> Path:
@@ -44,198 +58,265 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
 
     `out` holds `config.json`, `metrics.jsonl`, `checkpoints/` and, at the end, `final/`. Called again with the same
     settings it resumes from the newest checkpoint, and the losses are those of a run that was never interrupted.
-    `report` gets each line of the metrics. Raises `UsageError` when `out` belongs to other settings, `RebusError`
-    when the loss stays infinite.
+    `report` gets each line of the metrics. Under torchrun every rank calls it alike.
+
+    Raises `UsageError` when `out` belongs to other settings, `RebusError` when the loss stays infinite or too much of
+    the data is damaged, `Stopped` after SIGTERM.
     """
     out = Path(out)
-    if config.accumulate < 1 or config.batch_size % config.accumulate:
-        raise UsageError(
-            f"a batch_size of {config.batch_size} does not divide into {config.accumulate} equal parts (accumulate)"
-        )
-    _claim(config, out)
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    network = build(config)
-    optimisers = make_optimisers(network, config.optim)
-    average = Average(network, config.ema) if config.ema else None
-    folder = out / "checkpoints"
-    done = checkpoint.steps(folder)
-    start = done[-1] if done else 0
-    begin = getattr(config.objective, "begin", None)
-    if start:
-        checkpoint.load(folder, start, network, optimisers, average)
-    elif begin is not None and not starts_whole(config):
-        begin(network, config.data.batch(config.seed, 0, config.batch_size))
-    metrics = out / "metrics.jsonl"
-    _cut(metrics, start)
-    with metrics.open("a") as lines:
-        for line in _steps(config, network, optimisers, average, start):
-            lines.write(json.dumps(line) + "\n")
-            lines.flush()
-            if report is not None:
-                report(line)
-            if line["step"] % config.save_every == 0 or line["step"] == config.steps:
-                checkpoint.save(folder, line["step"], network, optimisers, config.keep, average)
-    with averaged(average):
-        return save_final(config, network, out / "final")
+    config = resolved(config)
+    with settle(config.devices) as place:
+        _check_batch(config, place)
+        place.first(lambda: claim(config, out))
+        torch.set_num_threads(config.threads)
+        run = Run(config, place, out)
+        run.go_on_or_begin()
+        with _told_to_stop() as stop:
+            try:
+                for line in run.steps(stop):
+                    if report is not None and place.leads:
+                        report(line)
+            finally:
+                run.saver.finish()
+        return run.finish()
 
 
-def _steps(
-    config: TrainConfig,
-    network: nn.Module,
-    optimisers: list[torch.optim.Optimizer],
-    average: Average | None,
-    start: int,
-) -> Iterator[dict[str, Any]]:
-    network.train()
-    skipped, began = 0, time.monotonic()
-    batches = _loader(config, "train", config.seed, range(start, config.steps), config.workers)
-    for step, batch in enumerate(batches, start=start + 1):
-        torch.manual_seed(config.seed + step)  # dropout and the like depend on the step alone
-        rate = rate_at(config.optim, step, config.steps)
-        for optimiser in optimisers:
+class Run:
+    """A training under way."""
+
+    def __init__(self, config: TrainConfig, place: Place, out: Path):
+        self.config, self.place, self.out = config, place, out
+        torch.manual_seed(config.seed)
+        self.data = place.first(lambda: open_data(config)) if place.ranks == 1 else open_data(config)
+        self.learner = Learner(config.objective, build(config))
+        self.network = self.learner.network
+        _prepare_blocks(config, self.learner)
+        self.starts_anew = not starts_whole(config)
+        self.folder = out / "checkpoints"
+        self.saver = checkpoint.Saver(self.folder, config.keep, place.leads)
+        self.guard = Guard(config.spike, config.seed, config.optim.lr)
+        self.records = Records(getattr(config.data, "most_damaged", 1.0))
+        self.start = 0
+
+    def go_on_or_begin(self) -> None:
+        """Take the weights of the newest checkpoint, or set those of the beginning."""
+        self.start = self.place.first(lambda: checkpoint.newest(self.folder))
+        begin = getattr(self.config.objective, "begin", None)
+        if not self.start and begin is not None and self.starts_anew:
+            begin(self.network, self.data.batch(self.config.seed, 0, self.config.batch_size))
+        spread(self.learner, self.place)
+        self.optimisers = make_optimisers(self.network, self.config.optim)
+        self.average = Average(self.network, self.config.ema) if self.config.ema else None
+        self.state = checkpoint.State(self.network, self.optimisers, self.average)
+        if self.start:
+            facts = checkpoint.load(self.folder, self.start, self.state)
+            self.guard.restore(facts["guard"])
+            self.records.restore(facts["records"])
+            if self.average is not None:
+                self.average.steps = int(facts["averaged"])
+        if self.place.leads:
+            cut(self.out / "metrics.jsonl", self.start)
+
+    def steps(self, stop: list[bool]) -> Iterator[dict[str, Any]]:
+        """Every step as a line of the metrics, which is also written down."""
+        config = self.config
+        watcher = Watcher(config.watch, self.out, self.start) if self.place.leads else None
+        lines = (self.out / "metrics.jsonl").open("a") if self.place.leads else None
+        try:
+            for line in self._learn():
+                step = line["step"]
+                if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
+                    with averaged(self.average):
+                        line |= self.held_out(config.data, "val_")
+                        if watcher is not None or self.place.ranks > 1:
+                            self._draw(step)
+                if lines is not None and watcher is not None:
+                    lines.write(json.dumps(line) + "\n")
+                    lines.flush()
+                    watcher.write(line)
+                ends = self.place.any(stop[0])
+                if step % config.save_every == 0 or step == config.steps or ends:
+                    self.save(step)
+                self.saver.poll()
+                yield line
+                if ends and step < config.steps:
+                    raise Stopped
+        finally:
+            if lines is not None:
+                lines.close()
+            if watcher is not None:
+                watcher.close()
+
+    def _learn(self) -> Iterator[dict[str, Any]]:
+        config = self.config
+        self.learner.train()
+        began = waited_from = time.monotonic()
+        numbers = range(self.start, config.steps)
+        for step, batch in enumerate(self._batches(self.data, "train", config.seed, numbers), start=self.start + 1):
+            waited = time.monotonic() - waited_from
+            damaged = self.records.count(batch.pop("damaged", []), config.batch_size // self.place.parts)
+            torch.manual_seed(config.seed + step)  # dropout and the like depend on the step alone
+            losses, norm = self._gradients(batch)
+            rate = rate_at(config.optim, step, config.steps)
+            loss = float(losses.total)
+            line: dict[str, Any] = {"step": step, "loss": loss}
+            if self.guard.accepts(step, loss, norm):
+                self._move(rate)
+            else:
+                line["skipped"] = self.guard.skipped
+            line |= {k: float(v) for k, v in losses.parts.items()} | {"lr": rate, "norm": norm}
+            line |= {"damaged": damaged} if damaged else {}
+            now = time.monotonic()
+            line |= {"seconds": round(now - began, 3), "waited": round(waited, 4)}
+            line |= {"examples_per_second": round(config.batch_size / max(now - waited_from, 1e-9), 2)}
+            line |= _memory(self.place.device)
+            yield line
+            waited_from = time.monotonic()
+
+    def _gradients(self, batch: dict[str, Tensor]) -> tuple[Losses, float]:
+        self.learner.zero_grad(set_to_none=True)
+        try:
+            parts = split(self._ready(batch), self.config.accumulate)
+            losses = backward(self.learner, parts, self._autocast)
+        except torch.OutOfMemoryError as error:
+            raise RebusError(
+                f"out of memory at batch_size={self.config.batch_size} in {self.config.accumulate} parts; try "
+                f"--set accumulate={2 * self.config.accumulate} or --set devices.recompute=true"
+            ) from error
+        average_scalars(self.learner, self.place)
+        return losses, clip_gradients(self.learner, self.config.optim.clip_norm)
+
+    def _move(self, rate: float) -> None:
+        for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        network.zero_grad(set_to_none=True)
-        parts = split(_normalised(batch), config.accumulate)
-        losses = backward(config.objective, network, parts, lambda: _autocast(config))
-        norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm))
-        loss = float(losses.total)
-        line: dict[str, Any] = {"step": step, "loss": loss}
-        if math.isfinite(loss) and math.isfinite(norm):
-            for optimiser in optimisers:
-                optimiser.step()
-            if average is not None:
-                average.update()
-            skipped = 0
-        else:
-            skipped += 1
-            line["skipped"] = skipped
-            if skipped >= MOST_SKIPPED:
-                raise RebusError(
-                    f"no finite loss in steps {step - skipped + 1} to {step} (batches {step - skipped} to {step - 1} "
-                    f"of seed {config.seed}); try a lower optim.lr than {config.optim.lr:g}"
-                )
-        line |= {k: float(v) for k, v in losses.parts.items()}
-        line |= {"lr": rate, "norm": norm}
-        if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
-            with averaged(average):
-                line |= _held_out(config, network)
-        line["seconds"] = round(time.monotonic() - began, 3)
-        yield line
+            optimiser.step()
+        if self.average is not None:
+            self.average.update()
+
+    def held_out(self, data: Any, prefix: str) -> dict[str, float]:
+        """Mean losses over the same few batches of the split "val" each time."""
+        batches = self.data if data is self.config.data else open_data(self.config, data)
+        self.learner.eval()
+        sums: dict[str, float] = {}
+        for batch in self._batches(batches, "val", 0, range(self.config.eval_batches), workers=0):
+            batch.pop("damaged", None)
+            with self._autocast():
+                losses = measure(self.learner, self._ready(batch))
+            for key, value in {"loss": losses.total, **losses.parts}.items():
+                sums[prefix + key] = sums.get(prefix + key, 0.0) + float(value) / self.config.eval_batches
+        self.learner.train()
+        return sums
+
+    def _draw(self, step: int) -> None:
+        if not self.config.watch.gallery:
+            return
+        from rebus.train.gallery import draw
+
+        self.learner.eval()
+        batch = self.data.batch(0, 0, self.config.watch.gallery, "val")
+        draw(self.learner, self._ready(batch), self.config, self.out if self.place.leads else None, step)
+        self.learner.train()
+
+    def save(self, step: int) -> None:
+        """Begin to write the checkpoint of a step."""
+        averaged_steps = self.average.steps if self.average is not None else 0
+        facts = {"guard": self.guard.state(), "records": self.records.state(), "averaged": averaged_steps}
+        self.saver.save(step, self.state, facts)
+
+    def finish(self) -> Path:
+        """Write `final/`."""
+        final = self.out / "final"
+        with averaged(self.average):
+            network = self._gathered()
+            if self.place.leads:
+                save_final(self.config, network, final)
+        self.place.wait()
+        return final
+
+    def _gathered(self) -> nn.Module:
+        """The network in one piece, on the processor of the leading rank."""
+        if self.place.ranks == 1:
+            network: nn.Module = self.network.cpu()
+            return network
+        weights = {name: whole(value).cpu() for name, value in self.network.state_dict().items()}
+        network = build(self.config)
+        network.load_state_dict(weights)
+        return network
+
+    def _batches(
+        self, data: Any, split: str, seed: int, numbers: range, workers: int | None = None
+    ) -> DataLoader[dict[str, Any]]:
+        share = (self.place.part, self.place.parts)
+        workers = self.config.workers if workers is None else workers
+        return DataLoader(
+            _Numbered(data, seed, self.config.batch_size, split, share),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=self.place.device.type == "cuda",
+        )
+
+    def _ready(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        found = {n: v.to(self.place.device, non_blocking=True) for n, v in batch.items() if isinstance(v, Tensor)}
+        if "pixels" in found and found["pixels"].dtype == torch.uint8:
+            found["pixels"] = normalise(found["pixels"])
+        return found
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=self.config.bf16)
 
 
-def _normalised(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {**batch, "pixels": normalise(batch["pixels"])} if "pixels" in batch else batch
+def _check_batch(config: TrainConfig, place: Place) -> None:
+    parts = place.parts * config.accumulate
+    if config.accumulate < 1 or config.batch_size % parts:
+        over = f" on each of {place.parts} ranks" if place.parts > 1 else ""
+        raise UsageError(
+            f"a batch_size of {config.batch_size} does not divide into {config.accumulate} equal parts "
+            f"(accumulate){over}"
+        )
 
 
-def _autocast(config: TrainConfig) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=config.bf16)
+def _prepare_blocks(config: TrainConfig, learner: Learner) -> None:
+    """Recomputation and compilation, a block at a time: what is compiled stays small, and is compiled once."""
+    for block in transformer_blocks(learner.network):
+        if config.devices.recompute:
+            block.forward = _recomputed(block.forward)
+        if config.devices.compile:
+            block.compile()
 
 
-@torch.no_grad()
-def _held_out(config: TrainConfig, network: nn.Module) -> dict[str, float]:
-    """Means over the same few batches of the split "val" each time."""
-    network.eval()
-    sums: dict[str, float] = {}
-    for batch in _loader(config, "val", 0, range(config.eval_batches), 0):
-        with _autocast(config):
-            losses = config.objective(network, _normalised(batch))
-        for key, value in {"loss": losses.total, **losses.parts}.items():
-            sums[f"val_{key}"] = sums.get(f"val_{key}", 0.0) + float(value) / config.eval_batches
-    network.train()
-    return sums
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016)."""
+    from torch.utils.checkpoint import checkpoint as recompute
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return recompute(forward, *args, use_reentrant=False, **kwargs)
+
+    return run
 
 
-def _loader(config: TrainConfig, split: str, seed: int, numbers: range, workers: int) -> DataLoader[dict[str, Tensor]]:
-    return DataLoader(
-        _Numbered(config.data, seed, config.batch_size, split),
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
+def _memory(device: torch.device) -> dict[str, float]:
+    if device.type != "cuda":
+        return {}
+    return {"memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3)}
 
 
-def make_optimisers(network: nn.Module, optim: AdamW) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest; only matrices decay,
-    and frozen parameters have no optimiser."""
-    named = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    blocks = [p for n, p in named.items() if optim.matrices == "muon" and ".blocks." in n and p.ndim == 2]
-    inside = {id(p) for p in blocks}
-    others = [p for p in named.values() if id(p) not in inside]
-    adam = torch.optim.AdamW(
-        [
-            {"params": [p for p in others if p.ndim >= 2], "weight_decay": optim.weight_decay},
-            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=optim.lr,
-        betas=optim.betas,
-        eps=optim.eps,
-        fused=True,
-    )
-    if not blocks:
-        return [adam]
-    return [adam, Muon(blocks, lr=optim.lr, weight_decay=optim.weight_decay)]
+@contextmanager
+def _told_to_stop() -> Iterator[list[bool]]:
+    """A flag that SIGTERM sets. In a thread that is not the main one, signals stay as they are."""
+    flag = [False]
 
+    def told(*_: Any) -> None:
+        flag[0] = True
 
-def rate_at(optim: AdamW, step: int, steps: int) -> float:
-    """The learning rate of a step, counted from 1."""
-    since = step - optim.again if step > optim.again else step
-    if since <= optim.warmup:
-        return optim.lr * since / optim.warmup
-    progress = (step - optim.warmup) / max(1, steps - optim.warmup)
-    height = {
-        "cosine": 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))),
-        "linear": max(0.0, 1 - progress),
-        "rsqrt": (max(optim.warmup, 1) / since) ** 0.5,
-        "constant": 1.0,
-    }[optim.schedule]
-    if optim.cooldown:
-        height *= min(1.0, (steps - step + 1) / optim.cooldown)
-    return optim.lr * (optim.final + (1 - optim.final) * height)
-
-
-def _claim(config: TrainConfig, out: Path) -> None:
-    """Write `config.json`, or check that the one there is the same."""
-    file = out / "config.json"
-    if file.exists():
-        try:
-            there = from_dict(TrainConfig, json.loads(file.read_text()), str(file))
-        except (BadConfig, json.JSONDecodeError) as error:
-            raise UsageError(f"{out} was begun with other settings ({error}); choose another --out") from None
-        if there != config:
-            changed = _differences(to_dict(there), to_dict(config))
-            raise UsageError(f"{out} was begun with other settings: {changed}. Choose another --out, or the same ones")
+    try:
+        before = signal.signal(signal.SIGTERM, told)
+    except ValueError:
+        yield flag
         return
-    out.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    draft.rename(file)
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:
-    found = []
-    for key in sorted({*before, *now}):
-        a, b = before.get(key), now.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += [d for d in [_differences(a, b, f"{path}{key}.")] if d]
-        elif a != b:
-            found.append(f"{path}{key} was {a!r} and is {b!r}")
-    return ", ".join(found)
-
-
-def _cut(metrics: Path, step: int) -> None:
-    """Forget the lines after `step`: they will be written again."""
-    if not metrics.exists():
-        return
-    kept = []
-    for text in metrics.read_text().splitlines(keepends=True):
-        try:
-            if text.endswith("\n") and json.loads(text)["step"] <= step:
-                kept.append(text)
-        except (json.JSONDecodeError, KeyError):
-            continue  # the last line of a run that was killed while writing it
-    draft = metrics.with_suffix(".tmp")
-    draft.write_text("".join(kept))
-    draft.rename(metrics)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)

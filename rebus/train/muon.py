@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rebus.train.shares import share_of, whole
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at zero: five rounds bring all singular values to between 0.7 and 1.2
 _ROUNDS = 5
 
@@ -47,11 +49,12 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in shapes.items():
-                moved = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+                moved = torch.stack([whole(self._momentum(p, group["momentum"])) for p in parameters])
                 update = orthogonal(moved.bfloat16() if moved.is_cuda else moved.float())
                 for parameter, direction in zip(parameters, update, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(direction.to(parameter.dtype), alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+                    move = share_of(direction.to(parameter.dtype), parameter)
+                    parameter.add_(move, alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         grad, state = parameter.grad, self.state[parameter]

@@ -1,7 +1,8 @@
-"""What a run starts from and what it leaves: a network, and a directory in Hub layout."""
+"""What a run starts from and what it leaves: a network, its data, and a directory in Hub layout."""
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,75 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
+from rebus.codec.processor import Processor, load_processor
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
+from rebus.core.specs import Prompts
 from rebus.data.bundled import directory_of
+from rebus.data.files import FileBatches, Files, MixedBatches, Mixture
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.train.config import TrainConfig
 from rebus.weights.files import open_weights, read_config, save_directory
+from rebus.weights.hub import find
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """The recipe with `system` and `model` filled in from `start_from` where it leaves them open.
+
+    Raises `UsageError` where there is nothing to take them from.
+    """
+    if config.system is not None and config.model is not None:
+        return config
+    if config.start_from is None:
+        raise UsageError("start_from says which model is to be trained: --set start_from=DIR, or a catalogue name")
+    source = source_of(config.start_from)
+    system = config.system or _system_of(source)
+    read = catalog.system(system).layouts["transformers"].read_config
+    assert read is not None
+    return replace(config, system=system, model=config.model or read(read_config(source)))
+
+
+def source_of(name: str) -> Path:
+    """The directory of a checkpoint: bundled, on disk, or one of the Hub that is in the cache or can be fetched."""
+    path = directory_of(name)
+    if path.is_dir():
+        return path
+    card = catalog.ROWS.get(name)
+    return find(card.repo if card is not None and card.repo else name)
+
+
+def open_data(config: TrainConfig, data: Any = None) -> Any:
+    """What gives the batches of `data`, by default the recipe's own. Raises what the data set raises."""
+    data = config.data if data is None else data
+    if isinstance(data, Files):
+        return FileBatches(data, processor_of(config), _prompts_of(config))
+    if isinstance(data, Mixture):
+        processor, prompts = processor_of(config), _prompts_of(config)
+        return MixedBatches(data, lambda part: FileBatches(part, processor, prompts))
+    return data
+
+
+def reads_files(config: TrainConfig) -> bool:
+    """Whether the run learns from data on disk, through a released processor, and not from the scenes world."""
+    return isinstance(config.data, Files | Mixture)
+
+
+def _prompts_of(config: TrainConfig) -> Prompts:
+    return catalog.system(str(config.system)).prompts
+
+
+def processor_of(config: TrainConfig) -> Processor:
+    """The tokenizer and preprocessor that the recipe names, or those of the checkpoint that it starts from."""
+    name = config.processor or config.start_from
+    if name is None:
+        raise UsageError("processor says whose tokenizer and preprocessor are used: --set processor=DIR")
+    system = catalog.system(str(config.system))
+    image = system.image_spec(config.model) if system.image_spec else None
+    text = system.text_spec(config.model) if system.text_spec else None
+    rows = config.model.text.vocab_size if text is not None else None  # type: ignore[union-attr]
+    return load_processor(source_of(name), image, text, num_embeddings=rows)
 
 
 def build(config: TrainConfig) -> nn.Module:
@@ -28,9 +90,9 @@ def build(config: TrainConfig) -> nn.Module:
     """
     if isinstance(config.model, MaskVQVAEConfig):
         return MaskVQVAE(config.model)
-    network: nn.Module = catalog.system(config.system).network(config.model)
+    network: nn.Module = catalog.system(str(config.system)).network(config.model)
     if config.start_from is not None:
-        copy_parts(network, config.system, directory_of(config.start_from))
+        copy_parts(network, str(config.system), source_of(config.start_from))
     freeze(network, config.freeze)
     if config.lora is not None:
         add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
@@ -48,7 +110,7 @@ def build(config: TrainConfig) -> nn.Module:
 
 def starts_whole(config: TrainConfig) -> bool:
     """Whether a run goes on from a checkpoint of its own system, so that nothing is to be set before the first step."""
-    return config.start_from is not None and _system_of(directory_of(config.start_from)) == config.system
+    return config.start_from is not None and _system_of(source_of(config.start_from)) == config.system
 
 
 def _system_of(source: Path) -> str:
@@ -97,17 +159,45 @@ def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
 
 
 def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
-    """The finished model in Hub layout, float16, with its tokenizer and preprocessor; a mask VQ-VAE as the
-    release's single file of arrays."""
+    """The finished model in Hub layout with its tokenizer and preprocessor, in the precision of what it started from;
+    of scenes, float16; a mask VQ-VAE as the release's single file of arrays."""
     if isinstance(network, MaskVQVAE):
         directory.mkdir(parents=True, exist_ok=True)
         save_npz(network, directory / CODEBOOK_FILE)
         return directory
     merge_lora(network)
-    layout = catalog.system(config.system).layouts["transformers"]
+    if config.wise_ft < 1:
+        interpolate(network, build(replace(config, lora=None)), config.wise_ft)
+    layout = catalog.system(str(config.system)).layouts["transformers"]
     assert layout.write_config is not None
-    kept = {k: v.detach().half() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
-    tensors = layout.keys(config.model).to_theirs(kept)
+    dtype, files = _own_files(config) if reads_files(config) else _scene_files(config)
+    kept = {k: v.detach().to(dtype) for k, v in network.state_dict().items() if not k.startswith(HEAD)}
+    data = {**layout.write_config(config.model), "dtype": str(dtype).removeprefix("torch.")}
+    save_directory(directory, data, layout.keys(config.model).to_theirs(kept), files)
+    return directory
+
+
+@torch.no_grad()
+def interpolate(network: nn.Module, start: nn.Module, share: float) -> None:
+    """Weights between those of the start (0) and of the network (1), in place (WiSE-FT, equation 1)."""
+    before = dict(start.named_parameters())
+    for name, parameter in network.named_parameters():
+        if name in before:
+            parameter.lerp_(before[name].to(parameter), 1 - share)
+
+
+def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
+    """The precision and the files of what the run started from."""
+    files = processor_of(config).files()
+    if config.start_from is None:
+        return torch.float32, files
+    source = source_of(config.start_from)
+    if (source / CODEBOOK_FILE).is_file():
+        files[CODEBOOK_FILE] = (source / CODEBOOK_FILE).read_bytes()
+    return next(iter(open_weights(source).values())).dtype, files
+
+
+def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
     size = config.model.image.image_size  # type: ignore[union-attr]
     preprocessor: dict[str, Any] = {
         "image_processor_type": "SiglipImageProcessor",
@@ -120,10 +210,5 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
         "image_mean": list(PIXEL_MEAN),
         "image_std": list(PIXEL_STD),
     }
-    files = {
-        **scenes_tokenizer(locations=config.system == "paligemma").files,
-        "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode(),
-    }
-    data = {**layout.write_config(config.model), "dtype": "float16"}
-    save_directory(directory, data, tensors, files)
-    return directory
+    files = scenes_tokenizer(locations=config.system == "paligemma").files
+    return torch.float16, {**files, "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode()}

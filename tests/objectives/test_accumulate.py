@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Embeddings, Predictions
-from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss, backward, split
+from rebus.objectives import CodebookLoss, Learner, NextTokenLoss, SigmoidLoss, SoftmaxLoss, backward, split
 
 
 class Towers(nn.Module):
@@ -36,7 +36,7 @@ class Writer(nn.Module):
 
 def grads(objective: Any, network: nn.Module, batch: dict[str, Tensor], parts: int) -> tuple[float, list[Tensor]]:
     network.zero_grad()
-    losses = backward(objective, network, split(batch, parts))
+    losses = backward(Learner(objective, network), split(batch, parts))
     assert not losses.total.requires_grad
     found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
     return float(losses.total), found
@@ -62,7 +62,7 @@ def test_frozen_parameters_stay_frozen() -> None:
     for frozen in (network.bias, *network.image.parameters()):
         frozen.requires_grad_(False)
     batch = {"pixels": torch.randn(8, 12), "tokens": torch.randn(8, 10)}
-    backward(SigmoidLoss(), network, split(batch, 2))
+    backward(Learner(SigmoidLoss(), network), split(batch, 2))
     assert not network.bias.requires_grad
     assert network.bias.grad is None
     assert network.image.weight.grad is None
@@ -87,7 +87,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
     with pytest.raises(UsageError, match="a batch of 5 pixels does not divide into 2"):
         split({"pixels": torch.zeros(5, 3)}, 2)
     with pytest.raises(UsageError, match="'codebook' is not a sum over examples"):
-        backward(CodebookLoss(), nn.Identity(), [{}, {}])
+        backward(Learner(CodebookLoss(), nn.Identity()), [{}, {}])
 
 
 class Told(torch.autograd.Function):
@@ -115,5 +115,5 @@ def test_autocast_is_for_the_way_forward_alone(parts: int) -> None:
 
     Told.seen = []
     batch = {"pixels": torch.randn(4, 12), "tokens": torch.randn(4, 10)}
-    backward(SoftmaxLoss(), Listening(), split(batch, parts), lambda: torch.autocast("cpu", torch.bfloat16))
+    backward(Learner(SoftmaxLoss(), Listening()), split(batch, parts), lambda: torch.autocast("cpu", torch.bfloat16))
     assert Told.seen == ([True, False] if parts == 1 else [True, True, True, False, True, False])

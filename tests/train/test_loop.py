@@ -21,7 +21,7 @@ from rebus.objectives import CodebookLoss, SigmoidLoss, SoftmaxLoss
 from rebus.recipes import recipe
 from rebus.train import AdamW, LoRA, TrainConfig, train
 from rebus.train.average import Average, averaged
-from rebus.train.loop import rate_at
+from rebus.train.optim import rate_at
 from rebus.train.parts import build, grid_waves, starts_whole
 from rebus.weights.files import open_weights
 

@@ -1,0 +1,55 @@
+"""The folder of a run: the settings it was begun with, and the metrics of its steps."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rebus.core.config import from_dict, to_dict
+from rebus.core.errors import BadConfig, UsageError
+from rebus.train.config import TrainConfig
+
+
+def claim(config: TrainConfig, out: Path) -> None:
+    """Write `config.json`, or check that the one there is the same."""
+    file = out / "config.json"
+    if file.exists():
+        try:
+            there = from_dict(TrainConfig, json.loads(file.read_text()), str(file))
+        except (BadConfig, json.JSONDecodeError) as error:
+            raise UsageError(f"{out} was begun with other settings ({error}); choose another --out") from None
+        if there != config:
+            changed = _differences(to_dict(there), to_dict(config))
+            raise UsageError(f"{out} was begun with other settings: {changed}. Choose another --out, or the same ones")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    draft.rename(file)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:
+    found = []
+    for key in sorted({*before, *now}):
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += [d for d in [_differences(a, b, f"{path}{key}.")] if d]
+        elif a != b:
+            found.append(f"{path}{key} was {a!r} and is {b!r}")
+    return ", ".join(found)
+
+
+def cut(metrics: Path, step: int) -> None:
+    """Forget the lines after `step`: they will be written again."""
+    if not metrics.exists():
+        return
+    kept = []
+    for text in metrics.read_text().splitlines(keepends=True):
+        try:
+            if text.endswith("\n") and json.loads(text)["step"] <= step:
+                kept.append(text)
+        except (json.JSONDecodeError, KeyError):
+            continue  # the last line of a run that was killed while writing it
+    draft = metrics.with_suffix(".tmp")
+    draft.write_text("".join(kept))
+    draft.rename(metrics)
