@@ -1,5 +1,6 @@
 """Several processes as torchrun would start them, for tests."""
 
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,12 +11,15 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
+START = "forkserver"  # PyTorch is imported once for all processes of all tests
+multiprocessing.set_forkserver_preload(["tests.train.settings", "torch.distributed.fsdp"])
+
 
 def together(ranks: int, folder: Path, work: Callable[..., Any], *args: Any) -> None:
     """`work(*args)` in that many processes that know of each other. Raises where one of them did."""
     folder.mkdir(exist_ok=True)
     meeting = tempfile.mkdtemp(dir=folder, prefix="ranks_")
-    mp.start_processes(_run, (ranks, meeting, work, args), nprocs=ranks, start_method="spawn")
+    mp.start_processes(_run, (ranks, meeting, work, args), nprocs=ranks, start_method=START)
 
 
 def _run(rank: int, ranks: int, meeting: str, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
