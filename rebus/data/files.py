@@ -6,7 +6,7 @@ of ranks. A damaged record gives its place to another one and is named.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from rebus.data.layouts import open_layout
 from rebus.data.order import Order
 from rebus.data.record import BadRecord, Record
 
-Form = Literal["pairs", "caption", "ask", "detect", "text"]
+Form = Literal["auto", "pairs", "caption", "ask", "detect", "text"]
 _TRIES = 20  # records that may stand in for a damaged one
 
 
@@ -33,7 +33,7 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `form`: "pairs" of picture and caption for two towers; for writers "caption", "ask", "detect", or "text" without
-    pictures. `prompt`: other words than the model's own for that form; it may hold {question} or {labels}.
+    pictures; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may hold {question} or {labels}.
     `least_crop`: below 1, a random square of at least that share of the picture's area is seen (CLIP, ALIGN).
     `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`).
     """
@@ -43,7 +43,7 @@ class Files:
     layout: str = "auto"
     split: str | None = "train"
     val_split: str | None = "val"
-    form: Form = "caption"
+    form: Form = "auto"
     prompt: str | None = None
     least_crop: float = 1.0
     flip: bool = False
@@ -79,6 +79,9 @@ class FileBatches:
             raise UsageError(
                 f"data.least_crop is a share of the picture, above 0 and at most 1; got {files.least_crop}"
             )
+        if files.form == "auto":
+            writes = processor.text is not None and processor.text.is_writer
+            files = replace(files, form="caption" if writes else "pairs")
         self.files, self.processor = files, processor
         self.prompt = None if files.form in ("pairs", "text") else files.prompt or getattr(prompts, files.form)
         if self.prompt is None and files.form not in ("pairs", "text"):

@@ -39,11 +39,15 @@ class AdamW:
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
-    """Train thin matrices beside the linear layers of some parts, and nothing else; they are merged at the end."""
+    """Train thin matrices beside the linear layers of some parts; they are merged at the end.
+
+    `whole`: parts that are trained as they are besides, such as norms, or embeddings of new words.
+    """
 
     parts: tuple[str, ...] = ("text",)
     rank: int = 8
     alpha: float = 16.0
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,7 @@ class TrainConfig:
     lora: LoRA | None = None
     wise_ft: float = 1.0  # share of the new weights in what is kept; the rest is what the run started from
     # (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)
-    retention: SceneCaptions | SceneTasks | Files | None = None  # what must not be forgotten: measured before and after
+    retention: Files | SceneCaptions | SceneTasks | None = None  # what must not be forgotten: measured before and after
     position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
     # positions before the first step; a small tower otherwise forgets where things are
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step

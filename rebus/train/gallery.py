@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rebus.core.capabilities import WritesText
-from rebus.data.scene_batches import EOS, PAD, scenes_tokenizer
 from rebus.generation import generate
 from rebus.objectives import Learner
+from rebus.train.audit import as_picture
 from rebus.train.config import TrainConfig
-from rebus.train.parts import processor_of, reads_files
+from rebus.train.words import Words
 
 _SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of a picture, of what is said below it, and pictures in a row
 _NEW_TOKENS = 48
@@ -30,12 +30,12 @@ def draw(learner: Learner, batch: dict[str, Tensor], config: TrainConfig, out: P
     said = learner.inside(lambda network: _said(network, batch, config))
     if out is None:
         return None
-    words = _Words(config)
+    words = Words(config)
     truths = words.decode(batch["targets"] if "targets" in batch else batch["tokens"])
     rows = len(truths) // len(batch["pixels"])
     tiles = [
         _tile(pixels, truths[i * rows], words.decode(said[i * rows : i * rows + 1])[0])
-        for i, pixels in enumerate(batch["pixels"].float().cpu())
+        for i, pixels in enumerate(batch["pixels"])
     ]
     target = out / "gallery" / f"step_{step:08d}.jpg"
     target.parent.mkdir(exist_ok=True)
@@ -48,39 +48,16 @@ def _said(network: Any, batch: dict[str, Tensor], config: TrainConfig) -> Tensor
     if isinstance(network, WritesText):
         rows = len(batch["tokens"]) // len(batch["pixels"])
         given = {"pixels": batch["pixels"].repeat_interleave(rows, 0), "tokens": batch["tokens"], "mask": batch["mask"]}
-        ends = _Words(config)
+        ends = Words(config)
         return generate(network, given, max_new_tokens=_NEW_TOKENS, eos_id=ends.eos_id, pad_id=ends.pad_id)
     embeddings = network(**{name: batch[name] for name in ("pixels", "tokens", "mask")})
     best = (embeddings.image @ embeddings.text.T).argmax(dim=1)
     return batch["tokens"][best]
 
 
-class _Words:
-    """Ids → words, for pictures from files and for scenes."""
-
-    def __init__(self, config: TrainConfig):
-        self._text = processor_of(config).text if reads_files(config) else None
-        if self._text is not None:
-            self.eos_id, self.pad_id = self._text.spec.eos_id, self._text.spec.pad_id
-            return
-        self.eos_id, self.pad_id = EOS, PAD
-        self._tokenizer = scenes_tokenizer(locations=config.system == "paligemma")
-
-    def decode(self, rows: Tensor) -> list[str]:
-        if self._text is not None:
-            return self._text.decode(rows)
-        return [self._tokenizer.decode([t for t in _upto(row.tolist(), self.eos_id) if t >= 0]) for row in rows]
-
-
-def _upto(row: list[int], end: int | None) -> list[int]:
-    return row[: row.index(end)] if end in row else row
-
-
 def _tile(pixels: Tensor, truth: str, said: str) -> Image.Image:
-    low, high = pixels.amin(), pixels.amax()  # whatever they were normalised by
-    seen = ((pixels - low) / (high - low).clamp(min=1e-6) * 255).byte().permute(1, 2, 0).numpy()
     tile = Image.new("RGB", (_SIDE, _SIDE + _TEXT), "white")
-    tile.paste(Image.fromarray(seen).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
+    tile.paste(as_picture(pixels).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
     pen, font = ImageDraw.Draw(tile), ImageFont.load_default(11)
     for i, (words, colour) in enumerate(((truth, "#666666"), (said, "#1a7f37" if said == truth else "#b42318"))):
         lines = textwrap.wrap(words, 36)[:3] or ["(nothing)"]

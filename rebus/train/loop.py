@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.scene_batches import normalise
 from rebus.objectives import Learner, Losses, backward, measure, split
-from rebus.train import checkpoint
+from rebus.train import checkpoint, forgetting
+from rebus.train.audit import audit, show
 from rebus.train.average import Average, averaged
 from rebus.train.config import TrainConfig
 from rebus.train.folder import claim, cut
 from rebus.train.guard import Guard
 from rebus.train.optim import make_optimisers, rate_at
-from rebus.train.parts import build, open_data, resolved, save_final, starts_whole
+from rebus.train.parts import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
 from rebus.train.place import Place, average_scalars, clip_gradients, settle, spread, transformer_blocks
 from rebus.train.shares import whole
 from rebus.train.watch import Records, Watcher
@@ -116,6 +117,27 @@ class Run:
                 self.average.steps = int(facts["averaged"])
         if self.place.leads:
             cut(self.out / "metrics.jsonl", self.start)
+        if not self.start:
+            self._look_before()
+
+    def _look_before(self) -> None:
+        """Show the first batch and search it for leaks; measure what a fine-tuning starts from."""
+        if reads_files(self.config):
+            batch = self.data.batch(self.config.seed, 0, self.config.batch_size)
+            if self.place.leads:
+                show(batch, self.config, self.out / "first_batch")
+            audit(batch, self.config)
+        if self.config.start_from is not None and self.config.eval_every:
+            scores = self._scores()
+            if self.place.leads:
+                forgetting.write_before(self.out, scores)
+
+    def _scores(self) -> dict[str, dict[str, float]]:
+        """Held-out losses on the new data, and on what must not be forgotten."""
+        found = {"new": self.held_out(self.data)}
+        if self.config.retention is not None:
+            found["retention"] = self.held_out(open_data(self.config, self.config.retention))
+        return found
 
     def steps(self, stop: list[bool]) -> Iterator[dict[str, Any]]:
         """Every step as a line of the metrics, which is also written down."""
@@ -127,7 +149,7 @@ class Run:
                 step = line["step"]
                 if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
                     with averaged(self.average):
-                        line |= self.held_out(config.data, "val_")
+                        line |= {f"val_{name}": value for name, value in self.held_out(self.data).items()}
                         if watcher is not None or self.place.ranks > 1:
                             self._draw(step)
                 if lines is not None and watcher is not None:
@@ -194,17 +216,16 @@ class Run:
         if self.average is not None:
             self.average.update()
 
-    def held_out(self, data: Any, prefix: str) -> dict[str, float]:
+    def held_out(self, data: Any) -> dict[str, float]:
         """Mean losses over the same few batches of the split "val" each time."""
-        batches = self.data if data is self.config.data else open_data(self.config, data)
         self.learner.eval()
         sums: dict[str, float] = {}
-        for batch in self._batches(batches, "val", 0, range(self.config.eval_batches), workers=0):
+        for batch in self._batches(data, "val", 0, range(self.config.eval_batches), workers=0):
             batch.pop("damaged", None)
             with self._autocast():
                 losses = measure(self.learner, self._ready(batch))
             for key, value in {"loss": losses.total, **losses.parts}.items():
-                sums[prefix + key] = sums.get(prefix + key, 0.0) + float(value) / self.config.eval_batches
+                sums[key] = sums.get(key, 0.0) + float(value) / self.config.eval_batches
         self.learner.train()
         return sums
 
@@ -228,6 +249,11 @@ class Run:
         """Write `final/`."""
         final = self.out / "final"
         with averaged(self.average):
+            interpolate(self.network, self.config)
+            if forgetting.was_measured(self.out):
+                scores = self._scores()
+                if self.place.leads:
+                    forgetting.write_report(self.out, scores)
             network = self._gathered()
             if self.place.leads:
                 save_final(self.config, network, final)

@@ -21,6 +21,7 @@ from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.train.config import TrainConfig
+from rebus.train.shares import share_of
 from rebus.weights.files import open_weights, read_config, save_directory
 from rebus.weights.hub import find
 
@@ -30,6 +31,8 @@ def resolved(config: TrainConfig) -> TrainConfig:
 
     Raises `UsageError` where there is nothing to take them from.
     """
+    if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and config.start_from is None):
+        raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
     if config.system is not None and config.model is not None:
         return config
     if config.start_from is None:
@@ -93,9 +96,10 @@ def build(config: TrainConfig) -> nn.Module:
     network: nn.Module = catalog.system(str(config.system)).network(config.model)
     if config.start_from is not None:
         copy_parts(network, str(config.system), source_of(config.start_from))
-    freeze(network, config.freeze)
+    set_trained(network, config.freeze, False)
     if config.lora is not None:
         add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
+        set_trained(network, config.lora.whole, True)
     if config.position_waves and not starts_whole(config):
         positions = network.get_parameter("image.positions")
         rows, columns = config.model.image.grid  # type: ignore[union-attr]
@@ -147,15 +151,15 @@ def copy_parts(network: nn.Module, system: str, source: Path) -> None:
             tensor.copy_(found[name].load())
 
 
-def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
-    """No gradients for the modules and parameters of these names, and all below them."""
+def set_trained(network: nn.Module, parts: tuple[str, ...], trained: bool) -> None:
+    """Gradients, or none, for the modules and parameters of these names, and all below them."""
     names = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
     for part in parts:
         if part not in names:
             raise unknown("part of the network", part, names)
         for name, parameter in network.named_parameters():
             if name == part or name.startswith(part + "."):
-                parameter.requires_grad_(False)
+                parameter.requires_grad_(trained)
 
 
 def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
@@ -166,8 +170,6 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
         save_npz(network, directory / CODEBOOK_FILE)
         return directory
     merge_lora(network)
-    if config.wise_ft < 1:
-        interpolate(network, build(replace(config, lora=None)), config.wise_ft)
     layout = catalog.system(str(config.system)).layouts["transformers"]
     assert layout.write_config is not None
     dtype, files = _own_files(config) if reads_files(config) else _scene_files(config)
@@ -178,12 +180,16 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
 
 
 @torch.no_grad()
-def interpolate(network: nn.Module, start: nn.Module, share: float) -> None:
-    """Weights between those of the start (0) and of the network (1), in place (WiSE-FT, equation 1)."""
-    before = dict(start.named_parameters())
+def interpolate(network: nn.Module, config: TrainConfig) -> None:
+    """Go back, in place, to weights between those of the start (0) and those learned (1): WiSE-FT, equation 1."""
+    if config.wise_ft == 1:
+        return
+    before = dict(build(replace(config, lora=None)).named_parameters())
     for name, parameter in network.named_parameters():
         if name in before:
-            parameter.lerp_(before[name].to(parameter), 1 - share)
+            parameter.lerp_(share_of(before[name].to(parameter.device), parameter), 1 - config.wise_ft)
+        elif name.endswith("lora_b"):
+            parameter.mul_(config.wise_ft)
 
 
 def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:

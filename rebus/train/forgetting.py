@@ -1,0 +1,37 @@
+"""What a fine-tuning broke: losses before and after, on the new data and on what must not be forgotten."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Scores = Mapping[str, Mapping[str, float]]  # data → measure → value
+BEFORE, REPORT = "before.json", "report.json"
+
+
+def write_before(out: Path, scores: Scores) -> None:
+    _write(out / BEFORE, json.dumps(scores, indent=2))
+
+
+def was_measured(out: Path) -> bool:
+    return (out / BEFORE).is_file()
+
+
+def write_report(out: Path, after: Scores) -> dict[str, Any]:
+    """`report.json` and `report.md` in the run's folder; gives what is in the first."""
+    before = json.loads((out / BEFORE).read_text())
+    found = {name: {"before": before[name], "after": dict(after[name])} for name in after if name in before}
+    _write(out / REPORT, json.dumps(found, indent=2) + "\n")
+    rows = ["# Before and after", "", "| data | measure | before | after |", "| --- | --- | --- | --- |"]
+    for name, both in found.items():
+        for measure, value in both["after"].items():
+            rows.append(f"| {name} | {measure} | {both['before'][measure]:.4f} | {value:.4f} |")
+    _write(out / "report.md", "\n".join(rows) + "\n")
+    return found
+
+
+def _write(file: Path, text: str) -> None:
+    draft = file.with_name(file.name + ".tmp")
+    draft.write_text(text)
+    os.replace(draft, file)

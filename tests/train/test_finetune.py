@@ -1,0 +1,176 @@
+"""Fine-tuning: what is shown, refused, measured before and after, and kept."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import rebus
+from rebus.core.errors import MissingExtra, RebusError, UsageError
+from rebus.data.files import Files
+from rebus.data.scene_batches import SceneCaptions
+from rebus.data.scenes import scene
+from rebus.recipes import recipe
+from rebus.train import TrainConfig, override, train
+from rebus.train.audit import audit
+from rebus.train.config import Watch
+from rebus.train.parts import open_data, resolved
+from rebus.train.watch import Records
+from rebus.weights.files import open_weights
+from tests.train.settings import CLIP, PALIGEMMA
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rows = []
+    for i in range(12):
+        s = scene(i, "novel")
+        s.image.save(folder / f"{i}.png")
+        rows.append({"file": f"{i}.png", "caption": s.captions[0], "split": "val" if i >= 8 else "train"})
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return folder
+
+
+def short(name: str, photos: Path, *more: str) -> TrainConfig:
+    system = "paligemma" if name.startswith("paligemma") else name.partition("_")[0]
+    settings = [f"start_from={system}/scenes", f"data.path={photos}", "steps=3", "batch_size=4", "workers=0"]
+    return override(recipe(name), [*settings, "optim.warmup=1", "eval_batches=1", *more])
+
+
+@pytest.mark.parametrize("name", ["clip_captions", "siglip_captions", "paligemma_captions", "paligemma_lora"])
+def test_recipes_take_the_model_from_where_they_start(name: str, photos: Path, tmp_path: Path) -> None:
+    config = short(name, photos, "retention.path=" + str(photos))
+    final = train(config, tmp_path / "run")
+    model = rebus.load(final)
+    before = open_weights(rebus.catalog.checkpoint_folder() / config.start_from.replace("/", "_"))  # type: ignore[union-attr]
+    after = open_weights(final)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[k].load(), after[k].load()) for k in before)
+    assert "first_batch" in {p.name for p in (tmp_path / "run").iterdir()}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert set(report) == {"new", "retention"}
+    assert report["new"]["before"]["loss"] != report["new"]["after"]["loss"]
+    assert "| new | loss |" in (tmp_path / "run" / "report.md").read_text()
+    assert model.processor.text is not None
+
+
+def test_weights_between_old_and_new(photos: Path, tmp_path: Path) -> None:
+    weights = []
+    for share in (0.0, 0.5, 1.0):
+        final = train(short("siglip_captions", photos, f"wise_ft={share}", "optim.lr=1e-2"), tmp_path / str(share))
+        weights.append({name: tensor.load().float() for name, tensor in open_weights(final).items()})
+    old = open_weights(rebus.catalog.checkpoint_folder() / "siglip_scenes")
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], old[name].load().float())
+        middle = (weights[0][name] + weights[2][name]) / 2
+        torch.testing.assert_close(weights[1][name], middle, atol=2e-3, rtol=2e-3)
+    with pytest.raises(UsageError, match=r"wise_ft=0\.5"):
+        resolved(replace(CLIP, wise_ft=0.5))
+
+
+def test_lora_with_some_parts_whole(photos: Path, tmp_path: Path) -> None:
+    config = short("paligemma_lora", photos, 'lora.whole=["text.norm"]', "optim.lr=1e-2", "lora.rank=2")
+    after = open_weights(train(config, tmp_path / "run"))
+    before = open_weights(rebus.catalog.checkpoint_folder() / "paligemma_scenes")
+    moved = {name for name in before if not torch.equal(before[name].load(), after[name].load())}
+    assert "language_model.model.norm.weight" in moved
+    assert not any("vision_tower" in name or "embed_tokens" in name for name in moved)
+    assert any("self_attn.q_proj" in name for name in moved)
+
+
+def test_nothing_to_start_from(photos: Path) -> None:
+    with pytest.raises(UsageError, match="start_from says which model"):
+        resolved(recipe("paligemma_captions"))
+    with pytest.raises(UsageError, match="processor says whose tokenizer"):
+        open_data(replace(CLIP, data=Files(path=str(photos), form="pairs")))
+
+
+def test_leaks_are_refused(photos: Path) -> None:
+    config = resolved(short("paligemma_captions", photos))
+    batch = open_data(config).batch(0, 0, 4)
+    audit(batch, config)
+    picture = config.model.image_id  # type: ignore[union-attr]
+    answer = batch["targets"][1]
+    body = answer[answer >= 0][:-1]
+
+    def changed(**parts: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {**batch, **parts}
+
+    wrong = answer.clone()
+    wrong[0] = picture
+    with pytest.raises(UsageError, match="row 1 has picture tokens among its targets"):
+        audit(changed(targets=with_row(batch["targets"], 1, wrong)), config)
+    wide = torch.nn.functional.pad(batch["tokens"], (0, len(body)))
+    mask = torch.nn.functional.pad(batch["mask"], (0, len(body)))
+    wide[1, -len(body) :], mask[1, -len(body) :] = body, True
+    with pytest.raises(UsageError, match="row 1 gives the whole answer in its prompt"):
+        audit(changed(tokens=wide, mask=mask), config)
+    with pytest.raises(UsageError, match="row 1 has no target"):
+        audit(changed(targets=with_row(batch["targets"], 1, torch.full_like(answer, -100))), config)
+    hole = answer.clone()
+    hole[1] = -100
+    with pytest.raises(UsageError, match="row 1 has padding in the middle"):
+        audit(changed(targets=with_row(batch["targets"], 1, hole)), config)
+    prompt = batch["tokens"][1][batch["mask"][1]]
+    repeated = torch.cat([prompt[prompt != picture][1:], answer])
+    targets = torch.nn.functional.pad(batch["targets"], (0, len(repeated) - len(answer)), value=-100)
+    with pytest.raises(UsageError, match="row 1 repeats its prompt"):
+        audit(changed(targets=with_row(targets, 1, repeated)), config)
+
+
+def with_row(rows: torch.Tensor, index: int, row: torch.Tensor) -> torch.Tensor:
+    rows = rows.clone()
+    rows[index] = row
+    return rows
+
+
+def test_the_first_batch_can_be_looked_at(photos: Path, tmp_path: Path) -> None:
+    train(short("paligemma_captions", photos, "steps=1", "eval_every=0"), tmp_path / "run")
+    page = (tmp_path / "run" / "first_batch" / "index.md").read_text()
+    assert "- text: 'caption en" in page
+    assert page.count("to be answered: '") == 4
+    with Image.open(tmp_path / "run" / "first_batch" / "00.png") as picture:
+        assert picture.size == (96, 96)
+
+
+@pytest.mark.parametrize("config", [CLIP, PALIGEMMA], ids=["towers", "writer"])
+def test_a_gallery_is_drawn_at_each_evaluation(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, eval_every=2, eval_batches=1, watch=Watch(gallery=3))
+    train(config, tmp_path / "run")
+    names = sorted(p.name for p in (tmp_path / "run" / "gallery").iterdir())
+    assert names == ["step_00000002.jpg", "step_00000004.jpg"]
+    with Image.open(tmp_path / "run" / "gallery" / names[0]) as sheet:
+        assert sheet.width == 3 * 232 + 8
+
+
+def test_numbers_go_to_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    train(replace(CLIP, watch=Watch(tensorboard=True), steps=2), tmp_path / "run")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(MissingExtra, match="wandb"):
+        train(replace(CLIP, watch=Watch(wandb="mine"), steps=1), tmp_path / "other")
+
+
+def test_too_many_damaged_records_stop_the_run() -> None:
+    records = Records(0.1)
+    assert records.count(["a: gone"], 50) == ["a: gone"]
+    assert records.count([], 60) == []
+    with pytest.raises(RebusError, match=r"16 of 144 records were damaged, more than data\.most_damaged=0\.1"):
+        records.count([f"{i}: gone" for i in range(15)], 18)
+
+
+def test_retention_may_be_scenes(photos: Path, tmp_path: Path) -> None:
+    config = replace(short("clip_captions", photos, "steps=1"), retention=SceneCaptions(begin=True))
+    train(config, tmp_path / "run")
+    assert set(json.loads((tmp_path / "run" / "report.json").read_text())) == {"new", "retention"}
