@@ -8,7 +8,7 @@ pass reads the rows or their 8-bit copy, and whether a removed row is masked or 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BLOCK_BYTES = 256 * 2**20  # of working memory, where nothing else is asked for
-_RESCORED = 4096  # rows computed again at a time
+_RESCORED = 256  # rows computed again at a time: what is between them and their cosines stays in the cache
+_STRETCH = 32  # quick cosines that are passed over together when none of them is high enough
 
 
 class Nearest(NamedTuple):
@@ -81,8 +82,9 @@ class Anchors:
         similarity = torch.zeros(len(unit), k, dtype=torch.float64, device=unit.device)
         index = torch.zeros(len(unit), k, dtype=torch.int64, device=unit.device)
         if k:
-            for first in range(0, len(unit), 64):
-                part = unit[first : first + 64]
+            together = max(1, min(64, block_bytes // (4 * len(self))))
+            for first in range(0, len(unit), together):
+                part = unit[first : first + together]
                 for row, candidates in enumerate(self._screened(part, k, block_bytes)):
                     exact = self._exact(part[row], candidates)
                     best, order = exact.clamp(min=0).sort(descending=True, stable=True)
@@ -96,29 +98,30 @@ class Anchors:
     def _screened(self, unit: Tensor, k: int, block_bytes: int) -> list[Tensor]:
         """Rows of each query that may be among its k nearest, in ascending order."""
         slack, rounding = self._slack(unit)
-        values = [torch.empty(0, device=unit.device)] * len(unit)
-        places = [torch.empty(0, device=unit.device, dtype=torch.int64)] * len(unit)
-        # What a row must reach. What is surely negative counts as 0 anyway; a query of zeros has no neighbours.
-        least = [-slack * (1 + rounding) if bool(row.any()) else 2.0 for row in unit]
+        looks = torch.empty(len(unit), len(self), device=unit.device)
         for first, quick in self._quick(unit, block_bytes):
-            if self.kept is not None:
-                quick.masked_fill_(~self.kept[first : first + quick.shape[1]].to(quick.device), -2)
-            for row in range(len(unit)):
-                new = (quick[row] >= least[row]).nonzero()[:, 0]
-                value = torch.cat([values[row], quick[row, new]])
-                place = torch.cat([places[row], new + first])
-                if len(value) > k:
-                    surely = float(torch.topk(value, k).values[-1]) * (1 - rounding) - slack
-                    least[row] = max(least[row], (surely - slack) / (1 + rounding))
-                    stay = value >= least[row]
-                    value, place = value[stay], place[stay]
-                values[row], places[row] = value, place
-        for row, value in enumerate(values):
-            if len(value) > k:  # the true k-th of those that look best is a tighter bound than their looks
-                best = places[row][torch.topk(value, k).indices]
-                surely = float(self._exact(unit[row], best).min())
-                places[row] = places[row][value >= (surely - slack) / (1 + rounding)]
-        return places
+            looks[:, first : first + quick.shape[1]] = quick
+        looks.nan_to_num_(nan=-2.0)  # such rows are near to nothing
+        if self.kept is not None:
+            looks.masked_fill_(~self.kept.to(looks.device), -2)
+
+        def least(surely: float) -> float:
+            """What a row looks like at least if it is as near as k rows surely are."""
+            return (surely - slack) / (1 + rounding)
+
+        found = []
+        for query, values in zip(unit, looks):
+            # What is surely negative counts as 0 anyway; a query of zeros has no neighbours.
+            reach = -slack * (1 + rounding) if bool(query.any()) else 2.0
+            peaks = _peaks(values)
+            if len(peaks) > k:
+                reach = max(reach, least(float(torch.topk(peaks, k).values[-1]) * (1 - rounding) - slack))
+            places = _reaching(values, peaks, reach)
+            if len(places) > k:  # the true k-th of those that look best is a tighter bound than their looks
+                best = places[torch.topk(values[places], k).indices.sort().values]
+                places = places[values[places] >= least(float(self._exact(query, best).min()))]
+            found.append(places)
+        return found
 
     def _quick(self, unit: Tensor, block_bytes: int) -> Iterator[tuple[int, Tensor]]:
         """Blocks of cosines that are wrong by at most `_slack`: number of the first row, (Q, rows)."""
@@ -128,8 +131,9 @@ class Anchors:
             width = shard.shape[1] * (1 if screen is not None else 4) + 16 * len(unit)
             block = max(1, block_bytes // width)
             ones = torch.ones(min(block, len(shard)), dtype=torch.bfloat16)
-            for first in range(0, len(shard), block):
-                at = slice(first, min(first + block, len(shard)))
+            lead = block if screen is None else min(_lead(screen.codes) or block, block)
+            for first, last in pairwise([0, *range(lead, len(shard), block), len(shard)] if len(shard) else []):
+                at = slice(first, last)
                 if screen is not None:
                     codes = screen.codes[at]
                     quick = torch._weight_int8pack_mm(short, codes, ones[: len(codes)]).float()
@@ -167,17 +171,33 @@ class Anchors:
         return torch.cat(parts) if parts else query.new_empty(0)
 
     def rows(self, index: Int[Tensor, "I"]) -> Float[Tensor, "I D"]:
-        """Some rows by number, as they are stored."""
+        """Some rows by number, in ascending order, as they are stored."""
         index = index.to(self.shards[0].device)
-        if len(self.shards) == 1:
-            return self.shards[0].index_select(0, index)
-        at = torch.searchsorted(self.starts, index, right=True) - 1
-        kind = reduce(torch.promote_types, (shard.dtype for shard in self.shards))
-        out = torch.empty(len(index), self.shards[0].shape[1], dtype=kind)
-        for number in at.unique().tolist():
-            mine = at == number
-            out[mine] = self.shards[number].index_select(0, index[mine] - self.starts[number]).to(kind)
-        return out
+        bounds = torch.searchsorted(index, self.starts.to(index.device)).tolist()
+        parts = [
+            shard.index_select(0, index[first:last] - start)
+            for shard, start, (first, last) in zip(self.shards, self.starts.tolist(), pairwise(bounds))
+            if last > first
+        ]
+        return torch.cat(parts) if parts else self.shards[0][:0]
+
+
+def _peaks(values: Float[Tensor, "N"]) -> Float[Tensor, "P"]:
+    """The highest of each stretch; what is left at the end is in none."""
+    return values[: len(values) // _STRETCH * _STRETCH].view(-1, _STRETCH).amax(1)
+
+
+def _reaching(values: Float[Tensor, "N"], peaks: Float[Tensor, "P"], least: float) -> Int[Tensor, "R"]:
+    """Where values reach `least`, in ascending order: `nonzero`, but for the stretches where none does."""
+    near = (peaks >= least).nonzero() * _STRETCH + torch.arange(_STRETCH, device=values.device)
+    rest = torch.arange(len(peaks) * _STRETCH, len(values), device=values.device)
+    near = torch.cat([near.flatten(), rest])
+    return near[values[near] >= least]
+
+
+def _lead(codes: Int[Tensor, "N D"]) -> int:
+    """Rows to multiply by themselves, so that the fours of the others, in which PyTorch takes them, keep to a page."""
+    return -(codes.data_ptr() // codes.shape[1]) % 4
 
 
 def _unit(vectors: Float[Tensor, "Q D"]) -> Float[Tensor, "Q D"]:

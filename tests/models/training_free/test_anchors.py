@@ -81,3 +81,13 @@ def test_zeros_and_few_rows_are_answered():
     found = Anchors([torch.eye(3)]).nearest(torch.zeros(1, 3), 10)
     assert found.similarity.tolist() == [[0, 0, 0]]
     assert Anchors([torch.empty(0, 3)]).nearest(torch.ones(2, 3), 10).similarity.shape == (2, 0)
+
+
+def test_a_row_that_is_no_number_takes_none_of_its_neighbours_along():
+    torch.manual_seed(0)
+    rows, queries = torch.randn(700, 64), torch.randn(4, 64)
+    broken = rows.clone()
+    broken[::9] = torch.nan
+    kept = torch.ones(700, dtype=torch.bool)
+    kept[::9] = False
+    assert same(Anchors([broken]).nearest(queries, 5), Anchors([rows], kept=kept).nearest(queries, 5))
