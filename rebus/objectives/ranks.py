@@ -12,6 +12,9 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
+# PyTorch 2.14 renames it.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 
 def world() -> tuple[int, int]:
     """(this rank, number of ranks)."""
@@ -26,7 +29,7 @@ def everybodys(number: int, device: torch.device) -> list[int]:
     if ranks == 1:
         return [number]
     all_numbers = torch.empty(ranks, dtype=torch.int64, device=device)
-    dist.all_gather_into_tensor(all_numbers, torch.tensor([number], device=device))
+    _all_gather(all_numbers, torch.tensor([number], device=device))
     return [int(n) for n in all_numbers.tolist()]
 
 
@@ -51,7 +54,7 @@ class _Gather(torch.autograd.Function):
         padded = rows.new_zeros(most, *rows.shape[1:])
         padded[: len(rows)] = rows
         everyone = rows.new_empty(len(counts) * most, *rows.shape[1:])
-        dist.all_gather_into_tensor(everyone, padded)
+        _all_gather(everyone, padded)
         return torch.cat([part[:count] for part, count in zip(everyone.split(most), counts, strict=True)])
 
     @staticmethod

@@ -1,11 +1,13 @@
 """Train a model by a recipe. Everything is kept in --out: config.json, metrics.jsonl, checkpoints/ and final/.
 
-The same command on the same directory goes on where it stopped.
+The same command on the same directory goes on where it stopped. On several GPUs, with the same recipe:
+torchrun --nproc-per-node 8 -m rebus.cli train RECIPE --out DIR
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,16 +65,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, config: Any) -> int:
-    from rebus.train import train
+    from rebus.train import Stopped, train
 
+    leads = os.environ.get("RANK", "0") == "0"  # the other ranks of torchrun keep silent
     folder = args.out / "checkpoints"
     done = _newest(folder)
-    if done:
+    if done and leads:
         note(f"{args.out}: going on after step {done:,} of {config.steps:,}")
     every = max(1, config.steps // 20)
     last: dict[str, Any] = {}
     try:
-        with bar(args.recipe, config.steps, done=done) as progress:
+        with bar(args.recipe, config.steps, done=done, when=leads) as progress:
 
             def report(line: Mapping[str, Any]) -> None:
                 last.update(line)
@@ -82,15 +85,23 @@ def _train(args: argparse.Namespace, config: Any) -> int:
                     note(f"step {line['step']:,} of {config.steps:,}: loss {line['loss']:.4f}{held_out}")
 
             final = train(config, args.out, report)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = _newest(folder)
         where = f"the checkpoint of step {kept:,} is kept" if kept else "there is no checkpoint yet"
-        note(f"interrupted at step {last.get('step', done):,}; {where}. The same command goes on from there")
+        what = "told to stop" if isinstance(stop, Stopped) else "interrupted"
+        if leads:
+            note(f"{what} at step {last.get('step', done):,}; {where}. The same command goes on from there")
         return 130
+    if not leads:
+        return 0
     last = last or _last_line(args.out / "metrics.jsonl")
+    changed = _changed(args.out)
     if args.json:
-        emit({"recipe": args.recipe, "out": str(args.out), "final": str(final), **last})
+        emit({"recipe": args.recipe, "out": str(args.out), "final": str(final), **last, **changed})
     else:
+        for name, both in changed.get("before_and_after", {}).items():
+            changes = (f"{m} {both['before'][m]:.4f} → {value:.4f}" for m, value in both["after"].items())
+            note(f"{name}: {', '.join(changes)}")
         say(f"{final}")
         note(
             f"loss {last['loss']:.4f} at step {last['step']:,}. Load it: rebus.load({str(final)!r})" if last else "done"
@@ -103,6 +114,12 @@ def _newest(folder: Path) -> int:
 
     found = checkpoint.steps(folder) if folder.is_dir() else []
     return found[-1] if found else 0
+
+
+def _changed(out: Path) -> dict[str, Any]:
+    """What a fine-tuning changed."""
+    file = out / "report.json"
+    return {"before_and_after": json.loads(file.read_text())} if file.is_file() else {}
 
 
 def _last_line(metrics: Path) -> dict[str, Any]:
