@@ -1,0 +1,92 @@
+"""Many small pictures on one sheet, each with its boxes and its first words."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rebus.core.errors import RebusError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from rebus.data.record import Record
+
+_COLUMNS, _WIDTH, _HEIGHT, _LINES = 6, 300, 260, 4  # of the sheet; pixels of a picture; lines of text
+_LINE, _GAP, _LETTERS = 17, 12, 44
+_MOST_BOXES = 12  # more hide the picture
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One example: its picture where it has one, and what is written below."""
+
+    picture: Image.Image | None
+    text: str
+
+
+def contact_sheet(records: Sequence[Record]) -> Image.Image:
+    """All records in rows of six. One whose picture cannot be opened shows why."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    cells = [_cell(record) for record in records] or [Cell(None, "no examples")]
+    rows = -(-len(cells) // _COLUMNS)
+    columns = min(_COLUMNS, len(cells))
+    height = _HEIGHT + _LINES * _LINE + _GAP
+    sheet = Image.new("RGB", (columns * (_WIDTH + _GAP) + _GAP, rows * (height + _GAP) + _GAP), (255, 255, 255))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    for number, cell in enumerate(cells):
+        left = _GAP + number % _COLUMNS * (_WIDTH + _GAP)
+        top = _GAP + number // _COLUMNS * (height + _GAP)
+        if cell.picture is not None:
+            at = left + (_WIDTH - cell.picture.width) // 2, top + (_HEIGHT - cell.picture.height) // 2
+            sheet.paste(cell.picture, at)
+        most = _LINES if cell.picture is not None else _LINES + (_HEIGHT // _LINE) - 1
+        below = top + (_HEIGHT + _GAP // 2 if cell.picture is not None else 0)
+        for line, words in enumerate(textwrap.wrap(cell.text, _LETTERS, max_lines=most, placeholder=" …")):
+            pen.text((left, below + line * _LINE), words, fill=(30, 30, 30), font=font)
+    return sheet
+
+
+def _cell(record: Record) -> Cell:
+    from rebus.codec.opening import open_image
+
+    if record.image is None:
+        return Cell(None, _words(record))
+    try:
+        picture = open_image(record.image)
+    except RebusError as error:
+        return Cell(None, f"{record.key}: {error}")
+    return Cell(_with_boxes(picture, record), _words(record))
+
+
+def _with_boxes(picture: Image.Image, record: Record) -> Image.Image:
+    """The picture within a cell, its things and phrases outlined."""
+    from rebus.core.answers import Box
+    from rebus.tasks.draw import draw_boxes
+
+    scale = min(_WIDTH / picture.width, _HEIGHT / picture.height)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    small = picture.resize(size)
+    things = [(thing.box, thing.label) for thing in record.things]
+    things += [(phrase.thing.box, phrase.text) for phrase in record.phrases]
+    boxes = [
+        Box((box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale), label, 1.0)
+        for box, label in things[:_MOST_BOXES]
+    ]
+    return draw_boxes(small, boxes, smallest=1) if boxes else small
+
+
+def _words(record: Record) -> str:
+    if record.captions:
+        return record.captions[0]
+    if record.questions:
+        question = record.questions[0]
+        return f"{question.text} {question.answers[0] if question.answers else ''}"
+    if record.phrases:
+        return record.phrases[0].text
+    if record.document:
+        return " ".join(part if isinstance(part, str) else "[picture]" for part in record.document)
+    return record.label or record.key

@@ -1,0 +1,34 @@
+"""Write a data set of pictures anew: shards as img2dataset has them, or a folder with captions.jsonl.
+
+Pictures stay as they are unless --resize makes larger ones smaller. Damaged records are left out and named in
+skipped.jsonl. The same command on the same --out goes on where it stopped.
+"""
+
+import argparse
+
+from rebus.cli.data_sets import add_source, add_writing, carry_out, converter, open_source
+from rebus.cli.output import emit, note, say
+
+EXAMPLE = "rebus data convert photos/ --out shards/ --to webdataset --resize 512"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument("--to", choices=("webdataset", "folder"), default="webdataset", help="(%(default)s)")
+    add_writing(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    layout, reader = open_source(args)
+    work = converter(args, reader, layout, args.to, work="convert")
+    counts = carry_out(work)
+    if counts is None:
+        return 130
+    if args.json:
+        emit({"out": str(args.out), "layout": layout, "to": args.to, "units": work.count, **vars(counts)})
+    else:
+        pieces = "shards" if args.to == "webdataset" else "folders"
+        say(f"{args.out}: {counts.written:,} records in {work.count:,} {pieces}")
+    if counts.skipped:
+        note(f"{counts.skipped:,} damaged records were left out: {args.out / 'skipped.jsonl'} names them")
+    return 0

@@ -1,0 +1,90 @@
+"""Keep the pairs that are worth learning from: bounds on COYO's columns, and ALIGN's rules (Jia et al. 2021).
+
+What passes is written as shards; Parquet files of addresses are written as Parquet again, ready for
+`rebus data download`. The same command on the same --out goes on where it stopped.
+"""
+
+import argparse
+from typing import Any
+
+from rebus.cli.arguments import positive
+from rebus.cli.data_sets import add_source, add_writing, carry_out, converter, open_source
+from rebus.cli.output import bar, emit, note, say, table
+from rebus.core.errors import UsageError
+
+EXAMPLE = "rebus data filter coyo/ --out kept/ --min-clip-b32 0.28 --max-watermark 0.5 --min-width 200"
+
+# field of Filters → type, what it asks
+OPTIONS: dict[str, tuple[Any, str]] = {
+    "min_width": (positive, "pixels, at least"),
+    "min_height": (positive, "pixels, at least"),
+    "shorter_side_over": (positive, "pixels that the shorter side must have more of"),
+    "aspect_under": (float, "longer side / shorter side, less than this"),
+    "min_clip_b32": (float, "likeness of picture and text, column clip_similarity_vitb32"),
+    "min_clip_l14": (float, "the same, column clip_similarity_vitl14"),
+    "min_aesthetic": (float, "column aesthetic_score_laion_v2"),
+    "max_nsfw_opennsfw2": (float, "column nsfw_score_opennsfw2"),
+    "max_nsfw_gantman": (float, "column nsfw_score_gantman"),
+    "max_watermark": (float, "column watermark_score"),
+    "min_faces": (int, "column num_faces"),
+    "max_faces": (int, "column num_faces"),
+    "min_words": (positive, "of a text, at least"),
+    "max_words": (positive, "of a text, at most"),
+    "texts_per_image": (positive, "different texts that a picture may have"),
+    "images_per_text": (positive, "different pictures that a text may have"),
+    "min_gram_count": (positive, "a text goes with a word or pair of words that comes less often"),
+    "most_grams": (positive, "or that is not among so many most frequent ones"),
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    add_writing(parser)
+    group = parser.add_argument_group("filters")
+    group.add_argument("--align", action="store_true", help="ALIGN's rules; the options below change them")
+    for name, (kind, what) in OPTIONS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="N", type=kind, help=what)
+
+
+def run(args: argparse.Namespace) -> int:
+    from dataclasses import asdict, replace
+
+    from rebus.data.converting import without_pictures
+    from rebus.data.filters import ALIGN, Filters, sift
+
+    asked = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    if not asked and not args.align:
+        raise UsageError("nothing is filtered: give --align or one of the filters; rebus data filter --help lists them")
+    filters = replace(ALIGN if args.align else Filters(), **asked)
+    layout, reader = open_source(args)
+    to = "parquet" if without_pictures(reader) else "webdataset"
+    if to == "parquet" and args.resize:
+        raise UsageError("--resize: these files have no pictures; give it to rebus data download")
+    total = int(sum(reader.sizes))
+    passes = 2 if filters.needs_counting else 1
+    try:
+        with bar("looking", passes * total) as progress:
+            sifted = sift(reader, filters, progress=lambda seen, of: progress.advance())
+    except KeyboardInterrupt:
+        note("interrupted while looking; nothing was written yet")
+        return 130
+    chosen = {name: value for name, value in asdict(filters).items() if value is not None}
+    work = converter(args, sifted, layout, to, work="filter", filters=chosen)
+    counts = carry_out(work)
+    if counts is None:
+        return 130
+    refused = dict(sorted(sifted.refused.items(), key=lambda item: -item[1]))
+    skipped = counts.skipped + sifted.damaged
+    if args.json:
+        document = {"out": str(args.out), "to": to, "records": total, "written": counts.written, "skipped": skipped}
+        emit({**document, "refused": refused})
+    else:
+        rows = [(why, f"{number:,}") for why, number in refused.items()]
+        for line in table(("refused because", "texts"), rows, right=(1,)) if rows else ():
+            say(line)
+        say(f"{args.out}: {counts.written:,} of {total:,} records kept, in {work.count:,} {to} files")
+    if skipped:
+        note(f"{skipped:,} damaged records were left out")
+    if not counts.written:
+        note("nothing passes these filters")
+    return 0 if counts.written else 1

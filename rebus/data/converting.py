@@ -1,0 +1,264 @@
+"""Any data set of pictures, written anew: as shards, as a folder with a table, or as fewer rows of Parquet.
+
+The records are cut into units of `shard_size`; each becomes one shard. A unit counts when its journal is there, which
+is written after its files; one that was cut off is done again. When all are done, `skipped.jsonl` names the damaged
+records, and the conversion is done.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rebus.core.errors import RebusError, UsageError
+from rebus.data.filters import Sifted
+from rebus.data.fitting import Fitted, Fitting, fit
+from rebus.data.layouts.coyo import Parquet
+from rebus.data.record import BadRecord, Reader, Record
+from rebus.data.samples import facts_of, picture_of, rows_of
+from rebus.data.tars import TarWriter, key_of, shard_name
+from rebus.data.whole import Units, cannot_write, lines_of, whole_file
+
+SKIPPED, TABLE = "skipped.jsonl", "captions.jsonl"
+LEAST_SEEN = 100  # records before too many can be damaged
+To = Literal["webdataset", "folder", "parquet"]
+Lines = Generator[dict[str, Any], None, None]
+Report = Callable[[str], None]  # hears "written" or why a record was not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """`to`: the layout to write. `most_damaged`: the share of records above which a conversion stops."""
+
+    to: To = "webdataset"
+    shard_size: int = 10_000
+    fitting: Fitting = field(default_factory=Fitting)
+    most_damaged: float = 0.1
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Counts:
+    written: int
+    skipped: int
+
+
+class Converter:
+    """Writes the records of `reader` into `folder`. `source`: what tells this work from other work, for its plan.
+
+    Raises `UsageError` for a layout that cannot hold them.
+    """
+
+    def __init__(self, reader: Reader, folder: Path, source: Mapping[str, Any], settings: Conversion):
+        self.reader, self.settings = reader, settings
+        self.ends = np.cumsum([0, *reader.sizes], dtype=np.int64)
+        if settings.to == "parquet" and not without_pictures(reader):
+            raise UsageError("only Parquet files of addresses without pictures are written as Parquet")
+        fitting = settings.fitting
+        plan = {
+            **source,
+            "records": self.total,
+            "to": settings.to,
+            "shard_size": settings.shard_size,
+            "resize": fitting.resize,
+            "quality": fitting.quality if fitting.resize else None,
+        }
+        self.units = Units(folder, plan, SKIPPED)
+        self.count = -(-self.total // settings.shard_size)
+
+    @property
+    def total(self) -> int:
+        return int(self.ends[-1])
+
+    @property
+    def done(self) -> int:
+        """Records that are done already."""
+        if self.units.finished:
+            return self.total
+        left = self.units.missing(self.count)
+        return self.total - sum(len(self._numbers(unit)) for unit in left)
+
+    def run(self, report: Report = lambda outcome: None) -> Counts:
+        """Do what is left to do. Raises `CannotWrite`; `RebusError` when too many records are damaged."""
+        with self.units.opened():
+            if self.units.finished:
+                with open(self.units.last, "rb") as file:
+                    skipped = sum(1 for _ in file)
+                return Counts(self.total - skipped, skipped)
+            counts = self._counts()
+            for unit in self.units.missing(self.count):
+                counts = self._unit(unit, counts, report)
+            if not counts.written and counts.skipped:
+                first = next(self._skipped())
+                raise RebusError(f"none of {self.total:,} records could be written; the first: {_said(first)}")
+            if self.settings.to == "folder":
+                with whole_file(self.units.folder / TABLE) as file:
+                    file.writelines(lines_of(row for line in self._lines() for row in line.get("rows", ())))
+            self.units.finish(self._skipped())
+            return counts
+
+    def _unit(self, unit: int, counts: Counts, report: Report) -> Counts:
+        places = [self._place(number) for number in self._numbers(unit)]
+        if self.settings.to == "parquet":
+            self._write_parquet(unit, places)
+            journal: list[dict[str, Any]] = [{"written": len(places)}]
+            for _ in places:
+                report("written")
+        else:
+            journal = [{"written": 0}]
+            write = self._write_tar if self.settings.to == "webdataset" else self._write_folder
+            with closing(write(unit, self._samples(places))) as lines:
+                for seen, line in enumerate(lines, start=1):
+                    if line:
+                        journal.append(line)
+                    journal[0]["written"] += "skipped" not in line
+                    report(line.get("skipped", "written"))
+                    if "skipped" in line:
+                        skipped = counts.skipped + seen - journal[0]["written"]
+                        self._check(skipped, counts.written + counts.skipped + seen, line)
+        self.units.commit(unit, journal)
+        written = int(journal[0]["written"])
+        return Counts(counts.written + written, counts.skipped + len(places) - written)
+
+    def _write_tar(self, unit: int, samples: Iterable["Sample"]) -> Lines:
+        """A line for each record: empty, or why it was skipped."""
+        with whole_file(self.units.folder / shard_name(unit)) as file, closing(TarWriter(file)) as tar:
+            for number, sample in enumerate(samples):
+                if sample.fitted is None:
+                    yield sample.line
+                    continue
+                key = key_of(unit, number, self.settings.shard_size)
+                record = sample.record
+                caption = record.captions[0] if record.captions else None
+                facts = facts_of(record, key, sample.fitted)
+                tar.add(key, sample.fitted.data, sample.fitted.ending, caption, facts, record.label)
+                yield {}
+
+    def _write_folder(self, unit: int, samples: Iterable["Sample"]) -> Lines:
+        """A line for each record: its rows of the table, or why it was skipped."""
+        target = self.units.folder / f"{unit:05d}"
+        draft = target.with_name(f".{target.name}.draft")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            for number, sample in enumerate(samples):
+                if sample.fitted is None:
+                    yield sample.line
+                    continue
+                name = f"{key_of(unit, number, self.settings.shard_size)}.{sample.fitted.ending}"
+                (draft / name).write_bytes(sample.fitted.data)
+                yield {"rows": rows_of(sample.record, f"{target.name}/{name}", sample.fitted)}
+            if hasattr(os, "sync"):  # not on Windows
+                os.sync()  # thousands of files, flushed together
+            shutil.rmtree(target, ignore_errors=True)  # of a unit that was cut off before its journal
+            draft.rename(target)
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _write_parquet(self, unit: int, places: list[tuple[int, int]]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with whole_file(self.units.folder / f"{unit:05d}.parquet") as file:
+            tables = [table_of(self.reader, block, rows) for block, rows in _by_block(places)]
+            pq.write_table(pa.concat_tables(tables), file)
+
+    def _samples(self, places: list[tuple[int, int]]) -> Iterator["Sample"]:
+        """In order, several at a time."""
+        with ThreadPoolExecutor(self.settings.threads) as pool:
+            step = 8 * self.settings.threads
+            for start in range(0, len(places), step):
+                yield from pool.map(self._sample, places[start : start + step])
+
+    def _sample(self, place: tuple[int, int]) -> "Sample":
+        key = f"block {place[0]}, row {place[1]}"
+        record = Record(key=key)
+        try:
+            record = self.reader.read(*place)
+            return Sample(record, fit(picture_of(record), self.settings.fitting))
+        except BadRecord as error:
+            return Sample(record, None, error.key, error.reason)
+        except (RebusError, OSError) as error:
+            return Sample(record, None, record.key, str(error))
+
+    def _check(self, skipped: int, seen: int, line: Mapping[str, Any]) -> None:
+        if seen >= LEAST_SEEN and skipped > self.settings.most_damaged * seen:
+            raise RebusError(
+                f"{skipped:,} of the first {seen:,} records are damaged, more than a share of "
+                f"{self.settings.most_damaged:g}; the last: {_said(line)}. To go on nevertheless, allow more"
+            )
+
+    def _numbers(self, unit: int) -> range:
+        start = unit * self.settings.shard_size
+        return range(start, min(start + self.settings.shard_size, self.total))
+
+    def _place(self, number: int) -> tuple[int, int]:
+        block = int(np.searchsorted(self.ends, number, side="right")) - 1
+        return block, number - int(self.ends[block])
+
+    def _counts(self) -> Counts:
+        written = skipped = 0
+        for unit in range(self.count):
+            for line in self.units.rows(unit) if self.units.journal(unit).exists() else ():
+                written += line.get("written", 0)
+                skipped += "skipped" in line
+        return Counts(written, skipped)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        for unit in range(self.count):
+            yield from self.units.rows(unit)
+
+    def _skipped(self) -> Iterator[dict[str, Any]]:
+        return (line for line in self._lines() if "skipped" in line)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A record and its picture, or the key and the reason for which there is none."""
+
+    record: Record
+    fitted: Fitted | None
+    key: str = ""
+    reason: str = ""
+
+    @property
+    def line(self) -> dict[str, Any]:
+        return {"key": self.key, "skipped": self.reason}
+
+
+def without_pictures(reader: Reader) -> bool:
+    """Whether these are Parquet files of addresses."""
+    inner = reader.reader if isinstance(reader, Sifted) else reader
+    return isinstance(inner, Parquet) and inner.picture is None
+
+
+def table_of(reader: Reader, block: int, rows: list[int]) -> Any:
+    """Rows of a row group with all their columns."""
+    import pyarrow.parquet as pq
+
+    if isinstance(reader, Sifted):
+        rows, reader = [int(reader.rows[block][row]) for row in rows], reader.reader
+    assert isinstance(reader, Parquet)
+    file, group = (int(n) for n in reader.groups[block][:2])
+    with pq.ParquetFile(reader.files[file]) as opened:
+        return opened.read_row_group(group, use_threads=False).take(rows)
+
+
+def _by_block(places: list[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
+    found: dict[int, list[int]] = {}
+    for block, row in places:
+        found.setdefault(block, []).append(row)
+    yield from found.items()
+
+
+def _said(line: Mapping[str, Any]) -> str:
+    text = f"{line['key']}: {line['skipped']}"
+    return text if len(text) <= 300 else text[:299] + "…"

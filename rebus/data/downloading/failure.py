@@ -1,0 +1,36 @@
+"""Why a picture did not come. Every row of a download ends in one of these outcomes, or in "ok"."""
+
+# outcome → what it means; "http_404" and the like stand for themselves
+OUTCOMES = {
+    "ok": "in a shard",
+    "same_url": "an earlier row has the same web address",
+    "same_picture": "another row brought the same picture",
+    "bad_url": "no web address of http or https, or one with a password in it",
+    "bad_row": "the row cannot be read from the table",
+    "address": "leads to an address that is not public",
+    "unresolved": "no such host",
+    "unreachable": "no connection, or it broke",
+    "tls": "the certificate is not that of the host",
+    "timeout": "no answer in time",
+    "slow": "the answer took longer than allowed",
+    "redirects": "sent on too often, or nowhere",
+    "too_large": "more bytes than allowed",
+    "cut_short": "fewer bytes than announced",
+    "encoded": "compressed, though that was not asked for",
+    "broken": "no proper HTTP",
+    "opted_out": "the site does not want its pictures used so (X-Robots-Tag)",
+    "no_picture": "something else than a picture",
+    "damaged": "a picture that cannot be read to its end",
+    "limit": "a picture above a limit of size",
+    "no_decoder": "a format whose decoder is not installed",
+}
+# Those that say more about the network here than about the picture
+OFFLINE = frozenset({"unresolved", "unreachable", "timeout"})
+
+
+class Failure(Exception):
+    """`again`: another try may help, not before `after` seconds."""
+
+    def __init__(self, outcome: str, why: str, *, again: bool = False, after: float = 0):
+        super().__init__(why)
+        self.outcome, self.why, self.again, self.after = outcome, why, again, after

@@ -1,0 +1,86 @@
+"""Karpathy's splits of COCO and Flickr: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`.
+
+Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions", 2015.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rebus.core.errors import RebusError, UsageError
+from rebus.data.fields import listed, mapping, named, words
+from rebus.data.json_spans import JsonFile
+from rebus.data.places import Places
+from rebus.data.record import BadRecord, Record
+
+NAME = "karpathy"
+WHAT = "Karpathy's splits of COCO, Flickr8k and Flickr30k: dataset_*.json with the pictures beside it"
+
+_NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json")
+_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+
+
+def recognises(path: Path) -> bool:
+    return path.name in _NAMES if path.is_file() else _file(path) is not None
+
+
+def open(path: Path, split: str | None = None) -> "Karpathy":
+    return Karpathy(path, split)
+
+
+class Karpathy:
+    """One record a picture with its sentences as they were typed.
+
+    `split`: "val" by default, "train", "test" or "restval". As the papers do, "train" takes "restval" in. Raises
+    `UsageError` for a split that is not there, `RebusError` for damaged JSON.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, split: str | None = None):
+        file = path if path.is_file() else _file(path)
+        if file is None:
+            raise UsageError(f"{path}: none of {', '.join(_NAMES)} here")
+        self._file, wanted = JsonFile.open(file), split or "val"
+        found: Counter[str] = Counter()
+        spans: list[tuple[int, int]] = []
+
+        def picture(element: Any, start: int, end: int) -> None:
+            own = element.get("split") if isinstance(element, dict) else None
+            if isinstance(own, str):
+                found[own] += 1
+            if not isinstance(own, str) or own == wanted or (wanted, own) == ("train", "restval"):
+                spans.append((start, end))  # what has no split is damaged, and shows in each
+
+        self._file.scan({"images": picture})
+        if wanted not in found:
+            raise UsageError(f'{file}: no split "{wanted}"; there are {", ".join(sorted(found)) or "none"}')
+        self._spans = np.array(spans, dtype=np.int64)
+        self.sizes = (len(spans),)
+        root = file.parent
+        self._places = Places([root, *(root / name for name in _FOLDERS), root.parent, root.parent / "images"])
+
+    def read(self, block: int, row: int) -> Record:
+        start, end = self._spans[row].tolist()
+        key = f"{self._file.path.name}:byte {start}"
+        try:
+            picture = mapping(self._file.elements([(start, end)])[0], "the picture")
+            key = f"{self._file.path.name}:{named(picture, 'cocoid', named(picture, 'imgid', f'byte {start}'))}"
+            name = words(picture, "filename")
+            folder = words(picture, "filepath") if "filepath" in picture else ""
+            captions = [words(mapping(item, "a sentence"), "raw") for item in listed(picture, "sentences")]
+            facts = {"image_id": picture.get("cocoid", picture.get("imgid")), "file_name": name}
+            return Record(
+                key=key,
+                image=self._places.find(f"{folder}/{name}" if folder else name),
+                captions=tuple(captions),
+                facts={**facts, "split": words(picture, "split")},
+            )
+        except RebusError as error:
+            raise BadRecord(key, str(error)) from None
+
+
+def _file(path: Path) -> Path | None:
+    return next((path / name for name in _NAMES if (path / name).is_file()), None)

@@ -1,0 +1,171 @@
+"""Multimodal C4: web pages as sentences, each picture matched to one; `*.jsonl`, or `*.jsonl.zip` as released.
+
+Zhu et al., "Multimodal C4: An Open, Billion-scale Corpus of Images Interleaved with Text", 2023;
+https://github.com/allenai/mmc4. Pictures fetched beforehand lie in `images/` by their `image_name`, or in a folder of
+it for each file.
+"""
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from rebus.core.errors import RebusError
+from rebus.data.fields import listed, mapping, number, shown, words
+from rebus.data.held import Held
+from rebus.data.kept import kept
+from rebus.data.lines import Lines, find_lines, first_line, pieces_of
+from rebus.data.places import Places
+from rebus.data.record import BadRecord, Record
+from rebus.data.shards import shards
+
+NAME = "mmc4"
+WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the pictures fetched"
+
+MAX_UNPACKED_BYTES = 4 << 30  # of one zipped file
+HELD_BYTES = 1 << 30  # of unpacked files, for each process that reads
+_PIECE = 1 << 20
+_ENDINGS = (".jsonl", ".jsonl.zip")
+_DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+def recognises(path: Path) -> bool:
+    files = [path] if path.is_file() else sorted(path.glob("*.jsonl*"))
+    if not files or not files[0].name.endswith(_ENDINGS):
+        return False
+    try:
+        page = json.loads(first_line(_pieces(files[0])))
+    except (*_DAMAGE, ValueError):
+        return False
+    return isinstance(page, dict) and {"text_list", "image_info"} <= page.keys()
+
+
+def open(path: Path, split: str | None = None) -> "MMC4":
+    return MMC4(path, split)
+
+
+class MMC4:
+    """One record a page: each picture before the sentence it is matched to; sentences in between joined by a space.
+
+    Pictures that are not there are left out and counted in `facts["missing"]`; a page without any is a `BadRecord`. A
+    file that cannot be unpacked counts as one damaged record. The first opening reads all files to find their lines,
+    which the cache keeps. Unzip the files to read pages in any order without holding whole files in memory. Raises
+    `MissingFile` and `UsageError` for no files or no such split, `RebusError` when none can be read.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, split: str | None = None):
+        self._files = shards(path, _ENDINGS, split)
+        self._broken: dict[int, str] = {}
+        sizes = []
+        for block, file in enumerate(self._files):
+            try:
+                sizes.append(len(_lines(file)))
+            except (*_DAMAGE, RebusError) as error:
+                self._broken[block] = f"cannot be unpacked: {error}"
+                sizes.append(1)
+        if len(self._broken) == len(self._files):
+            raise RebusError(f"{self._files[0]}: {self._broken[0]}")
+        self.sizes = tuple(sizes)
+        self._held: Held[Any] = Held(HELD_BYTES)
+
+    def read(self, block: int, row: int) -> Record:
+        file = self._files[block]
+        if block in self._broken:
+            raise BadRecord(file.name, self._broken[block])
+        lines = self._held.get((block, "lines"), lambda: (found := _lines(file), found.begins.nbytes))
+        if not 0 <= row < len(lines):
+            raise IndexError(row)
+        key = f"{file.name}:{lines.number(row)}"
+        try:
+            return _record(key, self._line(block, lines, row, key), _places(file))
+        except BadRecord:
+            raise
+        except (*_DAMAGE, RebusError) as error:
+            raise BadRecord(key, str(error)) from None
+
+    def _line(self, block: int, lines: Lines, row: int, key: str) -> bytes:
+        file = self._files[block]
+        if file.suffix != ".zip":
+            with file.open("rb") as opened:
+                return lines.read(opened, row, key)
+        begin, end = lines.span(row)
+        content: bytes = self._held.get(block, lambda: (b"".join(_pieces(file)), lines.stop))[begin:end]
+        return content
+
+
+def _record(key: str, line: bytes, places: Places) -> Record:
+    """Raises `RebusError` for a damaged page, and for one without any of its pictures."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RebusError(f"damaged JSON: {error}") from None
+    page = mapping(content, "a page")
+    texts, images = listed(page, "text_list"), listed(page, "image_info")
+    for at, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise RebusError(f"text_list: item {at} is no text")
+    before: dict[int, list[tuple[Path, float | None]]] = {}
+    missing: list[str] = []
+    for item in images:
+        at, name, match = _matched(mapping(item, "an entry of image_info"), len(texts))
+        try:
+            before.setdefault(at, []).append((places.find(name), match))
+        except RebusError as error:
+            missing.append(str(error))
+    if len(missing) == len(images):
+        raise RebusError(f"none of its pictures: {missing[0]}" if missing else "a page without pictures")
+    document: list[str | Path] = []
+    for at, text in enumerate(texts):
+        document += [path for path, _ in before.get(at, ())]
+        last = document[-1] if document else None
+        if isinstance(last, str):
+            document[-1] = f"{last} {text}"
+        else:
+            document.append(text)
+    facts: dict[str, Any] = {name: page[name] for name in ("url", "could_have_url_duplicate") if name in page}
+    matches = tuple(match for at in sorted(before) for _, match in before[at])
+    return Record(key=key, document=tuple(document), facts={**facts, "matched_sim": matches, "missing": len(missing)})
+
+
+def _matched(item: dict[str, Any], num_texts: int) -> tuple[int, str, float | None]:
+    """The sentence, the name of the picture, and how well they match."""
+    at = item.get("matched_text_index")
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < num_texts:
+        raise RebusError(f"matched_text_index should be 0 to {num_texts - 1}; got {shown(at)}")
+    return at, words(item, "image_name"), number(item, "matched_sim") if "matched_sim" in item else None
+
+
+def _places(file: Path) -> Places:
+    """Names of different files may be the same picture, so a folder of the file's own comes first."""
+    stem = file.name.removesuffix(".zip").removesuffix(".jsonl")
+    own = [stem, *(match[1] for match in [re.search(r"shard_(\d+)", stem)] if match)]
+    bases = [base / "images" for base in (file.parent, file.parent.parent)]
+    return Places([*(base / name for base in bases for name in own), *bases])
+
+
+def _lines(file: Path) -> Lines:
+    return Lines.from_arrays(kept("mmc4", [file], lambda: find_lines(_pieces(file)).to_arrays()))
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    if file.suffix != ".zip":
+        yield from pieces_of(file)
+        return
+    with zipfile.ZipFile(file) as archive:
+        inside = next((i for i in archive.infolist() if i.filename.endswith((".jsonl", ".json"))), None)
+        if inside is None:
+            raise RebusError(f"{file}: no .jsonl inside")
+        if inside.file_size > MAX_UNPACKED_BYTES:
+            raise RebusError(f"{file}: {inside.file_size:,} bytes unpacked; at most {MAX_UNPACKED_BYTES:,} are read")
+        with archive.open(inside) as content:
+            yield from _until_end(content)
+
+
+def _until_end(content: IO[bytes]) -> Iterator[bytes]:
+    while piece := content.read(_PIECE):
+        yield piece

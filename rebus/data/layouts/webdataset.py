@@ -1,0 +1,298 @@
+"""Tars of pictures with texts, as webdataset and img2dataset write them: 000000012.jpg, 000000012.txt, 000000012.json.
+
+Each tar is scanned once, headers only, and the places of its members are kept, so that every record can be read alone.
+Members of one key (the name up to its first dot) are one record: a picture, its texts (`.txt`, `.caption`; of the
+JSON, `caption`, `text`, `title` where there is neither), its label (`.cls`), its facts (`.json`). Other members, and
+what img2dataset leaves beside the tars, are no records. A tar that is cut or damaged gives what comes before the
+damage and is named in `faults`.
+
+https://github.com/webdataset/webdataset, https://github.com/rom1504/img2dataset
+"""
+
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rebus.core.errors import MissingFile, RebusError, UsageError
+from rebus.data.kept import Arrays, check_unchanged, kept, stamp
+from rebus.data.packed import Packed
+from rebus.data.record import BadRecord, Record
+from rebus.data.rows import TEXTS as TEXT_COLUMNS
+from rebus.data.rows import texts_of
+from rebus.data.shards import is_pattern, shards
+from rebus.data.tables import json_row
+
+NAME = "webdataset"
+WHAT = "tars of pictures with texts, as webdataset and img2dataset write them"
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "ppm")
+TEXTS = ("txt", "caption")
+ENDINGS = (*PICTURES, *TEXTS, "json", "cls")
+ZIPPED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+MAX_TEXT_BYTES = 16 << 20  # of a member that is no picture
+_LONGEST_CLASS = 1_000
+MAX_IMAGE_BYTES = 1 << 30  # of a picture here; what may be decoded has its own limit
+
+Progress = Callable[[int, int], None]  # tars done, tars in all
+
+
+def recognises(path: Path) -> bool:
+    if path.is_dir():
+        return any(name.endswith((".tar", *ZIPPED)) for _, _, names in os.walk(path) for name in names)
+    return path.name.endswith((".tar", *ZIPPED))
+
+
+def open(path: Path, split: str | None, progress: Progress | None = None) -> "WebDataset":
+    """A reader of the tars that `path` means: a folder, one tar, or a pattern ("train-{00000..00010}.tar").
+
+    The first opening scans every tar; `progress` hears how far that is. Raises `MissingFile`, `UsageError` for
+    compressed tars and for splits that no name tells, `RebusError` when there is nothing readable in any tar.
+    """
+    endings = (".tar",) if path.is_file() or is_pattern(path) or _any_tar(path) else (".tar", *ZIPPED)
+    files = shards(path, endings, split)
+    if files[0].name.endswith(ZIPPED):
+        _check_plain(files[0])
+    found = kept("tars", files, lambda: _scan_all(files, progress))
+    stamps = tuple(stamp(file) for file in files)
+    reader = WebDataset(tuple(files), stamps, found["sizes"], Packed.from_arrays(found, "faults"))
+    if not sum(reader.sizes):
+        raise RebusError(
+            next(iter(reader.faults), f"{path}: no pictures or texts in these tars ({', '.join(ENDINGS)})")
+        )
+    return reader
+
+
+@dataclass(frozen=True)
+class WebDataset:
+    """A block is a tar."""
+
+    files: tuple[Path, ...]
+    stamps: tuple[tuple[int, int], ...]
+    counts: np.ndarray
+    damage: Packed  # of each tar; "" for whole ones
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Of a damaged tar, the records before the damage."""
+        return self.counts.tolist()
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """What the `.cls` members say, numbers in their order. The first time, this reads them all."""
+        names = kept("classes", self.files, lambda: {"names": np.array([*self._classes()], dtype=np.str_)})["names"]
+        return tuple(sorted({str(name) for name in names}, key=lambda name: (len(name) if name.isdigit() else 0, name)))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """A line for each damaged tar."""
+        return tuple(self.damage[n] for n in range(len(self.damage)) if self.damage[n])
+
+    def read(self, block: int, row: int) -> Record:
+        file = self.files[block]
+        try:
+            index = _index(file, *self.stamps[block])
+        except MissingFile as error:
+            raise BadRecord(f"{file.name}[{row}]", str(error)) from None
+        key = f"{file.name}:{index.keys[row]}"
+        begin, end = (int(index.firsts[row]), int(index.firsts[row + 1]))
+        members = {}
+        try:
+            with file.open("rb") as tar:
+                for n in range(begin, end):
+                    ending = ENDINGS[index.kinds[n]]
+                    if ending in members:
+                        raise BadRecord(key, f"two members .{ending} of one name")
+                    members[ending] = _read(tar, int(index.starts[n]), int(index.sizes[n]), ending, key)
+        except OSError as error:
+            raise BadRecord(key, f"cannot be read: {error.strerror}") from None
+        return _record(members, key)
+
+    def _classes(self) -> set[str]:
+        names = set()
+        for file, (size, changed) in zip(self.files, self.stamps):
+            index = _index(file, size, changed)
+            with file.open("rb") as tar:
+                for n in np.flatnonzero(index.kinds == ENDINGS.index("cls")):
+                    tar.seek(int(index.starts[n]))
+                    names.add(tar.read(min(int(index.sizes[n]), _LONGEST_CLASS)).decode("utf-8", "replace").strip())
+        return names - {""}
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where the members of a tar's records lie."""
+
+    keys: Packed
+    firsts: np.ndarray  # int64 (records + 1,): the first member of each
+    kinds: np.ndarray  # uint8 (members,): numbers of ENDINGS
+    starts: np.ndarray  # int64 (members,): bytes
+    sizes: np.ndarray  # int64 (members,): bytes
+
+
+def _record(members: dict[str, bytes], key: str) -> Record:
+    images = [data for ending, data in members.items() if ending in PICTURES]
+    if len(images) != 1:
+        there = ", ".join(f".{ending}" for ending in members)
+        raise BadRecord(key, f"{'no picture' if not images else 'more than one picture'} among {there}")
+    facts: dict[str, Any] = json_row(members["json"], key) if "json" in members else {}
+    texts = [_text(members[ending], ending, key).strip() for ending in TEXTS if ending in members]
+    captions = tuple(dict.fromkeys(text for text in texts if text)) if texts else texts_of(facts, key)
+    said = ("caption",) if texts else TEXT_COLUMNS  # img2dataset writes the text twice
+    return Record(
+        key=key,
+        image=images[0],
+        captions=captions,
+        label=_text(members["cls"], "cls", key).strip() or None if "cls" in members else None,
+        facts={name: value for name, value in facts.items() if name not in said},
+    )
+
+
+def _text(data: bytes, ending: str, key: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRecord(key, f".{ending} is not UTF-8 (byte {error.start})") from None
+
+
+def _read(tar: Any, start: int, size: int, ending: str, key: str) -> bytes:
+    most = MAX_IMAGE_BYTES if ending in PICTURES else MAX_TEXT_BYTES
+    if size > most:
+        raise BadRecord(key, f".{ending} has {size:,} bytes; at most {most:,} are read")
+    tar.seek(start)
+    data = tar.read(size)
+    if len(data) < size:
+        raise BadRecord(key, "the tar has become shorter since it was opened")
+    return data
+
+
+def _any_tar(path: Path) -> bool:
+    return any(name.endswith(".tar") for _, _, names in os.walk(path) for name in names)
+
+
+def _check_plain(file: Path) -> None:
+    try:
+        with file.open("rb") as tar:
+            first = tar.read(6)
+    except OSError as error:
+        raise MissingFile(f"{file}: cannot be read: {error.strerror}") from None
+    packed = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
+    for sign, name in packed.items():
+        if first.startswith(sign):
+            raise UsageError(
+                f"{file}: a tar compressed with {name}, in which no record can be found without reading all before it; "
+                "unpack it to a plain .tar first (pictures in it are compressed already)"
+            )
+
+
+def _scan_all(files: Sequence[Path], progress: Progress | None) -> Arrays:
+    sizes, faults = [], []
+    for number, file in enumerate(files):
+        arrays = _kept_scan(file)
+        sizes.append(len(arrays["firsts"]) - 1)
+        faults.append(Packed.from_arrays(arrays, "fault")[0])
+        if progress is not None:
+            progress(number + 1, len(files))
+    return {"sizes": np.array(sizes, dtype=np.int64), **Packed.of(faults).to_arrays("faults")}
+
+
+@lru_cache(maxsize=64)
+def _index(file: Path, size: int, changed: int) -> Index:
+    check_unchanged(file, (size, changed))
+    arrays = _kept_scan(file)
+    return Index(Packed.from_arrays(arrays, "keys"), *(arrays[name] for name in ("firsts", "kinds", "starts", "sizes")))
+
+
+def _kept_scan(file: Path) -> Arrays:
+    return kept("tar", [file], lambda: scan(file))
+
+
+def scan(file: Path) -> Arrays:
+    """The arrays of an `Index`, and `fault`: one text, empty for a whole tar."""
+    _check_plain(file)
+    records: dict[str, list[tuple[int, int, int]]] = {}
+    fault = ""
+    try:
+        for key, kind, start, size in _members(file):
+            records.setdefault(key, []).append((kind, start, size))
+    except _Cut as cut:
+        _drop_unfinished(records, cut.key)
+        fault = f"{file}: {cut}; the {len(records):,} records before that are read"
+    members = np.array([m for own in records.values() for m in own], dtype=np.int64).reshape(-1, 3)
+    return {
+        **Packed.of(records).to_arrays("keys"),
+        "firsts": np.cumsum([0, *(len(own) for own in records.values())]).astype(np.int64),
+        "kinds": members[:, 0].astype(np.uint8),
+        "starts": members[:, 1].copy(),
+        "sizes": members[:, 2].copy(),
+        **Packed.of([fault]).to_arrays("fault"),
+    }
+
+
+class _Cut(Exception):
+    """Where a tar ends too early. `key`: of the record in which it does, if that is known."""
+
+    def __init__(self, reason: str, key: str = ""):
+        super().__init__(reason)
+        self.key = key
+
+
+def _members(file: Path) -> Iterator[tuple[str, int, int, int]]:
+    """(key, number of the ending, first byte, bytes) of each member that we know. Raises `_Cut`."""
+    whole = file.stat().st_size
+    try:
+        tar = tarfile.open(file, "r:")  # noqa: SIM115
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        raise _Cut(f"no tar ({error})") from None
+    with tar:
+        last = -1
+        while True:
+            try:
+                member = tar.next()
+            except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+                raise _Cut(f"damaged after byte {max(last, 0):,} of {whole:,} ({error})") from None
+            if member is None:
+                break
+            tar.members = []  # type: ignore[attr-defined]  # or it remembers them all
+            if member.offset <= last:  # a size below nothing would lead in a circle
+                raise _Cut(f"damaged after byte {last:,} of {whole:,} (a size that cannot be)")
+            last = member.offset
+            key, ending = _parted(member.name)
+            if not member.isreg() or member.issparse() or ending not in ENDINGS:
+                continue
+            if member.offset_data + member.size > whole:
+                raise _Cut(f"cut at byte {whole:,}, within {member.name}", key)
+            yield key, ENDINGS.index(ending), member.offset_data, member.size
+        _check_end(file, tar.offset, whole)
+
+
+def _check_end(file: Path, offset: int, whole: int) -> None:
+    """The tar module takes a damaged header for the end; the true end is a block of zeros."""
+    with file.open("rb") as tar:
+        tar.seek(min(offset, whole))
+        block = tar.read(tarfile.BLOCKSIZE)
+    if block != bytes(tarfile.BLOCKSIZE):
+        what = "no end mark: perhaps cut" if not block else "no header there"
+        raise _Cut(f"{what}, at byte {offset:,} of {whole:,}")
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Key and ending: "a/b.c.jpg" is "a/b" and "c.jpg", as webdataset has it."""
+    folder, slash, base = name.rpartition("/")
+    key, _, ending = base.partition(".")
+    return (folder + slash + key, ending.lower()) if key else (name, "")
+
+
+def _drop_unfinished(records: dict[str, list[tuple[int, int, int]]], key: str) -> None:
+    """Remove the record in which a tar ends: the one named, or the last unless it has as many members as the others."""
+    if key:
+        records.pop(key, None)
+        return
+    tail = [len(own) for own in records.values()][-2:]
+    if len(tail) == 1 or (len(tail) == 2 and tail[1] < tail[0]):
+        records.popitem()

@@ -1,0 +1,171 @@
+"""Files that are written whole or not at all, and work on a folder that goes on after any end."""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from rebus.core.errors import CannotWrite, RebusError, UsageError
+
+PLAN = "plan.json"
+UNITS = "units"
+_DRAFT = ".draft"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file under a new name, flushed and renamed to `path` where the block ends well. Raises `CannotWrite`."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_DRAFT}")
+    try:
+        with open(draft, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """The error for a file that could not be written, full disks with what is free on them."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+            return CannotWrite(f"{path}: no space left on the disk ({free:,} bytes free); what was finished is kept")
+    return CannotWrite(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def sync(folder: Path) -> None:
+    """Flush the names in a folder, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lines_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """JSON lines. What JSON does not have becomes a text, lone surrogates are escaped."""
+    for row in rows:
+        yield json.dumps(row, default=str).encode("ascii") + b"\n"
+
+
+class Units:
+    """A folder that is filled in units, each done wholly or not at all.
+
+    `plan.json` says what is being done. A unit writes its files first and then `units/00000.jsonl`, its journal, by
+    which it exists; a unit without one is done anew and writes over what it left. When all are there, `finish` writes
+    the last file, by which the work is done, and removes `units/`. One process at a time may work on a folder.
+    """
+
+    def __init__(self, folder: Path, plan: Mapping[str, Any], last: str):
+        self.folder, self.plan, self.last = folder, dict(plan), folder / last
+
+    @contextmanager
+    def opened(self) -> Iterator["Units"]:
+        """Make or take up the folder. Raises `UsageError` for a folder of other work, `CannotWrite`."""
+        handle = None
+        try:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._check_plan()
+                handle = _lock(self.folder)
+                self._check_plan()  # perhaps that of another process, which has ended
+                self._begin()
+            except OSError as error:
+                raise cannot_write(self.folder, error) from error
+            yield self
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+    def _begin(self) -> None:
+        if not (self.folder / PLAN).exists():
+            with whole_file(self.folder / PLAN) as file:
+                file.write(json.dumps(self.plan, indent=1).encode())
+        (self.folder / UNITS).mkdir(exist_ok=True)
+        for where in (self.folder, self.folder / UNITS):
+            for draft in where.glob(f".*{_DRAFT}"):
+                shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+        if self.finished:
+            self._tidy()
+
+    @property
+    def finished(self) -> bool:
+        return self.last.exists()
+
+    def journal(self, unit: int) -> Path:
+        return self.folder / UNITS / f"{unit:05d}.jsonl"
+
+    def missing(self, count: int) -> list[int]:
+        """The units of 0 to `count` that are still to be done."""
+        return [unit for unit in range(count) if not self.journal(unit).exists()]
+
+    def commit(self, unit: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """The unit is done: its files are written already."""
+        with whole_file(self.journal(unit)) as file:
+            file.writelines(lines_of(rows))
+
+    def rows(self, unit: int) -> Iterator[dict[str, Any]]:
+        """The journal of a unit."""
+        with open(self.journal(unit), "rb") as file:
+            yield from map(json.loads, file)
+
+    def finish(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        with whole_file(self.last) as file:
+            file.writelines(lines_of(rows))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        shutil.rmtree(self.folder / UNITS, ignore_errors=True)
+
+    def _check_plan(self) -> None:
+        path = self.folder / PLAN
+        if not path.exists():
+            strange = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            if strange:
+                raise UsageError(
+                    f"{self.folder}: has other files in it ({strange[0]}); choose an empty folder for --out"
+                )
+            return
+        try:
+            before = json.loads(path.read_bytes())
+        except ValueError:
+            raise RebusError(f"{path}: damaged; choose another folder for --out") from None
+        for name in before | self.plan:
+            was, now = before.get(name), json.loads(json.dumps(self.plan.get(name)))
+            if was != now:
+                raise UsageError(
+                    f"{self.folder}: was begun with {name} {_short(was)}, and now it is {_short(now)}; "
+                    "go on with the same, or choose another folder for --out"
+                )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _lock(folder: Path) -> int | None:
+    """A file that one process can hold; the system lets go of it when the process ends, however it does."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UsageError(f"{folder}: another process is at work in it") from None
+    return handle

@@ -1,0 +1,179 @@
+"""Parquet files of addresses, or of pictures, with texts."""
+
+import json
+import pickle
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebus.core.errors import MissingExtra, RebusError, UsageError
+from rebus.data.layouts import coyo, open_layout
+from rebus.data.record import BadRecord, Record
+from rebus.data.tables import BadTable
+from tests.data.layouts.timing import quickest
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+PICTURE = b"\xff\xd8\xff picture"
+
+
+def write(
+    path: Path, columns: dict[str, Any], rows_per_group: int = 100, notes: dict[bytes, bytes] | None = None
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns)
+    pq.write_table(table.replace_schema_metadata(notes) if notes else table, path, row_group_size=rows_per_group)
+    return path
+
+
+def coyo_columns(count: int) -> dict[str, Any]:
+    return {
+        "id": list(range(count)),
+        "url": [f"http://x/{n}.jpg" for n in range(count)],
+        "text": [f"a text {n}" for n in range(count)],
+        "width": [640] * count,
+        "height": [480] * count,
+        "image_phash": [f"{n:016x}" for n in range(count)],
+        "clip_similarity_vitb32": [0.25] * count,
+        "aesthetic_score_laion_v2": [5.5] * count,
+    }
+
+
+def read_all(reader: coyo.Parquet) -> list[Record]:
+    reader = pickle.loads(pickle.dumps(reader))
+    return [reader.read(block, row) for block, size in enumerate(reader.sizes) for row in range(size)]
+
+
+def test_as_coyo_is_released(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "part-0.parquet", coyo_columns(5), 2)
+    write(tmp_path / "data" / "part-1.parquet", coyo_columns(3))
+    reader = open_layout(tmp_path)
+    assert isinstance(reader, coyo.Parquet)
+    assert (list(reader.sizes), list(reader.labels), reader.faults) == ([2, 2, 1, 3], [], ())
+    record = read_all(reader)[4]
+    assert (record.key, record.image, record.captions) == ("part-0.parquet[4]", None, ("a text 4",))
+    assert record.facts["url"] == "http://x/4.jpg"
+    assert record.facts["clip_similarity_vitb32"] == 0.25
+    assert "text" not in record.facts
+    with pytest.raises(IndexError):
+        reader.read(2, 1)
+
+
+@pytest.mark.parametrize("column", ["image", "jpg"])
+@pytest.mark.parametrize("nested", [True, False])
+def test_pictures_in_a_column(tmp_path: Path, column: str, nested: bool) -> None:
+    cell: Any = {"bytes": PICTURE, "path": "a.jpg"} if nested else PICTURE
+    write(tmp_path / "train-0.parquet", {column: [cell, cell], "caption": ["one", None], "text": [["x", "y"], None]})
+    first, second = read_all(open_layout(tmp_path, split="train"))
+    assert (first.image, first.captions, first.facts) == (PICTURE, ("one", "x", "y"), {})
+    assert (second.image, second.captions) == (PICTURE, ())
+    with pytest.raises(UsageError, match='no files of the split "test"; it has train'):
+        open_layout(tmp_path, split="test")
+
+
+def test_classes_are_named_as_hugging_face_does(tmp_path: Path) -> None:
+    notes = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    columns = {"image": [PICTURE] * 3, "label": [1, 0, 7]}
+    write(tmp_path / "a.parquet", columns, notes={b"huggingface": json.dumps(notes).encode()})
+    reader = open_layout(tmp_path)
+    assert list(reader.labels) == ["cat", "dog"]
+    assert [reader.read(0, n).label for n in range(2)] == ["dog", "cat"]
+    with pytest.raises(BadRecord, match="label 7; the file names 2 classes"):
+        reader.read(0, 2)
+
+
+@pytest.mark.parametrize(
+    "row, says",
+    [
+        ({"image": {"bytes": None, "path": "b.jpg"}, "text": "x"}, r"image holds only the name 'b\.jpg'"),
+        ({"image": None, "text": "x"}, "no picture in the column image"),
+        ({"image": {"bytes": b"", "path": None}, "text": "x"}, "no picture in the column image"),
+    ],
+)
+def test_a_row_without_a_picture_is_named(tmp_path: Path, row: dict[str, Any], says: str) -> None:
+    good = {"image": {"bytes": PICTURE, "path": "a.jpg"}, "text": "x"}
+    columns = {name: [good[name], row[name]] for name in good}
+    reader = coyo.open(write(tmp_path / "a.parquet", columns), None)
+    assert reader.read(0, 0).image == PICTURE
+    with pytest.raises(BadRecord, match=rf"^a\.parquet\[1\]: {says}"):
+        reader.read(0, 1)
+
+
+def test_a_row_without_a_text_is_named(tmp_path: Path) -> None:
+    reader = coyo.open(write(tmp_path / "a.parquet", {"url": ["u", "v"], "text": ["x", None]}), None)
+    with pytest.raises(BadRecord, match=r"^a\.parquet\[1\]: has no text"):
+        reader.read(0, 1)
+
+
+def test_damaged_files_are_faults_and_damaged_groups_bad_records(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", coyo_columns(200), 100)
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "c.parquet").write_bytes(b"")
+    spoilt = bytearray(whole)
+    start = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(1).column(1).data_page_offset
+    spoilt[start : start + 40] = b"\xff" * 40
+    (tmp_path / "a.parquet").write_bytes(spoilt)
+    reader = open_layout(tmp_path)
+    assert isinstance(reader, coyo.Parquet)
+    assert list(reader.sizes) == [100, 100]
+    assert [fault.split(": ")[0] for fault in reader.faults] == [str(tmp_path / f"{n}.parquet") for n in "bc"]
+    assert reader.read(0, 99).captions == ("a text 99",)
+    for _ in range(2):
+        with pytest.raises(BadRecord, match=r"^a\.parquet\[100\]: row group 1: cannot be read as Parquet"):
+            reader.read(1, 0)
+
+
+def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a" / "a.parquet", {"x": [1], "url": ["u"]})
+    assert not coyo.recognises(path)
+    with pytest.raises(BadTable, match=r"its columns are x, url; wanted url and text.*or pictures as bytes"):
+        coyo.open(path, None)
+    write(tmp_path / "b" / "a.parquet", {"url": ["u"], "text": ["t"]})
+    write(tmp_path / "b" / "b.parquet", {"url": ["u"], "txt": ["t"]})
+    with pytest.raises(BadTable, match=r"its columns \(url, txt\) are not those of a\.parquet"):
+        coyo.open(tmp_path / "b", None)
+    (tmp_path / "c.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BadTable, match=r"c\.parquet: cannot be read as Parquet"):
+        coyo.open(tmp_path / "c.parquet", None)
+    (tmp_path / "b" / "0.tar").touch()
+    assert not coyo.recognises(tmp_path / "b")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtra, match=r'needs the extra "data"'):
+        coyo.open(path, None)
+
+
+def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", coyo_columns(3))
+    reader = coyo.open(path, None)
+    write(path, coyo_columns(30))
+    with pytest.raises(RebusError, match="has changed since it was opened"):
+        reader.read(0, 0)
+
+
+def test_threads_read_a_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = coyo.open(write(tmp_path / "a.parquet", coyo_columns(1_000), 1_000), None)
+    calls: list[int] = []
+    read_group = coyo._read_group
+    monkeypatch.setattr(coyo, "_read_group", lambda *name: (calls.append(1), time.sleep(0.05), read_group(*name))[2])
+    threads = [threading.Thread(target=reader.read, args=(0, n)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert quickest(lambda: [reader.read(0, row) for row in range(1_000)]) < 1
+
+
+def test_a_file_that_goes_away_takes_its_records_alone(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.parquet", coyo_columns(2))
+    reader = coyo.open(tmp_path, None)
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(BadRecord, match=r"^a\.parquet.*cannot be read: No such file"):
+        reader.read(0, 0)
+    assert reader.read(1, 0).captions

@@ -1,0 +1,244 @@
+"""Folders of pictures with captions, or with labels as sub-folders."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from rebus.core.errors import MissingFile, UsageError
+from rebus.data.layouts import folder, open_layout
+from rebus.data.record import XYXY, BadRecord, Question, Reader, Record
+from rebus.data.tables import BadTable
+from tests.data.layouts.timing import quickest
+
+
+def pictures(at: Path, *names: str) -> Path:
+    for name in names:
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_bytes(b"\xff\xd8\xff")
+    return at
+
+
+def everything(reader: Reader) -> list[Record]:
+    reader = pickle.loads(pickle.dumps(reader))
+    return [reader.read(block, row) for block, size in enumerate(reader.sizes) for row in range(size)]
+
+
+@pytest.mark.parametrize("column", ["file", "file_name", "filename", "image", "path"])
+@pytest.mark.parametrize("name, separator", [("captions.csv", ","), ("metadata.tsv", "\t")])
+def test_a_table_of_text(tmp_path: Path, name: str, separator: str, column: str) -> None:
+    pictures(tmp_path, "a.jpg", "in/b.jpg")
+    lines = [[column, "caption", "title", "by"], ["a.jpg", "One", "Two", "me"], ["in/b.jpg", "", "Three", ""]]
+    (tmp_path / name).write_text("\n".join(separator.join(line) for line in lines), encoding="utf-8-sig")
+    first, second = everything(open_layout(tmp_path))
+    assert (first.key, first.image, first.captions) == (f"{name}:2", tmp_path / "a.jpg", ("One", "Two"))
+    assert first.facts == {"by": "me"}
+    assert (second.image, second.captions) == (tmp_path / "in" / "b.jpg", ("Three",))
+
+
+def test_lists_in_cells(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg")
+    boxes = json.dumps([{"label": "dog", "xyxy": [1, 2, 3, 4]}]).replace('"', '""')
+    (tmp_path / "captions.csv").write_text(f'file,captions,boxes\na.jpg,"[""one"", ""two""]","{boxes}"\na.jpg,three,\n')
+    first, second = everything(open_layout(tmp_path))
+    assert first.captions == ("one", "two")
+    assert [(thing.label, thing.box) for thing in first.things] == [("dog", (1.0, 2.0, 3.0, 4.0))]
+    assert (second.captions, second.things) == (("three",), ())
+
+
+ROWS = [
+    {
+        "file": "a.jpg",
+        "captions": ["one", "two", "one", " "],
+        "label": 7,
+        "split": "train",
+        "width": 640,
+        "boxes": [
+            {
+                "category": "cat",
+                "bbox_xywh": [10, 20, 5.5, 6],
+                "iscrowd": 1,
+                "area": 33,
+                "id": 9,
+                "segmentation": [[1]],
+            },
+            {"label": "ant", "xyxy": [0, 0, 1, 1]},
+        ],
+    },
+    {"file": "a.jpg", "question": "How many?", "answer": "2", "answers": ["two"], "qid": 5, "type": "number"},
+    {"file": "a.jpg", "caption": "x", "boxes": None, "split": "validation"},
+]
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "metadata.jsonl", "captions.json", "qa.jsonl", "other.jsonl"])
+def test_a_table_of_json(tmp_path: Path, name: str) -> None:
+    pictures(tmp_path, "a.jpg")
+    text = json.dumps(ROWS) if name.endswith("json") else "\n".join(json.dumps(row) for row in ROWS)
+    (tmp_path / name).write_text(text)
+    reader = open_layout(tmp_path / name if name.startswith("other") else tmp_path)
+    first, second, third = everything(reader)
+    assert (first.captions, first.label) == (("one", "two"), "7")
+    assert first.facts == {"split": "train", "width": 640}
+    cat, ant = first.things
+    box: XYXY = (10.0, 20.0, 15.5, 26.0)
+    assert (cat.label, cat.box, cat.crowd, cat.area, cat.id, cat.outline) == ("cat", box, True, 33.0, "9", [[1]])
+    assert (ant.label, ant.crowd, ant.area, ant.id) == ("ant", False, None, "")
+    assert second.questions == (Question(text="How many?", answers=("2", "two"), id="5", kind="number"),)
+    assert second.facts == {}
+    assert third.things == ()
+    assert third.facts == {"boxes": None, "split": "validation"}  # nobody looked, which is not "nothing there"
+    assert list(reader.labels) == ["7", "ant", "cat"]
+
+
+def test_splits_by_column(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg")
+    (tmp_path / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
+    assert [record.key for record in everything(open_layout(tmp_path, split="val"))] == ["captions.jsonl:3"]
+    with pytest.raises(UsageError, match='no rows of the split "test"; it has train, validation'):
+        open_layout(tmp_path, split="test")
+
+
+DAMAGED = [
+    ('{"file": "a.jpg", "caption": ', "no JSON"),
+    ('{"file": "b.jpg", "caption": "x"}', r"no such picture: 'b\.jpg'"),
+    ('{"file": "https://x.org/a.jpg", "caption": "x"}', "a web address; fetch the pictures first"),
+    ('{"file": 3, "caption": "x"}', "must be a name; got 3"),
+    ('{"file": "a\\u0000.jpg", "caption": "x"}', "no such picture"),
+    (json.dumps({"file": "a" * 5_000, "caption": "x"}), "no such picture"),
+    ('{"caption": "x"}', "names no picture; its columns are caption"),
+    ('{"file": "a.jpg", "caption": 3}', "caption must be a text or a list of texts; got int"),
+    ('{"file": "a.jpg", "captions": ["x", null]}', "got a list with null"),
+    ('{"file": "a.jpg", "label": 1.5}', "label must be a text or a whole number; got float"),
+    ('{"file": "a.jpg", "question": ["x"]}', "question must be a text; got list"),
+    ('{"file": "a.jpg", "boxes": {}}', "boxes must be a list; got dict"),
+    ('{"file": "a.jpg", "boxes": [3]}', r"boxes\[0\] must be an object"),
+    ('{"file": "a.jpg", "boxes": [{"xyxy": [1, 2, 3, 4]}]}', r"boxes\[0\] has no label"),
+    ('{"file": "a.jpg", "boxes": [{"label": "a", "box": [1]}]}', r"no xyxy or bbox_xywh, in pixels; it has label, box"),
+    ('{"file": "a.jpg", "boxes": [{"label": "a", "xyxy": [1, 2, 3]}]}', "4 finite numbers"),
+    ('{"file": "a.jpg", "boxes": [{"label": "a", "xyxy": [1, 2, NaN, 4]}]}', "4 finite numbers"),
+    (f'{{"file": "a.jpg", "boxes": [{{"label": "a", "xyxy": [1, 2, 3, 1{"0" * 400}]}}]}}', "4 finite numbers"),
+    ('{"file": "a.jpg", "boxes": [{"label": "a", "xyxy": [3, 2, 1, 4]}]}', "ends before it begins"),
+    ('{"file": "a.jpg", "boxes": [{"label": "a", "xyxy": [1, 2, 3, 4], "area": "big"}]}', "1 finite number;"),
+]
+
+
+@pytest.mark.parametrize("line, says", DAMAGED)
+def test_a_damaged_row_is_named_and_the_others_are_read(tmp_path: Path, line: str, says: str) -> None:
+    pictures(tmp_path, "a.jpg")
+    good = '{"file": "a.jpg", "caption": "x"}'
+    (tmp_path / "captions.jsonl").write_text(f"{good}\n{line}\n{good}\n")
+    reader = open_layout(tmp_path)
+    assert list(reader.sizes) == [3]
+    assert reader.read(0, 0).captions == reader.read(0, 2).captions == ("x",)
+    with pytest.raises(BadRecord, match=rf"^captions\.jsonl:2: .*{says}") as caught:
+        reader.read(0, 1)
+    assert (caught.value.key, "\n" in str(caught.value)) == ("captions.jsonl:2", False)
+
+
+@pytest.mark.parametrize("header", ["file,capton", "fil,caption", "file"])
+def test_columns_that_are_not_understood(tmp_path: Path, header: str) -> None:
+    (tmp_path / "captions.csv").write_text(f"{header}\n{header}\n")
+    wanted = f"its columns are {', '.join(header.split(','))}; wanted a picture's file .file, .* captions, text, title"
+    with pytest.raises(BadTable, match=wanted):
+        open_layout(tmp_path)
+
+
+def test_other_files_called_labels_are_no_table(tmp_path: Path) -> None:
+    pictures(tmp_path, "cat/a.jpg")
+    (tmp_path / "labels.json").write_text('{"cat": 0}')
+    (tmp_path / "labels.csv").write_text("class,number\ncat,0\n")
+    assert [record.label for record in everything(open_layout(tmp_path))] == ["cat"]
+
+
+def test_folders_are_labels(tmp_path: Path) -> None:
+    pictures(
+        tmp_path, "dog/2.PNG", "dog/10.jpg", "cat/deep/1.jpeg", "top.webp", "cat/note.txt", ".x/1.jpg", "cat/.1.jpg"
+    )
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cat" / "round").symlink_to(tmp_path / "cat", target_is_directory=True)
+    reader = open_layout(tmp_path)
+    records = everything(reader)
+    assert [(record.key, record.label) for record in records] == [
+        ("cat/deep/1.jpeg", "cat"),
+        ("dog/10.jpg", "dog"),
+        ("dog/2.PNG", "dog"),
+        ("top.webp", None),
+    ]
+    assert list(reader.labels) == ["cat", "dog"]
+    assert records[0].image == tmp_path / "cat/deep/1.jpeg"
+    (tmp_path / "dog" / "10.jpg").unlink()
+    with pytest.raises(BadRecord, match=r"dog/10\.jpg: no such picture"):
+        reader.read(0, 1)
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    pictures(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg")
+    assert [(r.key, r.label) for r in everything(open_layout(tmp_path, split="validation"))] == [
+        ("val/cat/2.jpg", "cat")
+    ]
+    assert len(everything(open_layout(tmp_path))) == 3
+    assert [r.label for r in everything(open_layout(tmp_path / "train", split="train"))] == ["cat", "dog"]
+    with pytest.raises(UsageError, match='no split "test"; it has train, val'):
+        open_layout(tmp_path, split="test")
+    pictures(tmp_path / "other", "car/1.jpg", "train/1.jpg")
+    assert [r.label for r in everything(open_layout(tmp_path / "other"))] == ["car", "train"]  # a train on rails
+
+
+def test_a_table_in_each_split_folder(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        pictures(tmp_path, f"{split}/1.jpg")
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,text\n1.jpg,{split}\n")
+    assert [r.captions for r in everything(open_layout(tmp_path))] == [("test",), ("train",)]
+    assert [r.captions for r in everything(open_layout(tmp_path, split="train"))] == [("train",)]
+    with pytest.raises(UsageError, match='no split "val"; it has test, train'):
+        open_layout(tmp_path, split="val")
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("x")
+    assert not folder.recognises(tmp_path)
+    with pytest.raises(MissingFile, match="no pictures here"):
+        open_layout(tmp_path, "folder")
+
+
+def test_large_tables_are_read_in_blocks_and_fast(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg")
+    rows = 20_000
+    (tmp_path / "captions.jsonl").write_text(
+        "".join(
+            f'{{"file": "a.jpg", "caption": "{n}", "split": "{"train" if n % 2 else "val"}"}}\n' for n in range(rows)
+        )
+    )
+    reader = open_layout(tmp_path)
+    assert sum(reader.sizes) == rows
+    assert len(pickle.dumps(reader)) < 2_000
+    assert reader.read(2, 100).captions == (str(2 * folder.BLOCK + 100),)
+    half = open_layout(tmp_path, split="train")
+    assert half.read(1, 3).captions == (str(2 * (folder.BLOCK + 3) + 1),)
+    with pytest.raises(IndexError):
+        half.read(1, rows)
+    assert quickest(lambda: [reader.read(n % 2, n) for n in range(1_000)]) < 1
+
+
+@pytest.mark.parametrize(
+    "name, split, count",
+    [
+        ("flickr8k_1k/captions.jsonl", "val", 100),
+        ("flickr8k_1k", None, 800),
+        ("coco_mini/annotations.jsonl", None, 191),
+        ("coco_qa_mini/qa.jsonl", None, 50),
+        ("photos_permissive/labels.json", None, 17),
+    ],
+)
+def test_photos(shared: Path, name: str, split: str | None, count: int) -> None:
+    reader = open_layout(shared / name, "folder", split)
+    records = everything(reader)
+    assert len(records) == count
+    assert all(record.captions or record.questions for record in records)
+    if "flickr" in name:
+        assert all(len(record.captions) >= 4 for record in records)
+    if "coco_mini" in name:
+        assert sum(len(record.things) for record in records) == 1027
+        assert sum("boxes" in record.facts for record in records) == 64
+        assert "refrigerator" in reader.labels

@@ -1,0 +1,123 @@
+"""Multimodal C4: each picture before its sentence; from plain and zipped lines."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebus.core.errors import RebusError
+from rebus.data.layouts import open_layout
+from rebus.data.layouts.mmc4 import MMC4
+from rebus.data.record import BadRecord
+from tests.data.layouts_annotated.samples import picture
+
+
+def image(name: str, at: Any, match: float = 0.25) -> dict[str, Any]:
+    url = f"http://x/{name}"
+    return {"image_name": name, "raw_url": url, "matched_text_index": at, "matched_sim": match, "face_detections": None}
+
+
+PAGES: list[Any] = [
+    {
+        "text_list": ["Erstens Öl.", "Second.", "Third.", "Fourth."],
+        "image_info": [image("b.jpg", 2, 0.3), image("a.jpg", 0, 0.2), image("c.jpg", 2, 0.28), image("lost.jpg", 1)],
+        "similarity_matrix": [[0.1, 0.2, 0.3, 0.1]] * 4,
+        "url": "http://x/1",
+        "could_have_url_duplicate": 0,
+    },
+    {"text_list": ["One."], "image_info": [image("lost.jpg", 0)], "similarity_matrix": [[0.2]]},
+    {"text_list": ["One."], "image_info": [image("a.jpg", 1)]},
+    {"text_list": ["One.", 2], "image_info": [image("a.jpg", 0)]},
+    {"text_list": ["One."], "image_info": [{"matched_text_index": 0}]},
+    {"text_list": ["One."], "image_info": []},
+    [1, 2],
+]
+NAME = "docs_no_face_shard_17_v2.jsonl"
+
+
+def lines(pages: list[Any]) -> bytes:
+    return "\n".join(json.dumps(page, ensure_ascii=False) for page in pages).encode() + b'\n{"text_list": [\n'
+
+
+def zipped(path: Path, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(NAME, content)
+    return path
+
+
+@pytest.fixture(params=["plain", "zip"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    if request.param == "plain":
+        (tmp_path / NAME).write_bytes(lines(PAGES))
+    else:
+        zipped(tmp_path / f"{NAME}.zip", lines(PAGES))
+    for name in ("images/a.jpg", "images/17/b.jpg", "images/c.jpg"):
+        picture(tmp_path / name)
+    return tmp_path
+
+
+def test_pictures_come_before_their_sentence(folder: Path) -> None:
+    reader = pickle.loads(pickle.dumps(open_layout(folder)))
+    assert reader.sizes == (8,)
+    record = reader.read(0, 0)
+    images = folder / "images"
+    assert record.document == (
+        images / "a.jpg",
+        "Erstens Öl. Second.",
+        images / "17" / "b.jpg",
+        images / "c.jpg",
+        "Third. Fourth.",
+    )
+    assert record.facts == {
+        "url": "http://x/1",
+        "could_have_url_duplicate": 0,
+        "matched_sim": (0.2, 0.3, 0.28),
+        "missing": 1,
+    }
+
+
+def test_damaged_pages_are_damaged_records(folder: Path) -> None:
+    reader = MMC4(folder)
+    for row, message in enumerate(
+        [
+            "none of its pictures: lost.jpg is missing",
+            "matched_text_index should be 0 to 0; got 1",
+            "text_list: item 1 is no text",
+            '"image_name" is missing',
+            "a page without pictures",
+            "a page should be an object",
+            "damaged JSON",
+        ],
+        start=1,
+    ):
+        with pytest.raises(BadRecord, match=rf"^{NAME}(\.zip)?:{row + 1}: {message}"):
+            reader.read(0, row)
+    with pytest.raises(IndexError):
+        reader.read(0, 8)
+
+
+def test_damaged_files_among_others(tmp_path: Path) -> None:
+    zipped(tmp_path / "docs_shard_1.jsonl.zip", lines(PAGES))
+    picture(tmp_path / "images" / "a.jpg")
+    whole = (tmp_path / "docs_shard_1.jsonl.zip").read_bytes()
+    (tmp_path / "docs_shard_2.jsonl.zip").write_bytes(whole[:-40])
+    (tmp_path / "docs_shard_3.jsonl.zip").write_bytes(whole[:80] + bytes(60) + whole[140:])
+    (tmp_path / "docs_shard_4.jsonl.zip").write_bytes(b"")
+    reader = MMC4(tmp_path)
+    assert reader.sizes == (8, 1, 1, 1)
+    assert reader.read(0, 0).facts["missing"] == 3
+    for block in (1, 2, 3):
+        with pytest.raises(BadRecord, match=rf"docs_shard_{block + 1}.jsonl.zip: cannot be unpacked"):
+            reader.read(block, 0)
+    with pytest.raises(RebusError, match=r"docs_shard_4.jsonl.zip: cannot be unpacked"):
+        MMC4(tmp_path / "docs_shard_4.jsonl.zip")
+
+
+def test_unpacked_size_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rebus.data.layouts.mmc4.MAX_UNPACKED_BYTES", 100)
+    zipped(tmp_path / f"{NAME}.zip", lines(PAGES))
+    with pytest.raises(RebusError, match="at most 100 are read"):
+        MMC4(tmp_path)
