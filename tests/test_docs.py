@@ -3,7 +3,6 @@
 import re
 import runpy
 import shlex
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rebus import catalog
-from rebus.cli.app import VERBS, verb_parser
+from rebus.cli.app import parser_for
 from rebus.cli.choosing import starter_installed
 from rebus.data.scenes import scene
 
@@ -64,8 +63,8 @@ def test_commands_parse(text):
         if not words or words[0] == "make":
             continue
         assert words[0] == "rebus"
-        module = import_module(f"rebus.cli.verbs.{VERBS[words[1]][0]}")
-        verb_parser(words[1], module).parse_intermixed_args(words[2:])
+        _, parser, rest = parser_for(words[1:])
+        parser.parse_intermixed_args(rest)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -21,7 +21,7 @@ from rebus.core.answers import Box
 from rebus.core.errors import RebusError, UsageError
 from rebus.core.specs import Prompts
 from rebus.data.layouts import open_layout
-from rebus.data.order import Order
+from rebus.data.order import WINDOW, Order
 from rebus.data.record import BadRecord, Record
 
 Form = Literal["auto", "pairs", "caption", "ask", "detect", "text"]
@@ -33,9 +33,9 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `form`: "pairs" of picture and caption for two towers; for writers "caption", "ask", "detect", or "text" without
-    pictures; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may hold {question} or {labels}.
-    `least_crop`: below 1, a random square of at least that share of the picture's area is seen (CLIP, ALIGN).
-    `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`).
+    pictures; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may hold
+    {question} or {labels}. `least_crop`: below 1, a random square of at least that share of the picture's area is seen
+    (CLIP, ALIGN). `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`).
     """
 
     kind: Literal["files"] = "files"
@@ -125,7 +125,7 @@ class FileBatches:
     def _order(self, split: str | None, seed: int) -> Order:
         reader, orders = self._open(split)
         if seed not in orders:
-            orders[seed] = Order(reader.sizes, seed)
+            orders[seed] = Order(reader.sizes, seed, window=getattr(reader, "window", WINDOW))
         return orders[seed]
 
     def _example(self, seed: int, number: int, split: str, damaged: list[str]) -> Example:

@@ -77,7 +77,8 @@ class Reader(Protocol):
     """A data set on disk as numbered records, in blocks of what lies together (a file, a tar, a row group).
 
     Opening one looks at names, counts and indices only, and raises a `RebusError` when the layout is not what it
-    should be. A reader can be pickled and sent to a worker process.
+    should be. A reader can be pickled and sent to a worker process. One that holds much in memory to read anywhere may
+    say by an attribute `window` how many rows to shuffle together.
     """
 
     @property

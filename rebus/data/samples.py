@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rebus.data.fitting import Fitted
+from rebus.data.reading.rows import FILES, OTHERS, TEXTS
 from rebus.data.record import BadRecord, Record, Thing
-from rebus.data.rows import FILES, OTHERS, TEXTS
 
 _OWN = frozenset({*FILES, *TEXTS, *OTHERS, "answer", "answers", "qid", "type"})  # names with a meaning in tables
 

@@ -9,6 +9,7 @@ from rebus.data.scene_batches import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.lit import LiTConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
@@ -82,7 +83,7 @@ class TrainConfig:
     """
 
     system: str | None = None  # "clip"
-    model: CLIPConfig | SigLIPConfig | PaliGemmaConfig | MaskVQVAEConfig | None = None
+    model: CLIPConfig | SigLIPConfig | LiTConfig | PaliGemmaConfig | MaskVQVAEConfig | None = None
     objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
     data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
     optim: AdamW = field(default_factory=AdamW)

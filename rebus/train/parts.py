@@ -20,6 +20,7 @@ from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
+from rebus.train import starter
 from rebus.train.config import TrainConfig
 from rebus.train.shares import share_of
 from rebus.weights.files import open_weights, read_config, save_directory
@@ -45,7 +46,12 @@ def resolved(config: TrainConfig) -> TrainConfig:
 
 
 def source_of(name: str) -> Path:
-    """The directory of a checkpoint: bundled, on disk, or one of the Hub that is in the cache or can be fetched."""
+    """The directory of a checkpoint: bundled, on disk, or one of the Hub that is in the cache or can be fetched.
+
+    "lit/starter" is put together from the networks of the extra "starter".
+    """
+    if name == starter.NAME:
+        return starter.starter_directory()
     path = directory_of(name)
     if path.is_dir():
         return path

@@ -6,9 +6,9 @@ It is kept as a checkpoint directory in the cache, so that a run begins with it 
 import hashlib
 from pathlib import Path
 
+from rebus.core.cache import cache_home
 from rebus.models.contrastive.lit import SYSTEM, LiT, LiTConfig, begin_with, write_config
 from rebus.models.training_free.starter import starter_parts
-from rebus.weights.hub import cache_home
 from rebus.weights.save import MANIFEST, save_directory
 
 NAME = "lit/starter"

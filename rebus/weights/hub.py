@@ -11,12 +11,12 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rebus.core.cache import cache_home
 from rebus.core.errors import CannotWrite, MissingFile, NetworkError, RebusError, UnknownName
 from rebus.weights.files import NAMES, WEIGHT_ENDINGS, read_json, weight_file
 from rebus.weights.save import standing
@@ -26,19 +26,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _SMALL = (".json", ".txt", ".model", ".jinja")  # configuration, tokenizer and preprocessor files
 _WEB = ("httpx2", "httpx", "httpcore", "requests", "urllib3")
-
-
-def cache_home() -> Path:
-    """Where rebus keeps what it can make again: `REBUS_HOME`, or `rebus` in the platform's cache directory."""
-    if home := os.environ.get("REBUS_HOME"):
-        return Path(home).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "rebus"
 
 
 def hub_cache() -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingExtra, RebusError, UsageError
-from rebus.data.shards import shards
+from rebus.data.reading.shards import shards
 
 URLS = ("url", "URL", "image_url")
 TEXTS = ("text", "TEXT", "caption", "alt_text")

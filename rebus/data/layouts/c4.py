@@ -16,14 +16,14 @@ from typing import IO
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError
-from rebus.data.inflate import Inflated, plain_copy
-from rebus.data.kept import Arrays, check_unchanged, kept, stamp
-from rebus.data.lines import Lines, find_lines, first_line, pieces_of
-from rebus.data.packed import Packed
+from rebus.data.reading.inflate import Inflated, plain_copy
+from rebus.data.reading.kept import Arrays, check_unchanged, kept, stamp
+from rebus.data.reading.lines import Lines, find_lines, first_line, pieces_of
+from rebus.data.reading.packed import Packed
+from rebus.data.reading.rows import FILES
+from rebus.data.reading.shards import shards
+from rebus.data.reading.tables import json_row
 from rebus.data.record import BadRecord, Record
-from rebus.data.rows import FILES
-from rebus.data.shards import shards
-from rebus.data.tables import json_row
 
 NAME = "c4"
 WHAT = "plain text, a line of JSON each, as C4 has it (*.json.gz, *.jsonl)"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.annotations import Annotations, categories, thing
-from rebus.data.fields import count, words
-from rebus.data.places import Places
+from rebus.data.reading.annotations import Annotations, categories, thing
+from rebus.data.reading.fields import count, words
+from rebus.data.reading.places import Places
 from rebus.data.record import BadRecord, Record
 
 NAME = "coco"

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rebus.core.errors import MissingExtra, MissingFile, RebusError
-from rebus.data.held import Held
-from rebus.data.kept import check_unchanged, stamp
+from rebus.data.order import WINDOW
+from rebus.data.reading.held import Held
+from rebus.data.reading.kept import check_unchanged, stamp
+from rebus.data.reading.rows import record_of
+from rebus.data.reading.shards import shards
+from rebus.data.reading.tables import BadTable
 from rebus.data.record import BadRecord, Record
-from rebus.data.rows import record_of
-from rebus.data.shards import shards
-from rebus.data.tables import BadTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,6 +99,11 @@ class Parquet:
     @property
     def sizes(self) -> Sequence[int]:
         return self.groups[:, 3].tolist()
+
+    @property
+    def window(self) -> int:
+        """Rows to be shuffled together: a row group is read whole, so that with pictures few may be open at once."""
+        return WINDOW if self.picture is None else 2 * int(self.groups[:, 3].max())
 
     def read(self, block: int, row: int) -> Record:
         number, group, first, rows = (int(n) for n in self.groups[block])

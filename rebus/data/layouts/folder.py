@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, UsageError
-from rebus.data.kept import kept
-from rebus.data.packed import Packed
+from rebus.data.reading.kept import kept
+from rebus.data.reading.packed import Packed
+from rebus.data.reading.rows import file_column, is_known, record_of, wanted
+from rebus.data.reading.shards import SPLITS, names_of
+from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.data.rows import file_column, is_known, record_of, wanted
-from rebus.data.shards import SPLITS, names_of
-from rebus.data.tables import ENDINGS, BadTable, Table
 
 NAME = "folder"
 WHAT = "pictures with a table of captions (CSV, TSV, JSONL, JSON), or in sub-folders that are labels"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.fields import listed, mapping, named, words
-from rebus.data.json_spans import JsonFile
-from rebus.data.places import Places
+from rebus.data.reading.fields import listed, mapping, named, words
+from rebus.data.reading.json_spans import JsonFile
+from rebus.data.reading.places import Places
 from rebus.data.record import BadRecord, Record
 
 NAME = "karpathy"

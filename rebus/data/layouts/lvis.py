@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.annotations import Annotations, categories, thing
-from rebus.data.fields import listed, shown, words
 from rebus.data.layouts.coco import picture_facts
-from rebus.data.places import Places
+from rebus.data.reading.annotations import Annotations, categories, thing
+from rebus.data.reading.fields import listed, shown, words
+from rebus.data.reading.places import Places
 from rebus.data.record import BadRecord, Record
 
 NAME = "lvis"

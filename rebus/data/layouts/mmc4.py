@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from rebus.core.errors import RebusError
-from rebus.data.fields import listed, mapping, number, shown, words
-from rebus.data.held import Held
-from rebus.data.kept import kept
-from rebus.data.lines import Lines, find_lines, first_line, pieces_of
-from rebus.data.places import Places
+from rebus.data.reading.fields import listed, mapping, number, shown, words
+from rebus.data.reading.held import Held
+from rebus.data.reading.kept import kept
+from rebus.data.reading.lines import Lines, find_lines, first_line, pieces_of
+from rebus.data.reading.places import Places
+from rebus.data.reading.shards import shards
 from rebus.data.record import BadRecord, Record
-from rebus.data.shards import shards
 
 NAME = "mmc4"
 WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the pictures fetched"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.errors import MissingExtra, RebusError
-from rebus.data.fields import mapping
-from rebus.data.held import Held
-from rebus.data.json_spans import read_json
-from rebus.data.places import Places
+from rebus.data.reading.fields import mapping
+from rebus.data.reading.held import Held
+from rebus.data.reading.json_spans import read_json
+from rebus.data.reading.places import Places
+from rebus.data.reading.shards import shards
 from rebus.data.record import BadRecord, Encoded, Record
-from rebus.data.shards import shards
 
 NAME = "obelics"
 WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the pictures fetched"

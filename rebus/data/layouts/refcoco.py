@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.annotations import categories, thing
-from rebus.data.fields import identity, is_identity, listed, mapping, named, words
-from rebus.data.json_spans import JsonFile, Span, read_json
 from rebus.data.layouts.coco import picture_facts
-from rebus.data.places import Places
+from rebus.data.reading.annotations import categories, thing
+from rebus.data.reading.fields import identity, is_identity, listed, mapping, named, words
+from rebus.data.reading.json_spans import JsonFile, Span, read_json
+from rebus.data.reading.places import Places
 from rebus.data.record import BadRecord, Phrase, Record
 
 NAME = "refcoco"

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.fields import listed, mapping, named, shown, words
-from rebus.data.json_spans import read_json
-from rebus.data.lines import first_line, pieces_of
-from rebus.data.places import Places
+from rebus.data.reading.fields import listed, mapping, named, shown, words
+from rebus.data.reading.json_spans import read_json
+from rebus.data.reading.lines import first_line, pieces_of
+from rebus.data.reading.places import Places
+from rebus.data.reading.shards import shards
+from rebus.data.reading.tables import Table
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.data.shards import shards
-from rebus.data.tables import Table
 
 NAME = "video"
 WHAT = "videos with captions: tables (file, caption, start, end), WebVid's CSV, MSR-VTT's JSON"

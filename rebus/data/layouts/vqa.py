@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.fields import identity, is_identity, listed, mapping, named, words
-from rebus.data.json_spans import JsonFile, Span
-from rebus.data.places import Places
+from rebus.data.reading.fields import identity, is_identity, listed, mapping, named, words
+from rebus.data.reading.json_spans import JsonFile, Span
+from rebus.data.reading.places import Places
 from rebus.data.record import BadRecord, Question, Record
 
 NAME = "vqa"

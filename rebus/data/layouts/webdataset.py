@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
-from rebus.data.kept import Arrays, check_unchanged, kept, stamp
-from rebus.data.packed import Packed
+from rebus.data.reading.kept import Arrays, check_unchanged, kept, stamp
+from rebus.data.reading.packed import Packed
+from rebus.data.reading.rows import TEXTS as TEXT_COLUMNS
+from rebus.data.reading.rows import texts_of
+from rebus.data.reading.shards import is_pattern, shards
+from rebus.data.reading.tables import json_row
 from rebus.data.record import BadRecord, Record
-from rebus.data.rows import TEXTS as TEXT_COLUMNS
-from rebus.data.rows import texts_of
-from rebus.data.shards import is_pattern, shards
-from rebus.data.tables import json_row
 
 NAME = "webdataset"
 WHAT = "tars of pictures with texts, as webdataset and img2dataset write them"

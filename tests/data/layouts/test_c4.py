@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rebus.core.errors import CannotWrite, MissingFile, RebusError
-from rebus.data import inflate
-from rebus.data.inflate import Inflated, plain_copy
-from rebus.data.kept import cache_folder
 from rebus.data.layouts import c4, open_layout
+from rebus.data.reading import inflate
+from rebus.data.reading.inflate import Inflated, plain_copy
+from rebus.data.reading.kept import cache_folder
 from rebus.data.record import BadRecord, Record
 from tests.data.layouts.timing import quickest
 

@@ -11,8 +11,8 @@ import pytest
 
 from rebus.core.errors import MissingExtra, RebusError, UsageError
 from rebus.data.layouts import coyo, open_layout
+from rebus.data.reading.tables import BadTable
 from rebus.data.record import BadRecord, Record
-from rebus.data.tables import BadTable
 from tests.data.layouts.timing import quickest
 
 pa = pytest.importorskip("pyarrow")

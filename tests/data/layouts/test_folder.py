@@ -8,8 +8,8 @@ import pytest
 
 from rebus.core.errors import MissingFile, UsageError
 from rebus.data.layouts import folder, open_layout
+from rebus.data.reading.tables import BadTable
 from rebus.data.record import XYXY, BadRecord, Question, Reader, Record
-from rebus.data.tables import BadTable
 from tests.data.layouts.timing import quickest
 
 

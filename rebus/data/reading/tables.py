@@ -13,10 +13,10 @@ from typing import IO, Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.kept import check_unchanged, kept, stamp
-from rebus.data.lines import Lines, find_lines, pieces_of
+from rebus.data.reading.kept import check_unchanged, kept, stamp
+from rebus.data.reading.lines import Lines, find_lines, pieces_of
+from rebus.data.reading.shards import names_of
 from rebus.data.record import BadRecord
-from rebus.data.shards import names_of
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
 MAX_JSON_BYTES = 1 << 30  # of a .json file, which must be read as a whole once

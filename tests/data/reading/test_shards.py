@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rebus.core.errors import MissingFile, UsageError
-from rebus.data.shards import shards
+from rebus.data.reading.shards import shards
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rebus.core.errors import MissingFile, RebusError
-from rebus.data.held import Held
-from rebus.data.json_spans import JsonFile, read_json
+from rebus.data.reading.held import Held
+from rebus.data.reading.json_spans import JsonFile, read_json
 
 CONTENT = {
     "größe": {"a": [1, {"b": "ü]"}]},

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebus.core.errors import LimitExceeded
-from rebus.data import lines as lines_module
-from rebus.data.lines import Lines, find_lines, first_line
+from rebus.data.reading import lines as lines_module
+from rebus.data.reading.lines import Lines, find_lines, first_line
 from rebus.data.record import BadRecord
 
 TEXTS = st.lists(st.sampled_from([b"", b"\r", b"a", b"ab\r", b"{}", b" x"]), max_size=12)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rebus.core.cache import cache_home
 from rebus.core.errors import MissingFile, RebusError
 
 Arrays = Mapping[str, np.ndarray]
@@ -23,8 +24,6 @@ _STAMP = "stamp"
 
 def cache_folder() -> Path:
     """Where data sets keep what can be made again: `data` in the cache of rebus (`REBUS_HOME`)."""
-    from rebus.weights.hub import cache_home  # brings torch
-
     return cache_home() / "data"
 
 

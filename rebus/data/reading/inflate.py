@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rebus.core.errors import CannotWrite
-from rebus.data.kept import cache_folder, place, stamp
+from rebus.data.reading.kept import cache_folder, place, stamp
 
 KEEP_BYTES = 8 << 30  # of all plain copies together, and of each
 _PIECE = 64 << 10  # of compressed bytes: what is lost before a damaged place

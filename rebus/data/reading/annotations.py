@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError
-from rebus.data.fields import box, identity, is_identity, mapping, named, number, words
-from rebus.data.json_spans import JsonFile, Span
-from rebus.data.kept import kept
+from rebus.data.reading.fields import box, identity, is_identity, mapping, named, number, words
+from rebus.data.reading.json_spans import JsonFile, Span
+from rebus.data.reading.kept import kept
 from rebus.data.record import BadRecord, Thing
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data import tables
+from rebus.data.reading import tables
+from rebus.data.reading.tables import BadTable, Table
 from rebus.data.record import BadRecord
-from rebus.data.tables import BadTable, Table
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rebus.data import kept as kept_module
-from rebus.data.kept import cache_folder, kept, place
-from rebus.data.packed import Packed
+from rebus.data.reading import kept as kept_module
+from rebus.data.reading.kept import cache_folder, kept, place
+from rebus.data.reading.packed import Packed
 
 
 class Maker:
