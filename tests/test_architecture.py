@@ -13,8 +13,9 @@ LAYERS = [
     {"backbones", "generation"},
     {"models"},
     {"catalog", "objectives", "tasks", "data"},
+    {"plan"},
     {"train", "evaluate", "search"},
-    {"api", "recipes"},
+    {"api", "recipes", "reproduce"},
     {"serve", "cli", "tour"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -30,14 +30,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "segment": ("segment", "find what a phrase names and paint it"),
     "train": ("train", "train a model by a recipe"),
     "eval": ("evaluate", "measure a model on a benchmark"),
+    "data": ("data", "look into data sets, filter, convert and download them"),
+    "reproduce": ("reproduce", "a paper's central claim in miniature: does it hold here?"),
     "bench": ("bench", "how fast a model is on this machine"),
     "check": ("check", "whether a model works rightly on this machine, in seconds"),
+    "plan": ("plan", "time, memory and cost of a training, before it is begun"),
     "tour": ("tour", "the offline demonstration: a table and a page of pictures"),
 }
 GROUPS = {
     "find a model": ("models", "info"),
     "pictures and words": ("classify", "match", "caption", "ask", "detect", "segment"),
-    "train and measure": ("train", "eval", "bench", "check"),
+    "train and measure": ("data", "plan", "train", "eval", "reproduce", "bench", "check"),
     "see it all": ("tour",),
 }
 
@@ -88,12 +91,7 @@ def _run(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"rebus {__version__}")
         return DONE
-    verb, rest = words[0], words[1:]
-    if verb not in VERBS:
-        kind = "option" if verb.startswith("-") else "verb"
-        raise unknown(kind, verb, [*VERBS, "--help", "--version"], see="`rebus --help` lists the verbs.")
-    module = import_module(f"rebus.cli.verbs.{VERBS[verb][0]}")
-    parser = verb_parser(verb, module)
+    module, parser, rest = parser_for(words)
     if any(word in ("-h", "--help") for word in rest):
         print(parser.format_help().rstrip())
         extra = getattr(module, "more_help", None)
@@ -103,6 +101,25 @@ def _run(words: list[str]) -> int:
     args = parser.parse_intermixed_args(rest)
     code: int = module.run(args)
     return code
+
+
+def parser_for(words: list[str]) -> tuple[Any, Parser, list[str]]:
+    """The file and the parser of the verb that a command begins with, and the words that are left.
+
+    A verb with `PARTS` (part → file, what it does) has a second word: `rebus data inspect`.
+    """
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        kind = "option" if verb.startswith("-") else "verb"
+        raise unknown(kind, verb, [*VERBS, "--help", "--version"], see="`rebus --help` lists the verbs.")
+    module = import_module(f"rebus.cli.verbs.{VERBS[verb][0]}")
+    parts = getattr(module, "PARTS", None)
+    if parts is not None and rest and not rest[0].startswith("-"):
+        if rest[0] not in parts:
+            raise unknown(f"rebus {verb}", rest[0], parts, see=f"`rebus {verb} --help` lists what there is.")
+        module = import_module(f"rebus.cli.verbs.{parts[rest[0]][0]}")
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
+    return module, verb_parser(verb, module), rest
 
 
 def verb_parser(verb: str, module: Any) -> Parser:

@@ -25,6 +25,7 @@ from rebus.train.optim import make_optimisers, rate_at
 from rebus.train.parts import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
 from rebus.train.place import Place, average_scalars, clip_gradients, settle, spread, transformer_blocks
 from rebus.train.shares import whole
+from rebus.train.utilisation import Utilisation
 from rebus.train.watch import Records, Watcher
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -96,6 +97,7 @@ class Run:
         self.folder = out / "checkpoints"
         self.saver = checkpoint.Saver(self.folder, config.keep, place.leads)
         self.guard = Guard(config.spike, config.seed, config.optim.lr)
+        self.utilisation = Utilisation(config, place)
         self.records = Records(getattr(config.data, "most_damaged", 1.0))
         self.start = 0
 
@@ -190,7 +192,8 @@ class Run:
             line |= {"damaged": damaged} if damaged else {}
             now = time.monotonic()
             line |= {"seconds": round(now - began, 3), "waited": round(waited, 4)}
-            line |= {"examples_per_second": round(config.batch_size / max(now - waited_from, 1e-9), 2)}
+            speed = config.batch_size / max(now - waited_from, 1e-9)
+            line |= {"examples_per_second": round(speed, 2), **self.utilisation.of(speed)}
             line |= _memory(self.place.device)
             yield line
             waited_from = time.monotonic()

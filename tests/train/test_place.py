@@ -33,6 +33,7 @@ RUNS = {
     "sigmoid, recomputed": (SIGLIP, Devices(recompute=True)),
     "writer, sharded": (replace(PALIGEMMA, eval_every=2, eval_batches=1), Devices()),
     "writer, split": (PALIGEMMA, Devices(tensor_parallel=2)),
+    "bfloat16, sharded": (replace(PALIGEMMA, bf16=True), Devices()),
 }
 
 
@@ -46,9 +47,11 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     for name, (config, _) in RUNS.items():
         one, two = tmp_path / "one" / name, tmp_path / "two" / name
         train(config, one)
-        assert losses(two) == pytest.approx(losses(one), abs=1e-5), name
+        assert losses(two) == pytest.approx(losses(one), abs=2e-2 if config.bf16 else 1e-5), (
+            name
+        )  # bfloat16 rounds to 0.03
         assert len(losses(two)) == config.steps
-        same_weights(one, two)
+        same_weights(one, two, 2e-2 if config.bf16 else 2e-3)
         if config.eval_every:
             last = [json.loads((out / "metrics.jsonl").read_text().splitlines()[-1]) for out in (one, two)]
             assert last[1]["val_loss"] == pytest.approx(last[0]["val_loss"], abs=1e-5)

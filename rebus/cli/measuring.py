@@ -1,0 +1,63 @@
+"""How fast training is on this machine, and the share of its arithmetic that it uses."""
+
+from typing import Any
+
+
+def training_speed(
+    network: Any, config: Any, *, batch_size: int, accumulate: int, steps: int, compile: bool, bf16: bool
+) -> dict[str, Any]:
+    """What `rebus.train.bench` measures, beside what `rebus.plan` foresees: FLOPs, their share of the peak, memory.
+
+    The peak is that of the GPU's data sheet where it is known; elsewhere a large matrix product is timed.
+    """
+    import torch
+
+    from rebus.plan.anatomy import anatomy
+    from rebus.plan.cost import Learning, costs
+    from rebus.plan.memory import Division, memory
+    from rebus.train.bench import ANSWER, PROMPT, bench_train
+
+    found = bench_train(
+        network,
+        config,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        steps=steps,
+        compile=compile,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+    )
+    body = anatomy(config, prompt=PROMPT, answer=ANSWER, bf16=bf16)
+    parts = costs(body, Learning(), checkpointing=False)
+    held = memory(
+        body,
+        parts,
+        Division(sharding="ddp", shards=1),
+        bf16=bf16,
+        batch=batch_size,
+        at_a_time=batch_size // accumulate,
+    )
+    twice = sum(p.forward for p in parts) if accumulate > 1 and body.contrast else 0  # vectors first, then gradients
+    example = sum(p.forward + p.backward for p in parts) + twice
+    peak, source = _peak(found, bf16)
+    speed = example * batch_size / found["seconds_per_step"]
+    cuda = found["device"].startswith("cuda")
+    return {
+        **found,
+        "trained": sum(p.trained for p in parts),
+        "flops_per_example": example,
+        "flops_per_second": speed,
+        "peak_flops": peak,
+        "peak_from": source,
+        "utilisation": speed / peak,
+        "memory_of": "the GPU's" if cuda else "the whole process",
+        "planned_memory_bytes": held.total,
+    }
+
+
+def _peak(found: dict[str, Any], bf16: bool) -> tuple[float, str]:
+    from rebus.plan.hardware import accelerator_here
+
+    gpu = accelerator_here() if found["device"].startswith("cuda") else None
+    if gpu is not None:
+        return gpu.peak(bf16), gpu.source
+    return found["measured_peak_flops"], f"a large product in {found['dtype']}, timed here"

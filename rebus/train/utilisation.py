@@ -1,0 +1,33 @@
+"""The share of a GPU's arithmetic that training uses: model FLOPs, which leave out what is computed twice, over the
+peak of its data sheet (Chowdhery et al., "PaLM", 2022, appendix B)."""
+
+from rebus.core.errors import RebusError
+from rebus.plan.anatomy import anatomy
+from rebus.plan.cost import Learning, costs
+from rebus.plan.hardware import accelerator_here
+from rebus.train.config import TrainConfig
+from rebus.train.place import Place
+
+_PROMPT, _ANSWER = 8, 24  # tokens of a writer's texts, which differ from batch to batch
+
+
+class Utilisation:
+    """`of(examples a second)` → `{"mfu": share}`; nothing on processors, unknown GPUs and systems without a plan."""
+
+    def __init__(self, config: TrainConfig, place: Place):
+        self.example, self.peak = 0.0, 0.0
+        gpu = accelerator_here() if place.device.type == "cuda" else None
+        if gpu is None:
+            return
+        try:
+            body = anatomy(config.model, prompt=_PROMPT, answer=_ANSWER, bf16=config.bf16)
+            lora = config.lora
+            learning = Learning(frozen=config.freeze, rank=lora.rank if lora else 0, lora=lora.parts if lora else ())
+            self.example = float(sum(p.forward + p.backward for p in costs(body, learning, checkpointing=False)))
+            self.peak = gpu.peak(config.bf16) * place.ranks
+        except RebusError:  # no plan of this system
+            self.example = 0.0
+
+    def of(self, examples_per_second: float) -> dict[str, float]:
+        """The share, where it is known."""
+        return {"mfu": round(self.example * examples_per_second / self.peak, 4)} if self.example else {}
