@@ -18,10 +18,18 @@ from rebus.core.system import System
 MODULES = {  # system → the file that says everything about it
     "clip": "rebus.models.contrastive.clip",
     "siglip": "rebus.models.contrastive.siglip",
+    "lit": "rebus.models.contrastive.lit",
     "paligemma": "rebus.models.unified.paligemma",
     "asif": "rebus.models.training_free.asif",
 }
-MODEL_TYPES = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip", "paligemma": "paligemma", "asif": "asif"}
+MODEL_TYPES = {
+    "clip": "clip",
+    "siglip": "siglip",
+    "siglip2": "siglip",
+    "lit": "lit",
+    "paligemma": "paligemma",
+    "asif": "asif",
+}
 
 _TWO_TOWERS = frozenset({"embed_images", "embed_texts", "match", "classify"})
 _WRITER = frozenset({"caption", "ask", "classify", "detect", "segment", "stream"})

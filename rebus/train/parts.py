@@ -179,7 +179,8 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
     layout = catalog.system(str(config.system)).layouts["transformers"]
     assert layout.write_config is not None
     dtype, files = _own_files(config) if reads_files(config) else _scene_files(config)
-    kept = {k: v.detach().to(dtype) for k, v in network.state_dict().items() if not k.startswith(HEAD)}
+    kept = {k: v.detach() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
+    kept = {k: v.to(dtype) if v.is_floating_point() else v for k, v in kept.items()}
     data = {**layout.write_config(config.model), "dtype": str(dtype).removeprefix("torch.")}
     save_directory(directory, data, layout.keys(config.model).to_theirs(kept), files)
     return directory
@@ -206,7 +207,7 @@ def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
     source = source_of(config.start_from)
     if (source / CODEBOOK_FILE).is_file():
         files[CODEBOOK_FILE] = (source / CODEBOOK_FILE).read_bytes()
-    return next(iter(open_weights(source).values())).dtype, files
+    return next(w.dtype for w in open_weights(source).values() if w.dtype.is_floating_point), files
 
 
 def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:

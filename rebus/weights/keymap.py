@@ -234,3 +234,12 @@ class KeyMap:
         near = difflib.get_close_matches(shape, rule_of, n=1, cutoff=0.3)
         hint = f'; the nearest rule is "{rule_of[near[0]]}"' if near else ""
         return BadCheckpoint(f'unexpected weight "{name}"{hint}.')
+
+
+class OwnNames:
+    """The layout of models that nobody else has: names in the file are ours."""
+
+    def to_ours(self, tensors: Tensors) -> dict[str, Lazy]:
+        return {name: Lazy.of(tensor) for name, tensor in tensors.items()}
+
+    to_theirs = to_ours

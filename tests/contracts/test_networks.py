@@ -11,12 +11,12 @@ from rebus.core.config import from_dict, to_dict
 
 CASES = [
     (name, preset)
-    for name in ("clip", "siglip", "paligemma")
+    for name in ("clip", "siglip", "lit", "paligemma")
     for preset in catalog.system(name).presets
     if preset.startswith("tiny")
 ]
 WRITERS = [case for case in CASES if case[0] == "paligemma"]
-TOWERS = [case for case in CASES if case[0] in ("clip", "siglip")]
+TOWERS = [case for case in CASES if case[0] in ("clip", "siglip", "lit")]
 CATALOGUE = [card for card in catalog.ROWS.values() if card.parameters]
 
 
@@ -33,7 +33,7 @@ def build(name, preset, seed=0):
 def prompts(network, lengths=(4, 2, 3), side="right"):
     """A batch with its padding on one side, and each row alone."""
     cfg, g = network.cfg, torch.Generator().manual_seed(1)
-    size = cfg.image.image_size
+    size = getattr(cfg.image, "image_size", 64)  # convolutions take any
     pixels = torch.randn(len(lengths), 3, size, size, generator=g)
     picture = [cfg.image_id] * cfg.num_image_tokens if hasattr(cfg, "num_image_tokens") else []
     rows = [picture + torch.randint(2, 60, (n,), generator=g).tolist() for n in lengths]

