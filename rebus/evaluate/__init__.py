@@ -1,17 +1,25 @@
 """Metrics and benchmarks, over the task methods of a model: whatever can do the task can be measured."""
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from rebus.core.errors import unknown
+from rebus.evaluate.benchmarks import BENCHMARKS as ON_DISK
 
-BENCHMARKS = {"scenes": "rebus.evaluate.scenes"}
+BENCHMARKS = {"scenes": "rebus.evaluate.scenes", **ON_DISK}
 
 
 def evaluate(model: Any, benchmark: str, **options: Any) -> dict[str, Any]:
-    """Scores of a `Model` on a benchmark. Raises `UnknownName`, or `UsageError` for a model it cannot measure."""
+    """Scores of a `Model` on a benchmark: `number` and `split` for scenes, else see `rebus.evaluate.measure.measure`.
+
+    Raises `UnknownName`, or `UsageError` for a model it cannot measure.
+    """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS, f"Benchmarks: {', '.join(BENCHMARKS)}.")
-    run: Callable[..., dict[str, Any]] = import_module(BENCHMARKS[benchmark]).evaluate
-    return run(model, **options)
+    if benchmark in ON_DISK:
+        from rebus.evaluate.measure import measure
+
+        scores: dict[str, Any] = measure(model, benchmark, options.pop("data", None), **options).document["scores"]
+        return scores
+    found: dict[str, Any] = import_module(BENCHMARKS[benchmark]).evaluate(model, **options)
+    return found

@@ -16,6 +16,7 @@ import torch
 from rebus.core.errors import BadCheckpoint, CannotWrite
 from rebus.train import checkpoint, train
 from rebus.train.checkpoint import Saver, State, load, newest, steps
+from tests.data.dying import Dead, killed_at
 from tests.train.ranks import START
 from tests.train.settings import CLIP, MASKS
 
@@ -128,6 +129,35 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
         saver.finish()
     assert newest(tmp_path) == 1
     assert not list(tmp_path.glob(".draft_*"))
+
+
+def test_dead_at_any_step_of_writing_one_whole_checkpoint_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = torch.nn.Linear(3, 3)
+    deaths = 0
+    while True:
+        folder = tmp_path / str(deaths)
+        saver = Saver(folder, keep=1, leads=True)
+        for step in (1, 2):
+            torch.nn.init.constant_(network.weight, step)
+            saver.save(step, State(network, [], None), {})
+            assert saver._pending is not None
+            saver._pending[0].result()  # PyTorch's own part
+            if step == 1:
+                saver.finish()
+        try:
+            with killed_at(deaths + 1, monkeypatch):
+                saver.finish()
+            break
+        except Dead:
+            pass
+        found = newest(folder)
+        assert found in (1, 2)
+        load(folder, found, State(network, [], None))
+        assert network.weight[0, 0] == found
+        deaths += 1
+    assert deaths == 6  # the flush of both files and of both folders, the renaming, the removal of what is old
 
 
 def test_weights_are_those_of_the_step_that_asked(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""Benchmarks on data as it lies on disk, one file each.
+
+A module here has `READS` (one line: what it wants to find), `TASKS` (it needs one of these), a frozen dataclass
+`Options`, and `run(model, source, options) -> Outcome`. It asks for task methods of the model, never for a system.
+"""
+
+BENCHMARKS = {
+    "zeroshot": "rebus.evaluate.benchmarks.zeroshot",
+    "fewshot": "rebus.evaluate.benchmarks.fewshot",
+    "retrieval": "rebus.evaluate.benchmarks.retrieval",
+    "captions": "rebus.evaluate.benchmarks.captions",
+    "vqa": "rebus.evaluate.benchmarks.vqa",
+    "detection": "rebus.evaluate.benchmarks.detection",
+    "lvis": "rebus.evaluate.benchmarks.lvis",
+    "referring": "rebus.evaluate.benchmarks.referring",
+    "pope": "rebus.evaluate.benchmarks.pope",
+    "chair": "rebus.evaluate.benchmarks.chair",
+    "spatial": "rebus.evaluate.benchmarks.spatial",
+}

@@ -1,0 +1,202 @@
+"""Walking over a data set: records opened a batch at a time, what is damaged left out, counted and named."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rebus.codec.images import open_images
+from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
+from rebus.data.layouts import open_layout
+from rebus.data.order import Order
+from rebus.data.record import BadRecord, Encoded, Reader, Record
+from rebus.tasks.batches import progress
+
+MOST_DAMAGED = 0.1  # share of the records at which a run stops
+BATCH = 32  # pictures held open at a time
+
+Place = tuple[int, int]
+Check = Callable[["Example"], None]
+Open = Callable[[Path, str, str | None], Reader]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A record with its picture, upright. `again` reads the picture's bytes or place anew, much later."""
+
+    record: Record
+    image: Image.Image
+    place: Place
+    again: Callable[[], Encoded | None]
+
+    def bad(self, reason: str) -> BadRecord:
+        """The error for a record that the benchmark cannot use."""
+        return BadRecord(self.record.key, reason)
+
+
+class Records:
+    """The records of a reader that are measured: all, or `number` of them drawn by `seed`, as they lie.
+
+    Counts what it meets: `used` and `damaged`, the reasons. `fingerprint` is of the pictures and truths used.
+    """
+
+    def __init__(self, reader: Reader, *, number: int | None = None, seed: int = 0, batch_size: int = BATCH):
+        self.reader, self.batch_size = reader, batch_size
+        self.total = len(Order(reader.sizes, seed))
+        self._number = self.total if number is None else min(number, self.total)
+        self._seed = seed
+        self._digest = hashlib.sha256()
+        self.used = 0
+        self.damaged: list[str] = []
+
+    def __len__(self) -> int:
+        return self._number
+
+    @property
+    def fingerprint(self) -> str:
+        return self._digest.hexdigest()[:32]
+
+    def places(self) -> Iterator[Place]:
+        """Where the records lie, in order."""
+        if self._number == self.total:
+            return Order(self.reader.sizes, 0, shuffle=False).places(0, self.total)
+        return iter(sorted(Order(self.reader.sizes, self._seed).places(0, self._number)))
+
+    def batches(self, check: Check | None = None, places: Sequence[Place] | None = None) -> Iterator[list[Example]]:
+        """Examples, `batch_size` at most at a time. `check` raises `BadRecord` for one that cannot be used.
+
+        Raises `RebusError` when more than a tenth of the records is damaged, naming the first.
+        """
+        wanted: Iterator[Place] = self.places() if places is None else iter(places)
+        with progress("records", self._number if places is None else len(places)) as advance:
+            waiting: list[tuple[Place, Record]] = []
+            for place in wanted:
+                record = self.record(place)
+                if record is not None:
+                    waiting.append((place, record))
+                if len(waiting) == self.batch_size:
+                    yield from self._some(waiting, check)
+                    waiting = []
+                advance(1)
+            yield from self._some(waiting, check)
+        if not self.used:
+            raise RebusError(f"none of the {len(self):,} records can be used{self._first()}")
+
+    def record(self, place: Place) -> Record | None:
+        """One record without its picture opened; None for a damaged one, which is counted."""
+        try:
+            return self.reader.read(*place)
+        except BadRecord as error:
+            self._refuse(str(error))
+            return None
+
+    def picture(self, place: Place) -> Encoded | None:
+        return self.reader.read(*place).image
+
+    def _some(self, waiting: Sequence[tuple[Place, Record]], check: Check | None) -> Iterator[list[Example]]:
+        """The examples that can be used, as one batch if there are any."""
+        found = []
+        for place, record, image in self._opened(waiting):
+            example = Example(record, image, place, partial(self.picture, place))
+            try:
+                _check_texts(example)
+                if check is not None:
+                    check(example)
+            except BadRecord as error:
+                self._refuse(str(error))
+                continue
+            self.used += 1
+            self._digest.update(_content(record))
+            found.append(example)
+        if found:
+            yield found
+
+    def _opened(self, waiting: Sequence[tuple[Place, Record]]) -> Iterator[tuple[Place, Record, Image.Image]]:
+        there = []
+        for place, record in waiting:
+            if record.image is None:
+                self._refuse(f"{record.key}: has no picture")
+            else:
+                there.append((place, record, record.image))
+        images, failures = open_images([source for _, _, source in there], on_error="skip") if there else ([], {})
+        for at, (image, (place, record, _)) in enumerate(zip(images, there, strict=True)):
+            if image is not None:
+                yield place, record, image
+            elif isinstance(failures[at], BadImage | LimitExceeded | MissingFile):
+                self._refuse(f"{record.key}: {str(failures[at]).removeprefix(f'images[{at}]: ')}")
+            else:  # a decoder that is not installed is no damage
+                raise failures[at]
+
+    def _refuse(self, reason: str) -> None:
+        self.damaged.append(reason)
+        if len(self.damaged) > MOST_DAMAGED * len(self):
+            count = len(self.damaged)
+            raise RebusError(
+                f"{count:,} records cannot be used, more than {MOST_DAMAGED:.0%} of {len(self):,}{self._first()}"
+            )
+
+    def _first(self) -> str:
+        return f"; the first: {self.damaged[0]}" if self.damaged else ""
+
+
+@dataclass
+class Source:
+    """What was asked for: where the data are and how many of them. `opened`: all that a benchmark read of it."""
+
+    data: str | os.PathLike[str] | Reader
+    layout: str = "auto"
+    split: str | None = None
+    number: int | None = None
+    seed: int = 0
+    batch_size: int = BATCH
+    opened: list[Records] = field(default_factory=list)
+
+    def records(self, open: Open = open_layout) -> Records:
+        """Those to be measured. `open` for benchmarks with files of their own."""
+        return self._records(open, self.split, self.number)
+
+    def others(self, split: str) -> Records:
+        """All records of another split."""
+        return self._records(open_layout, split, None)
+
+    def _records(self, open: Open, split: str | None, number: int | None) -> Records:
+        here = isinstance(self.data, str | os.PathLike)
+        reader: Any = open(Path(self.data), self.layout, split) if here else self.data  # type: ignore[arg-type]
+        records = Records(reader, number=number, seed=self.seed, batch_size=self.batch_size)
+        self.opened.append(records)
+        return records
+
+
+def _check_texts(example: Example) -> None:
+    record = example.record
+    texts = (*record.captions, *(q.text for q in record.questions), *(p.text for p in record.phrases))
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise example.bad("its text holds half of a character") from None
+
+
+def _content(record: Record) -> bytes:
+    """What the record holds, wherever it lies: its picture's digest and its truths."""
+    image = record.image
+    if isinstance(image, Path):
+        with image.open("rb") as file:
+            picture = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        picture = hashlib.sha256(image or b"").hexdigest()
+    truths = {
+        "label": record.label,
+        "captions": record.captions,
+        "questions": [asdict(question) for question in record.questions],
+        "things": [asdict(thing) for thing in record.things],
+        "phrases": [asdict(phrase) for phrase in record.phrases],
+        "absent": record.absent,
+        "incomplete": record.incomplete,
+    }
+    return json.dumps([picture, truths], sort_keys=True, default=str).encode("ascii")

@@ -1,0 +1,89 @@
+import json
+
+import numpy as np
+import pytest
+
+from rebus.core.answers import Ranking
+from rebus.core.errors import RebusError, UsageError
+from rebus.evaluate.measure import measure
+from tests.evaluate.benchmarks.samples import Told, png, write_json, write_lines
+
+PAIR = ["a cup on the left", "a cup on the right"]
+FOUR = ["under", "over", "left of", "right of"]
+
+
+def liking(liked):
+    """Scores the texts in `liked` above all others."""
+
+    def match(images, texts):
+        return np.array([[float(text in liked) for text in texts] for _ in images])
+
+    def classify(image, labels):
+        order = sorted(labels, key=lambda label: label not in liked)
+        return Ranking(tuple(order), tuple(np.linspace(0.6, 0.1, len(order)).tolist()))
+
+    return match, classify
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [
+        {"image": png(tmp_path, 0).name, "captions": PAIR, "label": 0, "relation": "side"},
+        {"image": png(tmp_path, 1).name, "captions": PAIR, "label": "a cup on the right", "relation": "side"},
+        {"image": png(tmp_path, 2).name, "captions": FOUR, "label": 3, "relation": "place"},
+    ]
+    return write_lines(tmp_path / "pairs.jsonl", rows)
+
+
+@pytest.mark.parametrize("task", ["match", "classify"])
+def test_by_match_or_by_likelihood(table, task):
+    match, classify = liking({PAIR[0], "right of"})
+    model = Told(match=match) if task == "match" else Told(classify=classify)
+    result = measure(model, "spatial", table, batch_size=2)
+    scores = result.document["scores"]
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["chance"] == pytest.approx((0.5 + 0.5 + 0.25) / 3)
+    assert scores["by_relation"] == {"side": 0.5, "place": 1.0}
+    (mistake,) = result.outcome.worst
+    assert (mistake.said, mistake.truth) == (PAIR[0], PAIR[1])
+
+
+def test_whatsup_as_released(tmp_path):
+    name = png(tmp_path / "data" / "pictures", 0).name
+    rows = [{"image_path": f"data/pictures/{name}", "caption_options": FOUR}]
+    write_json(tmp_path / "data" / "controlled.json", rows)
+    match, _ = liking({"under"})
+    assert measure(Told(match=match), "spatial", tmp_path / "data").document["scores"]["accuracy"] == 1.0
+
+
+def test_captions_in_a_cell_of_csv(tmp_path):
+    text = json.dumps(PAIR).replace('"', '""')
+    (tmp_path / "t.csv").write_text(f'file,captions,label\n{png(tmp_path, 0).name},"{text}",1\n')
+    match, _ = liking({PAIR[1]})
+    assert measure(Told(match=match), "spatial", tmp_path / "t.csv").document["scores"]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"label": 2}, "a place from 0 to 1; got 2"),
+        ({"captions": ["a"]}, "two texts or more"),
+        ({"captions": ["a", "a"]}, "the same"),
+        ({"image": "none.png"}, "none.png is missing"),
+    ],
+)
+def test_damaged_rows(tmp_path, changes, reason):
+    row = {"image": png(tmp_path, 0).name, "captions": PAIR, "label": 0, **changes}
+    match, _ = liking(set())
+    with pytest.raises(RebusError, match=reason):
+        measure(Told(match=match), "spatial", write_lines(tmp_path / "t.jsonl", [row]))
+
+
+def test_tables_that_are_none(tmp_path):
+    match, _ = liking(set())
+    write_lines(tmp_path / "a.jsonl", [{"image": "x.png", "captions": PAIR}])
+    with pytest.raises(RebusError, match="no column label"):
+        measure(Told(match=match), "spatial", tmp_path)
+    write_lines(tmp_path / "b.jsonl", [{"image": "x.png"}])
+    with pytest.raises(UsageError, match=r"2 tables; give one of a\.jsonl, b\.jsonl"):
+        measure(Told(match=match), "spatial", tmp_path)

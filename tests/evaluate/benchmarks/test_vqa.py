@@ -1,0 +1,44 @@
+import pytest
+
+from rebus.core.errors import UsageError
+from rebus.data.record import Question, Record
+from rebus.evaluate.measure import measure
+from tests.evaluate.benchmarks.samples import Held, Told, png, write_lines
+
+
+def answering(answers):
+    return Told(ask=lambda images, questions: [answers[question] for question in questions])
+
+
+def ten(text, yes, no, kind):
+    return Question(text=text, answers=("yes",) * yes + ("no",) * no, kind=kind, id=text)
+
+
+def test_ten_answers_as_vqa_counts_them(tmp_path):
+    questions = (ten("q1", 10, 0, "yes/no"), ten("q2", 2, 8, "yes/no"), ten("q3", 0, 10, "other"))
+    reader = Held([Record(key="a", image=png(tmp_path, 0), questions=questions)])
+    result = measure(answering({"q1": "yes", "q2": "Yes.", "q3": "maybe"}), "vqa", reader)
+    # two of ten: leaving one of the two out 1/3, leaving out another 2/3
+    second = (2 * (1 / 3) + 8 * (2 / 3)) / 10
+    assert result.document["scores"]["accuracy"] == pytest.approx((1 + second + 0) / 3)
+    assert result.document["scores"]["by_type"] == pytest.approx({"yes/no": (1 + second) / 2, "other": 0})
+    assert [mistake.key for mistake in result.outcome.worst] == ["q3", "q2"]
+    assert "as VQA v2 counts" in result.document["notes"][0]
+
+
+def test_one_answer_after_normalisation(tmp_path):
+    rows = [
+        {"file": png(tmp_path, n).name, "question": f"q{n}", "answer": answer, "type": kind}
+        for n, (answer, kind) in enumerate([("two", "number"), ("blue", "color"), ("the cat", "object")])
+    ]
+    write_lines(tmp_path / "qa.jsonl", rows)
+    model = answering({"q0": "2", "q1": "Blue.", "q2": "a dog"})
+    scores = measure(model, "vqa", tmp_path).document["scores"]
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["by_type"] == {"color": 1.0, "number": 1.0, "object": 0.0}
+
+
+def test_a_test_split_cannot_be_scored(tmp_path):
+    reader = Held([Record(key="a", image=png(tmp_path, 0), questions=(Question(text="q", answers=()),))])
+    with pytest.raises(UsageError, match="no answers"):
+        measure(answering({}), "vqa", reader)
