@@ -1,4 +1,4 @@
-"""Steps, time and money; what is refused; and the published runs of docs/plan.md."""
+"""Steps, time and money; what is refused; and the published runs of docs/tasks/plan.md."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from rebus.plan import GPUS, Settings, plan, read_count, read_data, read_gpus
 from rebus.plan.cost import Learning
 from rebus.plan.names import config_of
 
-DOCS = Path(__file__).parents[2] / "docs" / "plan.md"
+DOCS = Path(__file__).parents[2] / "docs" / "tasks" / "plan.md"
 
 
 def settings(name="clip/b32", data="10M", gpus="8xh100", **changed):
@@ -160,7 +160,7 @@ def _time(hours: float) -> str:
 
 def test_the_published_runs_in_the_docs_are_those_of_the_plan():
     table = "\n".join([HEAD, *map(row, RUNS)])
-    assert table in DOCS.read_text(), f"the table in docs/plan.md should read:\n{table}"
+    assert table in DOCS.read_text(), f"the table in docs/tasks/plan.md should read:\n{table}"
 
 
 def test_errors_are_one_line():
