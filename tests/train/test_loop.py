@@ -10,70 +10,17 @@ import pytest
 import torch
 
 import rebus
-from rebus.backbones.text.encoder import TextConfig
-from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig, load_npz
-from rebus.backbones.vision.vit import ViTConfig
+from rebus.backbones.vision.mask_vqvae import load_npz
 from rebus.core.errors import BadCheckpoint, RebusError, UnknownName, UsageError
-from rebus.data.scene_batches import EOS, SceneCaptions, scenes_tokenizer
-from rebus.data.scene_masks import SceneMasks
-from rebus.models.contrastive.clip import KEYS, CLIPConfig
-from rebus.objectives import CodebookLoss, SigmoidLoss, SoftmaxLoss
+from rebus.models.contrastive.clip import KEYS
+from rebus.objectives import CodebookLoss, SigmoidLoss
 from rebus.recipes import recipe
 from rebus.train import AdamW, LoRA, TrainConfig, train
 from rebus.train.average import Average, averaged
 from rebus.train.optim import rate_at
 from rebus.train.parts import build, grid_waves, starts_whole
 from rebus.weights.files import open_weights
-
-MASKS = TrainConfig(
-    system="mask_vqvae",
-    model=MaskVQVAEConfig(
-        num_codes=8, code_width=4, encoder_widths=(2, 2, 4, 4), decoder_width=4, decoder_widths=(4, 2, 2, 2)
-    ),
-    objective=CodebookLoss(),
-    data=SceneMasks(sizes=(96,)),
-    optim=AdamW(lr=1e-2, warmup=2),
-    steps=6,
-    batch_size=4,
-    save_every=2,
-    eval_every=3,
-    eval_batches=1,
-    workers=0,
-)
-CLIP = TrainConfig(
-    system="clip",
-    model=CLIPConfig(
-        image=ViTConfig(
-            width=16,
-            num_layers=1,
-            num_heads=2,
-            mlp_width=16,
-            patch_size=32,
-            image_size=96,
-            class_token=True,
-            act="gelu",
-        ),
-        text=TextConfig(
-            width=16,
-            num_layers=1,
-            num_heads=2,
-            mlp_width=16,
-            vocab_size=scenes_tokenizer().vocab_size,
-            context=32,
-            act="gelu",
-        ),
-        embed=16,
-        end_id=EOS,
-    ),
-    objective=SoftmaxLoss(),
-    data=SceneCaptions(begin=True, full=1.0),
-    optim=AdamW(lr=3e-3, warmup=2, matrices="muon"),
-    steps=4,
-    batch_size=8,
-    save_every=2,
-    eval_every=0,
-    workers=0,
-)
+from tests.train.settings import CLIP, MASKS
 
 
 def losses(out: Path) -> list[float]:
