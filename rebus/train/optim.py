@@ -21,16 +21,14 @@ def make_optimisers(network: nn.Module, optim: AdamW) -> list[torch.optim.Optimi
     for parameter in named.values():
         if id(parameter) not in inside:  # scalars apart: they are on every rank, whatever is dealt out
             groups.setdefault((min(parameter.ndim, 2), layout_of(parameter)), []).append(parameter)
-    adam = torch.optim.AdamW(
-        [{"params": p, "weight_decay": optim.weight_decay if kind[0] == 2 else 0.0} for kind, p in groups.items()],
-        lr=optim.lr,
-        betas=optim.betas,
-        eps=optim.eps,
-        fused=True,
-    )
-    if not blocks:
-        return [adam]
-    return [adam, Muon(blocks, lr=optim.lr, weight_decay=optim.weight_decay)]
+    found: list[torch.optim.Optimizer] = []
+    if groups:
+        decays = {kind: optim.weight_decay if kind[0] == 2 else 0.0 for kind in groups}
+        each = [{"params": p, "weight_decay": decays[kind]} for kind, p in groups.items()]
+        found.append(torch.optim.AdamW(each, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True))
+    if blocks:
+        found.append(Muon(blocks, lr=optim.lr, weight_decay=optim.weight_decay))
+    return found
 
 
 def rate_at(optim: AdamW, step: int, steps: int) -> float:
