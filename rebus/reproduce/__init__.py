@@ -1,0 +1,26 @@
+"""The central claims of the papers in miniature: what is measured, with which seeds, and the rule by which it holds.
+
+`rebus reproduce NAME` runs one. Each is a file with a function of its name that returns its `Claim`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from rebus.core.errors import unknown
+
+if TYPE_CHECKING:
+    from rebus.reproduce.claim import Claim
+
+CLAIMS = {  # name → what is claimed
+    "clip": "captions alone teach names, of combinations never seen too, sooner than word prediction does",
+    "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
+    "paligemma": "pictures and prompts that see each other (prefix mask) are answered better than with a causal mask",
+}
+
+
+def find(name: str) -> "Claim":
+    """The claim of that name. Raises `UnknownName` with the nearest names."""
+    if name not in CLAIMS:
+        raise unknown("claim", name, CLAIMS, f"Claims: {', '.join(CLAIMS)}.")
+    found: Claim = getattr(import_module(f"rebus.reproduce.{name}"), name)()
+    return found

@@ -1,0 +1,172 @@
+"""Each published claim with a budget of seconds: it runs, all its rules and plots find their figures, it prints."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rebus.cli import main
+from rebus.cli.verbs import reproduce as verb
+from rebus.core.errors import UnknownName
+from rebus.reproduce import CLAIMS, cells, clip, find, memory, paligemma, shapes, siglip
+from tests.reproduce import made_up
+
+SMALL = {
+    "clip": lambda: clip.clip(clip.Budget(steps=3, race=4, every=2, batch_size=8, train=64, test=80, width=8)),
+    "siglip": lambda: siglip.siglip(
+        siglip.Budget(
+            seen=256, test=100, width=8, scratch_seen=128, scratch_train=64, scratch_test=50, batches=(64, 128)
+        )
+    ),
+    "paligemma": lambda: paligemma.paligemma(
+        paligemma.Budget(steps=4, batch_size=8, every=2, test=40, width=16, num_layers=1)
+    ),
+}
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("REBUS_HOME", str(tmp_path / "home"))
+
+    def command(*words):
+        capsys.readouterr()
+        code = main(["reproduce", *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_run_and_print(name, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(siglip, "_megabytes", lambda loss, n, width, seed: n * (2.0 if loss == "softmax" else 1.0))
+    small = replace(SMALL[name](), seeds=(1,) if name == "siglip" else (1, 2))
+    monkeypatch.setattr(verb, "find", lambda _: small)
+    code, out, err = run(name, "--out", tmp_path / "out", "--jobs", 1, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["claim"] == name
+    assert len(told["cells"]) == len(small.seeds) * len(small.settings)
+    assert {v["outcome"] for v in told["statements"]} <= {"holds", "unclear", "does not hold"}
+    assert json.loads((tmp_path / "out" / "results.json").read_bytes()) == told
+    code, out, err = run(name, "--out", tmp_path / "out", "--jobs", 1)
+    assert code == 0
+    assert "all measured before" in err
+    assert f"{name}: {told['verdict']}" in out
+    assert small.paper in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_published_settings(name):
+    claim = find(name)
+    assert claim.name == name
+    assert len(claim.seeds) >= 3
+    assert claim.minutes <= 20  # of one core; two of them are used
+    assert claim.budget == type(claim.budget)()
+
+
+def test_claims_are_listed(run):
+    code, out, _ = run()
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(CLAIMS)
+    assert [row["name"] for row in json.loads(run("--list", "--json")[1])] == list(CLAIMS)
+    assert f"one of {', '.join(CLAIMS)}" in " ".join(run("--help")[1].split())
+    assert find("siglip").statements[0].says in run("siglip", "--help")[1]
+    code, _, err = run("siglop")
+    assert code == 2
+    assert 'did you mean "siglip"' in err
+    with pytest.raises(UnknownName):
+        find("x")
+
+
+def test_without_out_results_are_kept_in_the_cache_and_ctrl_c_says_so(run, monkeypatch):
+    monkeypatch.setattr(verb, "find", lambda _: made_up.claim())
+    measure, calls = made_up.measure, []
+
+    def stops(budget, setting, seed):
+        calls.append(setting)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(budget, setting, seed)
+
+    interrupted = replace(made_up.claim(), measure=stops)
+    monkeypatch.setattr("rebus.reproduce.running.stamp", lambda claim: "00000000")
+    monkeypatch.setattr(verb, "find", lambda _: interrupted)
+    code, out, err = run("made_up", "--jobs", 1)
+    assert code == 130
+    assert out == ""
+    assert "2 of 6 cells are kept" in err
+    code, out, err = run("made_up", "--jobs", 1)
+    assert code == 0
+    assert "going on, 2 of 6" in err
+    assert "made_up: holds" in out
+
+
+def test_a_claim_that_does_not_hold_is_a_result(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(verb, "find", lambda _: made_up.claim(least=3.0))
+    code, out, _ = run("made_up", "--jobs", 1, "--out", tmp_path / "out", "--json")
+    assert code == 0
+    assert not json.loads(out)["holds"]
+
+
+def test_the_masks_differ_and_the_weights_do_not():
+    budget = paligemma.Budget(width=16)
+    networks = {}
+    for mask in ("prefix", "causal"):
+        torch.manual_seed(3)
+        networks[mask] = paligemma.network(budget, mask).eval()
+    ours, theirs = (network.state_dict() for network in networks.values())
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    batch = cells.batch(0, 0, 2)
+    other = {**batch, "tokens": batch["tokens"].clone()}
+    word = cells.GRID**2 + 1  # the first of the prompt
+    other["tokens"][:, word] = (other["tokens"][:, word] == cells.IDS["count"]) + cells.IDS["count"]
+
+    def seen(network, inputs):
+        """The pictures' rows after the last layer."""
+        hidden = []
+        handle = network.text.norm.register_forward_hook(lambda _, __, out: hidden.append(out))
+        with torch.no_grad():
+            network(**inputs)
+        handle.remove()
+        return hidden[0][:, : cells.GRID**2]
+
+    assert torch.equal(seen(networks["causal"], batch), seen(networks["causal"], other))
+    assert not torch.allclose(seen(networks["prefix"], batch), seen(networks["prefix"], other))
+
+
+def test_cells_answer_rightly():
+    batch = cells.batch(5, 0, 60)
+    words = list(cells.IDS)
+    for row in range(60):
+        prompt = [words[i] for i in batch["tokens"][row].tolist() if i > 3]
+        answer = [words[i] for i in batch["targets"][row].tolist() if i > 1]
+        assert prompt[0] == ("count" if row % 2 == 0 else "at")
+        assert prompt[-1] == "\n"
+        assert answer[0].isdigit() if row % 2 == 0 else answer[0] in ("none", *cells.COLOURS)
+    again = cells.batch(5, 0, 60)
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+
+
+def test_shapes_hold_pairs_out():
+    seen = tuple(pair for pair in shapes.PAIRS if pair not in shapes.HELD_OUT)
+    assert len(shapes.HELD_OUT) == 16
+    made = shapes.pictures(0, 500, seen)
+    assert {shapes.PAIRS[i] for i in made.pairs.tolist()} <= set(seen)
+    for text, pair in zip(made.captions, made.pairs.tolist(), strict=True):
+        shape, colour = shapes.PAIRS[pair]
+        assert shapes.COLOUR_NAMES[colour] in text.split()
+        assert set(shapes.SHAPES[shape]) & set(text.split())
+    assert made.pixels.shape == (500, 3, 16, 16)
+    # Ink is where the colour is: the mean of reds is redder than that of blues.
+    red, blue = (
+        made.pixels[made.pairs % 8 == shapes.COLOUR_NAMES.index(c)].mean(dim=(0, 2, 3)) for c in ("red", "blue")
+    )
+    assert red[0] - red[2] > blue[0] - blue[2] + 0.2
+
+
+@pytest.mark.skipif(not memory._STATUS.exists(), reason="no /proc/self/statm on this system")
+def test_memory_grows_with_the_square_for_the_softmax():
+    most = siglip._megabytes("softmax", 2048, 16, 0)
+    assert most > 3 * 4 * 2048**2 / 2**20  # scores both ways, and their gradients
