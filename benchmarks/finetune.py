@@ -29,7 +29,8 @@ RUNS = {
     "LoRA": (
         "paligemma_lora",
         [
-            "optim.lr=1e-2",
+            "optim.lr=5e-3",
+            "optim.matrices=muon",
             "lora.rank=32",
             "lora.alpha=32",
             'lora.parts=["image", "image_proj", "text.blocks"]',
