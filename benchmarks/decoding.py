@@ -52,15 +52,17 @@ def main() -> None:
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
     rows = {name: row.load() for name, row in paligemma.keys(CONFIG).to_ours(hub.state_dict()).items()}
-    ours, integer = _ours(rows).to(dtype), quantize_linears(_ours(rows).to(dtype))
+    ours = _ours(rows).to(dtype)
+    integer = quantize_linears(_ours(rows))  # float32 between the products: what load(quantize="int8") gives on a CPU
+    integer_half = quantize_linears(_ours(rows).to(dtype))
     hub = hub.to(dtype)
 
     pixels = torch.randn(chosen.batch, 3, 112, 112, dtype=dtype)
     picture = torch.full((chosen.batch, CONFIG.num_image_tokens), VOCAB - 1)
     tokens = torch.cat([picture, torch.randint(3, VOCAB - 1, (chosen.batch, 8))], dim=1)
 
-    def write(network: paligemma.PaliGemma, length: int) -> torch.Tensor:
-        batch = {"pixels": pixels, "tokens": tokens}
+    def write(network: paligemma.PaliGemma, length: int, kind: torch.dtype = dtype) -> torch.Tensor:
+        batch = {"pixels": pixels.to(kind), "tokens": tokens}
         return generate(network, batch, eos_id=None, pad_id=0, max_new_tokens=length)
 
     def write_hub(length: int) -> torch.Tensor:
@@ -77,7 +79,8 @@ def main() -> None:
     writers = {
         f"transformers {chosen.dtype}": write_hub,
         f"rebus {chosen.dtype}": lambda length: write(ours, length),
-        "rebus int8": lambda length: write(integer, length),
+        "rebus int8": lambda length: write(integer, length, torch.float32),
+        f"rebus int8, {chosen.dtype} between": lambda length: write(integer_half, length),
     }
     equal = [torch.equal(writers[name](16), write_hub(16)) for name in writers]
     whole = take_turns({k: lambda w=w: w(chosen.tokens) for k, w in writers.items()}, chosen.rounds, chosen.clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def _with_boxes(picture: Image.Image, record: Record) -> Image.Image:
     things = [(thing.box, thing.label) for thing in record.things]
     things += [(phrase.thing.box, phrase.text) for phrase in record.phrases]
     boxes = [
-        Box((box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale), label, 1.0)
+        Box((box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale), label, math.nan)
         for box, label in things[:_MOST_BOXES]
     ]
     return draw_boxes(small, boxes, smallest=1) if boxes else small

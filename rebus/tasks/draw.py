@@ -1,6 +1,7 @@
 """Boxes and masks drawn into a copy of a picture, with labels that can be read on any background."""
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,7 +94,7 @@ def _colour_of(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
 
 def _said(label: str, score: float) -> str:
     short = label if len(label) <= 40 else label[:39] + "…"
-    return f"{short} {score:.0%}"
+    return short if math.isnan(score) else f"{short} {score:.0%}"  # what is true has no score
 
 
 def _label(

@@ -1,5 +1,6 @@
 """Scenes, whose truth is known to the pixel: what the bundled models say, find and paint."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +136,7 @@ def _right(boxes: list[Box], s: Scene) -> tuple[bool, ...]:
 
 def truth_boxes(s: Scene) -> list[Box]:
     """The true objects as boxes."""
-    return [Box(o.box, o.shape, 1.0) for o in s.objects]
+    return [Box(o.box, o.shape, math.nan) for o in s.objects]
 
 
 def enlarged(picture: Image.Image, factor: int) -> Image.Image:

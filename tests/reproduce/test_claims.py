@@ -136,6 +136,19 @@ def test_the_masks_differ_and_the_weights_do_not():
     assert not torch.allclose(seen(networks["prefix"], batch), seen(networks["prefix"], other))
 
 
+def test_both_arms_know_places_from_the_start_and_the_race_ends_at_the_goal(monkeypatch):
+    budget = paligemma.Budget(steps=4, batch_size=8, every=1, test=10, width=16, num_layers=1)
+    made = paligemma.network(budget, "prefix")
+    assert made.image.positions.std() > 0.5
+    weight = made.image_proj.weight.detach()
+    assert torch.allclose(weight @ weight.T, torch.eye(16), atol=1e-4)
+    shares = iter([0.5, 0.95, 0.8, 1.0])
+    monkeypatch.setattr(paligemma, "_right", lambda made, test: torch.full((10,), next(shares)))
+    assert paligemma.measure(budget, "causal", 1)["steps to 90%"] == 2
+    monkeypatch.setattr(paligemma, "_right", lambda made, test: torch.zeros(10))
+    assert paligemma.measure(budget, "causal", 1)["steps to 90%"] == budget.steps
+
+
 def test_cells_answer_rightly():
     batch = cells.batch(5, 0, 60)
     words = list(cells.IDS)
@@ -144,6 +157,7 @@ def test_cells_answer_rightly():
         answer = [words[i] for i in batch["targets"][row].tolist() if i > 1]
         assert prompt[0] == ("count" if row % 2 == 0 else "at")
         assert prompt[-1] == "\n"
+        assert len(answer) == 1
         assert answer[0].isdigit() if row % 2 == 0 else answer[0] in ("none", *cells.COLOURS)
     again = cells.batch(5, 0, 60)
     assert all(torch.equal(batch[name], again[name]) for name in batch)

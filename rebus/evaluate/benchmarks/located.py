@@ -1,5 +1,6 @@
 """What detection and referring share: true boxes and masks of a record, and answers as the metrics want them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,7 +143,7 @@ def mistake(example: Example, truth: Truth, answers: Sequence[Box | Mask]) -> Mi
         truth=f"{_listed([thing.label for thing in things])}; missed: {_listed([truth.labels[at] for at in left])}",
         picture=example.again,
         found=shown,
-        wanted=[Box(thing.box, thing.label, 1.0) for thing in things[:_SHOWN]],
+        wanted=[Box(thing.box, thing.label, math.nan) for thing in things[:_SHOWN]],
     )
 
 

@@ -5,6 +5,7 @@ Boxes: a phrase is right when its surest box overlaps the object's by one half o
 Yu et al., "Modeling Context in Referring Expressions", 2016.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,7 @@ def _mistake(example: Example, phrase: Phrase, chosen: Any, overlap: float) -> M
         truth=phrase.thing.label,
         picture=example.again,
         found=[] if chosen is None else [chosen],
-        wanted=[Box(phrase.thing.box, phrase.thing.label, 1.0)],
+        wanted=[Box(phrase.thing.box, phrase.thing.label, math.nan)],
     )
 
 
