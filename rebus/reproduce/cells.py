@@ -1,7 +1,7 @@
 """A world of nine cells with a coloured shape in some of them, and questions about colours, for writers.
 
 `count red` and `at 4`: what is asked for is spread over the picture, or stands in one place. Nobody asks for shapes:
-on 8 pixels they are learned long after places.
+on 8 pixels they seem to be learned long after places.
 """
 
 import numpy as np
