@@ -69,14 +69,17 @@ def score(image: Relative, text: Relative) -> Float[Tensor, "B T"]:
         return score(text, image).T
     out = torch.zeros(len(image.value), len(text.value), dtype=torch.float64, device=image.value.device)
     wide = out.new_zeros(max(image.num_anchors, 1))  # one description with its zeros at a time
+    met = torch.zeros(len(wide), dtype=torch.bool, device=wide.device)  # few meet: a mask finds them in the cache
     rows = max(1, _GATHERED // max(text.at.shape[1], 1))
     for number, (value, at) in enumerate(zip(image.value, image.at, strict=True)):
         wide.index_add_(0, at, value)
+        met[at] = True
         for first in range(0, len(text.value), rows):
-            part = slice(first, first + rows)
-            met = wide.index_select(0, text.at[part].flatten()).view_as(text.at[part])  # much faster than wide[at]
-            out[number, part] = (met * text.value[part]).sum(1)
-        wide[at] = 0.0
+            places, values = text.at[first : first + rows].flatten(), text.value[first : first + rows].flatten()
+            hits = met.index_select(0, places).nonzero()[:, 0]
+            of = hits.div(text.at.shape[1], rounding_mode="floor") + first
+            out[number].index_add_(0, of, wide.index_select(0, places[hits]) * values[hits])
+        wide[at], met[at] = 0.0, False
     return out.float()
 
 
