@@ -1,7 +1,7 @@
 """Fine-tune a PaliGemma directory that transformers wrote, on 100 real photos, until it knows their captions by heart;
 then count how many transformers writes word for word, with the weights that rebus saved.
 
-    python benchmarks/finetune.py ../shared/data/flickr8k_1k
+    python benchmarks/finetune.py FOLDER
 
 Untrained weights, so that nothing comes from elsewhere. Whole, and with LoRA: an untrained embedding cannot be undone
 by thin matrices, so LoRA gets the embeddings and the last norm whole.
