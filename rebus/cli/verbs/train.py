@@ -79,7 +79,7 @@ def _train(args: argparse.Namespace, config: Any) -> int:
 
             def report(line: Mapping[str, Any]) -> None:
                 last.update(line)
-                progress.advance(f"loss {line['loss']:.4f}")
+                progress.advance(_said(line))
                 if not sys.stderr.isatty() and (line["step"] % every == 0 or line["step"] == config.steps):
                     held_out = f", held out {line['val_loss']:.4f}" if "val_loss" in line else ""
                     note(f"step {line['step']:,} of {config.steps:,}: loss {line['loss']:.4f}{held_out}")
@@ -114,6 +114,15 @@ def _newest(folder: Path) -> int:
 
     found = checkpoint.steps(folder) if folder.is_dir() else []
     return found[-1] if found else 0
+
+
+def _said(line: Mapping[str, Any]) -> str:
+    """What the bar tells of a step."""
+    parts = [f"loss {line['loss']:.4f}", f"norm {line['norm']:.2f}", f"rate {line['lr']:.1e}"]
+    parts += [f"{line['examples_per_second']:,.0f}/s"] if "examples_per_second" in line else []
+    parts += [f"{line['mfu']:.0%} of the peak"] if "mfu" in line else []
+    parts += [f"{line['memory_gb']:.1f} GB"] if "memory_gb" in line else []
+    return " · ".join(parts)
 
 
 def _changed(out: Path) -> dict[str, Any]:
