@@ -1,5 +1,6 @@
 """Shared by all tests: shape annotations are checked, the network is off, and development data may be absent."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,12 @@ from jaxtyping import install_import_hook
 
 if not os.environ.get("REBUS_NO_SHAPE_CHECKS"):
     install_import_hook(["rebus.nn", "rebus.backbones", "rebus.models"], "beartype.beartype")
+
+
+# Processes that tests start share one that has imported what is slow.
+multiprocessing.set_forkserver_preload(
+    ["tests.train.settings", "torch.distributed.fsdp", "rebus.data.downloading", "rebus.data.fitting"]
+)
 
 
 @pytest.fixture(scope="session")

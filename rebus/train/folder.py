@@ -10,22 +10,28 @@ from rebus.core.errors import BadConfig, UsageError
 from rebus.train.config import TrainConfig
 
 
-def claim(config: TrainConfig, out: Path) -> None:
-    """Write `config.json`, or check that the one there is the same."""
+def check_claim(config: TrainConfig, out: Path) -> None:
+    """Raise `UsageError` where the folder was begun with other settings, saying which differ."""
     file = out / "config.json"
-    if file.exists():
-        try:
-            there = from_dict(TrainConfig, json.loads(file.read_text()), str(file))
-        except (BadConfig, json.JSONDecodeError) as error:
-            raise UsageError(f"{out} was begun with other settings ({error}); choose another --out") from None
-        if there != config:
-            changed = _differences(to_dict(there), to_dict(config))
-            raise UsageError(f"{out} was begun with other settings: {changed}. Choose another --out, or the same ones")
+    if not file.exists():
         return
-    out.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    draft.rename(file)
+    try:
+        there = from_dict(TrainConfig, json.loads(file.read_text()), str(file))
+    except (BadConfig, json.JSONDecodeError) as error:
+        raise UsageError(f"{out} was begun with other settings ({error}); choose another --out") from None
+    if there != config:
+        changed = _differences(to_dict(there), to_dict(config))
+        raise UsageError(f"{out} was begun with other settings: {changed}. Choose another --out, or the same ones")
+
+
+def claim(config: TrainConfig, out: Path) -> None:
+    """Write `config.json` where it is not there yet: from now on the folder is of these settings."""
+    file = out / "config.json"
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".tmp")
+        draft.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        draft.rename(file)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:

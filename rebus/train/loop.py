@@ -19,7 +19,7 @@ from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
 from rebus.train.average import Average, averaged
 from rebus.train.config import TrainConfig
-from rebus.train.folder import claim, cut
+from rebus.train.folder import check_claim, claim, cut
 from rebus.train.guard import Guard
 from rebus.train.optim import make_optimisers, rate_at
 from rebus.train.parts import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
@@ -69,10 +69,11 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     config = resolved(config)
     with settle(config.devices) as place:
         _check_batch(config, place)
-        place.first(lambda: claim(config, out))
+        place.first(lambda: check_claim(config, out))
         torch.set_num_threads(config.threads)
         run = Run(config, place, out)
         run.go_on_or_begin()
+        place.first(lambda: claim(config, out))  # not before all that a run needs was there
         with _told_to_stop() as stop:
             try:
                 for line in run.steps(stop):
@@ -118,6 +119,7 @@ class Run:
             if self.average is not None:
                 self.average.steps = int(facts["averaged"])
         if self.place.leads:
+            self.out.mkdir(parents=True, exist_ok=True)
             cut(self.out / "metrics.jsonl", self.start)
         if not self.start:
             self._look_before()

@@ -56,6 +56,8 @@ def source_of(name: str) -> Path:
     if path.is_dir():
         return path
     card = catalog.ROWS.get(name)
+    if card is None and name.split("/")[0] in catalog.MODULES:
+        catalog.info(name)  # a misspelt catalogue name: says which are near
     return find(card.repo if card is not None and card.repo else name)
 
 

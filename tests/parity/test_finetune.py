@@ -22,7 +22,7 @@ LORA = [
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("paligemma_captions", ["optim.lr=4e-3"]), ("paligemma_lora", ["optim.lr=1e-2", *LORA])],
+    [("paligemma_captions", ["optim.lr=3e-3"]), ("paligemma_lora", ["optim.lr=1e-2", *LORA])],
     ids=["whole", "lora"],
 )
 def test_four_pictures_are_learned_by_heart(name: str, settings: list[str], tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_four_pictures_are_learned_by_heart(name: str, settings: list[str], tmp_
         rows.append({"file": f"{i}.png", "caption": s.captions[0].replace(",", "").replace(".", "")})
     (photos / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     captions = [" ".join(row["caption"].split()) for row in rows]
-    write_directory(tmp_path / "base", captions, width=48, layers=1)
+    write_directory(tmp_path / "base", captions, width=64, layers=2)
     base = [f"start_from={tmp_path / 'base'}", f"data.path={photos}", "data.split=none", "workers=0", "eval_every=0"]
     config = override(recipe(name), [*base, "steps=120", "batch_size=4", "optim.warmup=5", *settings])
     final = train(config, tmp_path / "run")

@@ -1,6 +1,5 @@
 """Several processes as torchrun would start them, for tests."""
 
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 START = "forkserver"  # PyTorch is imported once for all processes of all tests
-multiprocessing.set_forkserver_preload(["tests.train.settings", "torch.distributed.fsdp"])
 
 
 def together(ranks: int, folder: Path, work: Callable[..., Any], *args: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import rebus
-from rebus.core.errors import MissingExtra, RebusError, UsageError
+from rebus.core.errors import MissingExtra, MissingFile, RebusError, UnknownName, UsageError
 from rebus.data.files import Files
 from rebus.data.scene_batches import SceneCaptions
 from rebus.data.scenes import scene
@@ -88,6 +88,15 @@ def test_nothing_to_start_from(photos: Path) -> None:
         resolved(recipe("paligemma_captions"))
     with pytest.raises(UsageError, match="processor says whose tokenizer"):
         open_data(replace(CLIP, data=Files(path=str(photos), form="pairs")))
+
+
+def test_a_folder_is_claimed_when_all_is_there(photos: Path, tmp_path: Path) -> None:
+    wrong = short("clip_captions", photos, "data.path=nowhere", "steps=1")
+    with pytest.raises(MissingFile, match="nowhere"):
+        train(wrong, tmp_path / "run")
+    with pytest.raises(UnknownName, match='did you mean "clip/scenes"'):
+        train(replace(wrong, start_from="clip/scnes"), tmp_path / "run")
+    train(short("clip_captions", photos, "steps=1"), tmp_path / "run")
 
 
 def test_leaks_are_refused(photos: Path) -> None:

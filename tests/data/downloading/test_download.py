@@ -128,7 +128,6 @@ def test_a_thousand_rows_from_the_worst_server_killed_again_and_again(server, tm
         pq.write_table(pa.table({"id": texts["id"], "url": urls[520:], "text": texts["text"]}), paths[1])
         folder, settings = tmp_path / "out", settings_for(server, shard_size=250)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["rebus.data.downloading", "rebus.data.fitting", "PIL.JpegImagePlugin"])
         rng, kills = random.Random(0), 0
         for _ in range(60):
             process = context.Process(target=go, args=(paths, folder, settings))
