@@ -82,7 +82,7 @@ class FileBatches:
         if files.form == "auto":
             writes = processor.text is not None and processor.text.is_writer
             files = replace(files, form="caption" if writes else "pairs")
-        self.files, self.processor = files, processor
+        self.files, self.processor, self.most_damaged = files, processor, files.most_damaged
         self.prompt = None if files.form in ("pairs", "text") else files.prompt or getattr(prompts, files.form)
         if self.prompt is None and files.form not in ("pairs", "text"):
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
@@ -192,6 +192,8 @@ class MixedBatches:
         if not mixture.parts or len(mixture.parts) != len(mixture.weights) or min(mixture.weights) <= 0:
             raise UsageError("a mixture wants one weight above 0 for each of its parts")
         self.parts = [open_part(part) for part in mixture.parts]
+        self.processor = self.parts[0].processor
+        self.most_damaged = min(part.most_damaged for part in mixture.parts)
         self.pattern = even_pattern(mixture.weights)
         self.before = [np.cumsum([0, *(self.pattern == i)]) for i in range(len(self.parts))]
 

@@ -35,10 +35,9 @@ class Order:
     def place(self, number: int) -> tuple[int, int]:
         """Where record `number` of the endless order lies."""
         turn, at = divmod(number, self.total)
-        blocks, ends = self._pass(turn)
+        blocks, ends, starts = self._pass(turn)
         first = int(np.searchsorted(ends, at, side="right"))
         if self.shuffle:
-            starts = self._windows(turn)
             window = int(np.searchsorted(starts, first, side="right")) - 1
             begin = int(starts[window])
             at -= int(ends[begin - 1]) if begin else 0
@@ -57,24 +56,19 @@ class Order:
         sizes, seed, shuffle, window = state
         self.__init__(sizes, seed, shuffle=shuffle, window=window)  # type: ignore[misc]
 
-    def _blocks_of(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
-        """The blocks of a pass in order, and how many rows have come when each ends."""
+    def _blocks_of(self, turn: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The blocks of a pass in order, how many rows have come when each ends, and where each window begins."""
         blocks = np.flatnonzero(self.sizes)
         if self.shuffle:
             blocks = np.random.Generator(np.random.PCG64([self.seed, turn])).permutation(blocks)
-        return blocks, np.cumsum(self.sizes[blocks])
-
-    def _windows(self, turn: int) -> np.ndarray:
-        """The position of each window's first block."""
-        _, ends = self._pass(turn)
+        ends = np.cumsum(self.sizes[blocks])
         begins = np.concatenate([[0], ends[:-1]]) // self.window
-        return np.flatnonzero(np.diff(begins, prepend=-1))
+        return blocks, ends, np.flatnonzero(np.diff(begins, prepend=-1))
 
     def _rows_of(self, turn: int, window: int) -> np.ndarray:
         """(rows, 2): block and row of each place in a window."""
-        blocks, _ = self._pass(turn)
-        starts = [*self._windows(turn), len(blocks)]
-        inside = blocks[starts[window] : starts[window + 1]]
+        blocks, _, starts = self._pass(turn)
+        inside = blocks[starts[window] :][: np.append(starts, len(blocks))[window + 1] - starts[window]]
         sizes = self.sizes[inside]
         rows = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         pairs = np.stack([np.repeat(inside, sizes), rows], axis=1)

@@ -9,7 +9,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import secrets
 import signal
 import sys
 import time
@@ -22,7 +21,8 @@ from typing import Any
 import torch
 
 from rebus import __version__
-from rebus.core.errors import CannotWrite, RebusError, UsageError
+from rebus.core.errors import RebusError, UsageError
+from rebus.data.whole import cannot_write, whole_file
 from rebus.reproduce.claim import Claim, Measured
 
 RESULTS = "results.json"
@@ -93,20 +93,12 @@ def document(data: Any) -> bytes:
 
 def write(path: Path, data: bytes) -> None:
     """The whole file or nothing. Raises `CannotWrite`."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise CannotWrite(f"{path}: cannot be written ({len(data):,} bytes): {error.strerror}") from None
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+        raise cannot_write(path, error) from None
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def _measure(claim: Claim, cell: Cell) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def audit(batch: dict[str, Tensor], config: TrainConfig) -> None:
     """Look for leaks in a batch with targets. Raises `UsageError` naming the row and what is wrong with it."""
     if "targets" not in batch or "tokens" not in batch:
         return
-    picture = getattr(config.model, "image_id", None)
+    picture, end = getattr(config.model, "image_id", None), Words(config).eos_id
     masks = batch["mask"] if "mask" in batch else batch["tokens"] >= 0
     for i, (tokens, mask, targets) in enumerate(zip(batch["tokens"], masks, batch["targets"], strict=True)):
         real = targets != IGNORED
@@ -33,7 +33,7 @@ def audit(batch: dict[str, Tensor], config: TrainConfig) -> None:
         if picture in answer:
             raise _leak(i, "has picture tokens among its targets")
         prompt = [t for t in tokens[mask].tolist() if t != picture]
-        body = answer[:-1] if answer[-1] == Words(config).eos_id else answer
+        body = answer[:-1] if answer[-1] == end else answer
         if len(body) >= _LEAST and _holds(prompt, body):
             raise _leak(i, "gives the whole answer in its prompt")
         words = prompt[1:] if len(prompt) > _LEAST else []  # without the first token, by which texts begin

@@ -7,6 +7,7 @@ from typing import Any
 
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig, UsageError
+from rebus.data.whole import whole_file
 from rebus.train.config import TrainConfig
 
 
@@ -29,9 +30,8 @@ def claim(config: TrainConfig, out: Path) -> None:
     file = out / "config.json"
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".tmp")
-        draft.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-        draft.rename(file)
+        with whole_file(file) as written:
+            written.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:
@@ -56,6 +56,5 @@ def cut(metrics: Path, step: int) -> None:
                 kept.append(text)
         except (json.JSONDecodeError, KeyError):
             continue  # the last line of a run that was killed while writing it
-    draft = metrics.with_suffix(".tmp")
-    draft.write_text("".join(kept))
-    draft.rename(metrics)
+    with whole_file(metrics) as written:
+        written.write("".join(kept).encode())

@@ -1,10 +1,11 @@
 """What a fine-tuning broke: losses before and after, on the new data and on what must not be forgotten."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from rebus.data.whole import whole_file
 
 Scores = Mapping[str, Mapping[str, float]]  # data → measure → value
 BEFORE, REPORT = "before.json", "report.json"
@@ -31,7 +32,6 @@ def write_report(out: Path, after: Scores) -> dict[str, Any]:
     return found
 
 
-def _write(file: Path, text: str) -> None:
-    draft = file.with_name(file.name + ".tmp")
-    draft.write_text(text)
-    os.replace(draft, file)
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())

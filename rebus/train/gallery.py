@@ -27,10 +27,10 @@ def draw(learner: Learner, batch: dict[str, Tensor], config: TrainConfig, out: P
     """
     if "pixels" not in batch or "tokens" not in batch:
         return None
-    said = learner.inside(lambda network: _said(network, batch, config))
+    words = Words(config)
+    said = learner.inside(lambda network: _said(network, batch, words))
     if out is None:
         return None
-    words = Words(config)
     truths = words.decode(batch["targets"] if "targets" in batch else batch["tokens"])
     rows = len(truths) // len(batch["pixels"])
     tiles = [
@@ -44,12 +44,11 @@ def draw(learner: Learner, batch: dict[str, Tensor], config: TrainConfig, out: P
 
 
 @torch.no_grad()
-def _said(network: Any, batch: dict[str, Tensor], config: TrainConfig) -> Tensor:
+def _said(network: Any, batch: dict[str, Tensor], words: Words) -> Tensor:
     if isinstance(network, WritesText):
         rows = len(batch["tokens"]) // len(batch["pixels"])
         given = {"pixels": batch["pixels"].repeat_interleave(rows, 0), "tokens": batch["tokens"], "mask": batch["mask"]}
-        ends = Words(config)
-        return generate(network, given, max_new_tokens=_NEW_TOKENS, eos_id=ends.eos_id, pad_id=ends.pad_id)
+        return generate(network, given, max_new_tokens=_NEW_TOKENS, eos_id=words.eos_id, pad_id=words.pad_id)
     embeddings = network(**{name: batch[name] for name in ("pixels", "tokens", "mask")})
     best = (embeddings.image @ embeddings.text.T).argmax(dim=1)
     return batch["tokens"][best]

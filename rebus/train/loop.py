@@ -90,7 +90,7 @@ class Run:
     def __init__(self, config: TrainConfig, place: Place, out: Path):
         self.config, self.place, self.out = config, place, out
         torch.manual_seed(config.seed)
-        self.data = place.first(lambda: open_data(config)) if place.ranks == 1 else open_data(config)
+        self.data = open_data(config)
         self.learner = Learner(config.objective, build(config))
         self.network = self.learner.network
         _prepare_blocks(config, self.learner)
@@ -99,7 +99,7 @@ class Run:
         self.saver = checkpoint.Saver(self.folder, config.keep, place.leads)
         self.guard = Guard(config.spike, config.seed, config.optim.lr)
         self.utilisation = Utilisation(config, place)
-        self.records = Records(getattr(config.data, "most_damaged", 1.0))
+        self.records = Records(getattr(self.data, "most_damaged", 1.0))
         self.start = 0
 
     def go_on_or_begin(self) -> None:
@@ -154,8 +154,7 @@ class Run:
                 if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
                     with averaged(self.average):
                         line |= {f"val_{name}": value for name, value in self.held_out(self.data).items()}
-                        if watcher is not None or self.place.ranks > 1:
-                            self._draw(step)
+                        self._draw(step)
                 if lines is not None and watcher is not None:
                     lines.write(json.dumps(line) + "\n")
                     lines.flush()

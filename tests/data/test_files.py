@@ -134,6 +134,8 @@ def test_a_mixture_keeps_its_weights_and_loses_nothing(folder: Path, processors:
     assert sorted(kinds) == ["answer"] * 2 + ["caption"] * 6
     second = [i for i, kind in enumerate(kinds) if kind == "answer"][1]
     assert same(mixed.batch(0, second, 2), mixed.parts[1].batch(0, 1, 2))
+    strict = replace(parts[1], most_damaged=0.02)
+    assert MixedBatches(Mixture(parts=(parts[0], strict), weights=(1.0, 1.0)), opened).most_damaged == 0.02
     with pytest.raises(UsageError, match="one weight above 0 for each"):
         MixedBatches(Mixture(parts=parts, weights=(1.0,)), opened)
 
