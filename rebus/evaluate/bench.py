@@ -2,7 +2,6 @@
 
 import io
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.errors import UsageError
+from rebus.core.memory import peak_memory
 from rebus.data.scenes import scene
 from rebus.evaluate.reference import TEXTS, pictures
 
@@ -53,7 +53,7 @@ def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
         found |= _writing(model, runs, batch_size)
     if not can_measure:
         raise UsageError(f"{model.card.name} can neither embed nor write with the files it has: nothing to measure")
-    found["peak_memory_bytes"] = _peak_memory(model)
+    found["peak_memory_bytes"] = peak_memory(model.device)
     return found
 
 
@@ -99,14 +99,3 @@ def _photo() -> bytes:
     buffer = io.BytesIO()
     scene(0, "test", 640).image.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
-
-
-def _peak_memory(model: Any) -> int:
-    if model.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(model.device))
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

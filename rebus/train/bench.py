@@ -1,7 +1,6 @@
 """How fast a model trains on this machine: whole steps on made-up batches, with the model's own objective."""
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.errors import UsageError
+from rebus.core.memory import peak_memory
 from rebus.objectives import Learner, NextTokenLoss, SigmoidLoss, SoftmaxLoss, backward, split
 
 PROMPT, ANSWER = 16, 16  # tokens of a writer's made-up text
@@ -61,7 +61,7 @@ def bench_train(
         "steps": steps,
         "seconds_per_step": seconds,
         "examples_per_second": batch_size / seconds,
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": peak_memory(device),
         "measured_peak_flops": best_product(device, dtype),
     }
 
@@ -124,14 +124,3 @@ def _median(step: Callable[[], None], steps: int, device: torch.device) -> float
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
