@@ -3,7 +3,7 @@
     python benchmarks/asif.py [--pairs 1600000] [--width 512] [--folder DIR]
 
 Makes a table of random unit vectors in float16 with their 8-bit copies (5 GB for the defaults, in a temporary folder
-that is removed at the end, or kept in DIR), opens it in a fresh process and answers one query at a time: a picture
+that is removed at the end, or kept in DIR), opens it in a fresh process and answers one query at a time: an image
 described and scored against 1,000 prepared texts, a text likewise, and a single pair of both from nothing. The first
 query reads the files from disk; the others find them in the page cache. The answers are compared with a float64
 search over all rows. Prints one JSON document.
@@ -70,7 +70,7 @@ def answer(folder: Path, count: int) -> dict[str, Any]:
     def vectors(n: int) -> Tensor:
         return torch.randn(n, pairs.cfg.image_width, generator=generator)
 
-    # Prepared texts and pictures: descriptions as a model keeps them for its labels or its library.
+    # Prepared texts and images: descriptions as a model keeps them for its labels or its library.
     k = pairs.cfg.k
     prepared = pairs.describe_texts(vectors(4))
     prepared = prepared._replace(

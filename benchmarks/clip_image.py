@@ -1,4 +1,4 @@
-"""CLIP ViT-B/32 on pictures: rebus against open_clip and transformers, the same random weights of the real size.
+"""CLIP ViT-B/32 on images: rebus against open_clip and transformers, the same random weights of the real size.
 
 python benchmarks/clip_image.py [--batch 1 8 32] [--threads 2] [--rounds 7] [--clock wall|thread] [--json]
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/decoding.py [--dtype bfloat16] [--batch 1] [--tokens 64] [--threads 2] [--clock wall] [--json]
 
-A small picture tower, 64 picture tokens and a prompt of 8; both decode greedily to the same length. The ratios of
+A small image tower, 64 image tokens and a prompt of 8; both decode greedily to the same length. The ratios of
 `whole` count reading the prompt too, those of `writing` subtract it (the time for one token).
 """
 

@@ -1,4 +1,4 @@
-"""Whether data on disk keep up with training: pictures a second from a folder of JPEGs and from a tar, by processes
+"""Whether data on disk keep up with training: images a second from a folder of JPEGs and from a tar, by processes
 that make batches ahead, beside what a step of CLIP ViT-B/32 takes of them on the same machine.
 
     python benchmarks/feeding.py [--number 512] [--side 512]
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import rebus
 from rebus.core.specs import Prompts
-from rebus.data.files import FileBatches, Files
+from rebus.data.file_batches import FileBatches, Files
 from rebus.data.scenes import scene
 from rebus.train.bench import bench_train
 from rebus.train.loop import _Numbered

@@ -32,7 +32,7 @@ PHOTOS_SHARE = 0.65  # beside the class pairs, where both are used; chosen in se
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=int, default=None, help="pictures of each set, for a quick look")
+    parser.add_argument("--limit", type=int, default=None, help="images of each set, for a quick look")
     args = parser.parse_args()
     model = rebus.load("asif/starter", device="cpu")
     result = {
@@ -60,7 +60,7 @@ def imagenet(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
 
 
 def cifar10(model: Any, file: Path, limit: int | None) -> dict[str, Any]:
-    """The test pictures, 32 × 32; ten names."""
+    """The test images, 32 × 32; ten names."""
     data = np.load(file)
     jpeg, ends, right = data["jpeg"], data["offsets"], torch.tensor(data["labels"].astype(np.int64))[:limit]
     classes = [str(name) for name in data["classes"]]
@@ -98,13 +98,13 @@ def flickr(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
 
 
 def see(model: Any, images: Sequence[Any], size: int = 25) -> Tensor:
-    """Pictures as the image encoder sees them."""
+    """Images as the image encoder sees them."""
     start, parts = time.time(), []
     with torch.inference_mode():
         for first in range(0, len(images), size):
             batch = model.processor(images=list(images[first : first + size]))
             parts.append(model.network.image_vectors(batch["pixels"]))
-    print(f"{len(images)} pictures in {time.time() - start:.0f} s", flush=True, file=sys.stderr)
+    print(f"{len(images)} images in {time.time() - start:.0f} s", flush=True, file=sys.stderr)
     return torch.cat(parts)
 
 
@@ -124,7 +124,7 @@ def top1(model: Any, seen: Tensor, labels: Sequence[str], right: Tensor) -> floa
 
 
 def recall(network: ASIF, seen: Tensor, read: Tensor) -> dict[str, float]:
-    """Text to picture: how often the right one is first, or among the first five or ten. Ties count against it."""
+    """Text to image: how often the right one is first, or among the first five or ten. Ties count against it."""
     scores = network.score(seen, read).T
     rank = (scores >= scores.diagonal()[:, None]).sum(1)
     return {f"R@{k}": round(float((rank <= k).float().mean()), 4) for k in (1, 5, 10)}

@@ -1,4 +1,4 @@
-"""Let a model describe a picture, word by word: python examples/caption_scene.py [picture] [model]"""
+"""Let a model describe an image, word by word: python examples/caption_scene.py [image] [model]"""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Find pictures by words: embed them once, then ask. python examples/search_by_words.py
+"""Find images by words: embed them once, then ask. python examples/search_by_words.py
 
-Twenty pictures of the scenes world stand for your own; `model.embed_images` takes paths as well.
+Twenty images of the scenes world stand for your own; `model.embed_images` takes paths as well.
 """
 
 import sys
@@ -16,7 +16,7 @@ def main(query: str = "small solid green square") -> None:
     words = model.embed_texts(query)
     scores = pictures @ words.reshape(-1)
     for index in sorted(range(len(scenes)), key=lambda i: -float(scores[i]))[:3]:
-        print(f"{float(scores[index]):.3f}  picture {index}: {scenes[index].captions[0]}")
+        print(f"{float(scores[index]):.3f}  image {index}: {scenes[index].captions[0]}")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from rebus.core.system import Layout, System
 from rebus.generation import OPTIONS
 from rebus.generation import generate as write
 from rebus.nn.int8 import is_quantized, quantize_linears
-from rebus.weights.files import open_weights, read_config
+from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.hub import find
 from rebus.weights.keymap import KeyMap
-from rebus.weights.lazy import Lazy
-from rebus.weights.load import load_into, on_meta
+from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.load_weights import load_into, on_meta
 from rebus.weights.npz import big_vision, open_npz
 from rebus.weights.save import save_directory
 
@@ -36,7 +36,7 @@ MASK_DECODER = "vae-oid.npz"  # the released name of the mask VQ-VAE
 class Model:
     """A network with its processor and the tasks that the two can do together.
 
-    `network` is the `nn.Module`, and calling the model calls it; `processor` turns pictures and words into its batch.
+    `network` is the `nn.Module`, and calling the model calls it; `processor` turns images and text into its batch.
     Tasks take one item or a list and answer in kind; one that the model lacks raises `UnsupportedTask`.
     """
 
@@ -142,7 +142,7 @@ class Model:
         return target
 
     def embed_images(self, images: Any) -> Tensor:
-        """Unit vectors, float32 (n, d), of one picture or a list."""
+        """Unit vectors, float32 (n, d), of one image or a list."""
         from rebus.tasks.embed import embed_images
 
         return embed_images(self._can("embed_images"), images)
@@ -154,7 +154,7 @@ class Model:
         return embed_texts(self._can("embed_texts"), texts)
 
     def match(self, images: Any, texts: str | Sequence[str]) -> Tensor:
-        """Similarity scores (pictures, texts)."""
+        """Similarity scores (images, texts)."""
         from rebus.tasks.match import match
 
         return match(self._can("match"), images, texts)
@@ -168,13 +168,13 @@ class Model:
         return classify(self._can("classify"), images, labels, templates)
 
     def caption(self, images: Any, prompt: Prompt | None = None, **decoding: Any) -> str | list[str]:
-        """What is in the picture, in a sentence."""
+        """What is in the image, in a sentence."""
         from rebus.tasks.caption import caption
 
         return caption(self._can("caption"), images, prompt, **decoding)
 
     def ask(self, images: Any, questions: str | Sequence[str], **decoding: Any) -> str | list[str]:
-        """The answer to a question about the picture."""
+        """The answer to a question about the image."""
         from rebus.tasks.ask import ask
 
         return ask(self._can("ask"), images, questions, **decoding)
@@ -182,13 +182,13 @@ class Model:
     def detect(
         self, images: Any, labels: str | Sequence[str] | None = None, **decoding: Any
     ) -> list[Box] | list[list[Box]]:
-        """Boxes of the labelled things, in pixels of the given picture."""
+        """Boxes of the labelled things, in pixels of the given image."""
         from rebus.tasks.detect import detect
 
         return detect(self._can("detect"), images, labels, **decoding)
 
     def segment(self, images: Any, phrases: str | Sequence[str], **decoding: Any) -> list[Mask] | list[list[Mask]]:
-        """Masks of the things that the phrases name, of the size of the given picture."""
+        """Masks of the things that the phrases name, of the size of the given image."""
         from rebus.tasks.segment import segment
 
         return segment(self._can("segment"), images, phrases, **decoding)

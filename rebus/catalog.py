@@ -148,7 +148,7 @@ _PALIGEMMA_SIZES = {
     "v2-10b": 9_662_409_456,
     "v2-28b": 27_650_192_112,
 }
-_LONGER = {224: 0, 448: 884_736, 896: 4_423_680}  # only the position table grows with the picture
+_LONGER = {224: 0, 448: 884_736, 896: 4_423_680}  # only the position table grows with the image
 _PALIGEMMA = [
     _paligemma(f"{size}-{kind}-{side}", f"{size.replace('-', '_')}_{side}", parameters + longer)
     for size, parameters in _PALIGEMMA_SIZES.items()
@@ -163,7 +163,7 @@ _ASIF = [
         family="training_free",
         preset="starter",
         parameters=0,
-        idea="no training: a picture is described by the ImageNet classes it resembles, a text by the class names it "
+        idea="no training: an image is described by the ImageNet classes it resembles, a text by the class names it "
         "resembles, and the two descriptions are compared",
         paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
         tasks=_TWO_TOWERS,
@@ -174,7 +174,7 @@ _ASIF = [
             "hardware": "any: what is found does not depend on it, but for the last digits",
             "scores": {
                 "ImageNet, 750 photos, 1,000 names": {"top-1": 0.839},
-                "CIFAR-10, 4,000 test pictures": {"top-1": 0.539},
+                "CIFAR-10, 4,000 test images": {"top-1": 0.539},
                 "Flickr8k, 100 photos by a caption": {
                     "class pairs": {"R@1": 0.17, "R@5": 0.57, "R@10": 0.72},
                     "700 captioned photos instead": {"R@1": 0.26, "R@5": 0.60, "R@10": 0.73},

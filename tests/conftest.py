@@ -18,7 +18,7 @@ if not os.environ.get("REBUS_NO_SHAPE_CHECKS"):
 
 # Processes that tests start share one that has imported what is slow.
 multiprocessing.set_forkserver_preload(
-    ["tests.train.settings", "torch.distributed.fsdp", "rebus.data.downloading", "rebus.data.fitting"]
+    ["tests.train.settings", "torch.distributed.fsdp", "rebus.data.downloading", "rebus.data.resize_images"]
 )
 
 

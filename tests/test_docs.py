@@ -11,7 +11,7 @@ from PIL import Image
 
 from rebus import catalog
 from rebus.cli.app import parser_for
-from rebus.cli.choosing import starter_installed
+from rebus.cli.choose_model import starter_installed
 from rebus.data.scenes import scene
 
 ROOT = Path(__file__).parents[1]

@@ -22,10 +22,10 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 VERBS: dict[str, tuple[str, str]] = {
     "models": ("models", "list the models"),
     "info": ("info", "what to know about one model"),
-    "classify": ("classify", "sort pictures into labels of your choice"),
-    "match": ("match", "score pictures against sentences, or find pictures by words"),
-    "caption": ("caption", "say what is in a picture"),
-    "ask": ("ask", "answer a question about a picture"),
+    "classify": ("classify", "sort images into labels of your choice"),
+    "match": ("match", "score images against sentences, or find images by words"),
+    "caption": ("caption", "say what is in an image"),
+    "ask": ("ask", "answer a question about an image"),
     "detect": ("detect", "find things and draw boxes around them"),
     "segment": ("segment", "find what a phrase names and paint it"),
     "train": ("train", "train a model by a recipe"),
@@ -35,11 +35,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "how fast a model is on this machine"),
     "check": ("check", "whether a model works rightly on this machine, in seconds"),
     "plan": ("plan", "time, memory and cost of a training, before it is begun"),
-    "tour": ("tour", "the offline demonstration: a table and a page of pictures"),
+    "tour": ("tour", "the offline demonstration: a table and a page of images"),
 }
 GROUPS = {
     "find a model": ("models", "info"),
-    "pictures and words": ("classify", "match", "caption", "ask", "detect", "segment"),
+    "images and text": ("classify", "match", "caption", "ask", "detect", "segment"),
     "train and measure": ("data", "plan", "train", "eval", "reproduce", "bench", "check"),
     "see it all": ("tour",),
 }
@@ -140,7 +140,7 @@ def verb_parser(verb: str, module: Any) -> Parser:
 
 def overview() -> str:
     """The text of `rebus --help`."""
-    lines = ["usage: rebus VERB [options]", "", "Models that join pictures and words: pick, run, train, measure.", ""]
+    lines = ["usage: rebus VERB [options]", "", "Models that join images and text: pick, run, train, measure.", ""]
     for title, verbs in GROUPS.items():
         lines += [f"{title}:", *(f"  {verb:<10}{VERBS[verb][1]}" for verb in verbs), ""]
     lines += [

@@ -8,18 +8,18 @@ from rebus.core.errors import MissingFile, UsageError
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="pictures: files, folders, or patterns like '*.jpg'")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images: files, folders, or patterns like '*.jpg'")
 
 
 def add_model(parser: argparse.ArgumentParser, *, batch_size: int | None = None) -> None:
-    """`--model` and how to load it; `--batch-size` where pictures are taken several at a time."""
+    """`--model` and how to load it; `--batch-size` where images are taken several at a time."""
     parser.add_argument(
         "--model", metavar="NAME", help="catalogue name, directory or Hub id (default: the best on this machine)"
     )
     add_placement(parser)
     if batch_size is not None:
         parser.add_argument(
-            "--batch-size", metavar="N", type=positive, default=batch_size, help="pictures at a time (%(default)s)"
+            "--batch-size", metavar="N", type=positive, default=batch_size, help="images at a time (%(default)s)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Many small pictures on one sheet, each with its boxes and its first words."""
+"""Many small images on one sheet, each with its boxes and its first words."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
     from rebus.data.record import Record
 
-_COLUMNS, _WIDTH, _HEIGHT, _LINES = 6, 300, 260, 4  # of the sheet; pixels of a picture; lines of text
+_COLUMNS, _WIDTH, _HEIGHT, _LINES = 6, 300, 260, 4  # of the sheet; pixels of an image; lines of text
 _LINE, _GAP, _LETTERS = 17, 12, 44
-_MOST_BOXES = 12  # more hide the picture
+_MOST_BOXES = 12  # more hide the image
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One example: its picture where it has one, and what is written below."""
+    """One example: its image where it has one, and what is written below."""
 
     picture: Image.Image | None
     text: str
 
 
 def contact_sheet(records: Sequence[Record]) -> Image.Image:
-    """All records in rows of six. One whose picture cannot be opened shows why."""
+    """All records in rows of six. One whose image cannot be opened shows why."""
     from PIL import Image, ImageDraw, ImageFont
 
     cells = [_cell(record) for record in records] or [Cell(None, "no examples")]
@@ -52,7 +52,7 @@ def contact_sheet(records: Sequence[Record]) -> Image.Image:
 
 
 def _cell(record: Record) -> Cell:
-    from rebus.codec.opening import open_image
+    from rebus.codec.decode_image import open_image
 
     if record.image is None:
         return Cell(None, _words(record))
@@ -64,7 +64,7 @@ def _cell(record: Record) -> Cell:
 
 
 def _with_boxes(picture: Image.Image, record: Record) -> Image.Image:
-    """The picture within a cell, its things and phrases outlined."""
+    """The image within a cell, its things and phrases outlined."""
     from rebus.core.answers import Box
     from rebus.tasks.draw import draw_boxes
 
@@ -89,5 +89,5 @@ def _words(record: Record) -> str:
     if record.phrases:
         return record.phrases[0].text
     if record.document:
-        return " ".join(part if isinstance(part, str) else "[picture]" for part in record.document)
+        return " ".join(part if isinstance(part, str) else "[image]" for part in record.document)
     return record.label or record.key

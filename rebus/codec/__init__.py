@@ -1,1 +1,1 @@
-"""Pictures, words and boxes ⇄ tensors and tokens, exact to the released checkpoints."""
+"""Images, words and boxes ⇄ tensors and tokens, exact to the released checkpoints."""

@@ -1,7 +1,7 @@
 """Boxes ⇄ location tokens, as PaliGemma speaks them (Beyer et al., "PaliGemma", 2024).
 
 Four tokens a box, top, left, bottom, right: `<loc0012><loc0100><loc0512><loc1023> cat ; …`. Encoding rounds the
-coordinate times 1023, a coordinate being a share of the picture's height or width; decoding divides by 1023, as the
+coordinate times 1023, a coordinate being a share of the image's height or width; decoding divides by 1023, as the
 reference evaluation does (the public demonstration divides by 1024). So a box comes back within half a bin, 1/2046
 of the side.
 """
@@ -41,7 +41,7 @@ class Rejected:
 
 
 def box_tokens(xyxy: XYXY, size: tuple[int, int]) -> str:
-    """The four tokens of a box in pixels of a picture of `size` (width, height). What lies outside is clipped."""
+    """The four tokens of a box in pixels of an image of `size` (width, height). What lies outside is clipped."""
     width, height = size
     left, top, right, bottom = xyxy
     shares = (top / height, left / width, bottom / height, right / width)
@@ -96,7 +96,7 @@ def _strays(text: str) -> list[Rejected]:
 
 
 def in_pixels(xyxy: XYXY, size: tuple[int, int]) -> XYXY:
-    """Shares → pixels of a picture of `size` (width, height)."""
+    """Shares → pixels of an image of `size` (width, height)."""
     width, height = size
     return xyxy[0] * width, xyxy[1] * height, xyxy[2] * width, xyxy[3] * height
 
@@ -104,7 +104,7 @@ def in_pixels(xyxy: XYXY, size: tuple[int, int]) -> XYXY:
 def parse_boxes(
     text: str, size: tuple[int, int], scores: float | Sequence[float] = 1.0
 ) -> tuple[list[Box], list[Rejected]]:
-    """Boxes in pixels of a picture of `size` (width, height), out of detection text, and what was rejected.
+    """Boxes in pixels of an image of `size` (width, height), out of detection text, and what was rejected.
 
     `scores`: one for all, or one for each piece that `parse_located` finds. A box without a label is rejected too:
     the text was cut off before it.

@@ -1,6 +1,6 @@
-"""Pictures → tensors, as the checkpoint's card says: equal to the released preprocessors, or fast beside them.
+"""Images → tensors, as the checkpoint's card says: equal to the released preprocessors, or fast beside them.
 
-`open_image` and `open_images` give upright RGB pictures; `ImagePipeline` gives batches; `image_spec_from_json` and
+`open_image` and `open_images` give upright RGB images; `ImagePipeline` gives batches; `image_spec_from_json` and
 `image_spec_to_json` speak the preprocessor files of transformers and open_clip.
 """
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from rebus.codec import resize
-from rebus.codec.opening import Alpha, ImageSource, decode, open_image
+from rebus.codec.decode_image import Alpha, ImageSource, decode, open_image
 from rebus.codec.preprocessor import image_spec_from_json, image_spec_to_json
 from rebus.core.errors import RebusError, UsageError
 from rebus.core.limits import check
@@ -43,10 +43,10 @@ def open_images(
     allow_truncated: bool = False,
     alpha: Alpha = "white",
 ) -> tuple[list[Image.Image | None], Failures]:
-    """Upright RGB pictures in the order of `sources`, and the errors of those that failed, by index.
+    """Upright RGB images in the order of `sources`, and the errors of those that failed, by index.
 
-    With `on_error="skip"` a failed picture is None and the rest goes on; with "raise" the first failure is raised,
-    its message begun with `images[index]`. All pictures are held at full size: prefer `ImagePipeline` for many.
+    With `on_error="skip"` a failed image is None and the rest goes on; with "raise" the first failure is raised,
+    its message begun with `images[index]`. All images are held at full size: prefer `ImagePipeline` for many.
     """
     _check_batch(sources)
     pictures: list[Image.Image | None] = [None] * len(sources)
@@ -58,11 +58,11 @@ def open_images(
 
 
 class ImagePipeline:
-    """Pictures → a batch of tensors, by an `ImageSpec`.
+    """Images → a batch of tensors, by an `ImageSpec`.
 
     Exact by default: the same bytes as the released preprocessors give. `fast=True` decodes JPEGs at a fraction of
     their size and resizes with PyTorch: several times faster, a few 1/255 off (see `benchmarks/images.py`).
-    Pictures are prepared in `threads` at a time, by default as many as there are cores to use, at most 8.
+    Images are prepared in `threads` at a time, by default as many as there are cores to use, at most 8.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ImagePipeline:
         """`{"pixels": (B, 3, H, W)}` float32, normalised. With fit "naflex": pixels (B, N, patch·patch·3), patch_mask
         (B, N) bool, grid (B, 2) int64 rows and columns, N being `max_patches`.
 
-        Raises what `open_image` raises, for the first bad picture, naming its index.
+        Raises what `open_image` raises, for the first bad image, naming its index.
         """
         return self._batch(images, skip=False)[0]
 
@@ -129,10 +129,10 @@ class ImagePipeline:
 def _check_batch(images: Sequence[ImageSource]) -> None:
     single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image)
     if single or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
-        raise UsageError("wanted a list of pictures; got a single one. Put it in brackets: [picture]")
+        raise UsageError("wanted a list of images; got a single one. Put it in brackets: [image]")
     if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-        raise UsageError(f"wanted a list of pictures; got {type(images).__name__}")
-    check("MAX_IMAGES", len(images), "pictures in one call")
+        raise UsageError(f"wanted a list of images; got {type(images).__name__}")
+    check("MAX_IMAGES", len(images), "images in one call")
 
 
 def _threads(threads: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Masks ⇄ mask tokens: `<loc…>×4<seg…>×16 label`, and masks of 64 × 64 cut out of a picture or pasted into it.
+"""Masks ⇄ mask tokens: `<loc…>×4<seg…>×16 label`, and masks of 64 × 64 cut out of an image or pasted into it.
 
 The sixteen codes are words of a learned codebook; `rebus.backbones.vision.mask_vqvae` turns them into a mask of the
 box and back. PaliGemma's conventions: the box is in whole pixels, resizing is bilinear and antialiased, a pixel
@@ -23,7 +23,7 @@ def mask_tokens(codes: Sequence[int]) -> str:
 
 
 def segmentation_text(xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
-    """What a model is taught to answer for one region: box in pixels of a picture of `size` (width, height)."""
+    """What a model is taught to answer for one region: box in pixels of an image of `size` (width, height)."""
     return f"{box_tokens(xyxy, size)}{mask_tokens(codes)} {label}"
 
 
@@ -68,7 +68,7 @@ def paste_mask(small: np.ndarray, xyxy: XYXY, size: tuple[int, int]) -> np.ndarr
 
 
 def _whole(box: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Clipped to the picture, at least one pixel either way."""
+    """Clipped to the image, at least one pixel either way."""
     left, top = (min(max(box[axis], 0), size[axis] - 1) for axis in (0, 1))
     right, bottom = (min(max(box[axis + 2], start + 1), size[axis]) for axis, start in ((0, left), (1, top)))
     return left, top, right, bottom

@@ -83,7 +83,7 @@ def _from_transformers(config: Mapping[str, Any]) -> ImageSpec:
         raise BadConfig(f"preprocessor fields that may change the pixels and are not known: {', '.join(unknown)}")
     default = _PROCESSORS[kind]
     if not config.get("do_resize", True):
-        raise BadConfig("do_resize is false: pictures of any size cannot form a batch")
+        raise BadConfig("do_resize is false: images of any size cannot form a batch")
     factor = config.get("rescale_factor", 1 / 255)
     if not config.get("do_rescale", True) or not isinstance(factor, float) or abs(factor * 255 - 1) > 1e-6:
         raise BadConfig(f"rescale_factor {factor!r}: bytes are scaled by 1/255 here")
@@ -101,7 +101,7 @@ def _from_transformers(config: Mapping[str, Any]) -> ImageSpec:
     size, shorter = _size(config.get("size", default["size"]), cropped or kind.startswith("CLIP"))
     if not cropped:
         if size is None:
-            raise BadConfig("size: shortest_edge without do_center_crop gives pictures of several shapes")
+            raise BadConfig("size: shortest_edge without do_center_crop gives images of several shapes")
         return ImageSpec(size=size, fit="squash", **common)
     crop, side = _size(config.get("crop_size", 224), False)
     if crop is None:

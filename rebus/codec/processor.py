@@ -24,7 +24,7 @@ _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_
 
 
 class Processor:
-    """Pictures, prompts and answers → the batch that `model(**batch)` takes; ids → words.
+    """Images, prompts and answers → the batch that `model(**batch)` takes; ids → words.
 
     `image` or `text` is None where the checkpoint lacks the files for it; `image_missing` and `text_missing` name
     those files. `sources`: released files that are to be saved again as they were.
@@ -54,10 +54,10 @@ class Processor:
     ) -> dict[str, Tensor]:
         """A dict with what was asked for: pixels, tokens and mask, targets, regions and region_mask.
 
-        images: one picture, a list, or a list of lists (several pictures to one prompt). pixels are (B, 3, H, W), or
-        (B, N, 3, H, W) where every row has the same N > 1 pictures, or (M, 3, H, W) in reading order where the
-        numbers differ. Prompts of writers hold as many placeholders as their row's pictures need, and one prompt
-        given with several rows of pictures is asked of each.
+        images: one image, a list, or a list of lists (several images to one prompt). pixels are (B, 3, H, W), or
+        (B, N, 3, H, W) where every row has the same N > 1 images, or (M, 3, H, W) in reading order where the
+        numbers differ. Prompts of writers hold as many placeholders as their row's images need, and one prompt
+        given with several rows of images is asked of each.
         Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` when numbers do not match.
         """
         batch: dict[str, Tensor] = {}
@@ -112,7 +112,7 @@ class Processor:
 
     def _see(self, rows: list[Sequence[ImageSource]]) -> dict[str, Tensor]:
         if self.image is None:
-            raise MissingFile(f"this checkpoint has no {self.image_missing}, without which it cannot see pictures")
+            raise MissingFile(f"this checkpoint has no {self.image_missing}, without which it cannot see images")
         batch = self.image([picture for row in rows for picture in row])
         each = {len(row) for row in rows}
         if len(each) == 1 and each != {1} and each != {0}:
@@ -145,7 +145,7 @@ def load_processor(
         if name == "processor_config.json" and "image_processor" not in config:
             continue  # older files hold settings of the whole processor only
         if name == "open_clip_config.json" and "preprocess_cfg" not in config:
-            continue  # towers alone: nothing is said about pictures
+            continue  # towers alone: nothing is said about images
         if config:
             image = ImagePipeline(_sized(image_spec_from_json(config), image_default))
             break
@@ -221,25 +221,25 @@ def _json(value: Any) -> bytes:
 
 
 def _rows(images: Images) -> list[Sequence[ImageSource]]:
-    """The pictures of each row, whichever way they were given."""
+    """The images of each row, whichever way they were given."""
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         return [[image] for image in images]
     if not isinstance(images, list | tuple):
         return [[images]]  # type: ignore[list-item]
     nested = [isinstance(image, list | tuple) for image in images]
     if any(nested) and not all(nested):
-        raise BadImage(f"pictures and lists of pictures are mixed: row {nested.index(not nested[0])} differs")
+        raise BadImage(f"images and lists of images are mixed: row {nested.index(not nested[0])} differs")
     return [list(image) if isinstance(image, list | tuple) else [image] for image in images]
 
 
 def _spread(texts: Prompt | Sequence[Prompt], counts: list[int] | None) -> Prompt | Sequence[Prompt]:
-    """One prompt for every row of pictures."""
+    """One prompt for every row of images."""
     if counts is None:
         return texts
     if isinstance(texts, str | Pieces):
         return [texts] * len(counts)
     if len(texts) != len(counts):
-        raise BadText(f"{len(texts)} prompts for {len(counts)} rows of pictures: one prompt a row is wanted")
+        raise BadText(f"{len(texts)} prompts for {len(counts)} rows of images: one prompt a row is wanted")
     return texts
 
 

@@ -1,4 +1,4 @@
-"""From a picture to the rows of a batch: sizes, resampling, crop, normalisation.
+"""From an image to the rows of a batch: sizes, resampling, crop, normalisation.
 
 Two ways to resample. The exact one is Pillow's antialiased filter on uint8, which released checkpoints were
 evaluated with. The fast one reads JPEGs at a fraction of their size (libjpeg scales in the frequency domain) and
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rebus.codec.opening import Decoded
+from rebus.codec.decode_image import Decoded
 from rebus.core.errors import BadConfig
 from rebus.core.specs import ImageSpec
 
@@ -43,7 +43,7 @@ def _shorter(spec: ImageSpec) -> int:
 
 
 def resized(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
-    """(width, height) to which a picture of that size is resized, before any crop."""
+    """(width, height) to which an image of that size is resized, before any crop."""
     if spec.fit == "squash":
         return spec.size[1], spec.size[0]
     if spec.fit == "crop":
@@ -87,7 +87,7 @@ def exact(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
 
 def enough(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
     """The least (width, height) at which the fast path may decode a JPEG lying as `width` × `height` in its file."""
-    # Sideways pictures are turned later: the larger of both ways is safe.
+    # Sideways images are turned later: the larger of both ways is safe.
     one, other = resized(spec, width, height), resized(spec, height, width)
     return OVERSAMPLING * max(one[0], other[1]), OVERSAMPLING * max(one[1], other[0])
 

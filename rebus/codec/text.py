@@ -58,14 +58,14 @@ class TextPipeline:
     def __call__(self, texts: Prompt | Sequence[Prompt], images: int | Sequence[int] = 0) -> tuple[Tensor, Tensor]:
         """tokens (B, L) int64 and mask (B, L) bool, padded on the right.
 
-        `images`: how many pictures each prompt has (one number for all, or one each), for models whose prompts hold
+        `images`: how many images each prompt has (one number for all, or one each), for models whose prompts hold
         placeholders. Raises `BadText` for what cannot be encoded, and for what is too long: prompts always, other
         texts when the spec says `truncate=False`.
         """
         prompts = _listed(texts)
         counts = [images] * len(prompts) if isinstance(images, int) else list(images)
         if len(counts) != len(prompts):
-            raise BadText(f"{len(prompts)} prompts but pictures for {len(counts)}: one entry for each is wanted")
+            raise BadText(f"{len(prompts)} prompts but images for {len(counts)}: one entry for each is wanted")
         bodies = self._encode(prompts)
         if self.is_writer:
             rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
@@ -141,13 +141,13 @@ class TextPipeline:
         return start + body[: max(room, 0)] + end
 
     def _prompt(self, index: int, body: list[int], images: int) -> list[int]:
-        """`pictures [bos] body separator`: the placeholders of all pictures first, the start token after them."""
+        """`pictures [bos] body separator`: the placeholders of all images first, the start token after them."""
         place = self.spec.image_token_id
         seen = [] if place is None else [place] * (images * self.spec.num_image_tokens)
         words = ([] if self.spec.bos_id is None else [self.spec.bos_id]) + body + self._separator
         size = len(seen) + len(words)
         if size > self.spec.context:
-            pictures = f"{images} picture{'s' * (images != 1)} ({len(seen):,} tokens) and " if seen else ""
+            pictures = f"{images} image{'s' * (images != 1)} ({len(seen):,} tokens) and " if seen else ""
             raise BadText(
                 f"prompt {index}: {pictures}{len(words):,} tokens of text make {size:,}; "
                 f"the context holds {self.spec.context:,}"

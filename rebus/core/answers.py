@@ -1,4 +1,4 @@
-"""What tasks answer. Boxes are xyxy in pixels of the picture that was given; scores are probabilities."""
+"""What tasks answer. Boxes are xyxy in pixels of the image that was given; scores are probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # or `import rebus` would wait for NumPy
 
 @dataclass(frozen=True)
 class Box:
-    """A labelled rectangle. `xyxy`: left, top, right, bottom in pixels of the given picture."""
+    """A labelled rectangle. `xyxy`: left, top, right, bottom in pixels of the given image."""
 
     xyxy: tuple[float, float, float, float]
     label: str
@@ -24,7 +24,7 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A labelled region. `mask`: bool (H, W), the size of the given picture; `box` encloses it."""
+    """A labelled region. `mask`: bool (H, W), the size of the given image; `box` encloses it."""
 
     mask: np.ndarray
     box: tuple[float, float, float, float]

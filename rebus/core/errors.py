@@ -21,7 +21,7 @@ class UnsupportedTask(UsageError):
 
 
 class BadImage(RebusError):
-    """A picture that is empty, truncated, too large, or no picture at all."""
+    """An image that is empty, truncated, too large, or no image at all."""
 
 
 class BadText(RebusError):

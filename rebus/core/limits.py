@@ -5,9 +5,9 @@ import os
 from rebus.core.errors import LimitExceeded, UsageError
 
 DEFAULTS = {
-    "MAX_PIXELS": 100_000_000,  # of one picture, before decoding
+    "MAX_PIXELS": 100_000_000,  # of one image, before decoding
     "MAX_SIDE": 30_000,  # pixels of the longer side
-    "MAX_IMAGE_BYTES": 200_000_000,  # of one encoded picture
+    "MAX_IMAGE_BYTES": 200_000_000,  # of one encoded image
     "MAX_ASPECT": 500,  # longer side / shorter side
     "MAX_IMAGES": 100_000,  # of one call
     "MAX_TEXT_CHARS": 100_000,  # of one text

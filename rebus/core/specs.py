@@ -1,4 +1,4 @@
-"""How a checkpoint wants its pictures and its words: plain data, read from the released files and written back."""
+"""How a checkpoint wants its images and its words: plain data, read from the released files and written back."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """Picture → pixels. `size` is (height, width) in pixels; values are scaled to [0, 1], then normalised."""
+    """Image → pixels. `size` is (height, width) in pixels; values are scaled to [0, 1], then normalised."""
 
     size: tuple[int, int]
     fit: Literal["squash", "crop", "naflex"] = "squash"  # crop: shorter side to size, then the centre
@@ -36,7 +36,7 @@ class TextSpec:
     clean: bool = False  # CLIP: ftfy where installed, HTML entities, white space
     truncate: bool = True  # False: a text that is too long raises BadText
     separator: str = ""  # PaliGemma: tokenised alone and put after the prompt ("\n")
-    image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times a picture
+    image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0
 
 

@@ -36,5 +36,5 @@ class System:
     layouts: Mapping[str, Layout]
     tasks: frozenset[str]
     prompts: Prompts = field(default_factory=Prompts)
-    image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see pictures
+    image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read words

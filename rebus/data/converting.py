@@ -1,4 +1,4 @@
-"""Any data set of pictures, written anew: as shards, as a folder with a table, or as fewer rows of Parquet.
+"""Any data set of images, written anew: as shards, as a folder with a table, or as fewer rows of Parquet.
 
 The records are cut into units of `shard_size`; each becomes one shard. A unit counts when its journal is there, which
 is written after its files; one that was cut off is done again. When all are done, `skipped.jsonl` names the damaged
@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
+from rebus.data.atomic_write import Units, cannot_write, lines_of, whole_file
 from rebus.data.filters import Sifted
-from rebus.data.fitting import Fitted, Fitting, fit
 from rebus.data.layouts.coyo import Parquet
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.data.samples import facts_of, picture_of, rows_of
-from rebus.data.tars import TarWriter, key_of, shard_name
-from rebus.data.whole import Units, cannot_write, lines_of, whole_file
+from rebus.data.record_to_json import facts_of, picture_of, rows_of
+from rebus.data.resize_images import Fitted, Fitting, fit
+from rebus.data.tar_shards import TarWriter, key_of, shard_name
 
 SKIPPED, TABLE = "skipped.jsonl", "captions.jsonl"
 LEAST_SEEN = 100  # records before too many can be damaged
@@ -59,7 +59,7 @@ class Converter:
         self.reader, self.settings = reader, settings
         self.ends = np.cumsum([0, *reader.sizes], dtype=np.int64)
         if settings.to == "parquet" and not without_pictures(reader):
-            raise UsageError("only Parquet files of addresses without pictures are written as Parquet")
+            raise UsageError("only Parquet files of addresses without images are written as Parquet")
         fitting = settings.fitting
         plan = {
             **source,
@@ -222,7 +222,7 @@ class Converter:
 
 @dataclass(frozen=True)
 class Sample:
-    """A record and its picture, or the key and the reason for which there is none."""
+    """A record and its image, or the key and the reason for which there is none."""
 
     record: Record
     fitted: Fitted | None

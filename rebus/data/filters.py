@@ -1,4 +1,4 @@
-"""Which pairs of pictures and texts are worth learning from: COYO's columns and ALIGN's rules, for every layout.
+"""Which pairs of images and texts are worth learning from: COYO's columns and ALIGN's rules, for every layout.
 
 `sift(reader, ALIGN)` goes through a data set (twice where frequencies count) and gives a reader of what is left, with
 the number refused for each reason. A text filter refuses a caption; a record goes when none of its captions is left.
@@ -38,7 +38,7 @@ class Filters:
     min_height: int | None = None
     shorter_side_over: int | None = None
     aspect_under: float | None = None  # longer side / shorter side
-    min_clip_b32: float | None = None  # similarity of picture and text
+    min_clip_b32: float | None = None  # similarity of image and text
     min_clip_l14: float | None = None
     min_aesthetic: float | None = None
     max_nsfw_opennsfw2: float | None = None
@@ -48,8 +48,8 @@ class Filters:
     max_faces: int | None = None
     min_words: int | None = None  # between blanks
     max_words: int | None = None
-    texts_per_image: int | None = None  # a picture with more different texts goes
-    images_per_text: int | None = None  # a text with more different pictures goes
+    texts_per_image: int | None = None  # an image with more different texts goes
+    images_per_text: int | None = None  # a text with more different images goes
     min_gram_count: int | None = None  # a text goes with any word or pair of words that the data has less often
     most_grams: int | None = None  # or that is not among so many most frequent ones
 
@@ -62,7 +62,7 @@ class Filters:
         return self.counts_words or self.texts_per_image is not None or self.images_per_text is not None
 
 
-# ALIGN, Section 3. Pornography and near-duplicates of test pictures, which went first, need models of their own.
+# ALIGN, Section 3. Pornography and near-duplicates of test images, which went first, need models of their own.
 ALIGN = Filters(
     shorter_side_over=200,
     aspect_under=3,
@@ -132,11 +132,11 @@ def too_long(record: Record, caption: str, *, words: int) -> str | None:
 
 
 def shared_text(record: Record, caption: str, *, frequent: Frequent, most: int) -> str | None:
-    return f"text of more than {most} pictures" if frequent.has_text(caption) else None
+    return f"text of more than {most} images" if frequent.has_text(caption) else None
 
 
 def shared_image(record: Record, caption: str, *, frequent: Frequent, most: int) -> str | None:
-    return f"picture with more than {most} texts" if frequent.has_image(record) else None
+    return f"image with more than {most} texts" if frequent.has_image(record) else None
 
 
 def rare_word(record: Record, caption: str, *, common: Common) -> str | None:
@@ -161,7 +161,7 @@ def wrong_size(record: Record, caption: str, *, filters: Filters) -> str | None:
 
 
 def size_of(record: Record) -> tuple[float, float] | None:
-    """Width and height as they were found, as they are now, or from the head of the picture's file."""
+    """Width and height as they were found, as they are now, or from the head of the image's file."""
     for names in (("original_width", "original_height"), ("width", "height")):
         width, height = (_number(record.facts, name) for name in names)
         if width and height and width > 0 and height > 0:
@@ -170,11 +170,11 @@ def size_of(record: Record) -> tuple[float, float] | None:
 
 
 def _size_in_file(image: bytes | Path) -> tuple[float, float] | None:
-    from rebus.codec.formats import kind_of, opener  # brings the parsers of pictures
+    from rebus.codec.image_formats import kind_of, opener  # brings the parsers of images
 
     try:
         data = image.read_bytes() if isinstance(image, Path) else image
-        picture = opener(kind_of(data[:512]), "picture")(io.BytesIO(data))
+        picture = opener(kind_of(data[:512]), "image")(io.BytesIO(data))
         turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
     except Exception:  # a parser may raise anything over a stranger's bytes
         return None

@@ -1,4 +1,4 @@
-"""How often texts, pictures and words come in a data set, counted in one pass with sixteen bytes a pair.
+"""How often texts, images and text come in a data set, counted in one pass with sixteen bytes a pair.
 
 Texts and words are counted by 64 bits of their hash. Among a billion texts, two share theirs with a chance of 3 %.
 """
@@ -34,7 +34,7 @@ def text_id(text: str) -> int:
 
 
 def image_id(record: Record) -> int:
-    """By the look of the picture where a layout knows it (COYO's `image_phash`), else by its address, else its key."""
+    """By the look of the image where a layout knows it (COYO's `image_phash`), else by its address, else its key."""
     for name in ("image_phash", "url"):
         if (value := record.facts.get(name)) is not None:
             return _hash(f"{name}={value}")
@@ -69,7 +69,7 @@ class Common:
 
 @dataclass(frozen=True)
 class Frequent:
-    """What comes too often, and which words are common. Texts and pictures by id, ascending."""
+    """What comes too often, and which words are common. Texts and images by id, ascending."""
 
     texts: np.ndarray
     images: np.ndarray

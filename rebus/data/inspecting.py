@@ -46,7 +46,7 @@ class Seen:
 def inspect(reader: Reader, *, sample: int = 1000, examples: int = 24, seed: int = 0) -> Seen:
     """Look at `sample` records, or at all where there are fewer; keep `examples` of them from all over.
 
-    Sizes of pictures come from the head of their files; nothing is decoded.
+    Sizes of images come from the head of their files; nothing is decoded.
     """
     fields: Counter[str] = Counter()
     facts: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def inspect(reader: Reader, *, sample: int = 1000, examples: int = 24, seed: int
             continue
         size = None if record.image is None else size_of(record)
         if record.image is not None and size is None:
-            damaged.append((record.key, "its picture cannot be read"))
+            damaged.append((record.key, "its image cannot be read"))
         elif number >= every * len(shown) and len(shown) < examples:
             shown.append(record)
         if size is not None:

@@ -20,10 +20,10 @@ def mask_of(outline: Any, height: int, width: int) -> np.ndarray:
 
     Raises `RebusError` for what is neither, or does not fit the size.
     """
-    check("MAX_PIXELS", height * width, f"an outline in a picture of {width} x {height}")
+    check("MAX_PIXELS", height * width, f"an outline in an image of {width} x {height}")
     if isinstance(outline, Mapping):
         if outline.get("size") not in ([height, width], (height, width)):
-            raise RebusError(f"an outline of size {outline.get('size')} in a picture of [{height}, {width}]")
+            raise RebusError(f"an outline of size {outline.get('size')} in an image of [{height}, {width}]")
         return mask_of_runs(runs_of(outline.get("counts")), height, width)
     if not isinstance(outline, Sequence) or isinstance(outline, str | bytes):
         raise RebusError(f"an outline should be polygons or runs; got {type(outline).__name__}")
@@ -39,9 +39,9 @@ def outline_of(mask: np.ndarray) -> dict[str, Any]:
 
 
 def mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """int64 lengths of runs → bool (H, W). Raises `RebusError` when they do not fill the picture."""
+    """int64 lengths of runs → bool (H, W). Raises `RebusError` when they do not fill the image."""
     if (runs < 0).any() or runs.sum() != height * width:
-        raise RebusError(f"runs of {int(runs.sum()):,} pixels in a picture of {height * width:,}")
+        raise RebusError(f"runs of {int(runs.sum()):,} pixels in an image of {height * width:,}")
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T
 
@@ -111,7 +111,7 @@ def mask_of_polygon(polygon: Sequence[float], height: int, width: int) -> np.nda
 
 
 def _border(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points (x, y) on all sides in the enlarged picture, one for each step along a side's longer direction."""
+    """The points (x, y) on all sides in the enlarged image, one for each step along a side's longer direction."""
     points = np.trunc(_FINE * corners + 0.5).astype(np.int64)
     ends = np.roll(points, -1, axis=0)
     spans = np.abs(ends - points)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 from rebus.core.errors import RebusError
 
 XYXY: TypeAlias = tuple[float, float, float, float]
-Encoded: TypeAlias = bytes | Path  # a picture or video file, or where it lies
+Encoded: TypeAlias = bytes | Path  # an image or video file, or where it lies
 
 
 class BadRecord(RebusError):
@@ -21,7 +21,7 @@ class BadRecord(RebusError):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question about a picture, with what people answered, most official answer first."""
+    """A question about an image, with what people answered, most official answer first."""
 
     text: str
     answers: tuple[str, ...]
@@ -31,7 +31,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """A labelled object. `box` in pixels of the picture, `outline` as the layout writes it (polygons or runs)."""
+    """A labelled object. `box` in pixels of the image, `outline` as the layout writes it (polygons or runs)."""
 
     label: str
     box: XYXY
@@ -43,7 +43,7 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Phrase:
-    """Words that fit one object of the picture alone."""
+    """Words that fit one object of the image alone."""
 
     text: str
     thing: Thing
@@ -53,7 +53,7 @@ class Phrase:
 class Record:
     """What a reader gives. Layouts fill the fields that they have.
 
-    `key`: where the record is, for messages ("00012.tar:000120003", "captions.csv:17"). `document`: texts and pictures
+    `key`: where the record is, for messages ("00012.tar:000120003", "captions.csv:17"). `document`: texts and images
     in reading order. `absent` and `incomplete`: labels that were looked for and are not there, and labels of which only
     some objects are marked (LVIS). `facts`: the layout's other columns, as they are.
     """
@@ -88,7 +88,7 @@ class Reader(Protocol):
 
     @property
     def labels(self) -> Sequence[str]:
-        """All labels that things (or whole pictures) can have, in the layout's order; empty where there are none."""
+        """All labels that things (or whole images) can have, in the layout's order; empty where there are none."""
         ...
 
     def read(self, block: int, row: int) -> Record:

@@ -61,9 +61,9 @@ def pad_rows(rows: list[list[int]], value: int, length: int | None = None) -> Te
 
 @dataclass(frozen=True)
 class SceneCaptions:
-    """Pictures with one caption each, for two towers.
+    """Images with one caption each, for two towers.
 
-    `full`: how often it is the full caption; else one of the shorter ones, which are true of other pictures, too, and
+    `full`: how often it is the full caption; else one of the shorter ones, which are true of other images, too, and
     so make a batch noisier. `named`: how often a scene of one object gets its label instead, with or without article,
     which is what classification asks for. `begin`: whether texts begin with `<bos>`. Texts are cut and padded to
     `context`.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, load_npz
 from rebus.codec.masks import crop_mask
-from rebus.data.bundled import directory_of
+from rebus.data.bundled_checkpoints import directory_of
 from rebus.data.scene_batches import scene_at
 
 CODEBOOK_FILE = "vae-oid.npz"  # the name of the release

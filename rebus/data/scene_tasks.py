@@ -1,4 +1,4 @@
-"""Scenes as prompts and answers, for writers: caption, question, detection, segmentation, several for each picture.
+"""Scenes as prompts and answers, for writers: caption, question, detection, segmentation, several for each image.
 
 Prompts and answers are PaliGemma's: `caption en`, `answer en …`, `detect a ; b`, `segment …`; boxes are four location
 tokens (top, left, bottom, right), masks sixteen words of a mask codebook.
@@ -27,11 +27,11 @@ Row = tuple[list[int], list[int]]  # prompt, answer
 
 @dataclass(frozen=True)
 class SceneTasks:
-    """Pictures with `per_picture` different tasks each, drawn with the given odds.
+    """Images with `per_picture` different tasks each, drawn with the given odds.
 
-    Rows of the same picture follow each other: `tokens` and `targets` have `per_picture` rows for each of `pixels`.
+    Rows of the same image follow each other: `tokens` and `targets` have `per_picture` rows for each of `pixels`.
     `names`, `present` and `boxes` say what each patch shows. The first `tower_first` batches hold these alone, of as
-    many pictures as later batches have rows. From batch `turn` on questions have the odds `ask_later`: they are easy
+    many images as later batches have rows. From batch `turn` on questions have the odds `ask_later`: they are easy
     to learn for who can already see and caption (0: never).
     """
 

@@ -18,7 +18,7 @@ _NEW_TOKENS = 32
 
 
 def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
-    """Medians by name: pictures, texts and tokens a second, milliseconds to the first token, peak memory in bytes.
+    """Medians by name: images, texts and tokens a second, milliseconds to the first token, peak memory in bytes.
 
     Raises `UsageError` for a model that neither embeds nor writes.
     """

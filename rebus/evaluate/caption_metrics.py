@@ -2,9 +2,9 @@
 
 Chen et al., "Microsoft COCO Captions: Data Collection and Evaluation Server", 2015.
 
-Every score takes one candidate a picture and one or more references a picture, all tokenised: words separated by
-spaces, as `words` gives them. Papers print 100 times as much. Each score raises `UsageError` for no pictures, for
-lists of unequal length and for a picture without references.
+Every score takes one candidate an image and one or more references an image, all tokenised: words separated by
+spaces, as `words` gives them. Papers print 100 times as much. Each score raises `UsageError` for no images, for
+lists of unequal length and for an image without references.
 """
 
 import re
@@ -96,7 +96,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tupl
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean over pictures of ROUGE-L, by the longest common subsequence (LCS) of words.
+    """Mean over images of ROUGE-L, by the longest common subsequence (LCS) of words.
 
     F = (1 + β²) · P · R / (R + β² · P), β = 1.2. P is the LCS over the candidate's length, R over the reference's.
     Each is the best over the references, as the COCO evaluation has it: the two may come from different ones.
@@ -117,17 +117,17 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean over pictures of `cider_d_scores`."""
+    """Mean over images of `cider_d_scores`."""
     return float(cider_d_scores(candidates, references).mean())
 
 
 def cider_d_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """CIDEr-D of each picture, 0 to 10.
+    """CIDEr-D of each image, 0 to 10.
 
-    10 · mean over n = 1..4 and the picture's references s of
+    10 · mean over n = 1..4 and the image's references s of
     exp(-(|c| - |s|)² / 2σ²) · Σ min(g(c), g(s)) · g(s) / (‖g(c)‖ · ‖g(s)‖), σ = 6,
-    where g counts each n-gram times log(pictures / pictures that have it in a reference). The references given decide
-    what is rare, so scores of different sets do not compare, and a set of one picture scores 0.
+    where g counts each n-gram times log(images / images that have it in a reference). The references given decide
+    what is rare, so scores of different sets do not compare, and a set of one image scores 0.
 
     Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation", 2015.
     """
@@ -191,12 +191,12 @@ def _check(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> No
     if len(candidates) != len(references):
         raise UsageError(
             f"wanted references for each candidate; got {len(candidates)} candidates and references for "
-            f"{len(references)} pictures"
+            f"{len(references)} images"
         )
     if not candidates:
         raise UsageError("wanted at least one candidate to score; got none")
     for place, others in enumerate(references):
         if isinstance(others, str):
-            raise UsageError(f"wanted a list of references for picture {place}; got the string {others!r}")
+            raise UsageError(f"wanted a list of references for image {place}; got the string {others!r}")
         if not others:
-            raise UsageError(f"wanted at least one reference for picture {place}; got none")
+            raise UsageError(f"wanted at least one reference for image {place}; got none")

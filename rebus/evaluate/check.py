@@ -1,4 +1,4 @@
-"""Does a model work rightly on this machine? Seconds, not hours: a few pictures, a few texts, no data needed."""
+"""Does a model work rightly on this machine? Seconds, not hours: a few images, a few texts, no data needed."""
 
 import copy
 import io
@@ -41,7 +41,7 @@ def check(model: Any, stored: Mapping[str, Any] | None = None) -> Iterator[Check
     parts: tuple[tuple[str, Callable[[], tuple[bool | None, str]]], ...] = (
         ("weights are finite", lambda: _finite(model)),
         ("stored reference", lambda: (None, "none stored") if stored is None else reference.compare(model, stored)),
-        ("pictures: batch = single", lambda: _pictures_alone(model)),
+        ("images: batch = single", lambda: _pictures_alone(model)),
         ("texts: batch = single", lambda: _texts_alone(model)),
         ("bfloat16 drift", lambda: _drift(model, _to_bfloat16, _BF16_COSINE)),
         ("int8 drift", lambda: _drift(model, _to_int8, _INT8_COSINE)),
@@ -64,7 +64,7 @@ def _finite(model: Any) -> tuple[bool, str]:
 
 @torch.inference_mode()
 def _see(model: Any, network: nn.Module, images: list[Image.Image]) -> Tensor | None:
-    """(B, D) float32: what the network makes of pictures; None where it cannot see or read."""
+    """(B, D) float32: what the network makes of images; None where it cannot see or read."""
     if isinstance(network, EmbedsImages):
         if model.processor.image is None:
             return None
@@ -85,7 +85,7 @@ def _pictures_alone(model: Any) -> tuple[bool | None, str]:
     images = reference.pictures(3)
     together = _see(model, model.network, images)
     if together is None:
-        return None, "the checkpoint cannot see pictures by itself"
+        return None, "the checkpoint cannot see images by itself"
     alone = torch.cat([row for image in images if (row := _see(model, model.network, [image])) is not None])
     return _close(together, alone, model)
 
@@ -97,7 +97,7 @@ def _texts_alone(model: Any) -> tuple[bool | None, str]:
         return _close(together, alone, model)
     if "ask" in model.tasks and model.processor.text is not None:
         image = reference.pictures(1)[0]
-        questions = ["how many objects are there?", "what colour is the object on the left of the picture?"]
+        questions = ["how many objects are there?", "what colour is the object on the left of the image?"]
         together_said = model.ask([image] * 2, questions, max_new_tokens=16)
         alone_said = [model.ask(image, question, max_new_tokens=16) for question in questions]
         return together_said == alone_said, f"answers {together_said}"
@@ -118,7 +118,7 @@ def _drift(model: Any, change: Callable[[nn.Module], None], least: float) -> tup
     images = reference.pictures(3)
     exact = _see(model, model.network, images)
     if exact is None:
-        return None, "the checkpoint cannot see pictures by itself"
+        return None, "the checkpoint cannot see images by itself"
     network = copy.deepcopy(model.network)
     try:
         change(network)

@@ -4,7 +4,7 @@ Lin et al., "Microsoft COCO: Common Objects in Context", 2014. Gupta et al., "LV
 Instance Segmentation", 2019.
 
 A score that has no truth to be measured on (no object of that class, or of that size) is NaN, where the official
-tools print -1; means leave such classes out. Pictures are read one by one, so their masks need not fit in memory.
+tools print -1; means leave such classes out. Images are read one by one, so their masks need not fit in memory.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ LVIS_LIMIT = 300
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Truth:
-    """The true objects of one picture: a label each, and a box or a mask each, or both.
+    """The true objects of one image: a label each, and a box or a mask each, or both.
 
     boxes: (N, 4) xyxy in pixels. masks: bool (N, H, W). crowd: (N,), true for a region of many objects.
     areas: (N,) in square pixels decides who is small, medium or large; by default that of the box or mask. Give
@@ -59,7 +59,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Detections:
-    """What a model found in one picture: a label and a score each, and a box or a mask each, or both.
+    """What a model found in one image: a label and a score each, and a box or a mask each, or both.
 
     scores: (N,), higher is surer; of equal scores the earlier counts as the better. boxes: (N, 4) xyxy in pixels.
     masks: bool (N, H, W), the size of the true masks. Raises `UsageError` for shapes that do not fit.
@@ -101,7 +101,7 @@ class DetectionScores:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoScores(DetectionScores):
-    """COCO's twelve numbers. ar1, ar10, ar100: recall with so many detections per picture and class."""
+    """COCO's twelve numbers. ar1, ar10, ar100: recall with so many detections per image and class."""
 
     ar1: float
     ar10: float
@@ -110,7 +110,7 @@ class CocoScores(DetectionScores):
 
 @dataclass(frozen=True, kw_only=True)
 class LvisScores(DetectionScores):
-    """LVIS's thirteen numbers. ar: recall with 300 detections a picture. ap_rare and so on: over such classes."""
+    """LVIS's thirteen numbers. ar: recall with 300 detections an image. ap_rare and so on: over such classes."""
 
     ar: float
     ap_rare: float
@@ -131,11 +131,11 @@ def coco_scores(
 ) -> CocoScores:
     """AP and AR of boxes or masks, as COCO counts them.
 
-    A picture gives its 100 best detections of each class. Crowd regions count neither way: they are no truth to be
+    An image gives its 100 best detections of each class. Crowd regions count neither way: they are no truth to be
     found, any number of detections may fall on one, and the overlap is then the share of the detection that lies on
-    it. Detections of equal score rank in the order of the pictures.
+    it. Detections of equal score rank in the order of the images.
 
-    Raises `UsageError` for a picture that lacks boxes or masks, and `UnknownName` for a label not among the classes.
+    Raises `UsageError` for an image that lacks boxes or masks, and `UnknownName` for a label not among the classes.
     """
     _check_names(classes=classes)
     if len(set(classes)) != len(classes):
@@ -155,11 +155,11 @@ def lvis_scores(
 ) -> LvisScores:
     """AP and AR of boxes or masks, as LVIS counts them. frequency: every class with "r", "c" or "f".
 
-    A picture gives its 300 best detections of all classes together. Of these, only classes that are marked in the
-    picture or known to be absent from it are judged; where marking is incomplete, an unmatched detection counts neither
-    way. Regions without area are passed over. Detections of equal score rank in the order of the pictures.
+    An image gives its 300 best detections of all classes together. Of these, only classes that are marked in the
+    image or known to be absent from it are judged; where marking is incomplete, an unmatched detection counts neither
+    way. Regions without area are passed over. Detections of equal score rank in the order of the images.
 
-    Raises `UsageError` for a picture that lacks boxes or masks or has crowd regions, which LVIS does not know, and
+    Raises `UsageError` for an image that lacks boxes or masks or has crowd regions, which LVIS does not know, and
     `UnknownName` for a class without frequency.
     """
     if wrong := [name for name, group in frequency.items() if group not in ("r", "c", "f")]:
@@ -210,7 +210,7 @@ class _Regions:
 
 @dataclass(frozen=True, eq=False)
 class _Tally:
-    """What was counted of one class. A = area ranges, T = IoU thresholds, one array per picture of N detections."""
+    """What was counted of one class. A = area ranges, T = IoU thresholds, one array per image of N detections."""
 
     num_truth: np.ndarray = field(default_factory=lambda: np.zeros(len(AREAS), dtype=np.int64))
     scores: list[np.ndarray] = field(default_factory=list)  # (N,), best first
@@ -218,7 +218,7 @@ class _Tally:
     wrong: list[np.ndarray] = field(default_factory=list)  # bool (A, T, N); neither right nor wrong: not counted
 
     def add(self, true: _Regions, found: _Regions, *, forgive: bool) -> None:
-        """Count one picture. forgive: an unmatched detection is not wrong."""
+        """Count one image. forgive: an unmatched detection is not wrong."""
         ignored = true.crowd | _outside(true.areas)
         self.num_truth[:] += (~ignored).sum(axis=1)
         matched, on_ignored = _match(_overlaps(found.shapes, true.shapes, true.crowd), ignored, true.crowd)
@@ -337,7 +337,7 @@ def _mean(values: np.ndarray) -> float:
 def _read(
     pictures: Iterable[tuple[Truth, Detections]], known: Collection[str], by: By
 ) -> Iterator[tuple[Truth, _Regions, _Regions]]:
-    """Each picture's truth, as given and as regions, and its detections as regions, once they are known to fit."""
+    """Each image's truth, as given and as regions, and its detections as regions, once they are known to fit."""
     if by not in ("boxes", "masks"):
         raise UsageError(f'by wants "boxes" or "masks"; got "{by}"')
     for number, (truth, found) in enumerate(pictures):
@@ -345,14 +345,14 @@ def _read(
         true, seen = (_regions(side, by, number) for side in (truth, found))
         want, got = true.shapes.shape[1:], seen.shapes.shape[1:]
         if len(truth.labels) and len(found.labels) and want != got:
-            raise UsageError(f"found masks of picture {number} want {want}, the size of the true ones; got {got}")
+            raise UsageError(f"found masks of image {number} want {want}, the size of the true ones; got {got}")
         yield truth, true, seen
 
 
 def _regions(side: Truth | Detections, by: By, number: int) -> _Regions:
     given, count = side.boxes if by == "boxes" else side.masks, len(side.labels)
     if given is None and count:
-        raise UsageError(f"scores by {by} want {by} in all pictures; {type(side).__name__} {number} has none")
+        raise UsageError(f"scores by {by} want {by} in all images; {type(side).__name__} {number} has none")
     if given is None:
         given = np.zeros((0, 4) if by == "boxes" else (0, 0, 0), dtype=bool)
     shapes = np.asarray(given, dtype=np.float64 if by == "boxes" else bool)

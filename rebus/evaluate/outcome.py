@@ -15,7 +15,7 @@ NUM_WORST = 12  # mistakes that are shown
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """What was said of a picture and what is true. `badness` ranks mistakes of one benchmark; `picture` reads it."""
+    """What was said of an image and what is true. `badness` ranks mistakes of one benchmark; `picture` reads it."""
 
     key: str
     badness: float
@@ -35,7 +35,7 @@ class Worst:
         self._number = itertools.count()
 
     def add(self, mistake: Mistake) -> None:
-        """Of equally bad ones, chance by the key decides: the first pictures of a data set often look alike."""
+        """Of equally bad ones, chance by the key decides: the first images of a data set often look alike."""
         chance = zlib.crc32(f"{mistake.key}\0{mistake.said}".encode("utf-8", "replace"))
         heapq.heappush(self._heap, (mistake.badness, chance, next(self._number), mistake))
         if len(self._heap) > self.size:

@@ -21,12 +21,12 @@ _TOLERANCE = 2e-3  # of unit vectors, in float32 on any machine
 
 
 def pictures(number: int = 3, size: int = 96) -> list[Image.Image]:
-    """Held-out pictures for looking at a model."""
+    """Held-out images for looking at a model."""
     return [scene(seed, "test", size).image for seed in range(number)]
 
 
 def record(model: Any) -> dict[str, Any]:
-    """The model's outputs on fixed pictures and texts, as JSON-ready numbers."""
+    """The model's outputs on fixed images and texts, as JSON-ready numbers."""
     found: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch.")}
     if "embed_images" in model.tasks:
         found["images"] = _leading(model.embed_images(pictures()))

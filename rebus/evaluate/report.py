@@ -1,4 +1,4 @@
-"""A result as a folder to keep: `results.json`, `report.md`, plots, and the worst mistakes as pictures.
+"""A result as a folder to keep: `results.json`, `report.md`, plots, and the worst mistakes as images.
 
 The folder is written whole or not at all. Plots need the extra "report"; without it the report says so.
 """
@@ -16,15 +16,15 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from rebus.codec.opening import open_image
+from rebus.codec.decode_image import open_image
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import MissingExtra, RebusError, UsageError
-from rebus.data.whole import cannot_write, sync
+from rebus.data.atomic_write import cannot_write, sync
 from rebus.evaluate.measure import Result
 from rebus.evaluate.outcome import Mistake, Plot
 from rebus.tasks.draw import draw_boxes, draw_masks
 
-_SIDE = 320  # pixels of the longer side of a picture
+_SIDE = 320  # pixels of the longer side of an image
 _QUALITY = 85
 _FONT, _LINE = 13, 17  # pixels
 _ROWS = 40  # of a group in the report; all are in results.json
@@ -67,12 +67,12 @@ def _files(result: Result) -> Iterator[tuple[str, bytes]]:
     document = dict(result.document)
     mistakes = []
     for number, mistake in enumerate(result.outcome.worst, 1):
-        name = f"pictures/{number:02d}.jpg"
+        name = f"images/{number:02d}.jpg"
         picture = _picture(mistake)
         if picture is not None:
             yield name, picture
         mistakes.append(
-            {"key": mistake.key, "said": mistake.said, "truth": mistake.truth, "picture": name if picture else None}
+            {"key": mistake.key, "said": mistake.said, "truth": mistake.truth, "image": name if picture else None}
         )
     plots = []
     for plot in result.outcome.plots if can_plot() else ():
@@ -137,7 +137,7 @@ def _short(name: Any) -> str:
 
 
 def _picture(mistake: Mistake) -> bytes | None:
-    """The picture with what was said and what is true below it; with boxes, one beside the other."""
+    """The image with what was said and what is true below it; with boxes, one beside the other."""
     try:
         source = mistake.picture()
         if source is None:
@@ -190,10 +190,10 @@ def _page(document: Mapping[str, Any], plots: Sequence[tuple[str, str]], lost: S
         lines += ["", f"![{title}]({file})"]
     mistakes = document["mistakes"]
     if mistakes:
-        lines += ["", "## The worst mistakes", "", "| record | said | true | picture |", "| --- | --- | --- | --- |"]
+        lines += ["", "## The worst mistakes", "", "| record | said | true | image |", "| --- | --- | --- | --- |"]
         lines += [
             f"| {_cell(one['key'])} | {_cell(one['said'])} | {_cell(one['truth'])} | "
-            f"{'![](' + one['picture'] + ')' if one['picture'] else ''} |"
+            f"{'![](' + one['image'] + ')' if one['image'] else ''} |"
             for one in mistakes
         ]
     lines += ["", "## To repeat it", ""]

@@ -1,8 +1,8 @@
-"""The scenes benchmark: how well a model does its tasks on held-out pictures of the scenes world.
+"""The scenes benchmark: how well a model does its tasks on held-out images of the scenes world.
 
-`image_to_text`, `text_to_image`: recall at 1 among 100 pictures and their full captions. `classify`: single objects
+`image_to_text`, `text_to_image`: recall at 1 among 100 images and their full captions. `classify`: single objects
 among all colours and shapes. `questions`: exact answers. `captions`: every attribute of every object right, in order.
-`detection_ap50`: all shapes asked for at once, mean over shapes. `segmentation_miou`: one phrase a picture; a picture
+`detection_ap50`: all shapes asked for at once, mean over shapes. `segmentation_miou`: one phrase an image; an image
 without any mask counts 0.
 """
 
@@ -16,8 +16,8 @@ from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption
 from rebus.evaluate.detection import Detections, Truth, coco_scores
 from rebus.evaluate.metrics import mask_iou, recall_at_1
 
-GROUP = 100  # pictures among which the right one is found
-_TOGETHER = 50  # pictures of one call
+GROUP = 100  # images among which the right one is found
+_TOGETHER = 50  # images of one call
 
 
 def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _retrieval(model: Any, scenes: list[Scene]) -> dict[str, Any]:
 
 
 def _questions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
-    """One question of each picture, the kinds in turn."""
+    """One question of each image, the kinds in turn."""
     right: dict[str, list[bool]] = {}
     for group in _groups(scenes, _TOGETHER):
         asked = [s.questions_by_kind[s.seed % len(s.questions_by_kind)] for s in group]

@@ -14,7 +14,7 @@ from torch import Tensor
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.generation.constraints import Constraints
-from rebus.generation.place import has_fixed_rows
+from rebus.generation.decoding_state import has_fixed_rows
 from rebus.generation.stopping import Stops
 
 NEVER = -1.0e9  # worse than any sentence, and finite: a score to add to

@@ -1,7 +1,7 @@
 """Contrastive search: a probable token whose state is unlike every state before it.
 
 Su et al., "A Contrastive Framework for Neural Text Generation", 2022, eq. 5. `guide` adds a third term; MAGIC
-(Su et al., "Language Models Can See", 2022) puts the picture there.
+(Su et al., "Language Models Can See", 2022) puts the image there.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.place import Choice, Choose, Place, keep_rows
+from rebus.generation.decoding_state import Choice, Choose, Place, keep_rows
 
 Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rebus.core.capabilities import WritesText
 from rebus.core.outputs import Step
-from rebus.generation.place import Choice, Choose, Place
+from rebus.generation.decoding_state import Choice, Choose, Place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from rebus.core.errors import UsageError, unknown
 from rebus.generation.beam import Beam
 from rebus.generation.constraints import Allowed, Constraints, prompt_text
 from rebus.generation.contrastive import Contrastive
+from rebus.generation.decoding_state import Choose, Place, has_fixed_rows, keep_rows
 from rebus.generation.greedy import Greedy
 from rebus.generation.guidance import Guidance, GuidedWriter
-from rebus.generation.place import Choose, Place, has_fixed_rows, keep_rows
 from rebus.generation.sampling import Sample
 from rebus.generation.stopping import Decode, Stops
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.place import Choice, Choose, Place
+from rebus.generation.decoding_state import Choice, Choose, Place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.place import has_fixed_rows
+from rebus.generation.decoding_state import has_fixed_rows
 
 IGNORED = -100
 

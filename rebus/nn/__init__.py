@@ -4,7 +4,7 @@ attention   queries ask keys, and mix the values        masks      who may look 
 rope        positions as rotations                      cache      what a decoder has seen, at a fixed size
 norms       LayerNorm, RMSNorm, frozen BatchNorm        mlp        the position-wise half of a block
 block       attention + MLP, normalised before          pooling    many tokens → one vector
-positions   learned tables and how they are resized     patches    pictures as rows of patches
+positions   learned tables and how they are resized     patches    images as rows of patches
 linear      where bfloat16 is slow; joined layers       embedding  a table of words that reads both ways
 int8        linear layers in 8-bit integers
 """

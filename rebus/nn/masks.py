@@ -5,7 +5,7 @@ is not above its own:
 
     one block                  0 0 0 0 0        everybody sees everybody (an encoder)
     a block a token            0 1 2 3 4        causal (a language model)
-    a block, then a token each 0 0 0 1 2        prefix LM: picture and prompt see each other, the answer is causal
+    a block, then a token each 0 0 0 1 2        prefix LM: image and prompt see each other, the answer is causal
 
 Padding and a sliding window only take away. Masks are True where looking is allowed.
 """

@@ -1,4 +1,4 @@
-"""Pictures as rows of patches: what makes an image a sentence for a transformer. Dosovitskiy et al. 2020."""
+"""Images as rows of patches: what makes an image a sentence for a transformer. Dosovitskiy et al. 2020."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

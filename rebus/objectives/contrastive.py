@@ -1,4 +1,4 @@
-"""Pull the right picture and text together, push all other pairs of the batch apart.
+"""Pull the right image and text together, push all other pairs of the batch apart.
 
 Softmax: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, Sec. 2.3 and
 fig. 3. Sigmoid: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, Sec. 3.2 and algorithm 1.
@@ -21,18 +21,18 @@ from rebus.core.outputs import Embeddings
 from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
-CHUNK = 1024  # pictures whose scores are in memory at a time
+CHUNK = 1024  # images whose scores are in memory at a time
 
 
 class Contrast(NamedTuple):
-    """`loss`, and the share of pictures whose best text is one of theirs."""
+    """`loss`, and the share of images whose best text is one of theirs."""
 
     loss: Tensor
     accuracy: Tensor
 
 
 def softmax_contrastive(embeddings: Embeddings, label_smoothing: float = 0.0) -> Contrast:
-    """½ · (mean cross entropy of each picture over all texts + of each text over all pictures); row i fits row i.
+    """½ · (mean cross entropy of each image over all texts + of each text over all images); row i fits row i.
 
     `label_smoothing` spreads over the whole batch (ALIGN: 0.1; Jia et al., 2021, Sec. 5.1). Each rank compares its own
     rows with everybody's.
@@ -53,8 +53,8 @@ def softmax_contrastive(embeddings: Embeddings, label_smoothing: float = 0.0) ->
 def sigmoid_contrastive(embeddings: Embeddings, owners: Int[Tensor, "T"] | None = None, chunk: int = CHUNK) -> Contrast:
     """−(1/n) Σᵢⱼ log σ(zᵢⱼ · logitᵢⱼ), z = 1 for right pairs and −1 for all others; n texts: divided by n, not n².
 
-    `owners`: the picture of each text, by its row on the same rank; without it row i fits row i. Texts go round the
-    ranks, and the scores of `chunk` pictures with the texts of one rank are in memory at a time: gradients are worked
+    `owners`: the image of each text, by its row on the same rank; without it row i fits row i. Texts go round the
+    ranks, and the scores of `chunk` images with the texts of one rank are in memory at a time: gradients are worked
     out beside them, in closed form, since autograd would keep every chunk.
     """
     image, text, bias = embeddings.image, embeddings.text, embeddings.bias
@@ -146,7 +146,7 @@ class SoftmaxLoss:
 
     def compare(self, embeddings: Embeddings, owners: Tensor | None = None) -> Losses:
         """The part that needs the whole batch at once."""
-        assert owners is None, "softmax takes one text a picture"
+        assert owners is None, "softmax takes one text an image"
         return _measured(softmax_contrastive(embeddings, self.label_smoothing), embeddings)
 
 
@@ -155,7 +155,7 @@ class SigmoidLoss:
     """`sigmoid_contrastive` of the network's output.
 
     `bias`: where the network's bias starts, −ln(batch size) for small batches; −10, the paper's, suits 32k (spec §3).
-    `owners` in the batch, int64 (T,), says to which picture each text belongs, where a picture has several.
+    `owners` in the batch, int64 (T,), says to which image each text belongs, where an image has several.
     """
 
     kind: Literal["sigmoid"] = "sigmoid"

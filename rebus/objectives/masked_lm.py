@@ -1,6 +1,6 @@
-"""Fill in the blank, and say whether picture and text belong together.
+"""Fill in the blank, and say whether image and text belong together.
 
-Devlin et al., "BERT", 2018, Sec. 3.1; with pictures: Li et al., "VisualBERT", 2019, Sec. 3.
+Devlin et al., "BERT", 2018, Sec. 3.1; with images: Li et al., "VisualBERT", 2019, Sec. 3.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Predict the next token of the target text, given the picture and the prompt.
+"""Predict the next token of the target text, given the image and the prompt.
 
 Each example counts the same, however long its target: the mean over its own tokens first, then the mean over the batch
 (PaliGemma; Beyer et al., "PaliGemma: A versatile 3B VLM for transfer", 2024, and its released code).
@@ -56,7 +56,7 @@ def place_waves(network: nn.Module, places: tuple[int, int] | None) -> None:
 class NextTokenLoss:
     """`next_token` of the network's predictions for `batch["targets"]`.
 
-    A batch may hold several rows of tokens for each picture, one after another; the picture is then seen once.
+    A batch may hold several rows of tokens for each image, one after another; the image is then seen once.
     `places`: (first id, number) of the location tokens of a network that starts untrained. Their embeddings start as
     waves over the coordinate, so that what is learned of one place holds for its neighbours.
     """

@@ -1,6 +1,6 @@
-"""See first, then speak: name what each patch of a picture belongs to, and predict the next token.
+"""See first, then speak: name what each patch of an image belongs to, and predict the next token.
 
-A picture whose every patch is supervised teaches an image tower far more than its caption does. Dense supervision of
+An image whose every patch is supervised teaches an image tower far more than its caption does. Dense supervision of
 a tower before and beside a language model: Tschannen et al., "SigLIP 2", 2025, Sec. 2.
 """
 

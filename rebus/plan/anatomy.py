@@ -39,7 +39,7 @@ class Anatomy:
     parts: tuple[Part, ...]
     contrast: Literal["softmax", "sigmoid"] | None = None  # the loss that compares a whole batch
     embed: int = 0  # width of what it compares
-    patches: int  # of a picture
+    patches: int  # of an image
     text: int  # tokens of a text that go through the network
     scores: int = 0  # numbers in the scores of all words, for an example
     transient: int = 0  # bytes for an example beside what is kept, while the loss is worked out
@@ -70,7 +70,7 @@ def anatomy(config: Any, *, prompt: int, answer: int, bf16: bool) -> Anatomy:
 
 
 def at_size(config: Any, image_size: int) -> Any:
-    """The configuration for pictures of another size. Raises `UsageError` where no patch fits."""
+    """The configuration for images of another size. Raises `UsageError` where no patch fits."""
     image = config.image
     step = getattr(image, "patch_size", 32)
     if image_size < step:

@@ -1,4 +1,4 @@
-"""How many pictures with words the known collections hold."""
+"""How many images with words the known collections hold."""
 
 import re
 from dataclasses import dataclass
@@ -28,15 +28,13 @@ DATA = {
         Collection("datacomp-1b", 1_400_000_000, "pairs, the best filter's choice", "Gadre et al., DataComp, 2023"),
         Collection("wit-400m", 400_000_000, "CLIP's pairs, never released", "Radford et al., CLIP, 2021"),
         Collection("align-1.8b", 1_800_000_000, "ALIGN's noisy pairs, never released", "Jia et al., ALIGN, 2021"),
-        Collection("webli", 10_000_000_000, "pictures in 109 languages, not released", "Chen et al., PaLI, 2022"),
+        Collection("webli", 10_000_000_000, "images in 109 languages, not released", "Chen et al., PaLI, 2022"),
         Collection("yfcc15m", 14_829_396, "CLIP's English part of YFCC100M", "Radford et al., CLIP, 2021"),
         Collection("cc12m", 12_423_374, "pairs from web pages", "Changpinyo et al., Conceptual 12M, 2021"),
         Collection("cc3m", 3_318_333, "pairs from web pages", "Sharma et al., Conceptual Captions, 2018"),
         Collection("sbu", 1_000_000, "pairs from Flickr", "Ordonez et al., SBU, 2011"),
-        Collection(
-            "coco", 591_753, "captions of the 118,287 pictures of train2017", "Chen et al., COCO Captions, 2015"
-        ),
-        Collection("flickr30k", 145_000, "captions of 29,000 training pictures", "Young et al., Flickr30k, 2014"),
+        Collection("coco", 591_753, "captions of the 118,287 images of train2017", "Chen et al., COCO Captions, 2015"),
+        Collection("flickr30k", 145_000, "captions of 29,000 training images", "Young et al., Flickr30k, 2014"),
         Collection("vqav2", 443_757, "training questions", "Goyal et al., VQA v2, 2017"),
     )
 }

@@ -73,7 +73,7 @@ def memory(
 
 def loss_bytes(body: Anatomy, batch: int, shards: int) -> int:
     """What a contrastive loss needs beside the network, of each GPU: softmax compares its rows with everybody's; the
-    sigmoid goes round the ring, a chunk of pictures with the texts of one GPU at a time."""
+    sigmoid goes round the ring, a chunk of images with the texts of one GPU at a time."""
     if body.contrast is None:
         return 0
     rows = -(-batch // shards)

@@ -4,7 +4,7 @@ from typing import Any
 
 from rebus import catalog
 from rebus.core.errors import UsageError
-from rebus.weights.files import read_config
+from rebus.weights.checkpoint_files import read_config
 
 
 def config_of(name: str) -> Any:

@@ -230,7 +230,7 @@ def _assumptions(s: Settings, body: Anatomy, division: Division, prompt: int, an
     text = f"{prompt} tokens of prompt and {answer} of answer" if writer else f"{body.text} tokens of text, padded"
     kind = "bfloat16 products (autocast); weights, gradients, moments in float32" if s.bf16 else "float32 throughout"
     said = [
-        f"a picture of {size} × {size} is {body.patches:,} patches, with {text}",
+        f"an image of {size} × {size} is {body.patches:,} patches, with {text}",
         f"{kind}; AdamW keeps two moments",
         f"the GPUs reach {s.utilisation:.0%} of {peak:,.4g} TFLOP/s each in all their products ({s.utilisation_from})",
         "attention never writes its scores (fused kernels), no dropout, nothing compiled",
@@ -252,7 +252,7 @@ def _assumptions(s: Settings, body: Anatomy, division: Division, prompt: int, an
         said.append("each GPU compares its own rows with everybody's, gathered")
     if body.contrast == "sigmoid":
         said.append("texts go round the GPUs, scores are worked out in chunks")
-    said.append("pictures are read and decoded fast enough; no evaluation, no checkpoints, no failures")
+    said.append("images are read and decoded fast enough; no evaluation, no checkpoints, no failures")
     price = "given" if s.price is not None else "a round number for an hour on demand, differs widely: give --price"
     said.append(f"${s.gpu.price if s.price is None else s.price:,.2f} a GPU hour ({price})")
     said.append(f"the GPU's numbers are from: {s.gpu.source}")

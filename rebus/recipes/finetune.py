@@ -1,11 +1,11 @@
-"""Released models on one's own pictures: `--set start_from=DIR --set data.path=DATA`, with whatever the data hold.
+"""Released models on one's own images: `--set start_from=DIR --set data.path=DATA`, with whatever the data hold.
 
 `start_from` is a directory in Hub layout or a catalogue name whose weights are in the cache; architecture, tokenizer
 and preprocessor come from there. `--set retention.path=OTHER` measures on other data what was forgotten, `--set
 wise_ft=0.5` keeps weights halfway between old and new.
 """
 
-from rebus.data.files import Files
+from rebus.data.file_batches import Files
 from rebus.objectives import NextTokenLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import AdamW, LoRA, TrainConfig
 
@@ -37,7 +37,7 @@ def paligemma_lora() -> TrainConfig:
 
 
 def clip_captions() -> TrainConfig:
-    """`rebus train clip_captions --set start_from=clip/b32 --set data.path=photos`: pictures and captions of one's
+    """`rebus train clip_captions --set start_from=clip/b32 --set data.path=photos`: images and captions of one's
     own. The rate is low and the weights are kept halfway to where they started, which loses least elsewhere (Wortsman
     et al., 2022)."""
     return TrainConfig(

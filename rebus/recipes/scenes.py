@@ -92,8 +92,8 @@ def mask_vqvae_scenes() -> TrainConfig:
 def paligemma_scenes() -> TrainConfig:
     """`rebus train paligemma_scenes` · one processor core, about 50 minutes · the first of two stages ("pt").
 
-    The paper starts from SigLIP's tower, trained on billions of pictures. Here the tower first learns to name what each
-    patch shows, which costs a hundred thousand pictures, and keeps doing so beside the language model.
+    The paper starts from SigLIP's tower, trained on billions of images. Here the tower first learns to name what each
+    patch shows, which costs a hundred thousand images, and keeps doing so beside the language model.
     """
     words = scenes_tokenizer(locations=True).vocab_size
     return TrainConfig(

@@ -16,9 +16,9 @@ from rebus.models.contrastive.clip import CLIP, CLIPConfig
 from rebus.models.contrastive.clip_config import clip_vit
 from rebus.objectives import SoftmaxLoss
 from rebus.objectives.losses import Losses
-from rebus.reproduce import shapes
+from rebus.reproduce import shapes_world as shapes
 from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
-from rebus.reproduce.fit import fit, rows_at
+from rebus.reproduce.train_in_memory import fit, rows_at
 from rebus.train.config import AdamW
 
 TRANSFER, CONTRASTIVE, WORDS = "48 of 64 pairs", "contrastive", "bag of words"
@@ -39,7 +39,7 @@ class Budget:
 
 
 class WordsOf(nn.Module):
-    """The same picture tower, and the probability of each word of the vocabulary to be in the caption."""
+    """The same image tower, and the probability of each word of the vocabulary to be in the caption."""
 
     def __init__(self, clip: CLIP):
         super().__init__()
@@ -183,12 +183,12 @@ def clip(budget: Budget = BUDGET) -> Claim:
     return Claim(
         name="clip",
         paper="Radford et al., 2021 (CLIP), abstract and figure 2.",
-        says="Captions alone give a classifier of any names without a labelled picture (76.2% of ImageNet with the "
+        says="Captions alone give a classifier of any names without a labelled image (76.2% of ImageNet with the "
         "largest model), and matching captions learns about 4 times as fast as predicting their bag of words "
         "(figure 2; recalled).",
-        here="A CLIP of 0.15M weights reads 8,000 pictures of 16 pixels, of 8 shapes in 8 colours, with captions of "
+        here="A CLIP of 0.15M weights reads 8,000 images of 16 pixels, of 8 shapes in 8 colours, with captions of "
         "six phrases and three names for each shape. 16 of the 64 pairs of shape and colour never occur; all 64 are "
-        "to be told apart. For the second figure no pair is left out, and the same picture tower predicts words.",
+        "to be told apart. For the second figure no pair is left out, and the same image tower predicts words.",
         settings=(TRANSFER, CONTRASTIVE, WORDS),
         seeds=(1, 2, 3),
         budget=budget,

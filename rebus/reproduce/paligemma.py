@@ -1,4 +1,4 @@
-"""PaliGemma: the picture and the prompt see each other, against a mask that is causal from the first token on.
+"""PaliGemma: the image and the prompt see each other, against a mask that is causal from the first token on.
 
 Beyer et al., "PaliGemma: A versatile 3B VLM for transfer", 2024.
 """
@@ -12,11 +12,11 @@ from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.models.unified.paligemma import PaliGemma, PaliGemmaConfig
 from rebus.objectives import NextTokenLoss
-from rebus.reproduce import cells
+from rebus.reproduce import cells_world as cells
 from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
-from rebus.reproduce.fit import fit
+from rebus.reproduce.train_in_memory import fit
 from rebus.train.config import AdamW
-from rebus.train.parts import grid_waves
+from rebus.train.setup import grid_waves
 
 IGNORED = -100
 TASKS = ("count", "at")
@@ -36,7 +36,7 @@ class Budget:
     steps: int = 1000
     batch_size: int = 64
     every: int = 25  # steps between measurements
-    test: int = 2000  # questions, half of each kind, about pictures never trained on
+    test: int = 2000  # questions, half of each kind, about images never trained on
     lr: float = 2e-3
     width: int = 64
     num_layers: int = 2  # of the decoder
@@ -129,11 +129,11 @@ def paligemma(budget: Budget = BUDGET) -> Claim:
     return Claim(
         name="paligemma",
         paper="Beyer et al., 2024 (PaliGemma), the study of masks among its ablations.",
-        says="Full attention over picture and prompt transfers better than a mask that is causal from the start; the "
+        says="Full attention over image and prompt transfers better than a mask that is causal from the start; the "
         "gain is small, a mean over many transfers (recalled; no number is given here). A toy can check that it is not "
         "worse once both have learned the task, no more.",
         here="The library's PaliGemma (one block of ViT, two of Gemma, width 64) learns to count the things of a "
-        "colour, and to name the colour in a given cell, in pictures of 3 × 3 cells. The two arms differ in the mask "
+        "colour, and to name the colour in a given cell, in images of 3 × 3 cells. The two arms differ in the mask "
         "alone: same weights with strong positions at the start, same batches, same rates.",
         settings=("prefix", "causal"),
         seeds=(4, 5, 6),

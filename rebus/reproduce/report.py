@@ -1,11 +1,11 @@
-"""The results of a claim as a table, a page and a picture."""
+"""The results of a claim as a table, a page and an image."""
 
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rebus.reproduce.claim import Claim, Measured, Plot, Verdict, centre, judge, together
-from rebus.reproduce.running import table
+from rebus.reproduce.run_claim import table
 
 NO_PLOT = 'matplotlib is not installed, so the plots are left out: pip install "rebus-vlm[report]"'
 
@@ -62,7 +62,7 @@ def number(value: float) -> str:
 
 
 def page(claim: Claim, found: dict[str, Any], plot: str | None) -> str:
-    """Markdown. `plot` is the name of the picture beside it."""
+    """Markdown. `plot` is the name of the image beside it."""
     judged = verdicts(claim, found)
     minutes = sum(cell["cpu_seconds"] for cell in found["cells"]) / 60
     rows = ["| " + " | ".join(row) + " |" for row in figures(claim, found)]

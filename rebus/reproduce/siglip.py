@@ -19,9 +19,9 @@ from rebus.core.errors import RebusError
 from rebus.core.outputs import Embeddings
 from rebus.models.contrastive.siglip import SigLIP, SigLIPConfig
 from rebus.objectives import SigmoidLoss, SoftmaxLoss
-from rebus.reproduce import shapes
+from rebus.reproduce import shapes_world as shapes
 from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
-from rebus.reproduce.fit import fit, rows_at
+from rebus.reproduce.train_in_memory import fit, rows_at
 from rebus.train.config import AdamW
 
 LOSSES = ("sigmoid", "softmax")
@@ -35,7 +35,7 @@ class Budget:
     alike (at 16 the sigmoid was not tried with 3e-3). Those from scratch were not searched: the rate of the claim about
     CLIP, and half of it for small batches."""
 
-    seen: int = 12_000  # pictures of a locked run, whatever its batch size
+    seen: int = 12_000  # images of a locked run, whatever its batch size
     test: int = 20_000
     noise: float = 4.0  # of the locked features, against names of length 1 a number
     width: int = 64
@@ -49,7 +49,7 @@ class Budget:
 
 
 class Locked(nn.Module):
-    """Picture features that stay as they are (LiT, Zhai et al., 2022) and a text tower of one block."""
+    """Image features that stay as they are (LiT, Zhai et al., 2022) and a text tower of one block."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -162,7 +162,7 @@ def _optim(lr: float, steps: int) -> AdamW:
 
 @torch.no_grad()
 def _accuracy(network: Locked | SigLIP, pictures: Tensor, pairs: Tensor) -> float:
-    """Share of pictures that are nearest to the mean of their pair's texts."""
+    """Share of images that are nearest to the mean of their pair's texts."""
     prompts = shapes.prompt_tokens()
     texts = network.embed_text(prompts.flatten(0, 1))
     means = F.normalize(texts.unflatten(0, prompts.shape[:2]).mean(dim=1), dim=-1)
@@ -187,11 +187,11 @@ def siglip(budget: Budget = BUDGET) -> Claim:
     return Claim(
         name="siglip",
         paper="Zhai et al., 2023 (SigLIP), section 4 and figure 2.",
-        says="With a locked picture tower the sigmoid is far above the softmax at batches under 16k and equal above; "
+        says="With a locked image tower the sigmoid is far above the softmax at batches under 16k and equal above; "
         "from scratch it is best at 32k, where the softmax, which needs 98k, stays below. Four TPUv4 hold a batch of "
         "4,096 with the sigmoid and of 2,048 with the softmax.",
-        here="Locked: noisy features of 8 shapes in 8 colours and a text tower of one block, 12,000 pictures seen "
-        "whatever the batch, 20,000 to be named. From scratch: a SigLIP of 0.17M weights and pictures of 16 pixels. "
+        here="Locked: noisy features of 8 shapes in 8 colours and a text tower of one block, 12,000 images seen "
+        "whatever the batch, 20,000 to be named. From scratch: a SigLIP of 0.17M weights and images of 16 pixels. "
         "Both losses have the same network, start, batches and scale (10); the sigmoid's bias starts at −ln n. "
         "Memory: of the loss and its gradients, for features of 512 numbers.",
         settings=(
@@ -206,7 +206,7 @@ def siglip(budget: Budget = BUDGET) -> Claim:
         statements=(
             *(
                 Statement(
-                    f"With a locked tower and batches of {batch} the sigmoid names more pictures rightly.",
+                    f"With a locked tower and batches of {batch} the sigmoid names more images rightly.",
                     Read(locked("sigmoid", batch), "accuracy"),
                     Read(locked("softmax", batch), "accuracy"),
                 )

@@ -1,10 +1,10 @@
-"""What a model can be asked to do: pictures and words in, typed answers out. One file for each verb.
+"""What a model can be asked to do: images and text in, typed answers out. One file for each verb.
 
     embed.py     embed_images, embed_texts    unit vectors
-    match.py     match                        how alike, every picture with every text
+    match.py     match                        how alike, every image with every text
     classify.py  classify                     labels with probabilities, by two towers or by a writer's likelihood
     prompts.py   the published sets of sentences into which CLIP puts a label
-    caption.py   caption                      a sentence about a picture
+    caption.py   caption                      a sentence about an image
     ask.py       ask                          an answer to a question about it
     detect.py    detect                       boxes
     segment.py   segment                      masks

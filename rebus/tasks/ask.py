@@ -1,23 +1,23 @@
-"""Answers to questions about a picture."""
+"""Answers to questions about an image."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from rebus.core.errors import BadText
-from rebus.tasks.items import in_pairs
-from rebus.tasks.model import TaskModel, words_for
-from rebus.tasks.writing import Pair, write
+from rebus.tasks.inputs import in_pairs
+from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.text_generation import Pair, write
 
 
 def ask(model: TaskModel, images: Any, questions: str | Sequence[str], **decoding: Any) -> str | list[str]:
-    """One answer for each pair of picture and question; a single one of either goes with all of the other."""
+    """One answer for each pair of image and question; a single one of either goes with all of the other."""
     pairs, many = question_pairs(model, images, questions)
     answers = [answer.text for answer in write(model, pairs, decoding, max_new_tokens=32)]
     return answers if many else answers[0]
 
 
 def question_pairs(model: TaskModel, images: Any, questions: str | Sequence[str]) -> tuple[list[Pair], bool]:
-    """(picture, prompt) for each question. Raises `BadText` for an empty one."""
+    """(image, prompt) for each question. Raises `BadText` for an empty one."""
     words = words_for(model, "ask")
     pairs, many = in_pairs(images, questions, "questions")
     for _, question in pairs:

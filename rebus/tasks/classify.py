@@ -1,6 +1,6 @@
-"""Which of some labels fits a picture: zero-shot classification.
+"""Which of some labels fits an image: zero-shot classification.
 
-Two towers compare the picture with sentences about each label (Radford et al., 2021, sec. 3.1); a writer tells how
+Two towers compare the image with sentences about each label (Radford et al., 2021, sec. 3.1); a writer tells how
 likely it would have written each label itself.
 """
 
@@ -20,11 +20,11 @@ from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.errors import BadText, MissingFile, UnsupportedTask, UsageError
 from rebus.core.limits import check
 from rebus.generation import score_choices
-from rebus.tasks.batches import in_batches
+from rebus.tasks.batching import in_batches
 from rebus.tasks.embed import Comparison
-from rebus.tasks.items import many_images
-from rebus.tasks.model import TaskModel, batch_size, on_device, words_for
+from rebus.tasks.inputs import many_images
 from rebus.tasks.prompts import fill, templates_of
+from rebus.tasks.task_model import TaskModel, batch_size, on_device, words_for
 
 log = logging.getLogger("rebus")
 
@@ -32,7 +32,7 @@ log = logging.getLogger("rebus")
 def classify(
     model: TaskModel, images: Any, labels: Sequence[str], templates: str | Sequence[str] | None = None
 ) -> Ranking | list[Ranking]:
-    """All labels with their probabilities, best first, for each picture.
+    """All labels with their probabilities, best first, for each image.
 
     `templates`: sentences with `{}` where the label goes, or the name of a published set ("imagenet", "cifar10", …);
     None means the system's own, else the label as it is. Labels that occur twice are merged and logged.
@@ -42,7 +42,7 @@ def classify(
 
 
 class Classifier:
-    """`classify` in two parts: the labels are read once, then any number of calls rank pictures by them."""
+    """`classify` in two parts: the labels are read once, then any number of calls rank images by them."""
 
     def __init__(self, model: TaskModel, labels: Sequence[str], templates: str | Sequence[str] | None = None):
         self.model = model
@@ -57,7 +57,7 @@ class Classifier:
             self.choices = _choices(model, [fill(text, label) for label in self.labels for text in sentences])
         else:
             raise UnsupportedTask(
-                f"{model.system.name} neither compares pictures with words nor writes: it cannot classify"
+                f"{model.system.name} neither compares images with words nor writes: it cannot classify"
             )
 
     def __call__(self, images: Any) -> Ranking | list[Ranking]:
@@ -130,7 +130,7 @@ def _likelihood(model: TaskModel, images: list[ImageSource], choices: Tensor, nu
         total = score_choices(model.network, inputs, choices, rows_at_once=16 * len(batch)).total
         return list(total.unflatten(1, (num_labels, -1)).logsumexp(dim=2).cpu())
 
-    rows = in_batches(images, weigh, size=batch_size(model, cpu=4, accelerator=16), what="pictures")
+    rows = in_batches(images, weigh, size=batch_size(model, cpu=4, accelerator=16), what="images")
     return torch.stack(rows) if rows else torch.empty(0, num_labels)
 
 

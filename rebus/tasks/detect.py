@@ -6,12 +6,12 @@ from typing import Any
 from rebus.codec.boxes import parse_boxes, parse_located
 from rebus.codec.images import ImageSource
 from rebus.core.answers import Box
-from rebus.tasks.batches import in_batches
+from rebus.tasks.batching import in_batches
 from rebus.tasks.classify import distinct
-from rebus.tasks.items import many_images
-from rebus.tasks.located import certainty, open_all
-from rebus.tasks.model import TaskModel, words_for
-from rebus.tasks.writing import write_batch, writing_batch
+from rebus.tasks.inputs import many_images
+from rebus.tasks.location_scores import certainty, open_all
+from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.text_generation import write_batch, writing_batch
 
 ANYTHING = "object"  # what is looked for where no label is given
 
@@ -19,7 +19,7 @@ ANYTHING = "object"  # what is looked for where no label is given
 def detect(
     model: TaskModel, images: Any, labels: str | Sequence[str] | None = None, **decoding: Any
 ) -> list[Box] | list[list[Box]]:
-    """Boxes in pixels of the given (upright) picture, best first; `labels` None asks for any object.
+    """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object.
 
     A score is the geometric mean of the probabilities of the four location tokens. Pieces of the answer that make no
     box (an empty one, a token too few) are left out.
@@ -28,7 +28,7 @@ def detect(
     prompt = words_for(model, "detect").replace("{labels}", " ; ".join(wanted))
     sources, many = many_images(images)
     answers = in_batches(
-        sources, lambda batch: _detect(model, batch, prompt, decoding), size=writing_batch(model), what="pictures"
+        sources, lambda batch: _detect(model, batch, prompt, decoding), size=writing_batch(model), what="images"
     )
     return answers if many else answers[0]
 

@@ -1,4 +1,4 @@
-"""Boxes and masks drawn into a copy of a picture, with labels that can be read on any background."""
+"""Boxes and masks drawn into a copy of an image, with labels that can be read on any background."""
 
 import io
 import math
@@ -13,11 +13,11 @@ from rebus.core.errors import UsageError
 # Okabe and Ito's colours, which stay apart for colour-blind eyes, each a little stronger.
 COLOURS = ((230, 126, 0), (38, 132, 222), (0, 166, 112), (214, 62, 128), (146, 92, 214), (200, 160, 0), (70, 178, 196))
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-_SMALLEST = 320  # pixels of the longer side: smaller pictures are enlarged, or a label would cover all of them
+_SMALLEST = 320  # pixels of the longer side: smaller images are enlarged, or a label would cover all of them
 
 
 def draw_boxes(picture: Image.Image, boxes: Sequence[Box], smallest: int = _SMALLEST) -> Image.Image:
-    """A copy with each box outlined and labelled, one colour a label. Small pictures are enlarged to `smallest`."""
+    """A copy with each box outlined and labelled, one colour a label. Small images are enlarged to `smallest`."""
     canvas, scale = _canvas(picture, smallest)
     pen = ImageDraw.Draw(canvas)
     colours = _colour_of([box.label for box in boxes])
@@ -52,10 +52,10 @@ def draw_masks(picture: Image.Image, masks: Sequence[Mask], smallest: int = _SMA
 
 
 def encoded(picture: Image.Image, ending: str) -> bytes:
-    """The bytes of a picture file. `ending`: .png, .jpg, .jpeg or .webp; another raises `UsageError`."""
+    """The bytes of an image file. `ending`: .png, .jpg, .jpeg or .webp; another raises `UsageError`."""
     form = _FORMATS.get(ending.lower())
     if form is None:
-        raise UsageError(f"a picture ends in {', '.join(_FORMATS)}; got {ending or 'nothing'}")
+        raise UsageError(f"an image ends in {', '.join(_FORMATS)}; got {ending or 'nothing'}")
     buffer = io.BytesIO()
     picture.save(buffer, form, **({} if form == "PNG" else {"quality": 90}))
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures and texts as unit vectors of one space."""
+"""Images and texts as unit vectors of one space."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,15 +10,15 @@ from torch.nn import functional as F
 from rebus.codec.images import ImageSource
 from rebus.codec.text import Prompt
 from rebus.core.errors import UsageError
-from rebus.tasks.batches import in_batches
-from rebus.tasks.items import many_images, many_texts
-from rebus.tasks.model import TaskModel, batch_size, on_device
+from rebus.tasks.batching import in_batches
+from rebus.tasks.inputs import many_images, many_texts
+from rebus.tasks.task_model import TaskModel, batch_size, on_device
 
 See = Callable[..., Tensor]
 
 
 def embed_images(model: TaskModel, images: Any) -> Tensor:
-    """Unit vectors (n, d) float32 on the CPU, also of a single picture. Raises what `open_image` raises."""
+    """Unit vectors (n, d) float32 on the CPU, also of a single image. Raises what `open_image` raises."""
     return _all_images(model, images, model.network.embed_image)
 
 
@@ -28,7 +28,7 @@ def embed_texts(model: TaskModel, texts: str | Sequence[str]) -> Tensor:
 
 
 class Comparison:
-    """How a network compares pictures with texts: `image` and `text` vectors first, then `scores` of all pairs.
+    """How a network compares images with texts: `image` and `text` vectors first, then `scores` of all pairs.
 
     Mostly by the product of two unit vectors. A network whose space is too wide for that says `is_dense = False` and
     compares what its encoders give (`image_vectors`, `text_vectors`) itself, by `score`.
@@ -53,7 +53,7 @@ class Comparison:
         return torch.stack(_texts(self.model, texts, self._read, self.dense))
 
     def scores(self, images: Tensor, texts: Tensor) -> Tensor:
-        """(pictures, texts) float32, without the network's scale."""
+        """(images, texts) float32, without the network's scale."""
         if self.dense:
             return images @ texts.T
         with torch.inference_mode():
@@ -64,7 +64,7 @@ class Comparison:
 def _all_images(model: TaskModel, images: Any, see: See, unit: bool = True) -> Tensor:
     pictures, _ = many_images(images)
     if not pictures:
-        raise UsageError("no pictures were given: there is nothing to embed")
+        raise UsageError("no images were given: there is nothing to embed")
 
     def work(batch: Sequence[ImageSource]) -> list[Tensor]:
         inputs = on_device(model, model.processor(images=list(batch)))
@@ -72,7 +72,7 @@ def _all_images(model: TaskModel, images: Any, see: See, unit: bool = True) -> T
             return _rows(see(**inputs), unit)
 
     size = batch_size(model, cpu=32, accelerator=128)
-    return torch.stack(in_batches(pictures, work, size=size, what="pictures"))
+    return torch.stack(in_batches(pictures, work, size=size, what="images"))
 
 
 def _all_texts(model: TaskModel, texts: str | Sequence[str], read: See, unit: bool = True) -> Tensor:

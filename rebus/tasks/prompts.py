@@ -1,7 +1,7 @@
 """The published sentences into which CLIP puts a label; several are averaged.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, sec. 3.1.4. "itap" is
-short for "I took a picture"; articles are never adjusted to the label.
+short for "I took an image"; articles are never adjusted to the label.
 """
 
 from collections.abc import Sequence

@@ -10,19 +10,19 @@ from rebus.codec.boxes import in_pixels
 from rebus.codec.masks import parse_segments, paste_mask
 from rebus.core.answers import Mask
 from rebus.core.errors import BadText, MissingFile
-from rebus.tasks.batches import in_batches
-from rebus.tasks.items import in_pairs
-from rebus.tasks.located import certainty, open_all
-from rebus.tasks.model import TaskModel, words_for
-from rebus.tasks.writing import Pair, Written, write_batch, writing_batch
+from rebus.tasks.batching import in_batches
+from rebus.tasks.inputs import in_pairs
+from rebus.tasks.location_scores import certainty, open_all
+from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.text_generation import Pair, Written, write_batch, writing_batch
 
 
 def segment(
     model: TaskModel, images: Any, phrases: str | Sequence[str], **decoding: Any
 ) -> list[Mask] | list[list[Mask]]:
-    """Masks (H, W) of the given (upright) picture for each pair of picture and phrase, best first.
+    """Masks (H, W) of the given (upright) image for each pair of image and phrase, best first.
 
-    A single picture or phrase goes with all of the others. A score is the geometric mean of the probabilities of the
+    A single image or phrase goes with all of the others. A score is the geometric mean of the probabilities of the
     four location tokens. Raises `MissingFile` where the checkpoint has no mask decoder.
     """
     words = words_for(model, "segment")
@@ -33,7 +33,7 @@ def segment(
         if not isinstance(phrase, str) or not phrase.strip():
             raise BadText(f"a phrase must be words; got {phrase!r}")
     answers = in_batches(
-        pairs, lambda batch: _segment(model, batch, words, decoding), size=writing_batch(model), what="pictures"
+        pairs, lambda batch: _segment(model, batch, words, decoding), size=writing_batch(model), what="images"
     )
     return answers if many else answers[0]
 

@@ -11,15 +11,15 @@ from rebus.core.errors import UsageError, unknown
 from rebus.generation import stream as stream_tokens
 from rebus.generation.stopping import stop_strings
 from rebus.tasks.ask import question_pairs
-from rebus.tasks.items import in_pairs
-from rebus.tasks.model import TaskModel, words_for
-from rebus.tasks.writing import Pair, clean, inputs
+from rebus.tasks.inputs import in_pairs
+from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.text_generation import Pair, clean, inputs
 
 
 def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[str]:
     """The pieces of `caption(image, prompt)` or `ask(image, question)`; joined they are that answer.
 
-    For one picture. Arguments are checked at once; closing the iterator stops the model.
+    For one image. Arguments are checked at once; closing the iterator stops the model.
     """
     if task not in _TASKS:
         raise unknown("task to stream", task, _TASKS, f"There are: {', '.join(_TASKS)}.")
@@ -46,7 +46,7 @@ _TASKS: dict[str, Callable[..., tuple[Pair, int, dict[str, Any]]]] = {"caption":
 
 def _single(pairs: list[Pair], many: bool) -> Pair:
     if many:
-        raise UsageError("a stream is of one picture and one text; got a list")
+        raise UsageError("a stream is of one image and one text; got a list")
     return pairs[0]
 
 

@@ -1,8 +1,8 @@
-"""The offline demonstration: every model on this machine at its task, on pictures that it has never seen.
+"""The offline demonstration: every model on this machine at its task, on images that it has never seen.
 
     photos.py   the sample photos of scikit-image, sorted into labels and found by words, without any training
     scenes.py   scenes found by their captions; captioned, asked about, searched and painted, with the truth beside
-    page.py     one HTML file with the pictures in it
+    page.py     one HTML file with the images in it
 
 `tour` gives both results as plain data; who calls it writes the page and the table.
 """

@@ -39,7 +39,7 @@ def page(tour: Tour, version: str) -> str:
 
 def _head(tour: Tour, version: str) -> str:
     return (
-        "<header><h1>rebus</h1><p class='lead'>Pictures and words, joined by the models on this machine. Sorted, "
+        "<header><h1>rebus</h1><p class='lead'>Images and text, joined by the models on this machine. Sorted, "
         "found, captioned, questioned, boxed and painted, offline.</p>"
         f"<p class='quiet'>version {_text(version)} · {tour.seconds:.0f} seconds on {_text(tour.machine)}</p></header>"
     )
@@ -55,9 +55,7 @@ def _table(lines: Iterable[Line]) -> str:
             f"<td><span class='bar'><i style='width:{share:.0%}'></i></span></td>"
             f"<td class='number quiet'>{line.seconds:.1f} s</td></tr>"
         )
-    head = (
-        "<tr><th>model</th><th>task</th><th>held-out pictures</th><th class='number'>right</th><th></th><th></th></tr>"
-    )
+    head = "<tr><th>model</th><th>task</th><th>held-out images</th><th class='number'>right</th><th></th><th></th></tr>"
     return f"<section><div class='scroll'><table>{head}{''.join(rows)}</table></div></section>" if rows else ""
 
 
@@ -102,16 +100,16 @@ def _matched(matched: Matched) -> str:
         best = matched.orders[i][0]
         right = captions[best] == captions[i]
         place = matched.orders[i].index(i) + 1
-        verdict = "" if right else f"<p class='miss'>a miss: its own picture came {_ordinal(place)}</p>"
-        other = "" if right else _scene_picture(matched.scenes[i].image, "the right picture", small=True)
+        verdict = "" if right else f"<p class='miss'>a miss: its own image came {_ordinal(place)}</p>"
+        other = "" if right else _scene_picture(matched.scenes[i].image, "the right image", small=True)
         cards.append(
             f"<figure><div class='pair'>{_scene_picture(matched.scenes[best].image, captions[best])}{other}</div>"
             f"<figcaption><p class='words'>“{_text(captions[i])}”</p>{verdict}</figcaption></figure>"
         )
     return (
         f"<section><h2>Scenes, found by their captions <small>{_text(matched.model)}</small></h2>"
-        f"<p>{matched.to_image} of {number} captions found their own picture among all {number}, and {matched.to_text} "
-        f"pictures their own caption. Every miss is shown, before a few of the others.</p>"
+        f"<p>{matched.to_image} of {number} captions found their own image among all {number}, and {matched.to_text} "
+        f"images their own caption. Every miss is shown, before a few of the others.</p>"
         f"<div class='grid'>{''.join(cards)}</div></section>"
     )
 

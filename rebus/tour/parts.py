@@ -106,8 +106,8 @@ def _photo_lines(photos: Photos) -> list[Line]:
 def _match_lines(matched: Matched) -> list[Line]:
     number = len(matched.scenes)
     return [
-        Line(matched.model, "match", f"caption → picture, among {number}", matched.to_image, number, matched.seconds),
-        Line(matched.model, "match", f"picture → caption, among {number}", matched.to_text, number, matched.seconds),
+        Line(matched.model, "match", f"caption → image, among {number}", matched.to_image, number, matched.seconds),
+        Line(matched.model, "match", f"image → caption, among {number}", matched.to_text, number, matched.seconds),
     ]
 
 

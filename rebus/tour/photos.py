@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from rebus.codec.opening import open_image
+from rebus.codec.decode_image import open_image
 from rebus.core.answers import Ranking
 
 # (file of scikit-image, the label that is right). All that are photographs and in the package itself.
@@ -66,7 +66,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Photos:
-    """All that a model did with the photos. Seconds include opening the pictures."""
+    """All that a model did with the photos. Seconds include opening the images."""
 
     model: str
     labels: tuple[str, ...]

@@ -12,7 +12,7 @@ from rebus.core.answers import Box, Mask
 from rebus.data.scenes import SHAPES, Scene, parse_caption, scene
 from rebus.evaluate.metrics import box_iou, mask_iou
 
-FIRST_SEED = 5000  # beyond the pictures that `rebus eval` measures on; chosen before any was looked at
+FIRST_SEED = 5000  # beyond the images that `rebus eval` measures on; chosen before any was looked at
 NUM_MATCHED, NUM_WRITTEN = 24, 8
 LEAST_IOU = 0.5  # from which a box or a mask counts as right
 QUESTIONS_EACH = 3
@@ -20,13 +20,13 @@ QUESTIONS_EACH = 3
 
 @dataclass(frozen=True)
 class Matched:
-    """Pictures and their captions, and what a two-tower model put together: for each caption, pictures best first."""
+    """Images and their captions, and what a two-tower model put together: for each caption, images best first."""
 
     model: str
     scenes: tuple[Scene, ...]
     orders: tuple[tuple[int, ...], ...]
-    to_text: int  # pictures whose own caption came first
-    to_image: int  # captions whose own picture came first
+    to_text: int  # images whose own caption came first
+    to_image: int  # captions whose own image came first
     seconds: float
 
 
@@ -69,7 +69,7 @@ class Writing:
 
 
 def match_scenes(model: Any) -> Matched:
-    """Put pictures and captions together."""
+    """Put images and captions together."""
     scenes = [scene(FIRST_SEED + i, "test") for i in range(NUM_MATCHED)]
     captions = [s.captions[0] for s in scenes]
     began = time.perf_counter()
@@ -98,7 +98,7 @@ def write_scenes(model: Any) -> Writing:
     captions = timed("caption", images) or [""] * len(scenes)
     asked = [
         (i, q, a) for i, s in enumerate(scenes) for q, a in _spread(s.questions, QUESTIONS_EACH, start=s.seed)
-    ]  # other kinds of questions for each picture
+    ]  # other kinds of questions for each image
     said = timed("ask", [images[i] for i, _, _ in asked], [q for _, q, _ in asked]) or []
     boxes = timed("detect", images, list(SHAPES)) or [[] for _ in scenes]
     phrases = [s.phrases[s.seed % len(s.phrases)] for s in scenes]
@@ -114,7 +114,7 @@ def write_scenes(model: Any) -> Writing:
 
 
 def _spread(items: list[tuple[str, str]], number: int, start: int) -> list[tuple[str, str]]:
-    """A few of the items, from a place that differs between pictures."""
+    """A few of the items, from a place that differs between images."""
     step = max(1, len(items) // number)
     return [items[(start + k * step) % len(items)] for k in range(min(number, len(items)))]
 

@@ -1,6 +1,6 @@
 """The first batch, for the eye, and what must not be in it: the answer in the question, or the question in the answer.
 
-A writer that is taught to repeat its prompt, or to predict picture tokens, has a fine loss and is of no use.
+A writer that is taught to repeat its prompt, or to predict image tokens, has a fine loss and is of no use.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 from rebus.core.errors import UsageError
 from rebus.objectives.next_token import IGNORED
 from rebus.train.config import TrainConfig
-from rebus.train.words import Words
+from rebus.train.detokenize import Words
 
 _LEAST = 3  # tokens in a row that are no coincidence
 _SHOWN = 16
@@ -31,7 +31,7 @@ def audit(batch: dict[str, Tensor], config: TrainConfig) -> None:
         if not bool(real[: len(answer)].all()):
             raise _leak(i, "has padding in the middle of its targets")
         if picture in answer:
-            raise _leak(i, "has picture tokens among its targets")
+            raise _leak(i, "has image tokens among its targets")
         prompt = [t for t in tokens[mask].tolist() if t != picture]
         body = answer[:-1] if answer[-1] == end else answer
         if len(body) >= _LEAST and _holds(prompt, body):
@@ -42,7 +42,7 @@ def audit(batch: dict[str, Tensor], config: TrainConfig) -> None:
 
 
 def show(batch: dict[str, Tensor], config: TrainConfig, folder: Path) -> Path:
-    """Write the first rows of a batch as a page: pictures, prompts and answers as the network gets them."""
+    """Write the first rows of a batch as a page: images, prompts and answers as the network gets them."""
     words = Words(config)
     folder.mkdir(parents=True, exist_ok=True)
     rows = min(len(batch["tokens"]), _SHOWN)

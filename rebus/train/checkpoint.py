@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from rebus.core.errors import BadCheckpoint, CannotWrite
-from rebus.train.average import Average
+from rebus.train.ema import Average
 
 LOG = logging.getLogger("rebus")
 STATE = "state.json"

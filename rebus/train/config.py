@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig
-from rebus.data.files import Files, Mixture
+from rebus.data.file_batches import Files, Mixture
 from rebus.data.scene_batches import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
@@ -70,7 +70,7 @@ class Devices:
 class Watch:
     """What is written down beside `metrics.jsonl`."""
 
-    gallery: int = 0  # held-out pictures with what the model says of them, drawn at each evaluation
+    gallery: int = 0  # held-out images with what the model says of them, drawn at each evaluation
     tensorboard: bool = False  # DIR/tensorboard; extra "train"
     wandb: str | None = None  # the project at Weights & Biases that the numbers are sent to
 
@@ -88,7 +88,7 @@ class TrainConfig:
     data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
     optim: AdamW = field(default_factory=AdamW)
     steps: int = 1000
-    batch_size: int = 128  # pictures, over all ranks
+    batch_size: int = 128  # images, over all ranks
     accumulate: int = 1  # parts of a batch that go through the network one after another, for less memory; the
     # gradients are those of the whole batch, for contrastive losses too
     seed: int = 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rebus.data.whole import whole_file
+from rebus.data.atomic_write import whole_file
 
 Scores = Mapping[str, Mapping[str, float]]  # data → measure → value
 BEFORE, REPORT = "before.json", "report.json"

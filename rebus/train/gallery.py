@@ -1,4 +1,4 @@
-"""Held-out pictures with what the model says of them: what a loss does not tell."""
+"""Held-out images with what the model says of them: what a loss does not tell."""
 
 import textwrap
 from pathlib import Path
@@ -13,14 +13,14 @@ from rebus.generation import generate
 from rebus.objectives import Learner
 from rebus.train.audit import as_picture
 from rebus.train.config import TrainConfig
-from rebus.train.words import Words
+from rebus.train.detokenize import Words
 
-_SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of a picture, of what is said below it, and pictures in a row
+_SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of an image, of what is said below it, and images in a row
 _NEW_TOKENS = 48
 
 
 def draw(learner: Learner, batch: dict[str, Tensor], config: TrainConfig, out: Path | None, step: int) -> Path | None:
-    """Write `out/gallery/step_<step>.jpg`: each picture of the batch, the truth and the model's own words.
+    """Write `out/gallery/step_<step>.jpg`: each image of the batch, the truth and the model's own words.
 
     Writers answer greedily; two towers pick the likeliest of the batch's texts. Every rank must call it; those
     without `out` only take part.

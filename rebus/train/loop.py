@@ -17,16 +17,16 @@ from rebus.data.scene_batches import normalise
 from rebus.objectives import Learner, Losses, backward, measure, split
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
-from rebus.train.average import Average, averaged
 from rebus.train.config import TrainConfig
-from rebus.train.folder import check_claim, claim, cut
-from rebus.train.guard import Guard
+from rebus.train.distributed import Place, average_scalars, clip_gradients, settle, spread, transformer_blocks
+from rebus.train.ema import Average, averaged
+from rebus.train.loss_spikes import Guard
 from rebus.train.optim import make_optimisers, rate_at
-from rebus.train.parts import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
-from rebus.train.place import Place, average_scalars, clip_gradients, settle, spread, transformer_blocks
-from rebus.train.shares import whole
+from rebus.train.run_directory import check_claim, claim, cut
+from rebus.train.setup import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
+from rebus.train.sharded_tensors import whole
+from rebus.train.trackers import Records, Watcher
 from rebus.train.utilisation import Utilisation
-from rebus.train.watch import Records, Watcher
 
 Report = Callable[[Mapping[str, Any]], None]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rebus.train.shares import share_of, whole
+from rebus.train.sharded_tensors import share_of, whole
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at zero: five rounds bring all singular values to between 0.7 and 1.2
 _ROUNDS = 5

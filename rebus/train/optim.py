@@ -8,7 +8,7 @@ from torch import nn
 
 from rebus.train.config import AdamW
 from rebus.train.muon import Muon
-from rebus.train.shares import layout_of
+from rebus.train.sharded_tensors import layout_of
 
 
 def make_optimisers(network: nn.Module, optim: AdamW) -> list[torch.optim.Optimizer]:

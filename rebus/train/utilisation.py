@@ -6,7 +6,7 @@ from rebus.plan.anatomy import anatomy
 from rebus.plan.cost import Learning, costs
 from rebus.plan.hardware import accelerator_here
 from rebus.train.config import TrainConfig
-from rebus.train.place import Place
+from rebus.train.distributed import Place
 
 _PROMPT, _ANSWER = 8, 24  # tokens of a writer's texts, which differ from batch to batch
 

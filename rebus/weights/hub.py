@@ -18,7 +18,7 @@ from typing import Any
 
 from rebus.core.cache import cache_home
 from rebus.core.errors import CannotWrite, MissingFile, NetworkError, RebusError, UnknownName
-from rebus.weights.files import NAMES, WEIGHT_ENDINGS, read_json, weight_file
+from rebus.weights.checkpoint_files import NAMES, WEIGHT_ENDINGS, read_json, weight_file
 from rebus.weights.save import standing
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from rebus.core.errors import BadCheckpoint
-from rebus.weights.lazy import Lazy, Tensors
+from rebus.weights.lazy_tensor import Lazy, Tensors
 
 
 class Transposed(str):

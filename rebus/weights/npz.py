@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint
-from rebus.weights.lazy import Lazy
-from rebus.weights.mapped import MappedFile
+from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.mapped_safetensors import MappedFile
 
 DTYPES = {
     "float64": torch.float64,

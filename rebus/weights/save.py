@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint, CannotWrite
-from rebus.weights.lazy import Lazy, Tensors
-from rebus.weights.mapped import DTYPES
+from rebus.weights.lazy_tensor import Lazy, Tensors
+from rebus.weights.mapped_safetensors import DTYPES
 
 MANIFEST = "rebus_manifest.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}

@@ -1,4 +1,4 @@
-"""Tiny untrained checkpoints where the bundled ones would lie, and a few pictures."""
+"""Tiny untrained checkpoints where the bundled ones would lie, and a few images."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,12 @@ import torch
 from rebus import catalog
 from rebus.api import Model
 from rebus.backbones.vision.mask_vqvae import SMALL, MaskVQVAE, save_npz
-from rebus.cli import choosing, main
+from rebus.cli import choose_model as choosing
+from rebus.cli import main
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import override
-from rebus.train.parts import save_final
+from rebus.train.setup import save_final
 
 IMAGE = ["model.image.width=32", "model.image.num_layers=1", "model.image.mlp_width=32", "model.image.patch_size=24"]
 TEXT = ["model.text.width=32", "model.text.num_layers=1", "model.text.mlp_width=32"]

@@ -21,13 +21,13 @@ def _cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def captions(tmp_path):
-    """Twelve pictures with captions and a box; the last is cut."""
+    """Twelve images with captions and a box; the last is cut."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rows = []
     for n in range(12):
         Image.new("RGB", (40 + n, 30), (20 * n, 90, 9)).save(folder / f"{n:02}.jpg")
-        row = {"file": f"{n:02}.jpg", "captions": [f"picture {n}", "words " * n + "end"], "wide": n}
+        row = {"file": f"{n:02}.jpg", "captions": [f"image {n}", "words " * n + "end"], "wide": n}
         rows.append(row | {"boxes": [{"label": "red square", "xyxy": [1, 2, 20, 25]}]})
     data = (folder / "11.jpg").read_bytes()
     (folder / "11.jpg").write_bytes(data[:-20])
@@ -111,7 +111,7 @@ def test_inspect_names_what_is_damaged(run, captions):
     code, out, err = run("data", "inspect", captions)
     assert code == 0
     assert "2 of them damaged" in out
-    assert "captions.jsonl:4: its picture cannot be read" in err
+    assert "captions.jsonl:4: its image cannot be read" in err
     assert "04.jpg" in err
 
 
@@ -143,7 +143,7 @@ def test_filter_pictures(run, captions, tmp_path):
     reader = open_layout(out_dir)
     records = [reader.read(0, row) for row in range(reader.sizes[0])]
     assert [record.facts["wide"] for record in records] == list(range(2, 11))
-    assert records[-1].captions == ("picture 10",)
+    assert records[-1].captions == ("image 10",)
     assert "1 damaged" in err
 
 
@@ -165,14 +165,14 @@ def test_convert_there_and_back(run, captions, tmp_path):
     assert "ends early" in skipped[0]["skipped"]
     reader = open_layout(shards)
     record = reader.read(1, 2)
-    assert record.captions[0] == "picture 7"
+    assert record.captions[0] == "image 7"
     assert record.image == (captions / "07.jpg").read_bytes()
     assert record.facts["wide"] == 7
     code, out, err = run("data", "convert", captions, "--out", folder, "--to", "folder", "--resize", 15)
     assert code == 0, err
     reader = open_layout(folder, split=None)
     record = reader.read(0, 7)
-    assert record.captions == ("picture 7", "words " * 7 + "end")
+    assert record.captions == ("image 7", "words " * 7 + "end")
     assert record.things[0].label == "red square"
     with Image.open(record.image) as picture:
         assert picture.size == (24, 15)
@@ -243,7 +243,7 @@ def test_download(run, tmp_path):
         words = ("data", "download", path, "--out", out_dir, "--allow-private", "--threads", 2, "--max-bytes", "1M")
         code, out, err = run(*words)
         assert code == 0, err
-        assert "2 pictures in 1 shards" in out
+        assert "2 images in 1 shards" in out
         assert "journal.jsonl has a line for each of 4 rows" in err
         found = json.loads(run(*words, "--json")[1])
         assert found["outcomes"] == {"ok": 2, "http_404": 1, "no_picture": 1}

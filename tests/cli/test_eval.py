@@ -67,7 +67,7 @@ def test_scenes_gives_a_report_too(bundled, run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("vqa",), 2, "vqa needs --data PATH; it reads pictures with questions and answers"),
+        (("vqa",), 2, "vqa needs --data PATH; it reads images with questions and answers"),
         (("vqa", "--data", "nowhere"), 1, "--data nowhere: no such file or folder"),
         (("vqa", "--data", ".", "--templates", "cifar10"), 2, "--templates is not for vqa, which has --max-new-tokens"),
         (("detection", "--data", ".", "--shots", "1,2"), 2, "which has --by, --labels-at-once"),

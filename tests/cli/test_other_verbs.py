@@ -113,7 +113,7 @@ def test_check(bundled, run, name):
     checks = {row["name"]: row for row in json.loads(out)["checks"]}
     assert code == 0, (checks, err)
     assert checks["stored reference"]["passed"] is None
-    assert checks["pictures: batch = single"]["passed"]
+    assert checks["images: batch = single"]["passed"]
     assert checks["typed control tokens"]["passed"]
 
 

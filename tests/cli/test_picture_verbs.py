@@ -44,7 +44,7 @@ def test_labels_from_a_file_equal_typed_ones(bundled, pictures, tmp_path, run):
 
 def test_templates(bundled, pictures, run):
     plain = document(run, "classify", pictures, "--labels", LABELS)[0]
-    dressed = document(run, "classify", pictures, "--labels", LABELS, "--templates", "a picture of a {}")[0]
+    dressed = document(run, "classify", pictures, "--labels", LABELS, "--templates", "an image of a {}")[0]
     assert plain != dressed
 
 
@@ -128,7 +128,7 @@ def test_ctrl_c_in_the_middle_keeps_what_is_done(bundled, pictures, run, monkeyp
     code, out, err = run(*words)
     assert code == 130
     assert len(out.splitlines()) == 1
-    assert err.splitlines()[-1] == "rebus: interrupted after 1 of 3 pictures"
+    assert err.splitlines()[-1] == "rebus: interrupted after 1 of 3 images"
     calls.clear()
     code, out, _ = run(*words, "--json")
     assert code == 130

@@ -139,7 +139,8 @@ def test_bench_train_refuses_a_batch_that_does_not_divide(bundled, run):
 
 def test_utilisation_can_be_measured(run, monkeypatch):
     monkeypatch.setattr(
-        "rebus.cli.measuring.training_speed", lambda *args, **options: {"utilisation": 0.25, "peak_from": "a product"}
+        "rebus.cli.training_speed.training_speed",
+        lambda *args, **options: {"utilisation": 0.25, "peak_from": "a product"},
     )
     monkeypatch.setattr("rebus.api.create", lambda name: type("Model", (), {"network": None, "config": None}))
     code, out, err = run(*BASE, "--utilisation", "measured")

@@ -61,7 +61,7 @@ def test_segment_draws_several_into_a_folder(bundled, found, pictures, tmp_path,
 @pytest.mark.parametrize(
     "name, code, said",
     [
-        ("out.xyz", 2, "a picture ends in .png"),
+        ("out.xyz", 2, "an image ends in .png"),
         ("nothing/out.png", 1, "no such folder"),
         ("pictures/a.png/out.png", 1, "no such folder"),
         ("/proc/out.png", 1, "cannot be written|no such folder"),

@@ -1,4 +1,4 @@
-"""Pictures that tests draw for themselves."""
+"""Images that tests draw for themselves."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""The faults of a picture, one named test each: what is refused says so, what is odd has one defined answer."""
+"""The faults of an image, one named test each: what is refused says so, what is odd has one defined answer."""
 
 import binascii
 import io
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from rebus.codec import formats
+from rebus.codec import image_formats as formats
 from rebus.codec.images import ImagePipeline, open_image, open_images
 from rebus.core.errors import BadImage, LimitExceeded, MissingExtra, MissingFile, UsageError
 from rebus.core.specs import ImageSpec
@@ -96,7 +96,7 @@ def test_fault_02_truncated_jpeg_says_so_and_can_be_allowed(pipeline):
 def test_fault_03_says_what_it_really_is(tmp_path, data, said):
     path = tmp_path / "cat.jpg"
     path.write_bytes(data)
-    with pytest.raises(BadImage, match=rf"cat\.jpg: not a picture that can be opened, but {said}"):
+    with pytest.raises(BadImage, match=rf"cat\.jpg: not an image that can be opened, but {said}"):
         open_image(path)
 
 
@@ -229,7 +229,7 @@ def test_fault_06_animations_give_their_first_frame(format):
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WebP", "TIFF"])
 def test_fault_07_exif_orientation(orientation, format):
     upright = photo(64, 48)
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that lay the picture as a camera would
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that lay the image as a camera would
     stored = upright.transpose(undo[orientation]) if orientation in undo else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -261,7 +261,7 @@ def test_fault_08_heic_without_its_plugin_names_the_extra(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(MissingExtra, match=r'HEIC picture needs the extra "heic".*pip install "rebus-vlm\[heic\]"'):
+    with pytest.raises(MissingExtra, match=r'HEIC image needs the extra "heic".*pip install "rebus-vlm\[heic\]"'):
         open_image(HEIC)
     with pytest.raises(MissingExtra, match=r"images\[1\]"):
         open_images([photo(), HEIC])
@@ -269,7 +269,7 @@ def test_fault_08_heic_without_its_plugin_names_the_extra(monkeypatch):
 
 def test_fault_08_avif_without_its_decoder_names_the_extra(monkeypatch):
     monkeypatch.setattr(formats.features, "check", lambda name: False)
-    with pytest.raises(MissingExtra, match=r'AVIF picture needs the extra "heic"'):
+    with pytest.raises(MissingExtra, match=r'AVIF image needs the extra "heic"'):
         open_image(AVIF)
 
 
@@ -291,7 +291,7 @@ def test_fault_08_avif_where_pillow_has_it():
         (b"<svg width='1'/>", "an SVG drawing"),
         (b"8BPS\x00\x01" + bytes(40), "a Photoshop document"),
         (b"\x00\x00\x01\x00\x01\x00", "an icon"),
-        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
     ],
 )
 def test_fault_09_formats_that_are_not_allowed(data, said, pipeline):
@@ -323,7 +323,7 @@ def test_missing_files_name_their_neighbours(tmp_path):
 
 
 def test_folders_devices_and_impossible_names(tmp_path):
-    with pytest.raises(BadImage, match="a folder, not a picture"):
+    with pytest.raises(BadImage, match="a folder, not an image"):
         open_image(tmp_path)
     with pytest.raises(BadImage, match="a device or a pipe"):
         open_image("/dev/null")
@@ -345,10 +345,10 @@ def test_odd_names_stay_on_one_line_and_can_be_printed(tmp_path):
 
 def test_things_that_are_no_pictures():
     for thing in (None, 3, ["a.jpg"], {"a": 1}):
-        with pytest.raises(BadImage, match="a picture is a path"):
+        with pytest.raises(BadImage, match="an image is a path"):
             open_image(thing)
     for thing in (None, {"a": photo()}, {1, 2}, (p for p in [photo()])):
-        with pytest.raises(UsageError, match="wanted a list of pictures; got"):
+        with pytest.raises(UsageError, match="wanted a list of images; got"):
             open_images(thing)
     with pytest.raises(UsageError, match=r"Put it in brackets"):
         ImagePipeline(ImageSpec(size=(8, 8)))("cat.jpg")

@@ -17,7 +17,7 @@ NAFLEX = ImageSpec(size=(0, 0), fit="naflex", resample="bilinear", patch_size=4,
 
 
 def sources(tmp_path):
-    """One picture in every form that is accepted."""
+    """One image in every form that is accepted."""
     picture = photo(50, 40)
     path = tmp_path / "picture.png"
     picture.save(path)

@@ -80,7 +80,7 @@ def test_text_alone_holds_no_placeholders():
 
 
 def test_fault_15_prompts_and_pictures_in_different_numbers():
-    with pytest.raises(BadText, match="3 prompts for 2 rows of pictures"):
+    with pytest.raises(BadText, match="3 prompts for 2 rows of images"):
         processor()(images=[picture()] * 2, texts=["a"] * 3)
     with pytest.raises(UsageError, match="2 tokens, 1 targets"):
         processor()(images=[picture()] * 2, texts="a", targets="a")

@@ -125,14 +125,14 @@ def test_answers_that_are_too_long():
 @pytest.mark.parametrize("truncate", [True, False])
 def test_fault_16_prompt_and_pictures_longer_than_the_context(truncate):
     pipeline = TextPipeline(TOKENIZER, replace(WRITER, truncate=truncate))
-    with pytest.raises(BadText, match=r"4 pictures \(12 tokens\) and 5 tokens of text make 17; the context holds 16"):
+    with pytest.raises(BadText, match=r"4 images \(12 tokens\) and 5 tokens of text make 17; the context holds 16"):
         pipeline(["a red circle"], images=4)
     with pytest.raises(BadText, match="prompt 0: 17 tokens of text make 17"):
         pipeline(["a " * 15])
 
 
 def test_fault_15_one_entry_of_pictures_for_each_prompt():
-    with pytest.raises(BadText, match="2 prompts but pictures for 3"):
+    with pytest.raises(BadText, match="2 prompts but images for 3"):
         TextPipeline(TOKENIZER, WRITER)(["a", "a"], images=[1, 1, 1])
 
 

@@ -1,4 +1,4 @@
-"""Conversions: nothing lost, nothing doubled, wherever they are killed; pictures untouched unless asked."""
+"""Conversions: nothing lost, nothing doubled, wherever they are killed; images untouched unless asked."""
 
 import io
 import json
@@ -10,9 +10,9 @@ from PIL import Image
 
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.converting import Conversion, Converter
-from rebus.data.fitting import Fitting, fit
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Phrase, Question, Record, Thing
+from rebus.data.resize_images import Fitting, fit
 from tests.data.dying import Dead, killed_at
 
 
@@ -24,7 +24,7 @@ def jpeg(number: int, size=(9, 6), **save) -> bytes:
 
 
 class Pictures:
-    """A reader of some pictures in two blocks; those in `bad` are damaged."""
+    """A reader of some images in two blocks; those in `bad` are damaged."""
 
     labels = ()
 
@@ -34,8 +34,8 @@ class Pictures:
     def read(self, block, row):
         number = block * self.sizes[0] + row
         if number in self.bad:
-            raise BadRecord(f"picture {number}", "is torn")
-        return Record(key=f"picture {number}", image=jpeg(number), captions=(f"text {number}",), facts={"n": number})
+            raise BadRecord(f"image {number}", "is torn")
+        return Record(key=f"image {number}", image=jpeg(number), captions=(f"text {number}",), facts={"n": number})
 
 
 def converter(reader, folder, **more) -> Converter:
@@ -62,7 +62,7 @@ def test_killed_at_every_step_of_writing(tmp_path, monkeypatch, to):
         assert (counts.written, counts.skipped) == (8, 2)
         assert numbers_in(out) == [0, 1, 3, 4, 5, 6, 8, 9]
         names = [json.loads(line)["key"] for line in (out / "skipped.jsonl").read_text().splitlines()]
-        assert names == ["picture 2", "picture 7"]
+        assert names == ["image 2", "image 7"]
         assert not [path for path in out.rglob("*") if path.name.endswith(".draft")]
         assert not (out / "units").exists()
     assert step > 15
@@ -79,13 +79,13 @@ def test_what_was_finished_is_not_done_again(tmp_path):
 
 
 def test_nothing_good_is_an_error(tmp_path):
-    with pytest.raises(RebusError, match="none of 6 records could be written; the first: picture 0: is torn"):
+    with pytest.raises(RebusError, match="none of 6 records could be written; the first: image 0: is torn"):
         converter(Pictures(6, bad=range(6)), tmp_path / "out").run()
 
 
 def test_too_many_damaged_stop_after_a_hundred(tmp_path):
     work = converter(Pictures(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.1)
-    with pytest.raises(RebusError, match=r"damaged, more than a share of 0\.1; the last: picture 1"):
+    with pytest.raises(RebusError, match=r"damaged, more than a share of 0\.1; the last: image 1"):
         work.run()
     assert 100 <= work.done < 250
     again = converter(Pictures(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.9)
@@ -127,7 +127,7 @@ def test_all_that_a_record_has_comes_back_from_a_folder(tmp_path):
 
 def test_texts_alone_are_no_pictures(tmp_path):
     reader = type("One", (), {"sizes": [1], "labels": (), "read": lambda *a: Record(key="k", captions=("a",))})()
-    with pytest.raises(RebusError, match="k: it has no picture"):
+    with pytest.raises(RebusError, match="k: it has no image"):
         converter(reader, tmp_path / "out").run()
     with pytest.raises(UsageError, match="Parquet"):
         converter(reader, tmp_path / "other", to="parquet")

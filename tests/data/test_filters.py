@@ -86,7 +86,7 @@ def test_sizes_are_the_first_ones_known() -> None:
     assert size_of(pair("x", original_width=1000, original_height=900)) == (1000, 900)
     assert size_of(pair("x")) == (640, 480)
     assert size_of(Record(key="k", image=data.getvalue())) == (20, 30)
-    assert size_of(Record(key="k", image=b"no picture")) is None
+    assert size_of(Record(key="k", image=b"no image")) is None
     assert size_of(Record(key="k")) is None
 
 
@@ -95,15 +95,15 @@ def test_align_refuses_as_the_paper_says() -> None:
     few = [pair("ten of these", key=f"f{n}", url=f"f{n}") for n in range(10)]
     twice = [pair("same pair twice", key=f"t{n}", url="t") for n in range(11)]
     crowded = [pair(f"crowded text {n}", key=f"c{n}", url="c") for n in range(1_001)]
-    small = pair("a small picture", key="s", url="s", height=200)
-    long = pair("a long picture", key="l", url="l", height=213)
+    small = pair("a small image", key="s", url="s", height=200)
+    long = pair("a long image", key="l", url="l", height=213)
     short = pair("two words", key="w", url="w")
     sifted = sift(Listed((*many, *few, *twice, *crowded, small, long, short, None)), ALIGN)
     kept = [sifted.read(block, row).captions[0] for block, size in enumerate(sifted.sizes) for row in range(size)]
     assert kept == ["ten of these"] * 10 + ["same pair twice"] * 11
     assert sifted.refused == {
-        "text of more than 10 pictures": 11,
-        "picture with more than 1000 texts": 1_001,
+        "text of more than 10 images": 11,
+        "image with more than 1000 texts": 1_001,
         "shorter side not over 200": 1,
         "aspect not under 3": 1,
         "text of less than 3 words": 1,

@@ -43,7 +43,7 @@ def test_what_is_told():
     assert (seen.blocks, seen.records, seen.sampled) == (3, 7, 7)
     assert seen.fields == {"image": 5, "captions": 4, "things": 4, "document": 1}
     assert seen.facts == {"x": 4}
-    assert seen.damaged == [("a:1", "is torn"), ("b:3", "its picture cannot be read")]
+    assert seen.damaged == [("a:1", "is torn"), ("b:3", "its image cannot be read")]
     assert seen.faults == ["b.tar: cut"]
     assert seen.labels == [("cat", 4)]
     assert seen.known_labels == 3
@@ -82,6 +82,6 @@ def test_the_sheet_shows_pictures_boxes_words_and_what_is_wrong():
     assert sheet.width > 5 * one.width
     assert sheet.height > 1.5 * one.height
     colours = {colour for _, colour in one.getcolors(1 << 20)}
-    assert (200, 10, 10) in colours  # the picture
+    assert (200, 10, 10) in colours  # the image
     assert len(colours) > 10  # a box and letters
     assert contact_sheet([]).width > 0

@@ -65,7 +65,7 @@ def test_rouge_takes_precision_and_recall_from_different_references() -> None:
 
 
 def test_cider_by_hand() -> None:
-    # Two pictures; each word is rare (log 2) but "a", which both have. Words: cosine of (a, b) with itself, clipped.
+    # Two images; each word is rare (log 2) but "a", which both have. Words: cosine of (a, b) with itself, clipped.
     scores = cider_d_scores(["a b", "a c c"], [["a b"], ["a c"]])
     # First: 1-grams and 2-grams agree, there are no 3-grams.
     assert scores[0] == pytest.approx(10 * (1 + 1) / 4)
@@ -106,13 +106,13 @@ def test_an_empty_caption_scores_nothing() -> None:
 
 @pytest.mark.parametrize("score", [bleu, rouge_l, cider_d, cider_d_scores])
 def test_errors_say_what_was_wanted_and_what_came(score) -> None:
-    with pytest.raises(UsageError, match="2 candidates and references for 1 pictures"):
+    with pytest.raises(UsageError, match="2 candidates and references for 1 images"):
         score(["a", "b"], [["a"]])
     with pytest.raises(UsageError, match="at least one candidate to score; got none"):
         score([], [])
-    with pytest.raises(UsageError, match="at least one reference for picture 1; got none"):
+    with pytest.raises(UsageError, match="at least one reference for image 1; got none"):
         score(["a", "b"], [["a"], []])
-    with pytest.raises(UsageError, match="list of references for picture 0; got the string 'a cat'"):
+    with pytest.raises(UsageError, match="list of references for image 0; got the string 'a cat'"):
         score(["a"], ["a cat"])
     with pytest.raises(UsageError, match="got a single string"):
         score("a cat", [["a"]])

@@ -23,7 +23,7 @@ def found(*pairs, labels=None):
 
 
 def masked(side):
-    """The same regions as masks of a picture of 100 by 100 pixels."""
+    """The same regions as masks of an image of 100 by 100 pixels."""
     y, x = np.mgrid[:100, :100]
     masks = [(x >= left) & (x < right) & (y >= top) & (y < bottom) for left, top, right, bottom in side.boxes]
     return replace(side, boxes=None, masks=np.array(masks, dtype=bool).reshape(-1, 100, 100))
@@ -205,7 +205,7 @@ def test_calls_that_cannot_mean_anything_are_refused():
         coco_scores([picture], ["cat", "cat"])
     with pytest.raises(UsageError, match='by wants "boxes" or "masks"; got "keypoints"'):
         coco_scores([picture], ["cat"], by="keypoints")
-    with pytest.raises(UsageError, match="scores by masks want masks in all pictures; Truth 0 has none"):
+    with pytest.raises(UsageError, match="scores by masks want masks in all images; Truth 0 has none"):
         coco_scores([picture], ["cat"], by="masks")
     with pytest.raises(UsageError, match=r"want \(100, 100\), the size of the true ones; got \(50, 100\)"):
         half = masked(picture[1])

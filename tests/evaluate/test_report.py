@@ -68,19 +68,19 @@ def test_all_of_it(tmp_path):
     out = tmp_path / "new" / "out"
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert files == [
-        "pictures/01.jpg", "pictures/02.jpg", "pictures/03.jpg", "plots/few.png", "plots/groups.png", "plots/many.png",
+        "images/01.jpg", "images/02.jpg", "images/03.jpg", "plots/few.png", "plots/groups.png", "plots/many.png",
         "plots/shots.png", "report.md", "results.json",
     ]  # fmt: skip
     assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
     document = json.loads((out / "results.json").read_text())
     assert document["scores"]["top1"] == 0.5
-    assert [one["picture"] for one in document["mistakes"]][2:] == ["pictures/03.jpg", None]
+    assert [one["image"] for one in document["mistakes"]][2:] == ["images/03.jpg", None]
     page = (out / "report.md").read_text()
-    assert "| a\\|b | a &lt;cat> | a dog | ![](pictures/01.jpg) |" in page
+    assert "| a\\|b | a &lt;cat> | a dog | ![](images/01.jpg) |" in page
     assert "| b | — |" in page
     assert "1 damaged records were left out:\n\n- r: torn" in page
     assert "rebus eval some/model zeroshot --data x" in page
-    with Image.open(out / "pictures" / "02.jpg") as drawn:
+    with Image.open(out / "images" / "02.jpg") as drawn:
         assert drawn.width == 2 * 320 + 8  # said beside true
     with Image.open(out / "plots" / "many.png") as plot:
         assert plot.size[0] > 500
@@ -153,7 +153,7 @@ def test_a_document_says_how_to_repeat_it(tmp_path):
 
 def test_mistakes_are_named(tmp_path):
     model = Told(ask=lambda images, questions: [])
-    with pytest.raises(UsageError, match="vqa needs --data PATH; it reads pictures with questions"):
+    with pytest.raises(UsageError, match="vqa needs --data PATH; it reads images with questions"):
         evaluate(model, "vqa")
     with pytest.raises(UnknownName, match='no option of vqa "max_tokens"; did you mean "max_new_tokens"'):
         evaluate(model, "vqa", data=tmp_path, max_tokens=3)

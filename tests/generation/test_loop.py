@@ -6,7 +6,7 @@ import torch
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UnknownName, UsageError
 from rebus.generation import OPTIONS, Guidance, generate, score_tokens, stream
-from rebus.generation.place import has_fixed_rows
+from rebus.generation.decoding_state import has_fixed_rows
 from tests.generation.tiny_writer import EOS, PAD, PROMPTS, VOCAB, TinyWriter
 
 IDS = {"eos_id": EOS, "pad_id": PAD}

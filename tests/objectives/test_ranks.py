@@ -12,7 +12,7 @@ from rebus.core.outputs import Embeddings
 from rebus.objectives import Contrast, sigmoid_contrastive, softmax_contrastive
 
 PICTURES = (3, 5, 2, 4)  # on each rank
-CAPTIONS = (1, 2, 1, 3)  # of each picture on each rank, for the sigmoid loss
+CAPTIONS = (1, 2, 1, 3)  # of each image on each rank, for the sigmoid loss
 
 
 def data() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -30,7 +30,7 @@ def weights() -> list[Tensor]:
 
 
 def losses(image: Tensor, text: Tensor, owners: Tensor, w: list[Tensor]) -> tuple[Contrast, Contrast]:
-    """(softmax over the first caption of each picture, sigmoid over all)."""
+    """(softmax over the first caption of each image, sigmoid over all)."""
     seen, read = F.normalize(image @ w[0], dim=1), F.normalize(text @ w[1], dim=1)
     first = torch.tensor([int((owners == i).nonzero()[0, 0]) for i in range(len(image))])
     softmax = softmax_contrastive(Embeddings(seen, read[first], w[2].exp()))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rebus.backbones.text.bert import BERT, keys, read_transformers, write_transformers
-from rebus.weights.files import open_weights
-from rebus.weights.load import load_into
+from rebus.weights.checkpoint_files import open_weights
+from rebus.weights.load_weights import load_into
 
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers")

@@ -14,7 +14,7 @@ official_cider = pytest.importorskip("pycocoevalcap.cider.cider")
 
 
 def captions(seed, num_pictures, num_words):
-    """Random captions; those of a picture share words, and some candidates copy a reference or are empty."""
+    """Random captions; those of an image share words, and some candidates copy a reference or are empty."""
     chance = random.Random(seed)
 
     def caption(least=1):

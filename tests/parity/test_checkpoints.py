@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import rebus
 from rebus import api
-from rebus.weights.files import open_weights
+from rebus.weights.checkpoint_files import open_weights
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 transformers = pytest.importorskip("transformers")

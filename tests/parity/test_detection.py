@@ -1,7 +1,7 @@
-"""Detection scores against pycocotools and the official LVIS code, on random pictures.
+"""Detection scores against pycocotools and the official LVIS code, on random images.
 
 The package `lvis` wants OpenCV and Matplotlib only to draw, so it is no dependency of ours. `LVIS_TABLE` is what
-github.com/lvis-dataset/lvis-api at 7d7f07d printed for the same pictures; where that is installed, it is run again.
+github.com/lvis-dataset/lvis-api at 7d7f07d printed for the same images; where that is installed, it is run again.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def random_masks(random, boxes):
 
 
 def random_pictures(seed, num_pictures, *, by, crowds=False, most_true=12, most_found=14):
-    """Truth and detections near it or anywhere, with equal scores, equal shapes, empty pictures, regions of no area."""
+    """Truth and detections near it or anywhere, with equal scores, equal shapes, empty images, regions of no area."""
     random = np.random.RandomState(seed)  # the generator of NumPy whose numbers never change
     pictures = []
     for _ in range(num_pictures):
@@ -110,7 +110,7 @@ def random_pictures(seed, num_pictures, *, by, crowds=False, most_true=12, most_
 
 
 def annotations(side, number, by):
-    """The regions of one picture as the official files write them."""
+    """The regions of one image as the official files write them."""
     rows = []
     for i, label in enumerate(side.labels):
         row = {"image_id": number, "category_id": CLASSES.index(label) + 1}
@@ -202,7 +202,7 @@ def check_coco(pictures, by):
 
 
 def lvis_case(case):
-    """Boxes or masks, and the pictures."""
+    """Boxes or masks, and the images."""
     by, seed = case.split("_")
     if seed != "many":
         return by, random_pictures(int(seed), 12, by=by)

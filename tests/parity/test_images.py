@@ -1,4 +1,4 @@
-"""Pictures → pixels against the released preprocessors.
+"""Images → pixels against the released preprocessors.
 
 transformers 5 has two of each: one on Pillow, which is what the checkpoints were evaluated with and what we equal bit
 for bit, and one on torchvision, whose uint8 resize rounds otherwise now and then. open_clip's transform is Pillow's.
@@ -88,7 +88,7 @@ def test_equals_transformers_on_pillow(name, request):
 def test_close_to_transformers_on_torchvision(name, request):
     drifts = compare(processors(name)[1], photos(request))
     everything = torch.cat([d.flatten() for d in drifts])
-    # Its own departure from Pillow, at single pixels; drawn pictures, which are all there is without the development
+    # Its own departure from Pillow, at single pixels; drawn images, which are all there is without the development
     # data, hold more of the hard edges where it shows than photos do.
     assert (everything > 1.01).float().mean() < 1e-4
     assert (everything > 0.01).float().mean() < 0.05

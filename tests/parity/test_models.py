@@ -105,7 +105,7 @@ def test_siglip():
 
 
 def test_siglip2_naflex():
-    """Pictures of several shapes in a batch, as the reference's processor cuts them; padding changes nothing."""
+    """Images of several shapes in a batch, as the reference's processor cuts them; padding changes nothing."""
     config = transformers.Siglip2Config(
         text_config=SIGLIP_TEXT, vision_config={**SIGLIP_VISION, "num_patches": 16, "patch_size": 4}
     )

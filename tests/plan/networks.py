@@ -23,7 +23,7 @@ def shallow(system: str, preset: str, layers: int = 2) -> Any:
 
 
 def narrow(system: str, preset: str) -> Any:
-    """One layer deep, with small pictures and a thin decoder: quick on a processor, in bfloat16 too."""
+    """One layer deep, with small images and a thin decoder: quick on a processor, in bfloat16 too."""
     cfg = shallow(system, preset, layers=1)
     if hasattr(cfg, "image_id"):
         text = replace(cfg.text, width=256, head_width=32, mlp_width=1024, vocab_size=512)

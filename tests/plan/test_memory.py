@@ -92,7 +92,7 @@ def test_tensor_parallelism_divides_the_decoder_alone():
     cfg = catalog.system("paligemma").presets["3b_224"]
     alone = held(cfg, Division(sharding="fsdp+tp", shards=4))
     shared = held(cfg, Division(sharding="fsdp+tp", shards=4, within=4))
-    assert 0.3 < shared.weights / alone.weights < 0.5  # picture tower, words and one head of keys are on each GPU
+    assert 0.3 < shared.weights / alone.weights < 0.5  # image tower, words and one head of keys are on each GPU
     assert 0.3 < shared.an_example / alone.an_example < 0.9
 
 

@@ -9,7 +9,9 @@ import torch
 from rebus.cli import main
 from rebus.cli.verbs import reproduce as verb
 from rebus.core.errors import UnknownName
-from rebus.reproduce import CLAIMS, cells, clip, find, memory, paligemma, shapes, siglip
+from rebus.reproduce import CLAIMS, clip, find, memory, paligemma, siglip
+from rebus.reproduce import cells_world as cells
+from rebus.reproduce import shapes_world as shapes
 from tests.reproduce import made_up
 
 SMALL = {
@@ -91,7 +93,7 @@ def test_without_out_results_are_kept_in_the_cache_and_ctrl_c_says_so(run, monke
         return measure(budget, setting, seed)
 
     interrupted = replace(made_up.claim(), measure=stops)
-    monkeypatch.setattr("rebus.reproduce.running.stamp", lambda claim: "00000000")
+    monkeypatch.setattr("rebus.reproduce.run_claim.stamp", lambda claim: "00000000")
     monkeypatch.setattr(verb, "find", lambda _: interrupted)
     code, out, err = run("made_up", "--jobs", 1)
     assert code == 130
@@ -124,7 +126,7 @@ def test_the_masks_differ_and_the_weights_do_not():
     other["tokens"][:, word] = (other["tokens"][:, word] == cells.IDS["count"]) + cells.IDS["count"]
 
     def seen(network, inputs):
-        """The pictures' rows after the last layer."""
+        """The images' rows after the last layer."""
         hidden = []
         handle = network.text.norm.register_forward_hook(lambda _, __, out: hidden.append(out))
         with torch.no_grad():

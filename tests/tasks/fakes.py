@@ -40,7 +40,7 @@ def picture(colour: str, size: tuple[int, int] = (8, 6)) -> Image.Image:
 
 
 class Colours(nn.Module):
-    """Two towers: the mean colour of a picture, the sum of the colour words of a text."""
+    """Two towers: the mean colour of an image, the sum of the colour words of a text."""
 
     def __init__(self, log_scale: float = 2.0):
         super().__init__()
@@ -82,7 +82,7 @@ class Scripted(nn.Module):
     def start(self, *, room: int, pixels: Tensor, tokens: Tensor, mask: Tensor) -> Step:
         rows = []
         for seen, row, real in zip(pixels, tokens, mask, strict=True):
-            assert (row[:2] == 4).all(), "the placeholders of a picture come first"
+            assert (row[:2] == 4).all(), "the placeholders of an image come first"
             prompt = TOKENIZER.decode(row[real].tolist())
             self.prompts.append(prompt)
             colour = list(COLOURS)[int(seen.mean(dim=(1, 2)).argmax())]

@@ -20,7 +20,7 @@ def test_many_of_either_or_both():
     assert ask(model, [red, blue], "colour") == ["red", "blue"]
     assert ask(model, red, ["colour", "cat"]) == ["red", "a cat"]
     assert ask(model, [red, blue], ["cat", "colour"]) == ["a cat", "blue"]
-    with pytest.raises(UsageError, match="2 pictures and 3 questions: give as many, or one for all"):
+    with pytest.raises(UsageError, match="2 images and 3 questions: give as many, or one for all"):
         ask(model, [red, blue], ["a", "b", "c"])
 
 

@@ -21,7 +21,7 @@ def test_a_prompt_of_ones_own():
     model = writer(says)
     assert caption(model, picture("red"), "caption") == "a red dog. the"
     assert caption(model, [picture("red")] * 2, ["caption", "a photo of"])[1] == "a red dog. the the the"
-    with pytest.raises(UsageError, match="2 pictures and 3 prompts"):
+    with pytest.raises(UsageError, match="2 images and 3 prompts"):
         caption(model, [picture("red")] * 2, ["a"] * 3)
 
 
@@ -61,7 +61,7 @@ def test_fault_14_control_tokens_typed_in_a_prompt_are_text():
 
 
 def test_fault_16_a_prompt_longer_than_the_context_is_refused_with_the_sum():
-    with pytest.raises(ValueError, match=r"1 picture \(2 tokens\) and 101 tokens of text make 103.*holds 64"):
+    with pytest.raises(ValueError, match=r"1 image \(2 tokens\) and 101 tokens of text make 103.*holds 64"):
         caption(writer(says), picture("red"), "dog " * 100)
 
 

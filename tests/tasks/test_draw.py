@@ -1,4 +1,4 @@
-"""Drawings: the picture itself stays, marks are where they belong, odd boxes do no harm."""
+"""Drawings: the image itself stays, marks are where they belong, odd boxes do no harm."""
 
 import io
 

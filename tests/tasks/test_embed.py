@@ -53,7 +53,7 @@ def test_a_bad_picture_is_named_by_its_place_in_the_whole_list(tmp_path):
 
 
 def test_nothing_or_nonsense_is_refused():
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no images"):
         embed_images(two_towers(), [])
     with pytest.raises(UsageError, match="no texts"):
         embed_texts(two_towers(), [])

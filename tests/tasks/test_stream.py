@@ -40,7 +40,7 @@ def test_closing_a_stream_stops_the_model():
 
 def test_wrong_arguments_are_refused_before_the_first_piece():
     model = writer(says)
-    with pytest.raises(UsageError, match="one picture and one text"):
+    with pytest.raises(UsageError, match="one image and one text"):
         stream(model, "caption", [picture("red")])
     with pytest.raises(UnknownName, match="There are: caption, ask"):
         stream(model, "captoin", picture("red"))

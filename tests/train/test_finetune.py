@@ -11,16 +11,16 @@ from PIL import Image
 
 import rebus
 from rebus.core.errors import MissingExtra, MissingFile, RebusError, UnknownName, UsageError
-from rebus.data.files import Files
+from rebus.data.file_batches import Files
 from rebus.data.scene_batches import SceneCaptions
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import TrainConfig, override, train
 from rebus.train.audit import audit
 from rebus.train.config import Watch
-from rebus.train.parts import open_data, resolved
-from rebus.train.watch import Records
-from rebus.weights.files import open_weights
+from rebus.train.setup import open_data, resolved
+from rebus.train.trackers import Records
+from rebus.weights.checkpoint_files import open_weights
 from tests.train.settings import CLIP, PALIGEMMA
 
 
@@ -112,7 +112,7 @@ def test_leaks_are_refused(photos: Path) -> None:
 
     wrong = answer.clone()
     wrong[0] = picture
-    with pytest.raises(UsageError, match="row 1 has picture tokens among its targets"):
+    with pytest.raises(UsageError, match="row 1 has image tokens among its targets"):
         audit(changed(targets=with_row(batch["targets"], 1, wrong)), config)
     wide = torch.nn.functional.pad(batch["tokens"], (0, len(body)))
     mask = torch.nn.functional.pad(batch["mask"], (0, len(body)))

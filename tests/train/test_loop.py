@@ -16,10 +16,10 @@ from rebus.models.contrastive.clip import KEYS
 from rebus.objectives import CodebookLoss, SigmoidLoss
 from rebus.recipes import recipe
 from rebus.train import AdamW, LoRA, TrainConfig, train
-from rebus.train.average import Average, averaged
+from rebus.train.ema import Average, averaged
 from rebus.train.optim import rate_at
-from rebus.train.parts import build, grid_waves, starts_whole
-from rebus.weights.files import open_weights
+from rebus.train.setup import build, grid_waves, starts_whole
+from rebus.weights.checkpoint_files import open_weights
 from tests.train.settings import CLIP, MASKS
 
 

@@ -8,8 +8,8 @@ import torch
 from rebus.plan.hardware import GPUS
 from rebus.recipes import recipe
 from rebus.train import utilisation
-from rebus.train.parts import resolved
-from rebus.train.place import Place
+from rebus.train.distributed import Place
+from rebus.train.setup import resolved
 from rebus.train.utilisation import Utilisation
 from tests.train.settings import CLIP, MASKS
 
@@ -19,7 +19,7 @@ def test_half_the_peak_is_half(monkeypatch: pytest.MonkeyPatch) -> None:
     two = Place(torch.device("cuda"), ranks=2)
     found = Utilisation(resolved(recipe("clip_b32")), two)
     forward = found.example / 3
-    assert forward == pytest.approx(14.8e9, rel=0.05)  # FLOPs of a picture and its text: 2 · 7.4 G multiply-adds
+    assert forward == pytest.approx(14.8e9, rel=0.05)  # FLOPs of an image and its text: 2 · 7.4 G multiply-adds
     assert found.of(0.5 * 2 * 989.4e12 / found.example) == {"mfu": 0.5}
 
 

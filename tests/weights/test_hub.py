@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from rebus.core.errors import CannotWrite, MissingFile, NetworkError, UnknownName
 from rebus.weights import hub
-from rebus.weights.files import open_weights, read_config
+from rebus.weights.checkpoint_files import open_weights, read_config
 
 from .fake_hub import FakeHub
 

@@ -3,7 +3,7 @@ import torch
 
 from rebus.core.errors import BadCheckpoint
 from rebus.weights.keymap import KeyMap, Transposed, Unsqueezed
-from rebus.weights.lazy import Lazy
+from rebus.weights.lazy_tensor import Lazy
 
 KEYS = KeyMap(
     [

@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import conv2d
 
 from rebus.core.errors import BadCheckpoint
-from rebus.weights.files import open_weights
-from rebus.weights.lazy import Lazy
+from rebus.weights.checkpoint_files import open_weights
+from rebus.weights.lazy_tensor import Lazy
 from rebus.weights.npz import big_vision, open_npz
 
 RNG = np.random.default_rng(0)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from rebus.core.errors import BadCheckpoint, CannotWrite, MissingFile
 from rebus.weights import save
-from rebus.weights.files import open_weights, read_config
-from rebus.weights.lazy import Lazy
+from rebus.weights.checkpoint_files import open_weights, read_config
+from rebus.weights.lazy_tensor import Lazy
 from rebus.weights.save import MANIFEST, save_directory, verify
 
 WEIGHTS = {
@@ -226,7 +226,7 @@ KILLER = """
             _, status = os.waitpid(child, 0)
             print("killed" if os.WIFSIGNALED(status) else "done", flush=True)
             # What a reader finds after each death goes to the log.
-            from rebus.weights.files import open_weights, read_config
+            from rebus.weights.checkpoint_files import open_weights, read_config
             version = read_config(folder)["v"]
             values = {name: t.load() for name, t in open_weights(folder).items()}
             assert all(v.equal(torch.full((5,), float(version))) for v in values.values()), values

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.core.errors import BadText
-from rebus.core.released import ACT_TO_RELEASED, Released, read_act
+from rebus.core.released_config import ACT_TO_RELEASED, Released, read_act
 from rebus.core.specs import TextSpec
 from rebus.nn.attention import Attention
 from rebus.nn.mlp import MLP
@@ -50,7 +50,7 @@ PRESETS = {
 
 
 class BERT(nn.Module):
-    """Tokens → one vector each. Openable: `embed`, then `blocks`, so that a model may put pictures among the words."""
+    """Tokens → one vector each. Openable: `embed`, then `blocks`, so that a model may put images among the words."""
 
     def __init__(self, cfg: BERTConfig):
         super().__init__()

@@ -2,8 +2,8 @@
 
 Gemma team, "Gemma: Open Models", 2024; "Gemma 2: Improving Open Language Models at a Practical Size", 2024.
 
-The parts are open: `embed`, `decode` and `logits` are public, so a model that puts pictures into the sequence writes
-its own forward over them. Gemma knows no pictures.
+The parts are open: `embed`, `decode` and `logits` are public, so a model that puts images into the sequence writes
+its own forward over them. Gemma knows no images.
 """
 
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class Gemma(nn.Module):
         nn.init.normal_(self.tokens.weight, std=self.cfg.width**-0.5)
 
     def embed(self, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Embeddings times √width. Only words are scaled; a picture's vectors join the sequence as they are."""
+        """Embeddings times √width. Only words are scaled; an image's vectors join the sequence as they are."""
         x = self.tokens(tokens)
         return x * torch.tensor(self.cfg.width**0.5, dtype=x.dtype)
 

@@ -17,7 +17,7 @@ from rebus.core.errors import unknown
 from rebus.core.specs import ImageSpec
 from rebus.weights.keymap import KeyMap, Side
 
-# variant: depth multiplier, picture size of the release
+# variant: depth multiplier, image size of the release
 _SIZES = {
     "lite0": (1.0, 224),
     "lite1": (1.1, 240),
@@ -67,11 +67,11 @@ class EfficientNet(nn.Module):
         self.width = int(self.net.num_features)
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
-        """The last grid of features, a 32nd of the picture's size."""
+        """The last grid of features, a 32nd of the image's size."""
         return self.net.forward_features(pixels)
 
     def features(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
-        """Their mean over the picture: what the classifier reads."""
+        """Their mean over the image: what the classifier reads."""
         return self.net.global_pool(self.feature_map(pixels))
 
     @property

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rebus.core.errors import BadCheckpoint, MissingFile
 from rebus.core.outputs import Quantised
-from rebus.weights.load import on_meta
+from rebus.weights.load_weights import on_meta
 
 SIDE = 64  # pixels of a mask
 GRID = 4  # codes either way

@@ -36,11 +36,11 @@ class ResNet(nn.Module):
         self.width = int(self.net.num_features)
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
-        """The last grid of features, a 32nd of the picture's size (VirTex reads its 7 × 7 places as words)."""
+        """The last grid of features, a 32nd of the image's size (VirTex reads its 7 × 7 places as words)."""
         return self.net.forward_features(pixels)
 
     def features(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
-        """Their mean over the picture: what the classifier reads."""
+        """Their mean over the image: what the classifier reads."""
         return self.net.global_pool(self.feature_map(pixels))
 
     @property

@@ -1,4 +1,4 @@
-"""ViT: cut the picture into patches, treat each as a word, read them with a transformer.
+"""ViT: cut the image into patches, treat each as a word, read them with a transformer.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020.
 """
@@ -69,7 +69,7 @@ class ViT(nn.Module):
             nn.init.normal_(self.class_token, std=std)
 
     def embed(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
-        """Patches with their positions, class token in front; the table is resized to other picture sizes."""
+        """Patches with their positions, class token in front; the table is resized to other image sizes."""
         rows, cols = (side // self.cfg.patch_size for side in pixels.shape[-2:])
         x = self.patch(pixels)
         table: Tensor = self.positions
@@ -82,7 +82,7 @@ class ViT(nn.Module):
         return self.norm_pre(x + table)
 
     def embed_patches(self, patches: Float[Tensor, "B P F"], grid: Int[Tensor, "B 2"]) -> Float[Tensor, "B P D"]:
-        """NaFlex: patches of pictures of any shape, `grid` = rows and columns of each; the rest of P is padding."""
+        """NaFlex: patches of images of any shape, `grid` = rows and columns of each; the rest of P is padding."""
         x = self.patch(patches)
         positions = torch.zeros_like(x)
         for i, (rows, cols) in enumerate(grid.tolist()):

@@ -1,11 +1,11 @@
-"""Answer a question about a picture, or about each of several."""
+"""Answer a question about an image, or about each of several."""
 
 import argparse
 
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
-from rebus.cli.choosing import open_model
+from rebus.cli.choose_model import open_model
+from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import say
-from rebus.cli.pictures import find_pictures, hopeless, work_through
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus ask kitchen.jpg "how many chairs are there?"'

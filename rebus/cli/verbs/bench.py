@@ -1,4 +1,4 @@
-"""How fast a model is on this machine: pictures, texts and tokens a second, medians over repeated runs.
+"""How fast a model is on this machine: images, texts and tokens a second, medians over repeated runs.
 
 With --train: whole training steps on made-up batches, with the model's own objective, and how much of the machine's
 arithmetic they use.
@@ -8,7 +8,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from rebus.cli.arguments import add_placement, positive
-from rebus.cli.choosing import check_device, open_model
+from rebus.cli.choose_model import check_device, open_model
 from rebus.cli.output import bold, emit, say
 from rebus.core.errors import UsageError
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 EXAMPLE = "rebus bench clip/b32 --dtype bfloat16 --batch-size 16"
 _SAID = {
     "prepared_pictures_per_second": ("photo to tensor", "{:,.0f} pictures/s"),
-    "pictures_per_second": ("embed pictures", "{:,.1f} pictures/s"),
-    "one_picture_ms": ("one picture", "{:,.1f} ms"),
+    "pictures_per_second": ("embed images", "{:,.1f} pictures/s"),
+    "one_picture_ms": ("one image", "{:,.1f} ms"),
     "texts_per_second": ("embed texts", "{:,.1f} texts/s"),
     "first_token_ms": ("first token", "{:,.1f} ms"),
     "tokens_per_second": ("write", "{:,.1f} tokens/s"),
@@ -67,7 +67,7 @@ def _train(args: argparse.Namespace) -> int:
         what = "--quantize" if args.quantize else "--dtype float16"
         raise UsageError(f"--train does not go with {what}: train in float32, or in bfloat16 (autocast)")
     model = _untrained(args)
-    from rebus.cli.measuring import training_speed
+    from rebus.cli.training_speed import training_speed
 
     found = training_speed(
         model.network,

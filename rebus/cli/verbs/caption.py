@@ -1,11 +1,11 @@
-"""Say what is in a picture, in a sentence."""
+"""Say what is in an image, in a sentence."""
 
 import argparse
 
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
-from rebus.cli.choosing import open_model
+from rebus.cli.choose_model import open_model
+from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import say
-from rebus.cli.pictures import find_pictures, hopeless, work_through
 
 EXAMPLE = "rebus caption photos/*.jpg --model paligemma/3b-mix-224"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from rebus import catalog
 from rebus.cli.arguments import add_placement
-from rebus.cli.choosing import open_model
+from rebus.cli.choose_model import open_model
 from rebus.cli.output import emit, note, say
-from rebus.cli.writing import check_folder, write_whole
+from rebus.cli.output_files import check_folder, write_whole
 from rebus.core.errors import BadCheckpoint, UsageError
 
 EXAMPLE = "rebus check clip/scenes"

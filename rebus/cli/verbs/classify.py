@@ -1,11 +1,11 @@
-"""Sort pictures into labels of your choice: each picture with its most probable labels, best first."""
+"""Sort images into labels of your choice: each image with its most probable labels, best first."""
 
 import argparse
 
 from rebus.cli.arguments import add_images, add_list, add_model, listed, positive
-from rebus.cli.choosing import open_model
+from rebus.cli.choose_model import open_model
+from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import say
-from rebus.cli.pictures import find_pictures, hopeless, work_through
 from rebus.core.answers import Ranking
 from rebus.core.errors import UsageError
 
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a sentence with {} for the label, or a published set; may repeat",
     )
     parser.add_argument(
-        "--top", metavar="N", type=positive, default=3, help="labels shown for each picture (%(default)s)"
+        "--top", metavar="N", type=positive, default=3, help="labels shown for each image (%(default)s)"
     )
     add_model(parser, batch_size=8)
 

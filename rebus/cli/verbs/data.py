@@ -1,9 +1,9 @@
-"""Data sets on disk: look into one, keep the good part, write it anew, fetch the pictures that a table names.
+"""Data sets on disk: look into one, keep the good part, write it anew, fetch the images that a table names.
 
   inspect    what a data set holds, and a sheet of examples
   filter     keep what passes COYO's columns and ALIGN's rules
   convert    write shards, or a folder with a table
-  download   fetch the pictures of a table of web addresses into shards
+  download   fetch the images of a table of web addresses into shards
 
 rebus data PART --help has the options of each.
 """
@@ -18,7 +18,7 @@ PARTS: dict[str, tuple[str, str]] = {
     "inspect": ("data_inspect", "what a data set holds"),
     "filter": ("data_filter", "keep the good part"),
     "convert": ("data_convert", "write shards, or a folder"),
-    "download": ("data_download", "fetch the pictures of a table"),
+    "download": ("data_download", "fetch the images of a table"),
 }
 
 

@@ -1,12 +1,12 @@
-"""Write a data set of pictures anew: shards as img2dataset has them, or a folder with captions.jsonl.
+"""Write a data set of images anew: shards as img2dataset has them, or a folder with captions.jsonl.
 
-Pictures stay as they are unless --resize makes larger ones smaller. Damaged records are left out and named in
+Images stay as they are unless --resize makes larger ones smaller. Damaged records are left out and named in
 skipped.jsonl. The same command on the same --out goes on where it stopped.
 """
 
 import argparse
 
-from rebus.cli.data_sets import add_source, add_writing, carry_out, converter, open_source
+from rebus.cli.dataset_arguments import add_source, add_writing, carry_out, converter, open_source
 from rebus.cli.output import emit, note, say
 
 EXAMPLE = "rebus data convert photos/ --out shards/ --to webdataset --resize 512"

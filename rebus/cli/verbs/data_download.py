@@ -1,6 +1,6 @@
-"""Fetch the pictures that Parquet files name (columns url and text, as COYO-700M has them) into shards.
+"""Fetch the images that Parquet files name (columns url and text, as COYO-700M has them) into shards.
 
-Only http and https, only public addresses, each file within --max-bytes and --max-seconds; a picture that cannot be
+Only http and https, only public addresses, each file within --max-bytes and --max-seconds; an image that cannot be
 read to its end is not kept, and one that came before comes once. journal.jsonl says what became of every row. The same
 command on the same --out goes on where it stopped.
 """
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from rebus.cli.arguments import positive
-from rebus.cli.data_sets import add_shards, going_on
+from rebus.cli.dataset_arguments import add_shards, going_on
 from rebus.cli.output import emit, note, say, table
 
 EXAMPLE = "rebus data download coyo/*.parquet --out pictures/ --threads 64 --resize 512"
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from rebus.data.downloading import JOURNAL, OUTCOMES, Addresses, Caps, Download, Settings
-    from rebus.data.fitting import Fitting
+    from rebus.data.resize_images import Fitting
 
     settings = Settings(
         caps=Caps(timeout=args.timeout, max_seconds=args.max_seconds, max_bytes=args.max_bytes),
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [(name, f"{number:,}", OUTCOMES.get(name, "")) for name, number in found.most_common()]
         for line in table(("outcome", "rows", ""), rows, right=(1,)):
             say(line)
-        say(f"{args.out}: {found['ok']:,} pictures in {work.count:,} shards")
+        say(f"{args.out}: {found['ok']:,} images in {work.count:,} shards")
     note(f"{args.out / JOURNAL} has a line for each of {len(work.rows):,} rows")
     return 0 if found["ok"] or not len(work.rows) else 1
 

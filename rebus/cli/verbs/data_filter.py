@@ -8,7 +8,7 @@ import argparse
 from typing import Any
 
 from rebus.cli.arguments import positive
-from rebus.cli.data_sets import add_source, add_writing, carry_out, converter, open_source
+from rebus.cli.dataset_arguments import add_source, add_writing, carry_out, converter, open_source
 from rebus.cli.output import bar, emit, note, say, table
 from rebus.core.errors import UsageError
 
@@ -20,7 +20,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "min_height": (positive, "pixels, at least"),
     "shorter_side_over": (positive, "pixels that the shorter side must have more of"),
     "aspect_under": (float, "longer side / shorter side, less than this"),
-    "min_clip_b32": (float, "likeness of picture and text, column clip_similarity_vitb32"),
+    "min_clip_b32": (float, "likeness of image and text, column clip_similarity_vitb32"),
     "min_clip_l14": (float, "the same, column clip_similarity_vitl14"),
     "min_aesthetic": (float, "column aesthetic_score_laion_v2"),
     "max_nsfw_opennsfw2": (float, "column nsfw_score_opennsfw2"),
@@ -30,8 +30,8 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "max_faces": (int, "column num_faces"),
     "min_words": (positive, "of a text, at least"),
     "max_words": (positive, "of a text, at most"),
-    "texts_per_image": (positive, "different texts that a picture may have"),
-    "images_per_text": (positive, "different pictures that a text may have"),
+    "texts_per_image": (positive, "different texts that an image may have"),
+    "images_per_text": (positive, "different images that a text may have"),
     "min_gram_count": (positive, "a text goes with a word or pair of words that comes less often"),
     "most_grams": (positive, "or that is not among so many most frequent ones"),
 }
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     layout, reader = open_source(args)
     to = "parquet" if without_pictures(reader) else "webdataset"
     if to == "parquet" and args.resize:
-        raise UsageError("--resize: these files have no pictures; give it to rebus data download")
+        raise UsageError("--resize: these files have no images; give it to rebus data download")
     total = int(sum(reader.sizes))
     passes = 2 if filters.needs_counting else 1
     try:

@@ -1,7 +1,7 @@
 """What a data set holds: its layout, its records, what they have, what is damaged, and a sheet of examples.
 
 Counts are those of the whole data set; everything else is seen in a sample that --seed chooses. Sizes come from the
-heads of the pictures' files.
+heads of the images' files.
 """
 
 import argparse
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rebus.cli.arguments import positive
-from rebus.cli.data_sets import add_source, open_source
+from rebus.cli.dataset_arguments import add_source, open_source
 from rebus.cli.output import bold, emit, note, say, table
-from rebus.cli.writing import check_picture, write_whole
+from rebus.cli.output_files import check_picture, write_whole
 
 EXAMPLE = "rebus data inspect coco/ --split val --out sheet.jpg"
 _NAMED = 10  # damaged records that are shown
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"and {len(seen.facts) - _FACTS:,} more columns")
     measured: Mapping[str, Mapping[str, float]] = {
         "words of a caption": seen.caption_words,
-        "captions of a picture": seen.captions_each,
+        "captions of an image": seen.captions_each,
         "width in pixels": seen.widths,
         "height in pixels": seen.heights,
     }

@@ -1,13 +1,13 @@
-"""Find things and say where they are: boxes in pixels; --out draws them into a copy of the picture."""
+"""Find things and say where they are: boxes in pixels; --out draws them into a copy of the image."""
 
 import argparse
 from pathlib import Path
 
 from rebus.cli.arguments import add_decoding, add_images, add_list, add_model, decoding, listed
-from rebus.cli.choosing import open_model
-from rebus.cli.drawing import drawer, drawing_paths
+from rebus.cli.choose_model import open_model
+from rebus.cli.drawing_paths import drawer, drawing_paths
+from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import say
-from rebus.cli.pictures import find_pictures, hopeless, work_through
 from rebus.core.answers import Box
 
 EXAMPLE = 'rebus detect street.jpg --labels "car,person" --out found.png'
@@ -16,7 +16,7 @@ EXAMPLE = 'rebus detect street.jpg --labels "car,person" --out found.png'
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_list(parser, "labels", "what to look for (default: whatever the model knows)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="draw the boxes; with several pictures, a folder")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="draw the boxes; with several images, a folder")
     add_decoding(parser)
     add_model(parser, batch_size=1)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rebus.cli.arguments import add_placement, positive
-from rebus.cli.choosing import open_model
+from rebus.cli.choose_model import open_model
 from rebus.cli.output import bold, emit, note, say
-from rebus.cli.writing import check_folder
+from rebus.cli.output_files import check_folder
 from rebus.core.errors import MissingFile, UsageError, unknown
 from rebus.evaluate import BENCHMARKS
 from rebus.evaluate.benchmarks import BENCHMARKS as ON_DISK
@@ -36,7 +36,7 @@ _FLAGS = {"labels": "labels_file", "together": "labels_at_once"}  # where an opt
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="catalogue name, directory or Hub id")
     parser.add_argument("benchmark", metavar="BENCHMARK", help=", ".join(BENCHMARKS))
-    parser.add_argument("--out", metavar="DIR", type=Path, help="a new folder for results.json, report.md and pictures")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="a new folder for results.json, report.md and images")
     add_placement(parser)
     where = parser.add_argument_group("data")
     where.add_argument("--data", metavar="PATH", help="the data set: a folder or a file")
@@ -44,21 +44,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--split", metavar="SPLIT", help="which part; scenes: test, val or novel (scenes: test)")
     where.add_argument("--number", metavar="N", type=positive, help=f"records, by lot (all; scenes: {_SCENES})")
     where.add_argument("--seed", metavar="N", type=int, help="of the lot, and of few-shot draws (0)")
-    where.add_argument("--batch-size", metavar="N", type=positive, help="pictures held open at a time (32)")
+    where.add_argument("--batch-size", metavar="N", type=positive, help="images held open at a time (32)")
     some = parser.add_argument_group("of some benchmarks")
     some.add_argument("--templates", metavar="NAME", help="zeroshot, fewshot: a published set, or a sentence with {}")
     some.add_argument(
         "--labels-file", metavar="FILE", help="zeroshot, fewshot: all candidates, one a line; or label, tab, its name"
     )
-    some.add_argument("--captions", metavar="N", type=positive, help="retrieval: of each picture (5)")
+    some.add_argument("--captions", metavar="N", type=positive, help="retrieval: of each image (5)")
     some.add_argument("--prompt", metavar="TEXT", help="captions, chair: in place of the model's own")
     some.add_argument("--num-beams", metavar="N", type=positive, help="captions, chair: beam search")
     some.add_argument("--max-new-tokens", metavar="N", type=positive, help="captions, chair, vqa: most tokens")
     some.add_argument("--by", choices=("boxes", "masks"), help="detection, lvis (boxes), referring (both)")
     some.add_argument("--labels-at-once", metavar="N", type=positive, help="detection, lvis: asked for in a call (all)")
-    some.add_argument("--images", metavar="DIR", help="pope, spatial: the pictures, where they lie elsewhere")
+    some.add_argument("--images", metavar="DIR", help="pope, spatial: the images, where they lie elsewhere")
     some.add_argument("--support", metavar="SPLIT", help="fewshot: the split to learn from (train)")
-    some.add_argument("--shots", metavar="N,N", type=_numbers, help="fewshot: pictures a label (0,1,2,4,8,16)")
+    some.add_argument("--shots", metavar="N,N", type=_numbers, help="fewshot: images a label (0,1,2,4,8,16)")
     some.add_argument("--draws", metavar="N", type=positive, help="fewshot: how often they are drawn (3)")
 
 
@@ -106,7 +106,7 @@ def _scenes_options(args: argparse.Namespace) -> dict[str, Any]:
     ]
     if given:
         raise UsageError(
-            f"{_flag(given[0])} is not for scenes, which draws its own pictures; it has --number and --split"
+            f"{_flag(given[0])} is not for scenes, which draws its own images; it has --number and --split"
         )
     return {"number": args.number or _SCENES, "split": args.split or "test"}
 
@@ -181,7 +181,7 @@ def _show(result: "Result") -> None:
     document = result.document
     data = document["data"]
     of = f" of {data['split']!r}" if data["split"] else ""
-    say(bold(f"{document['model']} on {document['benchmark']}, {data.get('used', data['records'])} pictures{of}"))
+    say(bold(f"{document['model']} on {document['benchmark']}, {data.get('used', data['records'])} images{of}"))
     for name, value in document["scores"].items():
         if isinstance(value, Mapping):
             say(f"  {name}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rebus import catalog
-from rebus.cli.choosing import cached_names, where
+from rebus.cli.choose_model import cached_names, where
 from rebus.cli.output import bold, emit, say
 from rebus.core.card import ModelCard
 from rebus.core.specs import ImageSpec
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"  {title:<12}{value}")
     if image is not None:
         height, width = image.size
-        say(f"  {'pictures':<12}{height} × {width}, {image.fit}, {image.resample}, {_spread(image)}")
+        say(f"  {'images':<12}{height} × {width}, {image.fit}, {image.resample}, {_spread(image)}")
     if text is not None:
         case = ", lower case" if text.lower else ""
         say(f"  {'words':<12}up to {text.context} tokens{case}")

@@ -1,13 +1,13 @@
-"""Score pictures against sentences; with --top, find the pictures that a sentence fits best."""
+"""Score images against sentences; with --top, find the images that a sentence fits best."""
 
 import argparse
 from collections.abc import Sequence
 from typing import Any
 
 from rebus.cli.arguments import add_images, add_model, positive, read_lines
-from rebus.cli.choosing import open_model
+from rebus.cli.choose_model import open_model
+from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import bold, say
-from rebus.cli.pictures import find_pictures, hopeless, work_through
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus match photos/ --text "a dog on a beach" --top 5'
@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", metavar="SENTENCE", action="append", help="a sentence; may repeat")
     parser.add_argument("--texts-file", metavar="FILE", help="sentences, one a line")
     parser.add_argument(
-        "--top", metavar="N", type=positive, help="for each sentence only the N best pictures, best first"
+        "--top", metavar="N", type=positive, help="for each sentence only the N best images, best first"
     )
     add_model(parser, batch_size=8)
 

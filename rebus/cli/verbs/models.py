@@ -3,7 +3,7 @@
 import argparse
 
 from rebus import catalog
-from rebus.cli.choosing import cached_names, where
+from rebus.cli.choose_model import cached_names, where
 from rebus.cli.output import emit, note, say, short_count, table
 from rebus.core.errors import unknown
 

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--epochs", metavar="N", type=_above_zero, help="times over the data (1)")
     add("--examples", metavar="N", help="examples seen in all, like 12.8B, instead of --epochs")
     add("--batch", metavar="N", type=positive, help="examples of a step, over all GPUs")
-    add("--image-size", metavar="PX", type=positive, help="pictures of another size than the model's")
+    add("--image-size", metavar="PX", type=positive, help="images of another size than the model's")
     add("--prompt-tokens", metavar="N", type=positive, help="writers: tokens of the prompt (16)")
     add(
         "--answer-tokens", metavar="N", type=positive, help="writers: tokens of the answer (what is left of 128 or 512)"
@@ -138,7 +138,7 @@ def _utilisation(text: str | None) -> tuple[float, str]:
 def _measured() -> tuple[float, str]:
     """Of a few steps of a small model on this machine, which stands for the one that is planned."""
     from rebus.api import create
-    from rebus.cli.measuring import training_speed
+    from rebus.cli.training_speed import training_speed
 
     note(f"measuring a few training steps of {_PROXY} on this machine")
     import torch

@@ -11,7 +11,7 @@ from typing import Any
 
 from rebus.cli.arguments import positive
 from rebus.cli.output import bar, bold, emit, note, say, table
-from rebus.cli.writing import check_folder
+from rebus.cli.output_files import check_folder
 from rebus.reproduce import CLAIMS, find
 
 EXAMPLE = "rebus reproduce siglip --out reproduced/siglip"
@@ -60,14 +60,14 @@ def _list(as_json: bool) -> int:
 def _cache(claim: Any) -> Path:
     """Of its own for each version of a claim, so that numbers of different code never mix."""
     from rebus.core.cache import cache_home
-    from rebus.reproduce.running import stamp
+    from rebus.reproduce.run_claim import stamp
 
     return cache_home() / "reproduce" / f"{claim.name}-{stamp(claim)}"
 
 
 def _reproduce(args: argparse.Namespace, claim: Any, folder: Path) -> int:
     from rebus.reproduce.report import summary
-    from rebus.reproduce.running import begun, run
+    from rebus.reproduce.run_claim import begun, run
 
     number = len(claim.settings) * len(claim.seeds)
     done = len(begun(claim, folder)["cells"])
@@ -104,7 +104,7 @@ def _jobs(cells: int) -> int:
 
 def _write(out: Path | None, claim: Any, found: dict[str, Any]) -> None:
     from rebus.reproduce.report import NO_PLOT, page, picture, summary
-    from rebus.reproduce.running import RESULTS, document, write
+    from rebus.reproduce.run_claim import RESULTS, document, write
 
     if out is None:
         return

@@ -1,13 +1,13 @@
-"""Find what a phrase names, down to its pixels; --out paints it into a copy of the picture."""
+"""Find what a phrase names, down to its pixels; --out paints it into a copy of the image."""
 
 import argparse
 from pathlib import Path
 
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
-from rebus.cli.choosing import open_model
-from rebus.cli.drawing import drawer, drawing_paths
+from rebus.cli.choose_model import open_model
+from rebus.cli.drawing_paths import drawer, drawing_paths
+from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import say
-from rebus.cli.pictures import find_pictures, hopeless, work_through
 from rebus.core.answers import Mask
 from rebus.core.errors import UsageError
 
@@ -17,7 +17,7 @@ EXAMPLE = 'rebus segment street.jpg "the red car" --out painted.png'
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     parser.add_argument("phrase", metavar="PHRASE", help="what to look for")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="paint the masks; with several pictures, a folder")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="paint the masks; with several images, a folder")
     add_decoding(parser)
     add_model(parser, batch_size=1)
 

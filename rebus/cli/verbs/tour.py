@@ -1,4 +1,4 @@
-"""The offline demonstration: every model on this machine at its task on held-out pictures, as a table and a page."""
+"""The offline demonstration: every model on this machine at its task on held-out images, as a table and a page."""
 
 import argparse
 import dataclasses
@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from rebus import __version__
-from rebus.cli.choosing import starter_installed
+from rebus.cli.choose_model import starter_installed
 from rebus.cli.output import bar, emit, note, say, table
-from rebus.cli.writing import check_folder, write_whole
+from rebus.cli.output_files import check_folder, write_whole
 from rebus.core.errors import MissingFile
 
 EXAMPLE = "rebus tour --out tour"
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     rows = [
         (line.model, line.task, line.what, f"{line.right} of {line.of}", f"{line.seconds:.1f} s") for line in seen.lines
     ]
-    for text in table(("model", "task", "held-out pictures", "right", "time"), rows, right=(3, 4)):
+    for text in table(("model", "task", "held-out images", "right", "time"), rows, right=(3, 4)):
         say(text)
     for missing in seen.missing:
         note(missing)
     say()
-    say(f"The pictures: {target}")
+    say(f"The images: {target}")
     note(f"done in {seconds:.0f} s")
     return 0

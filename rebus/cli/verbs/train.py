@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rebus.cli.output import bar, bold, emit, note, say
-from rebus.cli.writing import check_folder
+from rebus.cli.output_files import check_folder
 from rebus.core.errors import UsageError
 from rebus.recipes import RECIPES, recipe
 

@@ -1,10 +1,10 @@
-"""Why a picture did not come. Every row of a download ends in one of these outcomes, or in "ok"."""
+"""Why an image did not come. Every row of a download ends in one of these outcomes, or in "ok"."""
 
 # outcome → what it means; "http_404" and the like stand for themselves
 OUTCOMES = {
     "ok": "in a shard",
     "same_url": "an earlier row has the same web address",
-    "same_picture": "another row brought the same picture",
+    "same_picture": "another row brought the same image",
     "bad_url": "no web address of http or https, or one with a password in it",
     "bad_row": "the row cannot be read from the table",
     "address": "leads to an address that is not public",
@@ -18,13 +18,13 @@ OUTCOMES = {
     "cut_short": "fewer bytes than announced",
     "encoded": "compressed, though that was not asked for",
     "broken": "no proper HTTP",
-    "opted_out": "the site does not want its pictures used so (X-Robots-Tag)",
-    "no_picture": "something else than a picture",
-    "damaged": "a picture that cannot be read to its end",
-    "limit": "a picture above a limit of size",
+    "opted_out": "the site does not want its images used so (X-Robots-Tag)",
+    "no_picture": "something else than an image",
+    "damaged": "an image that cannot be read to its end",
+    "limit": "an image above a limit of size",
     "no_decoder": "a format whose decoder is not installed",
 }
-# Those that say more about the network here than about the picture
+# Those that say more about the network here than about the image
 OFFLINE = frozenset({"unresolved", "unreachable", "timeout"})
 
 

@@ -147,7 +147,7 @@ def _answer(response: http.client.HTTPResponse, clock: "_Clock") -> bytes | str:
         wait = _retry_after(response.getheader("Retry-After")) if again else 0.0
         raise Failure(f"http_{status}", f"HTTP {status}", again=again, after=wait)
     if not _NOT_FOR_TRAINING.isdisjoint(_directives(response.headers.get_all("X-Robots-Tag", []))):
-        raise Failure("opted_out", "the site does not want its pictures used for training (X-Robots-Tag)")
+        raise Failure("opted_out", "the site does not want its images used for training (X-Robots-Tag)")
     encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
     if encoding != "identity":
         raise Failure("encoded", f"Content-Encoding {encoding[:40]!r}, though identity was asked for")
@@ -196,7 +196,7 @@ def _until(date: str) -> float:
 
 @lru_cache(maxsize=1)
 def tls() -> ssl.SSLContext:
-    """The system's certificates; reading them takes longer than a picture."""
+    """The system's certificates; reading them takes longer than an image."""
     return ssl.create_default_context()
 
 

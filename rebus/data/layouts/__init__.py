@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rebus.core.errors import MissingFile, UsageError, unknown
-from rebus.data.reading.shards import is_pattern
+from rebus.data.reading.shard_files import is_pattern
 from rebus.data.record import Reader
 
 # layout → module; the order is that in which a folder is tried

@@ -16,12 +16,12 @@ from typing import IO
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError
-from rebus.data.reading.inflate import Inflated, plain_copy
-from rebus.data.reading.kept import Arrays, check_unchanged, kept, stamp
-from rebus.data.reading.lines import Lines, find_lines, first_line, pieces_of
-from rebus.data.reading.packed import Packed
-from rebus.data.reading.rows import FILES
-from rebus.data.reading.shards import shards
+from rebus.data.reading.disk_cache import Arrays, check_unchanged, kept, stamp
+from rebus.data.reading.gzip_files import Inflated, plain_copy
+from rebus.data.reading.line_index import Lines, find_lines, first_line, pieces_of
+from rebus.data.reading.packed_names import Packed
+from rebus.data.reading.row_to_record import FILES
+from rebus.data.reading.shard_files import shards
 from rebus.data.reading.tables import json_row
 from rebus.data.record import BadRecord, Record
 
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]  # files done, files in all
 
 
 def recognises(path: Path) -> bool:
-    """By the first line of the first file: it has a text and names no picture."""
+    """By the first line of the first file: it has a text and names no image."""
     try:
         file = shards(path, ENDINGS)[0]
         row = json_row(first_line(_plain_pieces(file)), "") if file.name.endswith(ENDINGS) else {}

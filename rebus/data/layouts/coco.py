@@ -10,8 +10,8 @@ from typing import Any
 
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.annotations import Annotations, categories, thing
-from rebus.data.reading.fields import count, words
-from rebus.data.reading.places import Places
+from rebus.data.reading.checked_fields import count, words
+from rebus.data.reading.media_paths import Places
 from rebus.data.record import BadRecord, Record
 
 NAME = "coco"
@@ -32,7 +32,7 @@ def open(path: Path, split: str | None = None) -> "Coco":
 
 
 class Coco:
-    """One record a picture: its captions and its things, as far as there are files of them.
+    """One record an image: its captions and its things, as far as there are files of them.
 
     `split`: "val" by default; "train" means the newest year there is, "train2014" that year. A file given as the path
     is the split. Raises `UsageError` for a split that is not there, `RebusError` for damaged JSON.
@@ -71,7 +71,7 @@ class Coco:
 
 
 def picture_facts(image: dict[str, Any]) -> dict[str, Any]:
-    """What a picture's entry says of it. Raises `RebusError` for a width or height that cannot be."""
+    """What an image's entry says of it. Raises `RebusError` for a width or height that cannot be."""
     facts = {"image_id": image["id"]}
     if "file_name" in image:
         facts["file_name"] = image["file_name"]
@@ -106,7 +106,7 @@ def _chosen(path: Path, split: str | None) -> list[Path]:
 
 
 def _folders(file: Path) -> list[Path]:
-    """Where the pictures of a file of annotations may be."""
+    """Where the images of a file of annotations may be."""
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
     match = _FILE.fullmatch(file.name)
     names = [match[2], match[2].replace("-dev", "")] if match else []

@@ -1,10 +1,10 @@
-"""Parquet files of pictures' addresses and texts, as COYO-700M has them, or of the pictures themselves.
+"""Parquet files of images' addresses and texts, as COYO-700M has them, or of the images themselves.
 
 COYO's columns are id, url, text, width, height, image_phash, text_length, word_count, num_tokens_bert, num_tokens_gpt,
 num_faces, clip_similarity_vitb32, clip_similarity_vitl14, nsfw_score_opennsfw2, nsfw_score_gantman, watermark_score and
-aesthetic_score_laion_v2. It has no pictures: records then have `image=None` and the facts hold the address and the
+aesthetic_score_laion_v2. It has no images: records then have `image=None` and the facts hold the address and the
 scores, by which `rebus.data.filters` chooses. A column `image`, `jpg`, `png`, `webp` or `img` that holds the bytes of
-pictures, also as {"bytes", "path"} as Hugging Face writes it, is used where it is there.
+images, also as {"bytes", "path"} as Hugging Face writes it, is used where it is there.
 
 Byeon et al., "COYO-700M: Image-Text Pair Dataset", 2022, https://github.com/kakaobrain/coyo-dataset
 """
@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rebus.core.errors import MissingExtra, MissingFile, RebusError
-from rebus.data.order import WINDOW
-from rebus.data.reading.held import Held
-from rebus.data.reading.kept import check_unchanged, stamp
-from rebus.data.reading.rows import record_of
-from rebus.data.reading.shards import shards
+from rebus.data.reading.byte_lru_cache import Held
+from rebus.data.reading.disk_cache import check_unchanged, stamp
+from rebus.data.reading.row_to_record import record_of
+from rebus.data.reading.shard_files import shards
 from rebus.data.reading.tables import BadTable
 from rebus.data.record import BadRecord, Record
+from rebus.data.shuffle import WINDOW
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = "coyo"
-WHAT = "Parquet files of addresses and texts (COYO-700M), or of pictures and texts"
+WHAT = "Parquet files of addresses and texts (COYO-700M), or of images and texts"
 
 PICTURES = ("image", "jpg", "png", "webp", "img")
 HELD_BYTES = 512 << 20  # of row groups held in memory by one process
@@ -93,7 +93,7 @@ class Parquet:
     stamps: tuple[tuple[int, int], ...]
     groups: np.ndarray  # int64 (blocks, 4): file, row group in it, its first row in the file, its rows
     labels: tuple[str, ...]  # names of classes, where the files say them as Hugging Face does
-    picture: str | None  # the column with the pictures
+    picture: str | None  # the column with the images
     faults: tuple[str, ...]
 
     @property
@@ -102,7 +102,7 @@ class Parquet:
 
     @property
     def window(self) -> int:
-        """Rows to be shuffled together: a row group is read whole, so that with pictures few may be open at once."""
+        """Rows to be shuffled together: a row group is read whole, so that with images few may be open at once."""
         return WINDOW if self.picture is None else 2 * int(self.groups[:, 3].max())
 
     def read(self, block: int, row: int) -> Record:
@@ -136,10 +136,10 @@ def _row(group: "pa.Table | str", row: int, key: str) -> dict[str, Any]:
 def _bytes(value: Any, column: str, key: str) -> bytes:
     if isinstance(value, Mapping):
         if value.get("bytes") is None and value.get("path"):
-            raise BadRecord(key, f"{column} holds only the name {str(value['path'])[:80]!r}, not the picture")
+            raise BadRecord(key, f"{column} holds only the name {str(value['path'])[:80]!r}, not the image")
         value = value.get("bytes")
     if not value:
-        raise BadRecord(key, f"no picture in the column {column}")
+        raise BadRecord(key, f"no image in the column {column}")
     return value
 
 
@@ -156,7 +156,7 @@ def _check_columns(file: Path, schema: "pa.Schema") -> None:
     if "text" not in schema.names and _picture_column(schema) is None:
         raise BadTable(
             f"{file}: its columns are {', '.join(schema.names)}; wanted url and text, as COYO has them, "
-            f"or pictures as bytes in one of {', '.join(PICTURES)}"
+            f"or images as bytes in one of {', '.join(PICTURES)}"
         )
 
 

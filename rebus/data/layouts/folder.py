@@ -1,14 +1,14 @@
-"""A folder of pictures, with a table of captions beside them or with its sub-folders as labels.
+"""A folder of images, with a table of captions beside them or with its sub-folders as labels.
 
 The table is called `captions` or `metadata` (as Hugging Face's imagefolder has it), or `annotations`, `qa`, `labels`
 where that has these columns, and ends in .csv, .tsv, .jsonl or .json (a list); or the path given is the table:
 
-- `file` (or `file_name`, `filename`, `image`, `path`): the picture, from where the table lies;
+- `file` (or `file_name`, `filename`, `image`, `path`): the image, from where the table lies;
 - texts: `caption`, `captions` (a list), `text`, `title`, all that are there;
 - `label`; `question` with `answer` or `answers` (and `qid`, `type`); `split`, by which rows are chosen;
 - `boxes`: a list of {"label" or "category", "xyxy" or "bbox_xywh" in pixels}, or null where nobody looked.
 
-Other columns are facts. Without a table each picture's label is the sub-folder it lies in, however deep. Sub-folders
+Other columns are facts. Without a table each image's label is the sub-folder it lies in, however deep. Sub-folders
 train, val, test are splits, each with its table or its labels. Without a split everything is read.
 """
 
@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, UsageError
-from rebus.data.reading.kept import kept
-from rebus.data.reading.packed import Packed
-from rebus.data.reading.rows import file_column, is_known, record_of, wanted
-from rebus.data.reading.shards import SPLITS, names_of
+from rebus.data.reading.disk_cache import kept
+from rebus.data.reading.packed_names import Packed
+from rebus.data.reading.row_to_record import file_column, is_known, record_of, wanted
+from rebus.data.reading.shard_files import SPLITS, names_of
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Reader, Record
 
 NAME = "folder"
-WHAT = "pictures with a table of captions (CSV, TSV, JSONL, JSON), or in sub-folders that are labels"
+WHAT = "images with a table of captions (CSV, TSV, JSONL, JSON), or in sub-folders that are labels"
 
 TABLES = ("captions", "metadata")
 PERHAPS = ("annotations", "qa", "labels")  # names that other files have too
@@ -59,7 +59,7 @@ def open(path: Path, split: str | None) -> Reader:
 
 @dataclass(frozen=True)
 class TableReader:
-    """Rows of tables about pictures."""
+    """Rows of tables about images."""
 
     tables: tuple[Table, ...]
     rows: tuple[np.ndarray, ...]  # of each table, the numbers of those of the split; empty: all
@@ -89,12 +89,12 @@ class TableReader:
 
 @dataclass(frozen=True)
 class PictureReader:
-    """Pictures whose folders are their labels."""
+    """Images whose folders are their labels."""
 
     root: Path
     names: Packed
     labels: tuple[str, ...]
-    own: np.ndarray  # int32 (pictures,): the label of each, -1 for none
+    own: np.ndarray  # int32 (images,): the label of each, -1 for none
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -124,18 +124,18 @@ def _open_tables(paths: list[Path], split: str | None) -> TableReader:
 def _record(row: dict[str, Any], table: Table, key: str) -> Record:
     column = file_column(tuple(row))
     if column is None:
-        raise BadRecord(key, f"names no picture; its columns are {', '.join(row) or 'none'}")
+        raise BadRecord(key, f"names no image; its columns are {', '.join(row) or 'none'}")
     return record_of(row, key, _picture(table.path.parent, row[column], key), used=(column,))
 
 
 def _picture(folder: Path, name: Any, key: str) -> Path:
     if not isinstance(name, str) or not name:
-        raise BadRecord(key, f"the picture's file must be a name; got {name!r}")
+        raise BadRecord(key, f"the image's file must be a name; got {name!r}")
     if "://" in name:
-        raise BadRecord(key, f"{name[:80]!r} is a web address; fetch the pictures first")
+        raise BadRecord(key, f"{name[:80]!r} is a web address; fetch the images first")
     path = folder / name
     if not os.path.isfile(path):
-        raise BadRecord(key, f"no such picture: {name[:200]!r}, from {folder}")
+        raise BadRecord(key, f"no such image: {name[:200]!r}, from {folder}")
     return path
 
 
@@ -182,7 +182,7 @@ def _open_pictures(path: Path, split: str | None) -> PictureReader:
     roots = _roots(path, split)
     found = [(root, file) for root in roots for file in _walk(root)]
     if not found:
-        raise MissingFile(f"{path}: no pictures here ({' '.join(PICTURES)}), and no table of them")
+        raise MissingFile(f"{path}: no images here ({' '.join(PICTURES)}), and no table of them")
     classes = [_class_of(file, root) for root, file in found]
     labels = tuple(sorted({name for name in classes if name is not None}))
     number = {name: n for n, name in enumerate(labels)} | {None: -1}
@@ -219,7 +219,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """The pictures in a folder and in its folders, in order of name. Links are followed, but never in a circle."""
+    """The images in a folder and in its folders, in order of name. Links are followed, but never in a circle."""
     try:
         status = os.stat(folder)
         with os.scandir(folder) as entries:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.reading.fields import listed, mapping, named, words
+from rebus.data.reading.checked_fields import listed, mapping, named, words
 from rebus.data.reading.json_spans import JsonFile
-from rebus.data.reading.places import Places
+from rebus.data.reading.media_paths import Places
 from rebus.data.record import BadRecord, Record
 
 NAME = "karpathy"
-WHAT = "Karpathy's splits of COCO, Flickr8k and Flickr30k: dataset_*.json with the pictures beside it"
+WHAT = "Karpathy's splits of COCO, Flickr8k and Flickr30k: dataset_*.json with the images beside it"
 
 _NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json")
 _FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr8k_Dataset")
@@ -31,7 +31,7 @@ def open(path: Path, split: str | None = None) -> "Karpathy":
 
 
 class Karpathy:
-    """One record a picture with its sentences as they were typed.
+    """One record an image with its sentences as they were typed.
 
     `split`: "val" by default, "train", "test" or "restval". As the papers do, "train" takes "restval" in. Raises
     `UsageError` for a split that is not there, `RebusError` for damaged JSON.
@@ -66,7 +66,7 @@ class Karpathy:
         start, end = self._spans[row].tolist()
         key = f"{self._file.path.name}:byte {start}"
         try:
-            picture = mapping(self._file.elements([(start, end)])[0], "the picture")
+            picture = mapping(self._file.elements([(start, end)])[0], "the image")
             key = f"{self._file.path.name}:{named(picture, 'cocoid', named(picture, 'imgid', f'byte {start}'))}"
             name = words(picture, "filename")
             folder = words(picture, "filepath") if "filepath" in picture else ""

@@ -1,6 +1,6 @@
-"""LVIS: many labels, few pictures of most. `lvis_v1_val.json` with the pictures of COCO 2017.
+"""LVIS: many labels, few images of most. `lvis_v1_val.json` with the images of COCO 2017.
 
-Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", 2019. A picture was searched for some labels
+Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", 2019. An image was searched for some labels
 only: those on it, those said to be absent (`neg_category_ids`), and nothing is known of the others.
 """
 
@@ -12,14 +12,14 @@ from typing import Any, Literal, TypeAlias, get_args
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.layouts.coco import picture_facts
 from rebus.data.reading.annotations import Annotations, categories, thing
-from rebus.data.reading.fields import listed, shown, words
-from rebus.data.reading.places import Places
+from rebus.data.reading.checked_fields import listed, shown, words
+from rebus.data.reading.media_paths import Places
 from rebus.data.record import BadRecord, Record
 
 NAME = "lvis"
-WHAT = "LVIS: lvis_v1_*.json, boxes and outlines of 1203 labels, rare to frequent, in the pictures of COCO"
+WHAT = "LVIS: lvis_v1_*.json, boxes and outlines of 1203 labels, rare to frequent, in the images of COCO"
 
-Frequency: TypeAlias = Literal["r", "c", "f"]  # on at most 10 training pictures, at most 100, more
+Frequency: TypeAlias = Literal["r", "c", "f"]  # on at most 10 training images, at most 100, more
 
 _FILE = re.compile(r"lvis_v\d[\d.]*_(.+)\.json")
 
@@ -33,7 +33,7 @@ def open(path: Path, split: str | None = None) -> "Lvis":
 
 
 class Lvis:
-    """One record a picture: things, absent labels, and labels not marked everywhere. `frequencies`: label → r, c or f.
+    """One record an image: things, absent labels, and labels not marked everywhere. `frequencies`: label → r, c or f.
 
     `split`: "val" by default. Raises `UsageError` for a split that is not there, `RebusError` for damaged JSON or
     categories without a frequency.
@@ -73,7 +73,7 @@ class Lvis:
 
 
 def _picture(image: dict[str, Any]) -> str:
-    """Folder and name of the picture: the end of its address, for v1 names no file."""
+    """Folder and name of the image: the end of its address, for v1 names no file."""
     if "coco_url" in image:
         return "/".join(words(image, "coco_url").split("/")[-2:])
     return words(image, "file_name")

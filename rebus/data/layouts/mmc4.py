@@ -1,7 +1,7 @@
-"""Multimodal C4: web pages as sentences, each picture matched to one; `*.jsonl`, or `*.jsonl.zip` as released.
+"""Multimodal C4: web pages as sentences, each image matched to one; `*.jsonl`, or `*.jsonl.zip` as released.
 
 Zhu et al., "Multimodal C4: An Open, Billion-scale Corpus of Images Interleaved with Text", 2023;
-https://github.com/allenai/mmc4. Pictures fetched beforehand lie in `images/` by their `image_name`, or in a folder of
+https://github.com/allenai/mmc4. Images fetched beforehand lie in `images/` by their `image_name`, or in a folder of
 it for each file.
 """
 
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from rebus.core.errors import RebusError
-from rebus.data.reading.fields import listed, mapping, number, shown, words
-from rebus.data.reading.held import Held
-from rebus.data.reading.kept import kept
-from rebus.data.reading.lines import Lines, find_lines, first_line, pieces_of
-from rebus.data.reading.places import Places
-from rebus.data.reading.shards import shards
+from rebus.data.reading.byte_lru_cache import Held
+from rebus.data.reading.checked_fields import listed, mapping, number, shown, words
+from rebus.data.reading.disk_cache import kept
+from rebus.data.reading.line_index import Lines, find_lines, first_line, pieces_of
+from rebus.data.reading.media_paths import Places
+from rebus.data.reading.shard_files import shards
 from rebus.data.record import BadRecord, Record
 
 NAME = "mmc4"
-WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the pictures fetched"
+WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the images fetched"
 
 MAX_UNPACKED_BYTES = 4 << 30  # of one zipped file
 HELD_BYTES = 1 << 30  # of unpacked files, for each process that reads
@@ -48,9 +48,9 @@ def open(path: Path, split: str | None = None) -> "MMC4":
 
 
 class MMC4:
-    """One record a page: each picture before the sentence it is matched to; sentences in between joined by a space.
+    """One record a page: each image before the sentence it is matched to; sentences in between joined by a space.
 
-    Pictures that are not there are left out and counted in `facts["missing"]`; a page without any is a `BadRecord`. A
+    Images that are not there are left out and counted in `facts["missing"]`; a page without any is a `BadRecord`. A
     file that cannot be unpacked counts as one damaged record. The first opening reads all files to find their lines,
     which the cache keeps. Unzip the files to read pages in any order without holding whole files in memory. Raises
     `MissingFile` and `UsageError` for no files or no such split, `RebusError` when none can be read.
@@ -99,7 +99,7 @@ class MMC4:
 
 
 def _record(key: str, line: bytes, places: Places) -> Record:
-    """Raises `RebusError` for a damaged page, and for one without any of its pictures."""
+    """Raises `RebusError` for a damaged page, and for one without any of its images."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -118,7 +118,7 @@ def _record(key: str, line: bytes, places: Places) -> Record:
         except RebusError as error:
             missing.append(str(error))
     if len(missing) == len(images):
-        raise RebusError(f"none of its pictures: {missing[0]}" if missing else "a page without pictures")
+        raise RebusError(f"none of its images: {missing[0]}" if missing else "a page without images")
     document: list[str | Path] = []
     for at, text in enumerate(texts):
         document += [path for path, _ in before.get(at, ())]
@@ -133,7 +133,7 @@ def _record(key: str, line: bytes, places: Places) -> Record:
 
 
 def _matched(item: dict[str, Any], num_texts: int) -> tuple[int, str, float | None]:
-    """The sentence, the name of the picture, and how well they match."""
+    """The sentence, the name of the image, and how well they match."""
     at = item.get("matched_text_index")
     if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < num_texts:
         raise RebusError(f"matched_text_index should be 0 to {num_texts - 1}; got {shown(at)}")
@@ -141,7 +141,7 @@ def _matched(item: dict[str, Any], num_texts: int) -> tuple[int, str, float | No
 
 
 def _places(file: Path) -> Places:
-    """Names of different files may be the same picture, so a folder of the file's own comes first."""
+    """Names of different files may be the same image, so a folder of the file's own comes first."""
     stem = file.name.removesuffix(".zip").removesuffix(".jsonl")
     own = [stem, *(match[1] for match in [re.search(r"shard_(\d+)", stem)] if match)]
     bases = [base / "images" for base in (file.parent, file.parent.parent)]

@@ -1,8 +1,8 @@
-"""OBELICS: web pages as texts and pictures in turn, in Parquet files; pictures by address, or with their bytes.
+"""OBELICS: web pages as texts and images in turn, in Parquet files; images by address, or with their bytes.
 
 Laurençon et al., "OBELICS: An Open Web-Scale Filtered Dataset of Interleaved Image-Text Documents", 2023;
 https://huggingface.co/datasets/HuggingFaceM4/OBELICS. Of the lists `images` and `texts`, one holds null wherever the
-other does not. Pictures fetched beforehand lie in `pictures/` or `images/`, named by the SHA-256 of their address, with
+other does not. Images fetched beforehand lie in `pictures/` or `images/`, named by the SHA-256 of their address, with
 or without an ending, at once or in folders of its first two digits; or `pictures.json` maps addresses to files.
 """
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.errors import MissingExtra, RebusError
-from rebus.data.reading.fields import mapping
-from rebus.data.reading.held import Held
+from rebus.data.reading.byte_lru_cache import Held
+from rebus.data.reading.checked_fields import mapping
 from rebus.data.reading.json_spans import read_json
-from rebus.data.reading.places import Places
-from rebus.data.reading.shards import shards
+from rebus.data.reading.media_paths import Places
+from rebus.data.reading.shard_files import shards
 from rebus.data.record import BadRecord, Encoded, Record
 
 NAME = "obelics"
-WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the pictures fetched"
+WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the images fetched"
 
 HELD_BYTES = 1 << 30  # of row groups, for each process that reads
 _COLUMNS = ("images", "texts", "metadata", "general_metadata")
@@ -44,9 +44,9 @@ def open(path: Path, split: str | None = None) -> "Obelics":
 
 
 class Obelics:
-    """One record a page; pictures that are not there are left out and counted in `facts["missing"]`.
+    """One record a page; images that are not there are left out and counted in `facts["missing"]`.
 
-    A page without any of its pictures is a `BadRecord`. A file that is no Parquet file counts as one damaged record.
+    A page without any of its images is a `BadRecord`. A file that is no Parquet file counts as one damaged record.
     Raises `MissingExtra` without pyarrow, `MissingFile` and `UsageError` for no files or no such split, `RebusError`
     when none of the files can be read.
     """
@@ -94,7 +94,7 @@ class Obelics:
         missing: list[str] = []
         for at, (image, text) in enumerate(zip(images, texts)):
             if (image is None) == (text is None):
-                raise RebusError(f"item {at} should be either a text or a picture")
+                raise RebusError(f"item {at} should be either a text or an image")
             if text is not None:
                 document.append(text)
                 continue
@@ -103,12 +103,12 @@ class Obelics:
             except RebusError as error:
                 missing.append(str(error))
         if len(missing) == sum(image is not None for image in images):
-            raise RebusError(f"none of its pictures: {missing[0]}" if missing else "a page without pictures")
+            raise RebusError(f"none of its images: {missing[0]}" if missing else "a page without images")
         return document, len(missing)
 
 
 class _Fetched:
-    """Pictures by address, as they were fetched."""
+    """Images by address, as they were fetched."""
 
     def __init__(self, root: Path):
         self._root = root
@@ -118,14 +118,14 @@ class _Fetched:
 
     def find(self, image: Any) -> Encoded:
         """Raises `RebusError` when it is not there."""
-        if isinstance(image, dict):  # a picture as the Hub's tools write it
+        if isinstance(image, dict):  # an image as the Hub's tools write it
             if image.get("bytes"):
                 return bytes(image["bytes"])
             image = image.get("path")
         if isinstance(image, bytes):
             return image
         if not isinstance(image, str) or not image:
-            raise RebusError("a picture without bytes and address")
+            raise RebusError("an image without bytes and address")
         named = self._named().get(image)
         if isinstance(named, str) and self._map is not None:
             return Places([self._map.parent]).find(named)

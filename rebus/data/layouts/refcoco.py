@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: words that fit one object of a picture of COCO, as the UNC tools give them.
+"""RefCOCO, RefCOCO+ and RefCOCOg: words that fit one object of an image of COCO, as the UNC tools give them.
 
 Yu et al., "Modeling Context in Referring Expressions", 2016; https://github.com/lichengunc/refer. A folder holds
 `instances.json` and `refs(unc).p`, a pickle, or `refs.json`, the same as JSON.
@@ -15,9 +15,9 @@ import numpy as np
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.layouts.coco import picture_facts
 from rebus.data.reading.annotations import categories, thing
-from rebus.data.reading.fields import identity, is_identity, listed, mapping, named, words
+from rebus.data.reading.checked_fields import identity, is_identity, listed, mapping, named, words
 from rebus.data.reading.json_spans import JsonFile, Span, read_json
-from rebus.data.reading.places import Places
+from rebus.data.reading.media_paths import Places
 from rebus.data.record import BadRecord, Phrase, Record
 
 NAME = "refcoco"
@@ -36,7 +36,7 @@ def open(path: Path, split: str | None = None) -> "RefCOCO":
 
 
 class RefCOCO:
-    """One record a picture with its phrases, each with the thing it fits.
+    """One record an image with its phrases, each with the thing it fits.
 
     `path`: the folder, or one file of phrases in it where there are several. `split`: "val" by default, "train",
     "testA", "testB", "test". Raises `UsageError` for a split that is not there, `RebusError` for damaged files, also
@@ -52,7 +52,7 @@ class RefCOCO:
         self._names = categories(self._instances.path, rest)
         self.labels = tuple(dict.fromkeys(item["name"] for item in self._names.values()))
         self._owners: list[int | str] = []
-        self._phrases: list[list[tuple[str, int | str]]] = []  # of a picture: words and the id of the object
+        self._phrases: list[list[tuple[str, int | str]]] = []  # of an image: words and the id of the object
         self._damaged: list[tuple[str, str]] = []
         self._sort_out(_load(self._file), split or "val")
         own = {number for phrases in self._phrases for _, number in phrases}
@@ -69,8 +69,8 @@ class RefCOCO:
         try:
             start, end = self._pictures[row].tolist()
             if start < 0:
-                raise RebusError(f"the picture is not in {self._instances.path.name}")
-            image = mapping(self._instances.elements([(start, end)])[0], "the picture")
+                raise RebusError(f"the image is not in {self._instances.path.name}")
+            image = mapping(self._instances.elements([(start, end)])[0], "the image")
             things = self._things_of(owner, {number for _, number in phrases})
             return Record(
                 key=key,
@@ -91,11 +91,11 @@ class RefCOCO:
         for number, item in zip(order, self._instances.elements([self._things[number] for number in order])):
             found[number] = thing(mapping(item, f"annotation {number}"), self._names)
             if item.get("image_id") != owner:
-                raise RebusError(f"annotation {number} belongs to picture {named(item, 'image_id')}")
+                raise RebusError(f"annotation {number} belongs to image {named(item, 'image_id')}")
         return found
 
     def _sort_out(self, refs: Any, wanted: str) -> None:
-        """Phrases of the split by picture, in the order of the file."""
+        """Phrases of the split by image, in the order of the file."""
         if not isinstance(refs, list):
             raise RebusError(f"{self._file}: a list of phrases is wanted; got {type(refs).__name__}")
         rows: dict[int | str, int] = {}
@@ -174,7 +174,7 @@ def _only(path: Path) -> Path:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The pictures are COCO's of 2014, which many keep beside."""
+    """The images are COCO's of 2014, which many keep beside."""
     bases = [folder, folder.parent, folder.parent.parent]
     names = ("train2014", "images/train2014", "images/mscoco/images/train2014", "images", "coco/train2014", "")
     return [base / name for base in bases for name in names]

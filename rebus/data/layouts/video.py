@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.reading.fields import listed, mapping, named, shown, words
+from rebus.data.reading.checked_fields import listed, mapping, named, shown, words
 from rebus.data.reading.json_spans import read_json
-from rebus.data.reading.lines import first_line, pieces_of
-from rebus.data.reading.places import Places
-from rebus.data.reading.shards import shards
+from rebus.data.reading.line_index import first_line, pieces_of
+from rebus.data.reading.media_paths import Places
+from rebus.data.reading.shard_files import shards
 from rebus.data.reading.tables import Table
 from rebus.data.record import BadRecord, Reader, Record
 
@@ -175,7 +175,7 @@ def _texts(values: list[Any]) -> list[str]:
 
 
 def _is_table(file: Path) -> bool:
-    """Whether the first row names a video: tables of pictures look the same."""
+    """Whether the first row names a video: tables of images look the same."""
     try:
         if file.suffix == ".jsonl":
             first = json.loads(first_line(pieces_of(file)))

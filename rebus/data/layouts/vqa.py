@@ -1,4 +1,4 @@
-"""VQAv2: questions about pictures of COCO, each answered by ten people. VQA v1 and OK-VQA have the same files.
+"""VQAv2: questions about images of COCO, each answered by ten people. VQA v1 and OK-VQA have the same files.
 
 Goyal et al., "Making the V in VQA Matter", 2017; https://visualqa.org/download.html.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.reading.fields import identity, is_identity, listed, mapping, named, words
+from rebus.data.reading.checked_fields import identity, is_identity, listed, mapping, named, words
 from rebus.data.reading.json_spans import JsonFile, Span
-from rebus.data.reading.places import Places
+from rebus.data.reading.media_paths import Places
 from rebus.data.record import BadRecord, Question, Record
 
 NAME = "vqa"
@@ -31,7 +31,7 @@ def open(path: Path, split: str | None = None) -> "VQA":
 
 
 class VQA:
-    """One record a picture with its questions; `answers` are the ten people's, in order, none for the test splits.
+    """One record an image with its questions; `answers` are the ten people's, in order, none for the test splits.
 
     `facts["most_common"]`: question id → the answer that most people gave, where the file says it. `split`: "val" by
     default, "train", "test", "test-dev", with or without a year. Raises `UsageError` for a split that is not there,
@@ -43,7 +43,7 @@ class VQA:
     def __init__(self, path: Path, split: str | None = None):
         file, subset = _chosen(path, split)
         self._file = JsonFile.open(file)
-        self._subset = subset.replace("-dev", "")  # both test splits ask about the same pictures
+        self._subset = subset.replace("-dev", "")  # both test splits ask about the same images
         self._answers = _answers_beside(file, subset)
         self._damaged: list[tuple[Span, str]] = []
         owners, spans, numbers = self._questions()
@@ -89,7 +89,7 @@ class VQA:
             if not isinstance(image, int) or isinstance(image, bool) or not 0 <= image < 1 << 62:
                 self._damaged.append(((start, end), f"question {named(item, 'question_id')} has no image_id"))
             elif not is_identity(number):
-                self._damaged.append(((start, end), f"a question about picture {image} has no question_id"))
+                self._damaged.append(((start, end), f"a question about image {image} has no question_id"))
             else:
                 owners.append(image)
                 spans.append((start, end))
@@ -127,7 +127,7 @@ def _question(item: dict[str, Any], answer: dict[str, Any] | None) -> Question:
         if answer is None:
             return Question(text=text, answers=(), id=str(number))
         if answer.get("image_id") != item["image_id"]:
-            raise RebusError(f"its answers are about picture {named(answer, 'image_id')}")
+            raise RebusError(f"its answers are about image {named(answer, 'image_id')}")
         given = tuple(words(mapping(one, "an answer"), "answer") for one in listed(answer, "answers"))
         kind = words(answer, "answer_type") if "answer_type" in answer else ""
         return Question(text=text, answers=given, id=str(number), kind=kind)

@@ -1,7 +1,7 @@
-"""Tars of pictures with texts, as webdataset and img2dataset write them: 000000012.jpg, 000000012.txt, 000000012.json.
+"""Tars of images with texts, as webdataset and img2dataset write them: 000000012.jpg, 000000012.txt, 000000012.json.
 
 Each tar is scanned once, headers only, and the places of its members are kept, so that every record can be read alone.
-Members of one key (the name up to its first dot) are one record: a picture, its texts (`.txt`, `.caption`; of the
+Members of one key (the name up to its first dot) are one record: an image, its texts (`.txt`, `.caption`; of the
 JSON, `caption`, `text`, `title` where there is neither), its label (`.cls`), its facts (`.json`). Other members, and
 what img2dataset leaves beside the tars, are no records. A tar that is cut or damaged gives what comes before the
 damage and is named in `faults`.
@@ -20,24 +20,24 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
-from rebus.data.reading.kept import Arrays, check_unchanged, kept, stamp
-from rebus.data.reading.packed import Packed
-from rebus.data.reading.rows import TEXTS as TEXT_COLUMNS
-from rebus.data.reading.rows import texts_of
-from rebus.data.reading.shards import is_pattern, shards
+from rebus.data.reading.disk_cache import Arrays, check_unchanged, kept, stamp
+from rebus.data.reading.packed_names import Packed
+from rebus.data.reading.row_to_record import TEXTS as TEXT_COLUMNS
+from rebus.data.reading.row_to_record import texts_of
+from rebus.data.reading.shard_files import is_pattern, shards
 from rebus.data.reading.tables import json_row
 from rebus.data.record import BadRecord, Record
 
 NAME = "webdataset"
-WHAT = "tars of pictures with texts, as webdataset and img2dataset write them"
+WHAT = "tars of images with texts, as webdataset and img2dataset write them"
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "ppm")
 TEXTS = ("txt", "caption")
 ENDINGS = (*PICTURES, *TEXTS, "json", "cls")
 ZIPPED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
-MAX_TEXT_BYTES = 16 << 20  # of a member that is no picture
+MAX_TEXT_BYTES = 16 << 20  # of a member that is no image
 _LONGEST_CLASS = 1_000
-MAX_IMAGE_BYTES = 1 << 30  # of a picture here; what may be decoded has its own limit
+MAX_IMAGE_BYTES = 1 << 30  # of an image here; what may be decoded has its own limit
 
 Progress = Callable[[int, int], None]  # tars done, tars in all
 
@@ -62,9 +62,7 @@ def open(path: Path, split: str | None, progress: Progress | None = None) -> "We
     stamps = tuple(stamp(file) for file in files)
     reader = WebDataset(tuple(files), stamps, found["sizes"], Packed.from_arrays(found, "faults"))
     if not sum(reader.sizes):
-        raise RebusError(
-            next(iter(reader.faults), f"{path}: no pictures or texts in these tars ({', '.join(ENDINGS)})")
-        )
+        raise RebusError(next(iter(reader.faults), f"{path}: no images or texts in these tars ({', '.join(ENDINGS)})"))
     return reader
 
 
@@ -139,7 +137,7 @@ def _record(members: dict[str, bytes], key: str) -> Record:
     images = [data for ending, data in members.items() if ending in PICTURES]
     if len(images) != 1:
         there = ", ".join(f".{ending}" for ending in members)
-        raise BadRecord(key, f"{'no picture' if not images else 'more than one picture'} among {there}")
+        raise BadRecord(key, f"{'no image' if not images else 'more than one image'} among {there}")
     facts: dict[str, Any] = json_row(members["json"], key) if "json" in members else {}
     texts = [_text(members[ending], ending, key).strip() for ending in TEXTS if ending in members]
     captions = tuple(dict.fromkeys(text for text in texts if text)) if texts else texts_of(facts, key)
@@ -186,7 +184,7 @@ def _check_plain(file: Path) -> None:
         if first.startswith(sign):
             raise UsageError(
                 f"{file}: a tar compressed with {name}, in which no record can be found without reading all before it; "
-                "unpack it to a plain .tar first (pictures in it are compressed already)"
+                "unpack it to a plain .tar first (images in it are compressed already)"
             )
 
 

@@ -1,4 +1,4 @@
-"""Pictures and annotations in the form of MS COCO: lists "images", "annotations" and "categories" joined by ids.
+"""Images and annotations in the form of MS COCO: lists "images", "annotations" and "categories" joined by ids.
 
 https://cocodataset.org/#format-data
 """
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError
-from rebus.data.reading.fields import box, identity, is_identity, mapping, named, number, words
+from rebus.data.reading.checked_fields import box, identity, is_identity, mapping, named, number, words
+from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.json_spans import JsonFile, Span
-from rebus.data.reading.kept import kept
 from rebus.data.record import BadRecord, Thing
 
 
 class Annotations:
-    """The pictures of several such files, the same id being the same picture, each with its annotations by file.
+    """The images of several such files, the same id being the same image, each with its annotations by file.
 
-    Numbers 0 to `len()` - 1 are the pictures as they come, then what belongs to no picture: damaged records. Only
+    Numbers 0 to `len()` - 1 are the images as they come, then what belongs to no image: damaged records. Only
     places in the files are held, 16 bytes for each annotation; these go to worker processes, and to the cache, for to
     find them is to read the files through.
     """
@@ -28,7 +28,7 @@ class Annotations:
     def __init__(self, paths: Sequence[Path]):
         self._files = [JsonFile.open(path) for path in paths]
         arrays = kept("annotations", paths, lambda: _Index(self._files).to_arrays())
-        self._pictures = arrays["pictures"]  # int64 (pictures, 3): file, start, end
+        self._pictures = arrays["images"]  # int64 (images, 3): file, start, end
         self._owned = [(arrays[f"begins.{n}"], arrays[f"places.{n}"]) for n in range(len(paths))]
         self._damaged, self.rest = json.loads(arrays["others"].tobytes())  # `rest`: what else each file has
 
@@ -36,7 +36,7 @@ class Annotations:
         return len(self._pictures) + len(self._damaged)
 
     def read(self, index: int) -> tuple[str, dict[str, Any], list[list[dict[str, Any]]]]:
-        """Key, picture and its annotations for each file. Raises `BadRecord`."""
+        """Key, image and its annotations for each file. Raises `BadRecord`."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         if index >= len(self._pictures):
@@ -44,7 +44,7 @@ class Annotations:
         file, start, end = (int(value) for value in self._pictures[index])
         name = self._files[file].path.name
         try:
-            image = mapping(self._files[file].elements([(start, end)])[0], "the picture")
+            image = mapping(self._files[file].elements([(start, end)])[0], "the image")
             key = f"{name}:{identity(image)}"
         except RebusError as error:
             raise BadRecord(f"{name}:byte {start}", str(error)) from None
@@ -67,7 +67,7 @@ class Annotations:
 
 
 class _Index:
-    """Where the pictures of the files lie, and the annotations of each."""
+    """Where the images of the files lie, and the annotations of each."""
 
     def __init__(self, files: Sequence[JsonFile]):
         self._pictures: dict[int | str, int] = {}  # id → number
@@ -78,14 +78,14 @@ class _Index:
         self._owned = [self._group(index, *pair) for index, pair in enumerate(owned)]
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"pictures": np.array(self._places, dtype=np.int64).reshape(-1, 3)}
+        arrays = {"images": np.array(self._places, dtype=np.int64).reshape(-1, 3)}
         for index, (begins, places) in enumerate(self._owned):
             arrays |= {f"begins.{index}": begins, f"places.{index}": places}
         others = json.dumps([self._damaged, self._rest]).encode()
         return arrays | {"others": np.frombuffer(others, dtype=np.uint8)}
 
     def _scan(self, index: int, file: JsonFile) -> tuple[list[int | str], list[Span]]:
-        """The pictures of each annotation, and where it lies."""
+        """The images of each annotation, and where it lies."""
         owners: list[int | str] = []
         spans: list[Span] = []
         here: set[int | str] = set()
@@ -93,9 +93,9 @@ class _Index:
         def picture(element: Any, start: int, end: int) -> None:
             number = element.get("id") if isinstance(element, dict) else None
             if not is_identity(number):
-                self._damaged.append((index, (start, end), "a picture without an id"))
+                self._damaged.append((index, (start, end), "an image without an id"))
             elif number in here:
-                self._damaged.append((index, (start, end), f"another picture has the id {number}"))
+                self._damaged.append((index, (start, end), f"another image has the id {number}"))
             else:
                 here.add(number)
                 if number not in self._pictures:
@@ -112,15 +112,15 @@ class _Index:
 
         self._rest.append(file.scan({"images": picture, "annotations": annotation}))
         if not here:
-            raise RebusError(f'{file.path}: no pictures: a list "images" with ids is wanted')
+            raise RebusError(f'{file.path}: no images: a list "images" with ids is wanted')
         return owners, spans
 
     def _group(self, index: int, owners: list[int | str], spans: list[Span]) -> tuple[np.ndarray, np.ndarray]:
-        """Where each picture's annotations begin among the spans, and the spans in the order of pictures."""
+        """Where each image's annotations begin among the spans, and the spans in the order of images."""
         numbers = np.array([self._pictures.get(owner, -1) for owner in owners], dtype=np.int64)
         places = np.array(spans, dtype=np.int64).reshape(-1, 2)
         for lost in np.flatnonzero(numbers < 0):
-            self._damaged.append((index, spans[lost], f"there is no picture {owners[lost]}"))
+            self._damaged.append((index, spans[lost], f"there is no image {owners[lost]}"))
         order = np.argsort(numbers, kind="stable")[int((numbers < 0).sum()) :]
         begins = np.searchsorted(numbers[order], np.arange(len(self._places) + 1))
         return begins, places[order]

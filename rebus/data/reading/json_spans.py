@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rebus.core.errors import RebusError
-from rebus.data.reading.kept import check_unchanged, stamp
+from rebus.data.reading.disk_cache import check_unchanged, stamp
 
 Span: TypeAlias = tuple[int, int]  # bytes from, to
 Visit: TypeAlias = Callable[[Any, int, int], None]

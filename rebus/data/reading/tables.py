@@ -13,9 +13,9 @@ from typing import IO, Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.reading.kept import check_unchanged, kept, stamp
-from rebus.data.reading.lines import Lines, find_lines, pieces_of
-from rebus.data.reading.shards import names_of
+from rebus.data.reading.disk_cache import check_unchanged, kept, stamp
+from rebus.data.reading.line_index import Lines, find_lines, pieces_of
+from rebus.data.reading.shard_files import names_of
 from rebus.data.record import BadRecord
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json")

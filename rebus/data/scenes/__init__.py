@@ -1,10 +1,10 @@
-"""The scenes world: endless, seeded pictures of coloured shapes with everything that can be said about them.
+"""The scenes world: endless, seeded images of coloured shapes with everything that can be said about them.
 
 Each scene holds one to five objects (7 shapes × 8 colours × 3 sizes × 3 fills) on a cluttered background, with
 captions, question-answer pairs, boxes, masks, referring phrases and labels. It is the project's test bed: cheap,
 exact, and hard enough that a wrong architecture or objective shows.
 
-The split is part of the seed: pictures of two splits never coincide. Some pairs of shape and colour (`HELD_OUT`)
+The split is part of the seed: images of two splits never coincide. Some pairs of shape and colour (`HELD_OUT`)
 never occur in "train", "val" and "test"; every "novel" scene holds one at least.
 """
 

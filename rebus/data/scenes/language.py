@@ -16,7 +16,7 @@ from rebus.data.scenes.world import COLOURS, FILLS, SHAPES, SIZES, SceneObject
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
 RELATIONS = ("left of", "right of", "above", "below")
-_GAP = 6.0  # pixels of a 96-pixel picture by which centres differ before a relation is spoken of
+_GAP = 6.0  # pixels of a 96-pixel image by which centres differ before a relation is spoken of
 _GLUE = (
     "a an and are at below above answer caption class colour contains detect en filled has how in is it left like "
     "many no object objects of photo picture right segment shape shapes showing size the there to what which with yes"

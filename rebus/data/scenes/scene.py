@@ -1,4 +1,4 @@
-"""One scene: the picture and, worked out when asked for, everything that is said about it."""
+"""One scene: the image and, worked out when asked for, everything that is said about it."""
 
 from functools import cached_property
 
@@ -15,7 +15,7 @@ NOVEL_LABELS = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES if (s, c) in HE
 
 
 class Scene:
-    """A picture (`planes` uint8 (3, size, size), `pixels` (size, size, 3)) and its `objects`, left to right."""
+    """An image (`planes` uint8 (3, size, size), `pixels` (size, size, 3)) and its `objects`, left to right."""
 
     def __init__(self, seed: int, split: str, size: int, count: int | None):
         if size < 96:
@@ -32,7 +32,7 @@ class Scene:
 
     @property
     def scale(self) -> float:
-        """Pixels of this picture for one of a 96-pixel picture."""
+        """Pixels of this image for one of a 96-pixel image."""
         return self.size / 96
 
     @cached_property

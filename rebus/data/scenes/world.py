@@ -12,7 +12,7 @@ SIZES = ("small", "medium", "large")
 FILLS = ("solid", "outlined", "striped")
 MOST_OBJECTS = 5
 
-RADII = {"small": 8.0, "medium": 12.5, "large": 18.0}  # pixels of a 96-pixel picture
+RADII = {"small": 8.0, "medium": 12.5, "large": 18.0}  # pixels of a 96-pixel image
 RADIUS_STEPS = (-0.5, 0.0, 0.5)  # so that a size is not one exact number of pixels
 
 HELD_OUT = frozenset(  # (shape, colour): one for each shape, a colour of its own each
@@ -52,7 +52,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Plan:
-    """An object before it is drawn, in pixels of a 96-pixel picture."""
+    """An object before it is drawn, in pixels of a 96-pixel image."""
 
     shape: str
     colour: str
@@ -84,7 +84,7 @@ def plan_scene(rng: np.random.Generator, split: str, count: int | None = None) -
 
 
 def _attributes(rng: np.random.Generator, split: str, count: int) -> list[tuple[str, str, str, str]]:
-    # Few shapes or few colours in one picture make counts above one and hard distractors common.
+    # Few shapes or few colours in one image make counts above one and hard distractors common.
     shapes = _few(rng, SHAPES) if rng.random() < 0.35 else SHAPES
     colours = _few(rng, COLOURS) if rng.random() < 0.35 else COLOURS
     chosen: list[tuple[str, str, str, str]] = []

@@ -13,7 +13,7 @@ from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.caption_metrics import bleu, cider_d_scores, rouge_l, words
 from rebus.evaluate.outcome import Mistake, Outcome, Worst, bars
 
-READS = "pictures with one caption or more each (coco, karpathy, folder, webdataset)"
+READS = "images with one caption or more each (coco, karpathy, folder, webdataset)"
 TASKS = ("caption",)
 
 
@@ -33,7 +33,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         people += [list(example.record.captions) for example in batch]
         examples += [(example.record.key, example.again) for example in batch]
     if len(said) < 2:
-        raise UsageError("CIDEr-D asks how rare a word is among the pictures; one picture alone has no score")
+        raise UsageError("CIDEr-D asks how rare a word is among the images; one image alone has no score")
     ours, theirs = [words(text) for text in said], [[words(text) for text in texts] for texts in people]
     each = cider_d_scores(ours, theirs)
     counted = bleu(ours, theirs)
@@ -43,7 +43,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
             worst.add(Mistake(key=key, badness=-float(score), said=text, truth=texts[0], picture=again))
     heights, _ = np.histogram(each, np.arange(11))
     names = [f"{low} to {low + 1}" for low in range(10)]
-    spread = bars("cider", "how many pictures have which CIDEr-D", dict(zip(names, map(float, heights))), y="pictures")
+    spread = bars("cider", "how many images have which CIDEr-D", dict(zip(names, map(float, heights))), y="images")
     return Outcome(
         scores={
             "cider_d": float(each.mean()),
@@ -57,7 +57,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
 
 
 def write(model: Any, batch: list[Example], options: Options) -> list[str]:
-    """A caption for each picture."""
+    """A caption for each image."""
     decoding: dict[str, Any] = {"strategy": "beam", "num_beams": options.num_beams} if options.num_beams else {}
     if options.max_new_tokens:
         decoding["max_new_tokens"] = options.max_new_tokens

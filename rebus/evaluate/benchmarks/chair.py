@@ -1,7 +1,7 @@
-"""CHAIR: things that a caption names and the picture does not show.
+"""CHAIR: things that a caption names and the image does not show.
 
 Rohrbach et al., "Object Hallucination in Image Captioning", 2018. `chair_i`: of all mentions of COCO's things those of
-none in the picture; `chair_s`: captions with such a mention. What is in a picture: its marked things, and what people's
+none in the image; `chair_s`: captions with such a mention. What is in an image: its marked things, and what people's
 captions name. `recall`: of the things there, those that the caption names.
 """
 
@@ -53,7 +53,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
                     )
                 )
     if not pictures:
-        raise UsageError("in none of the pictures did anybody mark things: there is nothing to measure")
+        raise UsageError("in none of the images did anybody mark things: there is nothing to measure")
     scores = {
         "chair_i": wrong / mentions if mentions else 0.0,
         "chair_s": bad_captions / pictures,
@@ -65,7 +65,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         "synonyms are rebus's own list; published numbers use the paper's, so compare within rebus only",
     ]
     if unmarked:
-        notes.append(f"{unmarked:,} pictures in which nobody marked things were passed over")
+        notes.append(f"{unmarked:,} images in which nobody marked things were passed over")
     common = {name: float(count) for name, count in invented.most_common(30)}
     charts = [bars("invented", "things named that are not there", common, y="mentions")] if common else []
     return Outcome(scores=scores, worst=[*worst], plots=charts, notes=notes)

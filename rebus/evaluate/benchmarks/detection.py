@@ -14,7 +14,7 @@ from rebus.evaluate.benchmarks.walk import Example, Records, Source
 from rebus.evaluate.detection import By, Detections, Truth, coco_scores
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst, bars
 
-READS = "pictures with boxes, for masks outlines too (coco, or folder with a column of boxes)"
+READS = "images with boxes, for masks outlines too (coco, or folder with a column of boxes)"
 TASKS = ("detect", "segment")
 
 
@@ -36,9 +36,9 @@ class Seen:
     strange: int = 0
 
     def notes(self, by: By) -> list[str]:
-        found = [f"{self.pictures:,} pictures, by {by}"]
+        found = [f"{self.pictures:,} images, by {by}"]
         if self.unmarked:
-            found.append(f"{self.unmarked:,} pictures in which nobody marked things were passed over")
+            found.append(f"{self.unmarked:,} images in which nobody marked things were passed over")
         if self.strange:
             found.append(f"{self.strange:,} answers had labels that were not asked for, and do not count")
         return found
@@ -53,7 +53,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     seen = Seen(Worst())
     found = coco_scores(pictures(model, records, labels, options, seen), labels, by=options.by)
     if not seen.pictures:
-        raise UsageError("in none of the pictures did anybody mark things: there is nothing to measure")
+        raise UsageError("in none of the images did anybody mark things: there is nothing to measure")
     scores = asdict(found)
     by_class = {name: scores.pop(f"class_{name}") for name in ("ap", "ap50")}
     return Outcome(
@@ -67,7 +67,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
 def pictures(
     model: Any, records: Records, labels: Sequence[str], options: Options, seen: Seen
 ) -> Iterator[tuple[Truth, Detections]]:
-    """Truth and answers of each picture, one batch at a time."""
+    """Truth and answers of each image, one batch at a time."""
     known = set(labels)
     truths: deque[Truth] = deque()  # of the examples that passed, in their order
 

@@ -1,7 +1,7 @@
-"""Few-shot classification on frozen embeddings: how good a few pictures of each label are, beside the label's name.
+"""Few-shot classification on frozen embeddings: how good a few images of each label are, beside the label's name.
 
 A linear probe as in Radford et al., 2021, sec. 3.1.5 (CLIP's own few-shot figure), and the nearest mean of a class
-(Snell et al., 2017); both on unit vectors. No pictures at all is zero-shot classification.
+(Snell et al., 2017); both on unit vectors. No images at all is zero-shot classification.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 from rebus.tasks.classify import Classifier
 from rebus.tasks.embed import Comparison
 
-READS = "labelled pictures of two splits, one of them to learn from (folder: train/ and test/; webdataset)"
+READS = "labelled images of two splits, one of them to learn from (folder: train/ and test/; webdataset)"
 TASKS = ("embed_images",)
 
 _STRENGTH = 31.6  # of the data against the penalty: CLIP's 0.316 for vectors of length 10, which are here of length 1
@@ -28,7 +28,7 @@ _STRENGTH = 31.6  # of the data against the penalty: CLIP's 0.316 for vectors of
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`support`: the split to learn from. `shots`: pictures a label. `draws`: how often they are drawn anew.
+    """`support`: the split to learn from. `shots`: images a label. `draws`: how often they are drawn anew.
     `labels`, `templates`: see zeroshot."""
 
     support: str = "train"
@@ -57,7 +57,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
             means = _means(seen, own, len(names.candidates))
             curves["nearest mean"].setdefault(shots, []).append(_share(vectors @ means.T, right))
     scores: dict[str, Any] = {}
-    notes = [f"{len(right):,} pictures, {len(names.candidates):,} labels; the mean of {options.draws} draws"]
+    notes = [f"{len(right):,} images, {len(names.candidates):,} labels; the mean of {options.draws} draws"]
     if 0 in options.shots and "embed_texts" in model.tasks:
         weights = Classifier(model, names.candidates, options.templates).weights
         logits = compare.scores(test.vectors, weights.flatten(0, -2))
@@ -71,9 +71,9 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         scores["deviation"] = {str(n): float(np.std(values)) for n, values in curves["linear probe"].items()}
     left_out = [n for n in options.shots if n > 0 and n not in most]
     if left_out:
-        notes.append(f"too few pictures of some label for {', '.join(map(str, left_out))} shots")
+        notes.append(f"too few images of some label for {', '.join(map(str, left_out))} shots")
     if not scores:
-        raise UsageError("no label has a picture to learn from, and zero-shot was not asked for")
+        raise UsageError("no label has an image to learn from, and zero-shot was not asked for")
     assert said is not None
     return Outcome(
         scores=scores, worst=[*_worst(test, said, right, names.candidates)], plots=[_plot(scores)], notes=notes
@@ -90,7 +90,7 @@ class _Tests(NamedTuple):
 
 
 def _drawn(support: Records, names: Names, seed: int, options: Options) -> tuple[list[list[list[Place]]], list[int]]:
-    """For each draw and each label the places of its pictures in order, as many as are needed; and the shots that all
+    """For each draw and each label the places of its images in order, as many as are needed; and the shots that all
     labels have."""
     if min(options.shots, default=-1) < 0 or options.draws < 1:
         raise UsageError("shots must be 0 or more, and draws 1 or more")
@@ -131,7 +131,7 @@ def _tests(compare: Comparison, records: Records, names: Names) -> _Tests:
 
 
 def _chosen(known: Mapping[Place, Tensor], order: Sequence[Sequence[Place]], shots: int) -> tuple[Tensor, Tensor]:
-    """Vectors (n, E) and labels (n,) of the first `shots` pictures of each label that could be opened."""
+    """Vectors (n, E) and labels (n,) of the first `shots` images of each label that could be opened."""
     rows = [
         (known[place], label)
         for label, places in enumerate(order)
@@ -148,7 +148,7 @@ def _probe(seen: Tensor, own: Tensor, num_labels: int, vectors: Tensor) -> Tenso
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        penalty = weight.square().sum() / (2 * _STRENGTH * len(own))  # both per picture, for the search's sake
+        penalty = weight.square().sum() / (2 * _STRENGTH * len(own))  # both per image, for the search's sake
         loss = F.cross_entropy(seen @ weight + bias, own) + penalty
         loss.backward()
         return loss
@@ -191,5 +191,5 @@ def _plot(scores: Mapping[str, Any]) -> Plot:
     }
     if "zero-shot" in scores:
         series["zero-shot"] = ([0], [scores["zero-shot"]])
-    title = "accuracy by the number of pictures learnt from"
-    return Plot(name="shots", title=title, x="pictures a label", y="top-1", kind="lines", series=series)
+    title = "accuracy by the number of images learnt from"
+    return Plot(name="shots", title=title, x="images a label", y="top-1", kind="lines", series=series)

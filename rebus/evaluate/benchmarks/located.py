@@ -19,12 +19,12 @@ _SHOWN = 8  # boxes of a mistake that are drawn
 
 
 def check_size(example: Example) -> None:
-    """Raises `BadRecord` where the picture is not of the size in whose pixels its boxes are."""
+    """Raises `BadRecord` where the image is not of the size in whose pixels its boxes are."""
     facts = example.record.facts
     said = facts.get("width"), facts.get("height")
     if None not in said and said != example.image.size:
         width, height = example.image.size
-        raise example.bad(f"its boxes are for a picture of {said[0]} x {said[1]}, and this one has {width} x {height}")
+        raise example.bad(f"its boxes are for an image of {said[0]} x {said[1]}, and this one has {width} x {height}")
 
 
 def was_marked(example: Example) -> bool:
@@ -84,7 +84,7 @@ def best(answers: Sequence[Box | Mask]) -> Any:
 def find(model: Any, batch: Sequence[Example], labels: Sequence[str], by: By, together: int) -> list[list[Any]]:
     """What the model finds of `labels`, `together` of them asked for at a time.
 
-    For masks each label that `detect` finds in a picture is segmented; all are where the model has no `detect`.
+    For masks each label that `detect` finds in an image is segmented; all are where the model has no `detect`.
     """
     images = [example.image for example in batch]
     boxes: list[list[Any]] = [[] for _ in batch]

@@ -15,7 +15,7 @@ from rebus.evaluate.benchmarks.walk import Source
 from rebus.evaluate.detection import group_scores, lvis_scores
 from rebus.evaluate.outcome import Outcome, Worst, bars
 
-READS = "LVIS: lvis_v1_*.json with the pictures of COCO (lvis)"
+READS = "LVIS: lvis_v1_*.json with the images of COCO (lvis)"
 TASKS = ("detect", "segment")
 
 __all__ = ["READS", "TASKS", "Options", "run"]

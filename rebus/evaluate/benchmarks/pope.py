@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
-from rebus.data.reading.lines import find_lines, pieces_of
-from rebus.data.reading.places import Places
+from rebus.data.reading.line_index import find_lines, pieces_of
+from rebus.data.reading.media_paths import Places
 from rebus.data.reading.tables import json_row
 from rebus.data.record import BadRecord, Question, Reader, Record
 from rebus.evaluate.benchmarks.walk import Example, Source
@@ -27,7 +27,7 @@ _WORDS = {"no", "not"}
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`images`: the folder of the pictures, where they do not lie beside the questions."""
+    """`images`: the folder of the images, where they do not lie beside the questions."""
 
     images: str | None = None
 

@@ -1,7 +1,7 @@
-"""Retrieval: the captions of a picture among all captions, and the picture of a caption among all pictures.
+"""Retrieval: the captions of an image among all captions, and the image of a caption among all images.
 
-Counted as on the 5,000 pictures of COCO (Karpathy and Fei-Fei, 2015): a picture is found with any of its captions, each
-caption finds one picture. Of equal scores the earlier comes first.
+Counted as on the 5,000 images of COCO (Karpathy and Fei-Fei, 2015): an image is found with any of its captions, each
+caption finds one image. Of equal scores the earlier comes first.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ import numpy as np
 from rebus.core.errors import UsageError
 from rebus.evaluate.benchmarks.walk import Example, Records, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
-from rebus.tasks.batches import progress
+from rebus.tasks.batching import progress
 from rebus.tasks.embed import Comparison
 
-READS = "pictures with one caption or more each (coco, karpathy, folder, webdataset)"
+READS = "images with one caption or more each (coco, karpathy, folder, webdataset)"
 TASKS = ("match",)
 
 MOST_PAIRS = 1_000_000  # for models that look at each pair anew
@@ -28,14 +28,14 @@ Scores = Callable[[slice, slice], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`captions`: how many of each picture, the first ones. Papers take five of COCO's."""
+    """`captions`: how many of each image, the first ones. Papers take five of COCO's."""
 
     captions: int = 5
 
 
 @dataclass(frozen=True)
 class _Read:
-    """All that was read: pictures by key, and texts with the number of the picture that each is about."""
+    """All that was read: images by key, and texts with the number of the image that each is about."""
 
     keys: list[str]
     again: list[Any]
@@ -63,12 +63,12 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
             for way, ranks in (("image_to_text", to_text), ("text_to_image", to_image))
         },
     )
-    counted = f"{len(read.keys):,} pictures, {len(read.texts):,} captions"
+    counted = f"{len(read.keys):,} images, {len(read.texts):,} captions"
     return Outcome(scores={**found, "mean_recall": mean}, worst=[*worst], plots=[curve], notes=[counted])
 
 
 def _embedded(model: Any, records: Records, most: int) -> tuple[_Read, Scores]:
-    """Each picture and each text is embedded once."""
+    """Each image and each text is embedded once."""
     compare, vectors = Comparison(model), []
     keys, again, captions = [], [], []
     for batch in records.batches(_has_captions):
@@ -84,11 +84,11 @@ def _embedded(model: Any, records: Records, most: int) -> tuple[_Read, Scores]:
 
 
 def _matched(model: Any, records: Records, most: int) -> tuple[_Read, Scores]:
-    """Every picture is shown with every text."""
+    """Every image is shown with every text."""
     pairs = len(records) ** 2 * most
     if pairs > MOST_PAIRS:
         raise UsageError(
-            f"this model compares pair by pair, and {len(records):,} pictures with {most} captions each make up to "
+            f"this model compares pair by pair, and {len(records):,} images with {most} captions each make up to "
             f"{pairs:,} pairs; at most {MOST_PAIRS:,}: take --number {int((MOST_PAIRS / most) ** 0.5)} or --captions 1"
         )
     examples = [example for batch in records.batches(_has_captions) for example in batch]
@@ -98,7 +98,7 @@ def _matched(model: Any, records: Records, most: int) -> tuple[_Read, Scores]:
         [example.record.captions[:most] for example in examples],
     )
     table = np.empty((len(examples), len(read.texts)), dtype=np.float32)
-    with progress("pictures with all captions", len(examples)) as advance:
+    with progress("images with all captions", len(examples)) as advance:
         for start in range(0, len(examples), records.batch_size):
             some = examples[start : start + records.batch_size]
             table[start : start + len(some)] = np.asarray(model.match([one.image for one in some], read.texts))
@@ -121,7 +121,7 @@ def _chunks(total: int) -> Iterator[slice]:
 
 
 def _ranks_of_pictures(read: _Read, scores: Scores, worst: Worst) -> np.ndarray:
-    """For each picture the rank of its best caption, 1 the best, (pictures,)."""
+    """For each image the rank of its best caption, 1 the best, (images,)."""
     ranks = np.empty(len(read.keys), dtype=np.int64)
     for rows in _chunks(len(ranks)):
         table = scores(rows, slice(None))
@@ -136,7 +136,7 @@ def _ranks_of_pictures(read: _Read, scores: Scores, worst: Worst) -> np.ndarray:
 
 
 def _ranks_of_texts(read: _Read, scores: Scores) -> np.ndarray:
-    """For each text the rank of its picture, (texts,)."""
+    """For each text the rank of its image, (texts,)."""
     ranks = np.empty(len(read.texts), dtype=np.int64)
     for columns in _chunks(len(ranks)):
         ranks[columns] = _rank(scores(slice(None), columns).T, read.owner[columns])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
-from rebus.data.reading.places import Places
+from rebus.data.reading.media_paths import Places
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Question, Reader, Record
 from rebus.evaluate.benchmarks.walk import Example, Source
@@ -34,7 +34,7 @@ _KINDS = ("relation", "type", "subset")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`images`: the folder of the pictures, where they do not lie beside the table."""
+    """`images`: the folder of the images, where they do not lie beside the table."""
 
     images: str | None = None
 
@@ -67,11 +67,11 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         scores_by_name["by_relation"] = by_kind
     chart = bars("relations", "accuracy by relation", by_kind if len(by_kind) > 1 else {"all": by_kind.popitem()[1]})
     how = "by match" if "match" in model.tasks else "by likelihood"
-    return Outcome(scores=scores_by_name, worst=[*worst], plots=[chart], notes=[f"{len(everything):,} pictures, {how}"])
+    return Outcome(scores=scores_by_name, worst=[*worst], plots=[chart], notes=[f"{len(everything):,} images, {how}"])
 
 
 def _scores(model: Any, batch: Sequence[Example]) -> list[np.ndarray]:
-    """For each picture the scores of its own captions."""
+    """For each image the scores of its own captions."""
     if "match" not in model.tasks:
         found = []
         for example in batch:
@@ -85,7 +85,7 @@ def _scores(model: Any, batch: Sequence[Example]) -> list[np.ndarray]:
 
 
 class Choices:
-    """One record a picture: all captions, and the true one as the answer of its only question."""
+    """One record an image: all captions, and the true one as the answer of its only question."""
 
     labels: tuple[str, ...] = ()
 
@@ -108,7 +108,7 @@ class Choices:
             true = _true(captions, None if self._label is None else line.get(self._label), self._label is None)
             name = line.get(str(self._image))
             if not isinstance(name, str):
-                raise RebusError(f"the picture's file must be a name; got {name!r}")
+                raise RebusError(f"the image's file must be a name; got {name!r}")
             kind = str(line.get(self._kind) or "") if self._kind else ""
             question = Question(text="which is true?", answers=(true,), kind=kind)
             return Record(key=key, image=self._places.find(name), captions=captions, questions=(question,))

@@ -1,4 +1,4 @@
-"""Questions about pictures, by what people answered.
+"""Questions about images, by what people answered.
 
 Ten answers to a question are counted as VQA v2 counts them (see `rebus.evaluate.vqa`); else an answer is right when it
 equals one of those given, both as that evaluation writes them (COCO-QA has one).
@@ -16,7 +16,7 @@ from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Worst, bars
 from rebus.evaluate.vqa import NUM_PEOPLE, normal_answer, vqa_accuracy
 
-READS = "pictures with questions and answers (vqa, or folder with the columns question and answer)"
+READS = "images with questions and answers (vqa, or folder with the columns question and answer)"
 TASKS = ("ask",)
 
 

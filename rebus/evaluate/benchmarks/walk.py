@@ -14,12 +14,12 @@ from PIL import Image
 from rebus.codec.images import open_images
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 from rebus.data.layouts import open_layout
-from rebus.data.order import Order
 from rebus.data.record import BadRecord, Encoded, Reader, Record
-from rebus.tasks.batches import progress
+from rebus.data.shuffle import Order
+from rebus.tasks.batching import progress
 
 MOST_DAMAGED = 0.1  # share of the records at which a run stops
-BATCH = 32  # pictures held open at a time
+BATCH = 32  # images held open at a time
 
 Place = tuple[int, int]
 Check = Callable[["Example"], None]
@@ -28,7 +28,7 @@ Open = Callable[[Path, str, str | None], Reader]
 
 @dataclass(frozen=True)
 class Example:
-    """A record with its picture, upright. `again` reads the picture's bytes or place anew, much later."""
+    """A record with its image, upright. `again` reads the image's bytes or place anew, much later."""
 
     record: Record
     image: Image.Image
@@ -43,7 +43,7 @@ class Example:
 class Records:
     """The records of a reader that are measured: all, or `number` of them drawn by `seed`, as they lie.
 
-    Counts what it meets: `used` and `damaged`, the reasons. `fingerprint` is of the pictures and truths used.
+    Counts what it meets: `used` and `damaged`, the reasons. `fingerprint` is of the images and truths used.
     """
 
     def __init__(self, reader: Reader, *, number: int | None = None, seed: int = 0, batch_size: int = BATCH):
@@ -89,7 +89,7 @@ class Records:
             raise RebusError(f"none of the {len(self):,} records can be used{self._first()}")
 
     def record(self, place: Place) -> Record | None:
-        """One record without its picture opened; None for a damaged one, which is counted."""
+        """One record without its image opened; None for a damaged one, which is counted."""
         try:
             return self.reader.read(*place)
         except BadRecord as error:
@@ -121,7 +121,7 @@ class Records:
         there = []
         for place, record in waiting:
             if record.image is None:
-                self._refuse(f"{record.key}: has no picture")
+                self._refuse(f"{record.key}: has no image")
             else:
                 there.append((place, record, record.image))
         images, failures = open_images([source for _, _, source in there], on_error="skip") if there else ([], {})
@@ -183,7 +183,7 @@ def _check_texts(example: Example) -> None:
 
 
 def _content(record: Record) -> bytes:
-    """What the record holds, wherever it lies: its picture's digest and its truths."""
+    """What the record holds, wherever it lies: its image's digest and its truths."""
     image = record.image
     if isinstance(image, Path):
         with image.open("rb") as file:

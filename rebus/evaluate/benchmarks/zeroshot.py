@@ -1,4 +1,4 @@
-"""Zero-shot classification: which of the data set's labels is a picture's own, without having learnt any.
+"""Zero-shot classification: which of the data set's labels is an image's own, without having learnt any.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, sec. 3.1.
 """
@@ -14,7 +14,7 @@ from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Worst, bars
 from rebus.tasks.classify import Classifier
 
-READS = "pictures with a label each (folder: a sub-folder for each label, or a column `label`; webdataset)"
+READS = "images with a label each (folder: a sub-folder for each label, or a column `label`; webdataset)"
 TASKS = ("classify",)
 
 Rank = Callable[[list[Any]], list[Ranking]]
@@ -58,12 +58,12 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     charts = [bars("classes", "accuracy by class", classes, y="top-1")]
     if taken_for:
         common = {pair: float(count) for pair, count in taken_for.most_common(20)}
-        charts.append(bars("confusions", "what was taken for what most often", common, y="pictures"))
+        charts.append(bars("confusions", "what was taken for what most often", common, y="images"))
     return Outcome(
         scores=scores,
         worst=[*worst],
         plots=charts,
-        notes=[f"{len(names.candidates):,} candidates; pictures of {len(classes):,} of them"],
+        notes=[f"{len(names.candidates):,} candidates; images of {len(classes):,} of them"],
     )
 
 
@@ -79,7 +79,7 @@ class Names:
         self._known = set(self.candidates)
 
     def of(self, example: Example) -> str:
-        """The name of the picture's label. Raises `BadRecord` where it has none among the candidates."""
+        """The name of the image's label. Raises `BadRecord` where it has none among the candidates."""
         label = example.record.label
         if label is None:
             raise example.bad("has no label")

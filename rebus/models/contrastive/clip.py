@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.backbones.keys import open_clip_blocks, transformers_blocks
+from rebus.backbones.block_keys import open_clip_blocks, transformers_blocks
 from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
 from rebus.core.outputs import Embeddings
@@ -122,7 +122,7 @@ class CLIP(nn.Module):
         nn.init.normal_(self.text_proj.weight, std=self.text.cfg.width**-0.5)
 
     def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B E"]:
-        """Pictures as unit vectors."""
+        """Images as unit vectors."""
         if isinstance(self.image, ViT):
             x = self.image.features(self.image.embed(pixels))
             pooled = self.image_proj(self.image.norm(x[:, 0]))  # the class token alone is normalised and projected

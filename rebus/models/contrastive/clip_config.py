@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rebus.backbones.released import read_tower, write_text, write_vision
+from rebus.backbones.released_configs import read_tower, write_text, write_vision
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
-from rebus.core.released import Released
+from rebus.core.released_config import Released
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.backbones.keys import Row
+from rebus.backbones.block_keys import Row
 from rebus.nn.attention import Attention
 from rebus.nn.linear import Linear
 from rebus.nn.positions import resize_grid
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
 
 
 class CLIPResNet(nn.Module):
-    """Pixels → (B, E), before it is made unit length. Pictures are seen at 1/32 of their size."""
+    """Pixels → (B, E), before it is made unit length. Images are seen at 1/32 of their size."""
 
     def __init__(self, cfg: CLIPResNetConfig):
         super().__init__()

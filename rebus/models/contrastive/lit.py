@@ -1,11 +1,11 @@
 """LiT: a locked image tower teaches a text tower its space.
 
-Zhai et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", 2022. A picture network that was trained on labels
+Zhai et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", 2022. An image network that was trained on labels
 already sees well; captions only have to teach words to read it. Its weights and its running statistics never move, and
 only the way from its features into the shared space is learned (Sec. 4.2), beside the text tower.
 
 The image side reads the tower's features and, where the tower is a classifier, its opinion: softmax(logits / 2) over
-the classes, whose rows in the shared space begin as the classes' names (`begin_with`). Before the first step a picture
+the classes, whose rows in the shared space begin as the classes' names (`begin_with`). Before the first step an image
 is thus the mean of the names it resembles (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic
 Embeddings", 2013), so that few captions are enough; the paper's heads begin at random.
 """
@@ -26,14 +26,14 @@ from rebus.backbones.vision import efficientnet
 from rebus.backbones.vision.efficientnet import EfficientNet, EfficientNetConfig
 from rebus.core.config import from_dict, to_dict
 from rebus.core.outputs import Embeddings
-from rebus.core.released import HARMLESS
+from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
 from rebus.weights.keymap import OwnNames
-from rebus.weights.lazy import Tensors
-from rebus.weights.load import load_into
+from rebus.weights.lazy_tensor import Tensors
+from rebus.weights.load_weights import load_into
 
-SOFTNESS = 2.0  # of the classifier's opinion; `asif/starter` compares pictures with classes by the same
+SOFTNESS = 2.0  # of the classifier's opinion; `asif/starter` compares images with classes by the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class LiT(nn.Module):
         self.train(self.training)
 
     def init_weights(self) -> None:
-        """Texts keep their place as far as the space is wide enough; the heads of pictures start themselves."""
+        """Texts keep their place as far as the space is wide enough; the heads of images start themselves."""
         nn.init.eye_(self.text_head.weight)
         nn.init.zeros_(self.text_head.bias)
 
@@ -74,7 +74,7 @@ class LiT(nn.Module):
         return self
 
     def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B E"]:
-        """Pictures as unit vectors."""
+        """Images as unit vectors."""
         features = self.image.features(pixels)
         opinion = self.image.net.classifier(features) if self.cfg.image.num_classes else None
         return F.normalize(self.image_head(features, opinion), dim=-1)
@@ -121,7 +121,7 @@ class ImageHead(nn.Module):
 
 def begin_with(network: LiT, tensors: Tensors, names: Float[Tensor, "V D"]) -> LiT:
     """Put trained towers (`image.*`, `text.*`) into a network, and what its classes are called, as the text tower reads
-    it, into the head of pictures. Raises `BadCheckpoint` where something does not fit."""
+    it, into the head of images. Raises `BadCheckpoint` where something does not fit."""
     with torch.no_grad():
         places = F.normalize(network.text_head(names.float()), dim=-1)
     heads = {name: value for name, value in network.state_dict().items() if not name.startswith(("image.", "text."))}

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.backbones.keys import (
+from rebus.backbones.block_keys import (
     big_vision_blocks,
     big_vision_image,
     open_clip_blocks,
@@ -115,7 +115,7 @@ class SigLIP(nn.Module):
         patch_mask: Bool[Tensor, "B P"] | None = None,
         grid: Int[Tensor, "B 2"] | None = None,
     ) -> Float[Tensor, "B E"]:
-        """Pictures (B, 3, Y, X) as unit vectors; NaFlex takes patches (B, P, 3 p²) with their mask and grid."""
+        """Images (B, 3, Y, X) as unit vectors; NaFlex takes patches (B, P, 3 p²) with their mask and grid."""
         if grid is None:
             mask = None
             x = self.image.embed(pixels)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rebus.backbones.released import Shapes, read_siglip_vision, read_tower, write_text, write_vision
+from rebus.backbones.released_configs import Shapes, read_siglip_vision, read_tower, write_text, write_vision
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
-from rebus.core.released import Released
+from rebus.core.released_config import Released
 
 OPEN_CLIP = "open_clip_config.json"
 
@@ -30,7 +30,7 @@ class SigLIPConfig:
 
     @property
     def naflex(self) -> bool:
-        """Pictures keep their shape and arrive as patches."""
+        """Images keep their shape and arrive as patches."""
         return self.image.flat_patches
 
 

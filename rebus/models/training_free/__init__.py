@@ -1,8 +1,8 @@
 """Training-free models: join two trained networks, learn nothing.
 
 Two networks that never met can be made to understand each other through examples that both have seen. ASIF keeps a
-table of pictures with captions; for a vector v, its description is r = unit(topk(A v)ᵖ) over the rows A of its own
-side, and a picture and a text go together as far as ⟨r_picture, r_text⟩ says.
+table of images with captions; for a vector v, its description is r = unit(topk(A v)ᵖ) over the rows A of its own
+side, and an image and a text go together as far as ⟨r_picture, r_text⟩ says.
 
 Choose this family when there is no time, no hardware or no permission to train: a model is ready when its pairs are
 encoded, pairs can be taken out again without a trace, and each answer names the pairs it came from. Quality follows

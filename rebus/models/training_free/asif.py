@@ -1,7 +1,7 @@
 """ASIF: two frozen encoders and a table of pairs, nothing learned.
 
-Norelli et al., "ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training", 2023. A picture is described
-by the pictures of the table that it resembles, a text by the captions that it resembles (see `pairs.py` here).
+Norelli et al., "ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training", 2023. An image is described
+by the images of the table that it resembles, a text by the captions that it resembles (see `pairs.py` here).
 Any image encoder goes with any text encoder; pairs can be added, removed and asked for their share in an answer.
 """
 
@@ -21,7 +21,7 @@ from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Embeddings
-from rebus.core.released import HARMLESS
+from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Layout, System
 from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig
@@ -95,7 +95,7 @@ class ASIF(nn.Module):
         return twin.train(self.training)
 
     def image_vectors(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
-        """Pictures as the image encoder sees them: what the image side of a table holds."""
+        """Images as the image encoder sees them: what the image side of a table holds."""
         for name in ("features", "embed_image"):
             if hasattr(self.image, name):
                 return getattr(self.image, name)(pixels)
@@ -106,7 +106,7 @@ class ASIF(nn.Module):
         return getattr(self.text, "embed_text", self.text)(tokens, mask)
 
     def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B N"]:
-        """Pictures as unit vectors over the pairs; zeros where a picture resembles none."""
+        """Images as unit vectors over the pairs; zeros where an image resembles none."""
         vectors = self.image_vectors(pixels)
         self._check_dense()
         parts = [table.describe_images(vectors).dense() * w for table, w in zip(self._tables(), self._weights())]
@@ -131,7 +131,7 @@ class ASIF(nn.Module):
         mask: Bool[Tensor, "1 L"] | None = None,
         top: int | None = 5,
     ) -> list[Contribution]:
-        """The pairs that say why this picture and this text go together, largest share first."""
+        """The pairs that say why this image and this text go together, largest share first."""
         image, text = self.image_vectors(pixels)[0], self.text_vectors(tokens, mask)[0]
         found = [
             part._replace(contribution=part.contribution * w * w)

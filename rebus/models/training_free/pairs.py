@@ -1,4 +1,4 @@
-"""A table of pairs that makes two spaces comparable: row i of both sides is one picture and its caption.
+"""A table of pairs that makes two spaces comparable: row i of both sides is one image and its caption.
 
 Norelli et al., "ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training", 2023, Sec. 3. A vector is
 described by its similarities to the rows of its own side: keep the k largest, raise them to the power p, make the
@@ -47,7 +47,7 @@ class Relative(NamedTuple):
 
 
 class Contribution(NamedTuple):
-    """What one pair adds to a score, and its similarities to the picture and to the text."""
+    """What one pair adds to a score, and its similarities to the image and to the text."""
 
     id: str
     caption: str
@@ -128,7 +128,7 @@ class Pairs(nn.Module):
     ) -> "Pairs":
         """Two matrices of embeddings, row i of both from one pair. Ids are the row numbers unless given."""
         if len(image) != len(text):
-            raise UsageError(f"pairs need as many pictures as texts; got {len(image):,} and {len(text):,}")
+            raise UsageError(f"pairs need as many images as texts; got {len(image):,} and {len(text):,}")
         names = tuple(map(str, range(len(image)))) if ids is None else tuple(ids)
         cfg = PairsConfig(
             ids=names,
@@ -163,7 +163,7 @@ class Pairs(nn.Module):
         return Anchors([*mapped.shards, memory], [*mapped.screens, None], kept, mapped.release)
 
     def nearest_images(self, vectors: Float[Tensor, "B D"], k: int | None = None) -> Nearest:
-        """The pairs whose pictures are most like each vector."""
+        """The pairs whose images are most like each vector."""
         self._check_width("image", vectors, self.cfg.image_width)
         if self.bias is not None:
             return self._likeliest(vectors, k or self.cfg.k)
@@ -175,7 +175,7 @@ class Pairs(nn.Module):
         return self.side("text").nearest(vectors, k or self.cfg.k, self.block_bytes)
 
     def describe_images(self, vectors: Float[Tensor, "B D"]) -> Relative:
-        """Pictures, as the image encoder sees them, as unit vectors over the pairs."""
+        """Images, as the image encoder sees them, as unit vectors over the pairs."""
         return relative(self.nearest_images(vectors), self.cfg.p, self.width)
 
     def describe_texts(self, vectors: Float[Tensor, "T D"]) -> Relative:
@@ -183,13 +183,13 @@ class Pairs(nn.Module):
         return relative(self.nearest_texts(vectors), self.cfg.p, self.width)
 
     def forward(self, image: Float[Tensor, "B D"], text: Float[Tensor, "T E"]) -> Float[Tensor, "B T"]:
-        """Scores in [0, 1] of pictures against texts, both as their encoders gave them."""
+        """Scores in [0, 1] of images against texts, both as their encoders gave them."""
         return score(self.describe_images(image), self.describe_texts(text))
 
     def explain(
         self, image: Float[Tensor, "D"], text: Float[Tensor, "E"], top: int | None = None
     ) -> list[Contribution]:
-        """The pairs that make the score of a picture and a text, largest first; together they are the score."""
+        """The pairs that make the score of an image and a text, largest first; together they are the score."""
         seen, read = self.nearest_images(image[None]), self.nearest_texts(text[None])
         pictures, texts = relative(seen, self.cfg.p, self.width), relative(read, self.cfg.p, self.width)
         parts = zip(texts.at[0].tolist(), texts.value[0].tolist(), read.similarity[0].tolist(), strict=True)
@@ -247,7 +247,7 @@ class Pairs(nn.Module):
     ) -> None:
         """Learn pairs, in no more time than it takes to copy them. Raises `UsageError` for an id that is taken."""
         if len(image) != len(text):
-            raise UsageError(f"pairs need as many pictures as texts; got {len(image):,} and {len(text):,}")
+            raise UsageError(f"pairs need as many images as texts; got {len(image):,} and {len(text):,}")
         self._check_width("image", image, self.cfg.image_width)
         self._check_width("text", text, self.cfg.text_width)
         if (bias is None) != (self.bias is None):

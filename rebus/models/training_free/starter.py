@@ -1,4 +1,4 @@
-"""The starter: real photos, offline, from two small networks of the package index; no picture is needed to join them.
+"""The starter: real photos, offline, from two small networks of the package index; no image is needed to join them.
 
 The 1,000 rows of an ImageNet classifier are the image side of the pairs: each row is what its class looks like. The
 text side are sentences about the classes: names and dictionary definition, as timm ships them ("tench, Tinca tinca:
@@ -27,15 +27,15 @@ from rebus.codec.processor import Processor, load_processor
 from rebus.core.errors import MissingExtra, UsageError
 from rebus.models.training_free.asif import ASIF, ASIFConfig
 from rebus.models.training_free.pairs import Pairs, PairsConfig
-from rebus.weights.files import open_weights, read_config
-from rebus.weights.load import load_into, on_meta
+from rebus.weights.checkpoint_files import open_weights, read_config
+from rebus.weights.load_weights import load_into, on_meta
 
 # Chosen on training photos alone: recall on 700 of Flickr8k in seven folds, accuracy on 1,500 of CIFAR-10, how often
 # the best of the 1,000 names is the classifier's own choice where it is sure.
 CLASSES = {"k": 50, "p": 4.0, "temperature": 8.0}  # the 4th power of softmax(logits / 8) is that of logits / 2
 DEFINITION = 2.0  # weight of names and definition beside the template
 PHOTOS = {"k": 3000, "p": 5.0}
-SCALE = 15.0  # fitted by likelihood on the same pictures of CIFAR-10
+SCALE = 15.0  # fitted by likelihood on the same images of CIFAR-10
 
 
 class Starter(NamedTuple):

@@ -19,8 +19,8 @@ from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig
 from rebus.models.training_free.anchors import Anchors, Screen
 from rebus.models.training_free.pairs import Pairs, PairsConfig, Stored
-from rebus.weights.files import open_weights, read_config, save_directory
-from rebus.weights.lazy import Lazy
+from rebus.weights.checkpoint_files import open_weights, read_config, save_directory
+from rebus.weights.lazy_tensor import Lazy
 
 SHARD_ROWS = 100_000
 _SIDES = ("image", "text")

@@ -1,7 +1,7 @@
 """How to set k and p: what descriptions have in common, and which setting finds the right partner most often.
 
 k goes with the number of pairs: at a fixed k more pairs make each neighbourhood smaller, until the descriptions of a
-picture and of its caption no longer meet and scores are exactly 0. A larger p counts far pairs less, like a smaller k,
+image and of its caption no longer meet and scores are exactly 0. A larger p counts far pairs less, like a smaller k,
 without losing common ground.
 """
 
@@ -21,14 +21,14 @@ ENOUGH = 10  # shared pairs, on average; below, scores rest on too little
 
 
 class Overlap(NamedTuple):
-    """Of all pictures with all texts: pairs that both descriptions keep, on average, and the share of zero scores."""
+    """Of all images with all texts: pairs that both descriptions keep, on average, and the share of zero scores."""
 
     mean_shared: float
     zero_scores: float
 
 
 class Trial(NamedTuple):
-    """One setting: how often the right text comes first for a picture, and the right picture for a text."""
+    """One setting: how often the right text comes first for an image, and the right image for a text."""
 
     k: int
     p: float
@@ -43,7 +43,7 @@ def overlap(pairs: Pairs, image: Float[Tensor, "B D"], text: Float[Tensor, "T E"
     found = _overlap(seen, read, pairs.width)
     if found.mean_shared < ENOUGH:
         log.warning(
-            "pictures and texts share %.1f pairs on average and %.0f%% of the scores are 0; a larger k than %d helps",
+            "images and texts share %.1f pairs on average and %.0f%% of the scores are 0; a larger k than %d helps",
             found.mean_shared,
             100 * found.zero_scores,
             pairs.cfg.k,
@@ -59,12 +59,12 @@ def tune(
     ks: Sequence[int] = (50, 100, 200, 400, 800),
     ps: Sequence[float | int] = (1, 2, 4, 6, 8),
 ) -> list[Trial]:
-    """Every setting, best first, on pictures and texts that belong together row by row and are no pairs of the table.
+    """Every setting, best first, on images and texts that belong together row by row and are no pairs of the table.
 
     One search serves all settings. Raises `UsageError` where rows do not match.
     """
     if len(image) != len(text) or not len(image):
-        raise UsageError(f"tuning needs pictures and texts row by row; got {len(image)} and {len(text)}")
+        raise UsageError(f"tuning needs images and texts row by row; got {len(image)} and {len(text)}")
     ks = sorted({min(k, len(pairs)) for k in ks})
     seen, read = pairs.nearest_images(image, ks[-1]), pairs.nearest_texts(text, ks[-1])
     trials = []

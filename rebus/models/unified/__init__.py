@@ -1,6 +1,6 @@
 """Unified models: every task spoken as text.
 
-A picture's vectors are put in front of a prompt, and a language model writes the answer: a caption, a word, the four
+An image's vectors are put in front of a prompt, and a language model writes the answer: a caption, a word, the four
 location tokens of a box, the codes of a mask. One loss, next-token prediction on the answer, serves all tasks; what
 the task is, the prompt says.
 

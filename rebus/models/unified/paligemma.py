@@ -2,7 +2,7 @@
 
 Beyer et al., "PaliGemma: A versatile 3B VLM for transfer", 2024; Steiner et al., "PaliGemma 2", 2024.
 
-    [picture tokens][BOS prompt newline] | [answer EOS]      left of the bar everybody sees everybody,
+    [image tokens][BOS prompt newline] | [answer EOS]      left of the bar everybody sees everybody,
                                                              right of it each token sees what came before
 """
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.keys import big_vision_image, transformers_blocks
+from rebus.backbones.block_keys import big_vision_image, transformers_blocks
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.errors import BadText
@@ -77,16 +77,16 @@ class PaliGemma(nn.Module):
         nn.init.zeros_(self.image_proj.bias)
 
     def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
-        """Pictures as vectors of the language model's width."""
+        """Images as vectors of the language model's width."""
         return self.image_proj(self.image(pixels))
 
     def embed_prefix(
         self, pixels: Tensor | None, tokens: Int[Tensor, "B L"], seen: Float[Tensor, "M P D"] | None = None
     ) -> Float[Tensor, "B L D"]:
-        """Tokens as vectors, placeholders replaced by the pictures' in reading order.
+        """Tokens as vectors, placeholders replaced by the images' in reading order.
 
-        pixels: (M, 3, H, W), or (B, N, 3, H, W) with the same number of pictures in every row; or give `seen`, what
-        `see` returned. Raises `BadText` when placeholders and pictures do not match.
+        pixels: (M, 3, H, W), or (B, N, 3, H, W) with the same number of images in every row; or give `seen`, what
+        `see` returned. Raises `BadText` when placeholders and images do not match.
         """
         places = tokens == self.cfg.image_id
         x = self.text.embed(tokens.masked_fill(places, 0))
@@ -97,7 +97,7 @@ class PaliGemma(nn.Module):
             marks, each = int(places.sum()), self.cfg.num_image_tokens if seen is None else seen.shape[1]
             if marks != pictures * each:
                 raise BadText(
-                    f"{marks} image placeholders in the tokens, but {pictures} pictures of {each} each: "
+                    f"{marks} image placeholders in the tokens, but {pictures} images of {each} each: "
                     f"{pictures * each} wanted"
                 )
         return x if seen is None else x.masked_scatter(places[..., None], seen.to(x.dtype))
@@ -136,7 +136,7 @@ class PaliGemma(nn.Module):
         tokens: Int[Tensor, "B L"],
         mask: Bool[Tensor, "B L"] | None = None,
     ) -> Step:
-        """Read picture and prompt; the cache has space for `room` tokens of answer."""
+        """Read image and prompt; the cache has space for `room` tokens of answer."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         cache = self.text.empty_cache(len(tokens), tokens.shape[1] + room)
         hidden, cache = self.text.decode_cached(self.embed_prefix(pixels, tokens), real, cache, whole=True)
@@ -220,7 +220,7 @@ def image_spec(cfg: PaliGemmaConfig) -> ImageSpec:
 
 
 def text_spec(cfg: PaliGemmaConfig) -> TextSpec:
-    """Picture tokens, BOS, prompt and a newline that is tokenised alone; answers end with EOS."""
+    """Image tokens, BOS, prompt and a newline that is tokenised alone; answers end with EOS."""
     return TextSpec(
         context=cfg.text.context,
         pad_id=0,

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rebus.backbones.released import Shapes, read_siglip_vision, write_vision
+from rebus.backbones.released_configs import Shapes, read_siglip_vision, write_vision
 from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.vit import ViTConfig
-from rebus.core.released import Released
+from rebus.core.released_config import Released
 
 SO400M = ViTConfig(width=1152, num_layers=27, num_heads=16, mlp_width=4304, patch_size=14)
 GEMMA = GemmaConfig(vocab_size=257_152)
@@ -39,7 +39,7 @@ GEMMA2_27B = replace(
 class PaliGemmaConfig:
     image: ViTConfig = field(default_factory=lambda: SO400M)
     text: GemmaConfig = field(default_factory=lambda: GEMMA)
-    image_id: int = 257_152  # the placeholder that a picture's vectors replace
+    image_id: int = 257_152  # the placeholder that an image's vectors replace
 
     @property
     def num_image_tokens(self) -> int:

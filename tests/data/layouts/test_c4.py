@@ -10,9 +10,9 @@ import pytest
 
 from rebus.core.errors import CannotWrite, MissingFile, RebusError
 from rebus.data.layouts import c4, open_layout
-from rebus.data.reading import inflate
-from rebus.data.reading.inflate import Inflated, plain_copy
-from rebus.data.reading.kept import cache_folder
+from rebus.data.reading import gzip_files as inflate
+from rebus.data.reading.disk_cache import cache_folder
+from rebus.data.reading.gzip_files import Inflated, plain_copy
 from rebus.data.record import BadRecord, Record
 from tests.data.layouts.timing import quickest
 

@@ -1,4 +1,4 @@
-"""Parquet files of addresses, or of pictures, with texts."""
+"""Parquet files of addresses, or of images, with texts."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ from tests.data.layouts.timing import quickest
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-PICTURE = b"\xff\xd8\xff picture"
+PICTURE = b"\xff\xd8\xff image"
 
 
 def write(
@@ -90,8 +90,8 @@ def test_classes_are_named_as_hugging_face_does(tmp_path: Path) -> None:
     "row, says",
     [
         ({"image": {"bytes": None, "path": "b.jpg"}, "text": "x"}, r"image holds only the name 'b\.jpg'"),
-        ({"image": None, "text": "x"}, "no picture in the column image"),
-        ({"image": {"bytes": b"", "path": None}, "text": "x"}, "no picture in the column image"),
+        ({"image": None, "text": "x"}, "no image in the column image"),
+        ({"image": {"bytes": b"", "path": None}, "text": "x"}, "no image in the column image"),
     ],
 )
 def test_a_row_without_a_picture_is_named(tmp_path: Path, row: dict[str, Any], says: str) -> None:
@@ -131,7 +131,7 @@ def test_damaged_files_are_faults_and_damaged_groups_bad_records(tmp_path: Path)
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a" / "a.parquet", {"x": [1], "url": ["u"]})
     assert not coyo.recognises(path)
-    with pytest.raises(BadTable, match=r"its columns are x, url; wanted url and text.*or pictures as bytes"):
+    with pytest.raises(BadTable, match=r"its columns are x, url; wanted url and text.*or images as bytes"):
         coyo.open(path, None)
     write(tmp_path / "b" / "a.parquet", {"url": ["u"], "text": ["t"]})
     write(tmp_path / "b" / "b.parquet", {"url": ["u"], "txt": ["t"]})

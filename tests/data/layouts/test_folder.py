@@ -1,4 +1,4 @@
-"""Folders of pictures with captions, or with labels as sub-folders."""
+"""Folders of images with captions, or with labels as sub-folders."""
 
 import json
 import pickle
@@ -101,12 +101,12 @@ def test_splits_by_column(tmp_path: Path) -> None:
 
 DAMAGED = [
     ('{"file": "a.jpg", "caption": ', "no JSON"),
-    ('{"file": "b.jpg", "caption": "x"}', r"no such picture: 'b\.jpg'"),
-    ('{"file": "https://x.org/a.jpg", "caption": "x"}', "a web address; fetch the pictures first"),
+    ('{"file": "b.jpg", "caption": "x"}', r"no such image: 'b\.jpg'"),
+    ('{"file": "https://x.org/a.jpg", "caption": "x"}', "a web address; fetch the images first"),
     ('{"file": 3, "caption": "x"}', "must be a name; got 3"),
-    ('{"file": "a\\u0000.jpg", "caption": "x"}', "no such picture"),
-    (json.dumps({"file": "a" * 5_000, "caption": "x"}), "no such picture"),
-    ('{"caption": "x"}', "names no picture; its columns are caption"),
+    ('{"file": "a\\u0000.jpg", "caption": "x"}', "no such image"),
+    (json.dumps({"file": "a" * 5_000, "caption": "x"}), "no such image"),
+    ('{"caption": "x"}', "names no image; its columns are caption"),
     ('{"file": "a.jpg", "caption": 3}', "caption must be a text or a list of texts; got int"),
     ('{"file": "a.jpg", "captions": ["x", null]}', "got a list with null"),
     ('{"file": "a.jpg", "label": 1.5}', "label must be a text or a whole number; got float"),
@@ -139,7 +139,7 @@ def test_a_damaged_row_is_named_and_the_others_are_read(tmp_path: Path, line: st
 @pytest.mark.parametrize("header", ["file,capton", "fil,caption", "file"])
 def test_columns_that_are_not_understood(tmp_path: Path, header: str) -> None:
     (tmp_path / "captions.csv").write_text(f"{header}\n{header}\n")
-    wanted = f"its columns are {', '.join(header.split(','))}; wanted a picture's file .file, .* captions, text, title"
+    wanted = f"its columns are {', '.join(header.split(','))}; wanted an image's file .file, .* captions, text, title"
     with pytest.raises(BadTable, match=wanted):
         open_layout(tmp_path)
 
@@ -168,7 +168,7 @@ def test_folders_are_labels(tmp_path: Path) -> None:
     assert list(reader.labels) == ["cat", "dog"]
     assert records[0].image == tmp_path / "cat/deep/1.jpeg"
     (tmp_path / "dog" / "10.jpg").unlink()
-    with pytest.raises(BadRecord, match=r"dog/10\.jpg: no such picture"):
+    with pytest.raises(BadRecord, match=r"dog/10\.jpg: no such image"):
         reader.read(0, 1)
 
 
@@ -198,7 +198,7 @@ def test_a_table_in_each_split_folder(tmp_path: Path) -> None:
 def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("x")
     assert not folder.recognises(tmp_path)
-    with pytest.raises(MissingFile, match="no pictures here"):
+    with pytest.raises(MissingFile, match="no images here"):
         open_layout(tmp_path, "folder")
 
 

@@ -1,4 +1,4 @@
-"""Tars of pictures with texts, whole, odd and damaged."""
+"""Tars of images with texts, whole, odd and damaged."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ from rebus.data.layouts import open_layout, webdataset
 from rebus.data.record import BadRecord, Record
 from tests.data.layouts.timing import quickest
 
-PICTURE = b"\xff\xd8\xff picture"
+PICTURE = b"\xff\xd8\xff image"
 
 
 def write(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> Path:
@@ -78,7 +78,7 @@ def test_other_members_and_orders(tmp_path: Path) -> None:
             ("x/1.caption", "\ufeffeins ".encode()),
             ("x/2.PNG", PICTURE),
             ("x/1.webp", PICTURE),
-            ("x/1.seg.png", b"no picture of ours"),
+            ("x/1.seg.png", b"no image of ours"),
             ("x/1.cls", b"10\n"),
             ("x/2.cls", b"9"),
             ("x/3.mp4", b"alone"),
@@ -104,8 +104,8 @@ def test_long_names(tmp_path: Path, form: int) -> None:
 
 
 DAMAGED = [
-    ([("1.txt", b"x")], "no picture among .txt"),
-    ([("1.jpg", b"x"), ("1.png", b"x")], "more than one picture among .jpg, .png"),
+    ([("1.txt", b"x")], "no image among .txt"),
+    ([("1.jpg", b"x"), ("1.png", b"x")], "more than one image among .jpg, .png"),
     ([("1.jpg", b"x"), ("1.jpg", b"x")], "two members .jpg of one name"),
     ([("1.jpg", b"x"), ("1.txt", b"\xff")], r"\.txt is not UTF-8"),
     ([("1.jpg", b"x"), ("1.json", b"{")], "no JSON"),

@@ -1,4 +1,4 @@
-"""COCO as unpacked: captions and things of a picture together; damage stays with its record."""
+"""COCO as unpacked: captions and things of an image together; damage stays with its record."""
 
 import pickle
 from pathlib import Path
@@ -23,7 +23,7 @@ def coco(tmp_path: Path) -> Path:
 
 
 def with_things(folder: Path, **changes: Any) -> Coco:
-    """The sample with the first annotation, of picture 285, changed; None takes a field away."""
+    """The sample with the first annotation, of image 285, changed; None takes a field away."""
     content = instances()
     content["annotations"][0] |= changes
     content["annotations"][0] = {name: value for name, value in content["annotations"][0].items() if value is not None}
@@ -119,12 +119,12 @@ def test_what_belongs_to_no_picture_is_a_record_of_its_own(coco: Path) -> None:
         with pytest.raises(BadRecord) as error:
             reader.read(0, row)
         messages.append(str(error.value))
-    assert any(message == "instances_val2017.json:annotation 50: there is no picture 4" for message in messages)
+    assert any(message == "instances_val2017.json:annotation 50: there is no image 4" for message in messages)
     assert any(
         message == "instances_val2017.json:annotation 51: an annotation without an image_id" for message in messages
     )
-    assert any("another picture has the id 139" in message for message in messages)
-    assert any("a picture without an id" in message for message in messages)
+    assert any("another image has the id 139" in message for message in messages)
+    assert any("an image without an id" in message for message in messages)
     with pytest.raises(IndexError):
         reader.read(0, 8)
 
@@ -151,8 +151,8 @@ def test_missing_pictures_and_names_that_lead_away(coco: Path) -> None:
         ('{"images": [{"id": 1}], "annotations": [', "1:41: damaged JSON"),
         ('{"images": [{"id": 1}], "annotations": [] "x": 1}', r'damaged JSON: "," or "}" wanted'),
         ('{"images": [{"id": 1}]} and more', "something follows the end"),
-        ("[1, 2]", "no pictures"),
-        ('{"annotations": []}', "no pictures"),
+        ("[1, 2]", "no images"),
+        ('{"annotations": []}', "no images"),
         ('{"images": [{"id": 1}], "categories": [{"id": 3}]}', 'categories: "name" is missing'),
         ("[" * 100_000, "damaged JSON"),
     ],

@@ -67,7 +67,7 @@ def test_damaged_entries_and_files(folder: Path) -> None:
         entry(3, "val", "One"),
         "nothing",
         {**entry(4, "val"), "sentences": [{"tokens": []}]},
-        entry(9, "val", "No picture"),
+        entry(9, "val", "No image"),
     ]
     write(folder / "dataset_coco.json", {"images": images})
     reader = Karpathy(folder)

@@ -1,4 +1,4 @@
-"""Multimodal C4: each picture before its sentence; from plain and zipped lines."""
+"""Multimodal C4: each image before its sentence; from plain and zipped lines."""
 
 import json
 import pickle
@@ -83,11 +83,11 @@ def test_damaged_pages_are_damaged_records(folder: Path) -> None:
     reader = MMC4(folder)
     for row, message in enumerate(
         [
-            "none of its pictures: lost.jpg is missing",
+            "none of its images: lost.jpg is missing",
             "matched_text_index should be 0 to 0; got 1",
             "text_list: item 1 is no text",
             '"image_name" is missing',
-            "a page without pictures",
+            "a page without images",
             "a page should be an object",
             "damaged JSON",
         ],

@@ -21,7 +21,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 URLS = [f"https://example.org/{name}.jpg?größe=1" for name in "abcd"]
 PAGES: list[dict[str, Any]] = [
     {"images": [URLS[0], None, URLS[1], None], "texts": [None, "Erst ein Käfer.", None, "Dann zwei."]},
-    {"images": [None, URLS[2]], "texts": ["Only a lost picture.", None]},
+    {"images": [None, URLS[2]], "texts": ["Only a lost image.", None]},
     {"images": [None, URLS[3], URLS[2]], "texts": ["A dog, and", None, None]},
     {"images": [None], "texts": ["words alone"]},
     {"images": [None, URLS[0]], "texts": ["no end", None, "x"]},
@@ -66,7 +66,7 @@ def test_pages_in_order_with_what_was_fetched(folder: Path) -> None:
     assert json.loads(record.facts["general_metadata"]) == {"url": "https://page/0"}
     record = reader.read(1, 0)
     assert (record.document, record.facts["missing"]) == (("A dog, and", fourth), 1)
-    with pytest.raises(BadRecord, match=r"parquet:0:1: none of its pictures: https://.*/c.jpg.* was not fetched"):
+    with pytest.raises(BadRecord, match=r"parquet:0:1: none of its images: https://.*/c.jpg.* was not fetched"):
         reader.read(0, 1)
     assert reader.read(3, 0).document == reader.read(0, 0).document
 
@@ -89,12 +89,12 @@ def test_pictures_with_their_bytes(tmp_path: Path) -> None:
 
 
 def test_damaged_pages_are_damaged_records(folder: Path) -> None:
-    fetched(folder / "images", URLS[0])
+    fetched(folder / "pictures", URLS[0])
     reader = Obelics(folder)
     for block, row, message in [
-        (1, 1, "a page without pictures"),
+        (1, 1, "a page without images"),
         (2, 0, "not lists of the same length"),
-        (2, 1, "item 0 should be either a text or a picture"),
+        (2, 1, "item 0 should be either a text or an image"),
     ]:
         with pytest.raises(BadRecord, match=f"parquet:{block}:{row}: .*{message}"):
             reader.read(block, row)
@@ -102,7 +102,7 @@ def test_damaged_pages_are_damaged_records(folder: Path) -> None:
 
 
 def test_damaged_files(folder: Path) -> None:
-    fetched(folder / "images", URLS[0])
+    fetched(folder / "pictures", URLS[0])
     second = folder / "data" / "train-00001-of-00002-def.parquet"
     second.write_bytes(second.read_bytes()[:200])
     reader = open_layout(folder)

@@ -137,15 +137,15 @@ def test_damaged_and_odd_pickles_are_one_line(folder: Path, content: bytes) -> N
 
 def test_damaged_phrases_are_records_of_their_own(folder: Path) -> None:
     refs = [REFS[0], {**REFS[2], "sentences": [{"raw": "x"}]}, ref(7, 632, 12345, "val", "a"), {"split": 5}]
-    refs += [ref(8, 77, 7, "val", "nowhere"), ref(9, 139, 7, "val", "of another picture")]
+    refs += [ref(8, 77, 7, "val", "nowhere"), ref(9, 139, 7, "val", "of another image")]
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs))
     reader = RefCOCO(folder)
     assert reader.sizes == (6,)
     assert len(reader.read(0, 0).phrases) == 1
     for row, message in [
         (1, r"refs\(unc\).p:632: annotation 12345 is not in instances.json"),
-        (2, r"refs\(unc\).p:77: the picture is not in instances.json"),
-        (3, r"refs\(unc\).p:139: annotation 7 belongs to picture 285"),
+        (2, r"refs\(unc\).p:77: the image is not in instances.json"),
+        (3, r"refs\(unc\).p:139: annotation 7 belongs to image 285"),
         (4, r'refs\(unc\).p:3: "sent" is missing'),
         (5, r'refs\(unc\).p:entry 3: "split" should be a text; got 5'),
     ]:

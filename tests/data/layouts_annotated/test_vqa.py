@@ -1,4 +1,4 @@
-"""VQAv2: the questions about a picture with ten answers each; test splits without."""
+"""VQAv2: the questions about an image with ten answers each; test splits without."""
 
 import copy
 import pickle
@@ -98,7 +98,7 @@ def test_damaged_questions_and_answers(folder: Path) -> None:
         (0, "questions.json:7: a question has no answers in v2_mscoco_val2014_annotations.json"),
         (1, 'questions.json:42: question 42001: "answer" should be a text; got 5'),
         (2, "question 5 has no image_id"),
-        (3, "a question about picture 7 has no question_id"),
+        (3, "a question about image 7 has no question_id"),
     ]:
         with pytest.raises(BadRecord, match=message):
             reader.read(0, row)
@@ -108,7 +108,7 @@ def test_answers_about_another_picture_and_missing_files(folder: Path) -> None:
     answers = copy.deepcopy(ANSWERS)
     answers["annotations"][2]["image_id"] = 8
     write(folder / "v2_mscoco_val2014_annotations.json", answers)
-    with pytest.raises(BadRecord, match="question 7000: its answers are about picture 8"):
+    with pytest.raises(BadRecord, match="question 7000: its answers are about image 8"):
         VQA(folder).read(0, 0)
     (folder / "val2014" / "COCO_val2014_000000000042.jpg").unlink()
     with pytest.raises(BadRecord, match=r"val2014/COCO_val2014_000000000042.jpg is missing"):

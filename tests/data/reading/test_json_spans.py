@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rebus.core.errors import MissingFile, RebusError
-from rebus.data.reading.held import Held
+from rebus.data.reading.byte_lru_cache import Held
 from rebus.data.reading.json_spans import JsonFile, read_json
 
 CONTENT = {

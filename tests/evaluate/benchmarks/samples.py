@@ -68,7 +68,7 @@ def write_lines(path: Path, rows: Sequence[Any]) -> Path:
 
 
 def coco(root: Path, scenes: Sequence[Scene]) -> Path:
-    """instances_val2017.json and captions_val2017.json with their pictures."""
+    """instances_val2017.json and captions_val2017.json with their images."""
     images, things, captions = [], [], []
     for number, one in enumerate(scenes, 1):
         name = png(root / "val2017", one.seed, one.split).name

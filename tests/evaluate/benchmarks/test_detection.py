@@ -108,7 +108,7 @@ def test_pictures_that_nobody_marked_are_passed_over(tmp_path):
     model = Told(detect=lambda images, labels: [[Box((0, 0, 10, 10), "cat", 0.5)] for _ in images])
     document = measure(model, "detection", Held([marked, other], ["cat"])).document
     assert document["scores"]["ap"] == 1.0
-    assert "1 pictures in which nobody marked" in document["notes"][1]
+    assert "1 images in which nobody marked" in document["notes"][1]
     empty = Record(key="b", image=png(tmp_path, 1))  # looked at, and nothing is there
     assert measure(model, "detection", Held([empty, marked], ["cat"])).document["scores"]["ap"] < 1
 
@@ -116,7 +116,7 @@ def test_pictures_that_nobody_marked_are_passed_over(tmp_path):
 def test_boxes_of_a_picture_of_another_size(tmp_path):
     facts = {"width": 640, "height": 480}
     reader = Held([Record(key="a", image=png(tmp_path, 0), facts=facts)], ["cat"])
-    with pytest.raises(RebusError, match="a: its boxes are for a picture of 640 x 480, and this one has 96 x 96"):
+    with pytest.raises(RebusError, match="a: its boxes are for an image of 640 x 480, and this one has 96 x 96"):
         measure(Told(detect=lambda images, labels: [[]]), "detection", reader)
 
 

@@ -22,7 +22,7 @@ def test_curves_on_frozen_embeddings(folder, clip):
     assert scores["linear probe"]["2"] > 0.8
     assert scores["nearest mean"]["2"] > 0.8
     assert scores["zero-shot"] == 1.0  # as zeroshot finds
-    assert "too few pictures of some label for 16 shots" in result.document["notes"][1]
+    assert "too few images of some label for 16 shots" in result.document["notes"][1]
     (plot,) = result.outcome.plots
     assert plot.series["linear probe"][0] == [1, 2]
 

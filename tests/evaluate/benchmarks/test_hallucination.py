@@ -48,8 +48,8 @@ def test_pope_in_three_files(tmp_path):
 
 def test_pope_with_pictures_elsewhere_or_nowhere(tmp_path):
     file = questions(tmp_path / "here", "coco_pope_random.json", ANSWERS)
-    (tmp_path / "here" / "images").rename(tmp_path / "pictures")
-    assert measure(asked(), "pope", file, images=str(tmp_path / "pictures")).document["data"]["used"] == 6
+    (tmp_path / "here" / "images").rename(tmp_path / "elsewhere")
+    assert measure(asked(), "pope", file, images=str(tmp_path / "elsewhere")).document["data"]["used"] == 6
     with pytest.raises(RebusError, match=r"random\.json:1: .* is missing"):
         measure(asked(), "pope", file)
 

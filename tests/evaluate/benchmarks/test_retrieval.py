@@ -37,7 +37,7 @@ def test_counted_by_hand(tmp_path):
     result = measure(match_of(TABLE), "retrieval", three(tmp_path), batch_size=2)
     found = result.document["scores"]
     assert found["image_to_text"] == pytest.approx({"r1": 1 / 3, "r5": 1.0, "r10": 1.0, "median_rank": 2.0})
-    # caption → pictures: a0 .1 .0 .9 second; a1 .8 first; b0 .9 .5 .6 third; c0 0 .5 .5 second; c1 .2 .1 .4 first
+    # caption → images: a0 .1 .0 .9 second; a1 .8 first; b0 .9 .5 .6 third; c0 0 .5 .5 second; c1 .2 .1 .4 first
     assert found["text_to_image"] == pytest.approx({"r1": 2 / 5, "r5": 1.0, "r10": 1.0, "median_rank": 2.0})
     assert [(m.key, m.said) for m in result.outcome.worst] == [("2", "a0"), ("0", "b0")]
 

@@ -49,8 +49,8 @@ def test_by_match_or_by_likelihood(table, task):
 
 
 def test_whatsup_as_released(tmp_path):
-    name = png(tmp_path / "data" / "pictures", 0).name
-    rows = [{"image_path": f"data/pictures/{name}", "caption_options": FOUR}]
+    name = png(tmp_path / "data" / "images", 0).name
+    rows = [{"image_path": f"data/images/{name}", "caption_options": FOUR}]
     write_json(tmp_path / "data" / "controlled.json", rows)
     match, _ = liking({"under"})
     assert measure(Told(match=match), "spatial", tmp_path / "data").document["scores"]["accuracy"] == 1.0

@@ -44,7 +44,7 @@ def test_batches_are_as_large_as_asked_for():
 
 
 def test_damaged_records_are_left_out_and_named():
-    bad = {3: BadRecord("r3", "is torn"), 5: Record(key="r5", image=b"no picture"), 9: Record(key="r9")}
+    bad = {3: BadRecord("r3", "is torn"), 5: Record(key="r5", image=b"no image"), 9: Record(key="r9")}
     records = Records(held(40, bad), batch_size=4)
     assert keys(records) == [f"r{n}" for n in range(40) if n not in bad]
     assert [reason.split(":")[0] for reason in records.damaged] == ["r3", "r5", "r9"]

@@ -76,5 +76,5 @@ def test_two_towers_read_the_labels_once(tmp_path, clip, monkeypatch):
         type(clip.network), "embed_text", lambda self, *a, **k: read.append(1) or original(self, *a, **k)
     )
     result = measure(clip, "zeroshot", coloured(tmp_path, "test", 3), batch_size=2)
-    assert len(read) == 1  # five batches of pictures, one of labels
+    assert len(read) == 1  # five batches of images, one of labels
     assert result.document["scores"]["top1"] == 1.0

@@ -11,7 +11,7 @@ from rebus.core.errors import BadConfig, UsageError
 from rebus.models.training_free import asif
 from rebus.models.training_free.asif import ASIF, PRESETS, SYSTEM, ASIFConfig, read_config, write_config
 from rebus.models.training_free.pairs import Pairs
-from rebus.weights.load import load_into
+from rebus.weights.load_weights import load_into
 from tests.models.training_free.test_pairs import world
 
 

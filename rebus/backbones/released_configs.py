@@ -1,0 +1,97 @@
+"""Configurations of towers in released files: what every `config.json` spells alike, and what shapes tell."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rebus.backbones.text.encoder import TextConfig
+from rebus.backbones.vision.vit import ViTConfig
+from rebus.core.errors import BadConfig
+from rebus.core.released_config import ACT_TO_RELEASED, Released, read_act
+
+
+def read_tower(part: Released, *, width: int, heads: int, mlp: int, act: str, eps: float) -> dict[str, Any]:
+    """Fields of our configuration; the arguments are the reference library's defaults for absent ones."""
+    return {
+        "width": part.take("hidden_size", int, width),
+        "num_layers": part.take("num_hidden_layers", int, 12),
+        "num_heads": part.take("num_attention_heads", int, heads),
+        "mlp_width": part.take("intermediate_size", int, mlp),
+        "act": read_act(part, "hidden_act", act),
+        "eps": part.take("layer_norm_eps", float, eps),
+    }
+
+
+def read_siglip_vision(part: Released) -> ViTConfig:
+    """The vision tower of SigLIP, alone or inside PaliGemma. `num_patches` stands for a NaFlex position table."""
+    part.demand("num_channels", 3)
+    part.skip("projection_dim")
+    fields = read_tower(part, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
+    patch = part.take("patch_size", int, 16)
+    patches = part.take("num_patches", int, None)
+    size = part.take("image_size", int, 224) if patches is None else round(patches**0.5) * patch
+    return ViTConfig(patch_size=patch, image_size=size, flat_patches=patches is not None, **fields)
+
+
+def write_tower(cfg: ViTConfig | TextConfig) -> dict[str, Any]:
+    """The reverse of `read_tower`."""
+    return {
+        "hidden_size": cfg.width,
+        "num_hidden_layers": cfg.num_layers,
+        "num_attention_heads": cfg.num_heads,
+        "intermediate_size": cfg.mlp_width,
+        "hidden_act": ACT_TO_RELEASED[cfg.act],
+        "layer_norm_eps": cfg.eps,
+    }
+
+
+def write_vision(cfg: ViTConfig) -> dict[str, Any]:
+    """The same with patch and image size."""
+    rows, cols = cfg.grid
+    size = {"num_patches": rows * cols} if cfg.flat_patches else {"image_size": cfg.image_size}
+    return {**write_tower(cfg), "patch_size": cfg.patch_size, **size}
+
+
+def write_text(cfg: TextConfig) -> dict[str, Any]:
+    """The same with vocabulary and context."""
+    return {**write_tower(cfg), "vocab_size": cfg.vocab_size, "max_position_embeddings": cfg.context}
+
+
+class Shapes:
+    """The shapes of a big_vision archive, from which its configuration is read; the archive carries none."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
+        inside = {n.removeprefix("params/"): s for n, s in shapes.items() if n.startswith("params/")}
+        self.shapes = inside or dict(shapes)
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in known for known in self.shapes)
+
+    def of(self, *parts: str) -> tuple[int, ...]:
+        """The shape of the first array whose name holds all `parts`; raises `BadConfig` where there is none."""
+        for name, shape in self.shapes.items():
+            if all(part in name for part in parts):
+                return shape
+        raise BadConfig(f"no array {' … '.join(parts)}: not a checkpoint of this system")
+
+    def tower(self, prefix: str) -> dict[str, Any]:
+        """Width, depth, heads and MLP width of the blocks under `prefix`, stacked in one array or apart."""
+        query = self.of(prefix, "encoderblock", "query/kernel")  # ([layers,] width, heads, head width)
+        if len(query) == 4:
+            layers = query[0]
+        else:
+            numbers = {
+                m[1] for n in self.shapes if n.startswith(prefix) and (m := re.search(r"encoderblock_(\d+)/", n))
+            }
+            layers = len(numbers)
+        mlp = self.of(prefix, "encoderblock", "Dense_0/kernel")[-1]
+        return {"width": query[-3], "num_layers": layers, "num_heads": query[-2], "mlp_width": mlp}
+
+    def image(self) -> ViTConfig:
+        """SigLIP's vision tower; a NaFlex one has a linear patch projection."""
+        kernel, positions = self.of("img/embedding/kernel"), self.of("img/pos_embedding")
+        flat = len(kernel) == 2
+        patch = math.isqrt(kernel[0] // 3) if flat else kernel[0]
+        side = math.isqrt(math.prod(positions[:-1]))
+        return ViTConfig(patch_size=patch, image_size=side * patch, flat_patches=flat, **self.tower("img/"))

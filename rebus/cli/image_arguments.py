@@ -1,0 +1,181 @@
+"""IMAGE… on the command line: finding the images, and working through them so that one bad image stays alone."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rebus.cli.output import bar, emit, note
+from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .ppm .pgm .pbm".split()
+)
+Work = Callable[[list["Image.Image"]], Any]
+Draw = Callable[[str, "Image.Image", Any], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to be opened, or why there is none."""
+
+    path: str
+    error: RebusError | None = None
+
+
+def find_pictures(words: Sequence[str]) -> list[Picture]:
+    """Files as they are, folders with what is in them, patterns that the shell left alone; in this order."""
+    found: list[Picture] = []
+    for word in words:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            inside = sorted(str(p) for p in path.rglob("*") if _is_picture(p, path))
+            found += map(Picture, inside)
+            if not inside:
+                found.append(Picture(word, MissingFile(f"{word}: no images in this folder")))
+        elif path.exists():
+            found.append(Picture(str(path)))
+        elif glob.has_magic(word):
+            matching = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+            found += map(Picture, matching)
+            if not matching:
+                found.append(Picture(word, MissingFile(f"{word}: nothing matches this pattern")))
+        elif "://" in word:
+            found.append(Picture(word))  # the codec says why web addresses are refused
+        else:
+            found.append(Picture(word, MissingFile(f"{word}: no such file.{_nearest(path)}")))
+    return found
+
+
+def _is_picture(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in ENDINGS and not hidden and path.is_file()
+
+
+def _nearest(path: Path) -> str:
+    try:
+        beside = os.listdir(path.parent)
+    except OSError:
+        return f" There is no folder {path.parent} either"
+    near = difflib.get_close_matches(path.name, beside, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+
+
+@dataclass
+class Batch:
+    """What came of a run over images."""
+
+    total: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0
+    interrupted: bool = False
+
+    def finish(self, args: Any, model: str | None, **more: Any) -> int:
+        """Report what failed, print the JSON document if one is wanted, and give the exit code."""
+        if args.json:
+            document = {"model": model, **more, "results": self.rows, "failed": self.failed}
+            emit(document | ({"interrupted": True} if self.interrupted else {}))
+        if self.interrupted:
+            note(f"interrupted after {len(self.rows)} of {self.total} images")
+            return 130
+        if self.failed and self.total > 1:
+            note(f"{self.failed} of {self.total} images failed")
+        return 1 if self.failed else 0
+
+
+def hopeless(pictures: Sequence[Picture], args: Any) -> int | None:
+    """The exit code where there is not one image to open, so that no model is loaded; else None."""
+    if any(picture.error is None for picture in pictures):
+        return None
+    batch = Batch(len(pictures))
+    for picture in pictures:
+        _fail(batch, picture.path, str(picture.error))
+    return batch.finish(args, None)
+
+
+def work_through(
+    pictures: Sequence[Picture],
+    work: Work,
+    show: Callable[[str, Any], None],
+    as_json: Callable[[Any], dict[str, Any]],
+    args: Any,
+    *,
+    size: int = 1,
+    draw: Draw | None = None,
+) -> Batch:
+    """`work` on `size` images at a time; each answer is drawn and shown as soon as it is there.
+
+    An image that cannot be opened fails alone. Out of GPU memory, the batch is halved, saying so. Ctrl-C ends the
+    run; what was done stays in the result.
+    """
+    batch = Batch(len(pictures))
+    try:
+        with bar("images", len(pictures), when=args.json and len(pictures) > 1) as progress:
+            at = 0
+            while at < len(pictures):
+                chunk = pictures[at : at + size]
+                try:
+                    answers = _answers(chunk, work)
+                except Exception as error:
+                    if not _out_of_memory(error) or size == 1:
+                        raise
+                    size = size // 2
+                    note(f"not enough memory for {len(chunk)} images at a time: going on with {size}")
+                    continue
+                for picture, (image, answer) in zip(chunk, answers, strict=True):
+                    if image is None or isinstance(answer, RebusError):
+                        _fail(batch, picture.path, str(answer))
+                    else:
+                        if draw is not None:
+                            draw(picture.path, image, answer)
+                        if not args.json:
+                            show(picture.path, answer)
+                        batch.rows.append({"image": picture.path, **as_json(answer)})
+                    progress.advance()
+                at += len(chunk)
+    except KeyboardInterrupt:
+        batch.interrupted = True
+    return batch
+
+
+def _answers(chunk: Sequence[Picture], work: Work) -> list[tuple[Image.Image | None, Any]]:
+    """Each image with its answer, or with the error that kept it from one."""
+    from rebus.codec.images import open_images
+
+    there = [i for i, picture in enumerate(chunk) if picture.error is None]
+    images, failures = open_images([chunk[i].path for i in there], on_error="skip")
+    found: list[tuple[Image.Image | None, Any]] = [(None, picture.error) for picture in chunk]
+    for place, error in failures.items():
+        found[there[place]] = None, BadImage(str(error).removeprefix(f"images[{place}]: "))
+    opened = {i: image for i, image in zip(there, images, strict=True) if image is not None}
+    if not opened:
+        return found
+    try:
+        answers = work(list(opened.values()))
+        for (i, image), answer in zip(opened.items(), answers, strict=True):
+            found[i] = image, answer
+    except (BadImage, LimitExceeded) as error:
+        if len(opened) == 1:
+            found[next(iter(opened))] = None, error
+        else:  # one of them, but which?
+            for i in opened:
+                found[i] = _answers([chunk[i]], work)[0]
+    return found
+
+
+def _fail(batch: Batch, path: str, reason: str) -> None:
+    batch.failed += 1
+    batch.rows.append({"image": path, "error": reason})
+    note(reason if path in reason else f"{path}: {reason}")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError"

@@ -1,0 +1,280 @@
+"""An image from wherever it comes: checked, upright, RGB, 8 bits, first frame. Nothing is decoded before its limits.
+
+Conversions: grey and palette are spread over three channels; 16-bit grey is divided by 257 and floats in [0, 1]
+multiplied by 255, both rounded; CMYK goes through Pillow's plain formula, as colour profiles are ignored by every
+released preprocessor. Transparency is laid on white, as transformers 5 does, or dropped, baring the colours beneath,
+as open_clip, big_vision and earlier transformers do: `ImageSpec.alpha` says which.
+"""
+
+import difflib
+import io
+import itertools
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from rebus.codec.array_images import picture_from_array, picture_from_tensor
+from rebus.codec.image_formats import ALLOWED, kind_of, opener
+from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
+from rebus.core.limits import check, limit
+
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
+Alpha: TypeAlias = Literal["white", "drop"]
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """RGB as it lies in the file, perhaps decoded at a fraction of its size, and how to set it upright."""
+
+    picture: Image.Image
+    orientation: int  # EXIF, 1 to 8
+    full_size: tuple[int, int]  # (width, height) of the file, before any scaled decoding
+    box: tuple[float, float, float, float]  # what of `picture` the file covers: scaled decoding rounds sizes up
+
+    def upright(self, picture: Image.Image | None = None) -> Image.Image:
+        """`picture` (or the whole) turned by the orientation."""
+        picture = self.picture if picture is None else picture
+        if self.orientation not in _TURNS:
+            return picture
+        turned = picture.transpose(_TURNS[self.orientation])
+        turned.info = {}  # or its EXIF would turn it again
+        return turned
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        width, height = self.full_size
+        return (height, width) if self.orientation >= 5 else (width, height)
+
+
+def open_image(source: ImageSource, *, allow_truncated: bool = False, alpha: Alpha = "white") -> Image.Image:
+    """Any image as an upright RGB `PIL.Image`.
+
+    `source`: a path, the bytes of a file, a PIL image, an array (H, W, C) or (H, W) uint8, or a tensor (3, H, W) in
+    [0, 1]. A file that ends early is refused unless `allow_truncated`, which leaves black what did not come.
+
+    Raises `BadImage` (empty, damaged, no image, a format that is not allowed, a web address), `MissingFile`,
+    `LimitExceeded` before anything is decoded, and `MissingExtra` for HEIC without its decoder.
+    """
+    return decode(source, allow_truncated=allow_truncated, alpha=alpha).upright()
+
+
+def decode(
+    source: ImageSource,
+    *,
+    allow_truncated: bool = False,
+    alpha: Alpha = "white",
+    enough: Callable[[int, int], tuple[int, int]] | None = None,
+) -> Decoded:
+    """`open_image` before it is turned. `enough`: from the (width, height) of the file, the least size at which a
+    JPEG may be decoded; it is then read at 1/2, 1/4 or 1/8 by libjpeg, several times faster."""
+    name = describe(source)
+    if isinstance(source, Image.Image):
+        picture = source
+    elif isinstance(source, np.ndarray):
+        picture = picture_from_array(source, name)
+    elif isinstance(source, Tensor):
+        picture = picture_from_tensor(source, name)
+    else:
+        picture = _open_header(_read(source, name), name)
+    full_size = _within_limits(picture, name)
+    orientation = _orientation(picture)
+    box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
+    try:
+        if enough is not None and picture is not source and picture.format in ("JPEG", "MPO"):
+            drafted = picture.draft(None, enough(*full_size))
+            box = drafted[1] if drafted is not None else box
+        _load(picture, name, allow_truncated)
+        if picture.format in ("TIFF", "AVIF"):  # Pillow turns these while it loads
+            orientation, full_size = _orientation(picture), picture.size
+            box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
+        return Decoded(to_rgb(picture, alpha, name), orientation, full_size, box)
+    except RebusError:
+        raise
+    except Exception as error:  # a parser may raise anything over a stranger's bytes
+        raise _unreadable(name, error) from error
+
+
+def describe(source: ImageSource) -> str:
+    """How errors name the source."""
+    if isinstance(source, str | os.PathLike):
+        name = _one_line(os.fspath(source))
+        return name if len(name) <= 200 else name[:200] + "…"
+    if isinstance(source, Image.Image):
+        return _one_line(str(getattr(source, "filename", ""))) or f"PIL image {source.width} × {source.height}"
+    if isinstance(source, np.ndarray | Tensor):
+        return f"{'array' if isinstance(source, np.ndarray) else 'tensor'} of shape {tuple(source.shape)}"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"image of {len(source):,} bytes"
+    raise BadImage(
+        "an image is a path, bytes, a PIL image, an array (H, W, C) uint8 or a tensor (3, H, W) in [0, 1]; "
+        f"got {type(source).__name__}"
+    )
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold line breaks, and bytes that no terminal can print."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
+    if isinstance(source, str | os.PathLike):
+        return _read_file(os.fspath(source), name)
+    check("MAX_IMAGE_BYTES", len(source), f"{name}: bytes")
+    return bytes(source)
+
+
+def _read_file(path: str, name: str) -> bytes:
+    address = re.match(r"(data|[A-Za-z][A-Za-z0-9+.\-]+(?=://)):", path)
+    if address is not None:
+        raise BadImage(
+            f"{name[:80]}: a web address ({address[1]}:), and the network is off. "
+            "Save the image and give its path, or give its bytes"
+        )
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise BadImage(f"{name}: a folder, not an image. Give the files in it: {name.rstrip('/')}/*.jpg")
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage(f"{name}: a device or a pipe, not a file")
+        check("MAX_IMAGE_BYTES", status.st_size, f"{name}: bytes")
+        with open(path, "rb") as file:
+            data = file.read(limit("MAX_IMAGE_BYTES") + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFile(f"{name}: no such file. {_nearest(path)}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, RebusError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadImage(f"{name}: cannot be read: {reason}") from error
+    check("MAX_IMAGE_BYTES", len(data), f"{name}: bytes")
+    return data
+
+
+def _nearest(path: str) -> str:
+    """Where the search fails, and what is there that looks alike."""
+    folder, wanted = Path(path).parent, Path(path).name
+    if not folder.is_dir():
+        return f"There is no folder {_one_line(str(folder))} either"
+    try:
+        names = [entry.name for entry in itertools.islice(os.scandir(folder), 10_000)]
+    except OSError:
+        return "Its folder cannot be listed"
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
+    if not near:
+        return f"Nothing in {_one_line(str(folder))} is called so"
+    return f"Did you mean {' or '.join(_one_line(by_lower[n]) for n in near)}?"
+
+
+def _open_header(data: bytes, name: str) -> Image.Image:
+    if not data:
+        raise BadImage(f"{name}: empty file (0 bytes). Fetch it again")
+    kind = kind_of(data[:512])
+    start = opener(kind, name)
+    try:
+        return start(io.BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise LimitExceeded(f"{name}: {error} (MAX_PIXELS = {limit('MAX_PIXELS'):,})") from error
+    except Exception as error:
+        raise _unreadable(name, error, kind) from error
+
+
+def _within_limits(picture: Image.Image, name: str) -> tuple[int, int]:
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise BadImage(f"{name}: {width} × {height} pixels: there is nothing to see")
+    said = f"{name}: {width:,} × {height:,}"
+    check("MAX_PIXELS", width * height, f"{said} pixels")
+    check("MAX_SIDE", max(width, height), f"{said}: the longer side")
+    check("MAX_ASPECT", max(width, height) / min(width, height), f"{said}: longer side / shorter side")
+    return width, height
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        value = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata do not spoil the image: every viewer shows it as it lies
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _load(picture: Image.Image, name: str, allow_truncated: bool) -> None:
+    try:
+        picture.load()
+    except OSError as error:
+        if "truncated" not in str(error):
+            raise
+        if not allow_truncated:
+            raise BadImage(
+                f"{name}: the file ends early ({error}). Fetch it again, or allow truncated images"
+            ) from error
+        if getattr(picture, "_im", None) is None or not hasattr(picture, "tile"):
+            raise
+        # Pillow's switch for this is global; without the tiles that failed, it keeps the rows that were decoded.
+        picture.tile = []
+        picture.load()
+
+
+def _unreadable(name: str, error: Exception, kind: str | None = None) -> RebusError:
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return LimitExceeded(f"{name}: {error} (MAX_PIXELS = {limit('MAX_PIXELS'):,})")
+    if isinstance(error, MemoryError):
+        return BadImage(f"{name}: there is not enough memory to decode it")
+    what = f"{kind} file" if kind in ALLOWED else "image"
+    return BadImage(f"{name}: damaged {what} ({_one_line(str(error)) or type(error).__name__}). Fetch it again")
+
+
+def to_rgb(picture: Image.Image, alpha: Alpha, name: str) -> Image.Image:
+    """RGB with 8 bits a channel; see the head of this file. The image itself is left as it is."""
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith(("I", "F")):
+        return picture_from_array(_deep(picture, name), name).convert("RGB")
+    if picture.mode in ("RGBa", "La"):  # premultiplied
+        picture = picture.convert("RGBA" if picture.mode == "RGBa" else "LA")
+    if picture.mode in ("PA", "LA", "RGBA") or picture.info.get("transparency") is not None:
+        return _without_alpha(picture, alpha)
+    try:
+        return picture.convert("RGB")
+    except ValueError:
+        raise BadImage(f"{name}: the colour space {picture.mode} cannot be turned into RGB. Save it as RGB") from None
+
+
+def _deep(picture: Image.Image, name: str) -> np.ndarray:
+    """Pixels of more than 8 bits: uint16 or float. Pillow keeps some 16-bit files as 32-bit integers."""
+    pixels = np.asarray(picture)
+    if picture.mode == "I":
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise BadImage(f"{name}: 32-bit grey from {pixels.min():,} to {pixels.max():,}; wanted 0 to 65,535")
+        return pixels.astype(np.uint16)
+    return pixels
+
+
+def _without_alpha(picture: Image.Image, alpha: Alpha) -> Image.Image:
+    if alpha == "white":
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    if "transparency" in picture.info:  # Pillow warns when it drops this itself
+        picture = picture.copy()
+        del picture.info["transparency"]
+    return picture.convert("RGB")

@@ -1,0 +1,54 @@
+"""One item or many: tasks take either and answer in kind."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from rebus.codec.images import ImageSource
+from rebus.codec.text import Pieces, Prompt
+from rebus.core.errors import BadImage, BadText, UsageError
+from rebus.core.limits import check
+
+
+def many_images(images: Any) -> tuple[list[ImageSource], bool]:
+    """The images as a list, and whether many were given. A stack of four dimensions is many."""
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        images = list(images)
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | np.ndarray | Tensor):
+        return [images], False  # type: ignore[list-item]
+    if not isinstance(images, Sequence):
+        raise BadImage(
+            "wanted an image (a path, bytes, a PIL image, an array, a tensor) or a list of them; "
+            f"got {type(images).__name__}"
+        )
+    check("MAX_IMAGES", len(images), "images in one call")
+    return list(images), True
+
+
+def many_texts(texts: Prompt | Sequence[Prompt], what: str = "texts") -> tuple[list[Prompt], bool]:
+    """The texts as a list, and whether many were given."""
+    if isinstance(texts, str | Pieces):
+        return [texts], False
+    if not isinstance(texts, Sequence):
+        raise BadText(f"{what} wants a text or a list of them; got {type(texts).__name__}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str | Pieces):
+            raise BadText(f"{what}[{index}] must be a text; got {type(text).__name__}")
+    return [*texts], True
+
+
+def in_pairs(images: Any, texts: Prompt | Sequence[Prompt], what: str) -> tuple[list[tuple[ImageSource, Prompt]], bool]:
+    """(image, text) for each answer, and whether many are wanted. A single one goes with all of the others."""
+    pictures, many_pictures = many_images(images)
+    words, many_words = many_texts(texts, what)
+    if many_pictures and many_words and len(pictures) != len(words):
+        raise UsageError(f"{len(pictures)} images and {len(words)} {what}: give as many, or one for all")
+    if not many_pictures:
+        pictures = pictures * len(words)
+    if not many_words:
+        words = words * len(pictures)
+    return list(zip(pictures, words, strict=True)), many_pictures or many_words

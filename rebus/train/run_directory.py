@@ -1,0 +1,60 @@
+"""The folder of a run: the settings it was begun with, and the metrics of its steps."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rebus.core.config import from_dict, to_dict
+from rebus.core.errors import BadConfig, UsageError
+from rebus.data.atomic_write import whole_file
+from rebus.train.config import TrainConfig
+
+
+def check_claim(config: TrainConfig, out: Path) -> None:
+    """Raise `UsageError` where the folder was begun with other settings, saying which differ."""
+    file = out / "config.json"
+    if not file.exists():
+        return
+    try:
+        there = from_dict(TrainConfig, json.loads(file.read_text()), str(file))
+    except (BadConfig, json.JSONDecodeError) as error:
+        raise UsageError(f"{out} was begun with other settings ({error}); choose another --out") from None
+    if there != config:
+        changed = _differences(to_dict(there), to_dict(config))
+        raise UsageError(f"{out} was begun with other settings: {changed}. Choose another --out, or the same ones")
+
+
+def claim(config: TrainConfig, out: Path) -> None:
+    """Write `config.json` where it is not there yet: from now on the folder is of these settings."""
+    file = out / "config.json"
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as written:
+            written.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:
+    found = []
+    for key in sorted({*before, *now}):
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += [d for d in [_differences(a, b, f"{path}{key}.")] if d]
+        elif a != b:
+            found.append(f"{path}{key} was {a!r} and is {b!r}")
+    return ", ".join(found)
+
+
+def cut(metrics: Path, step: int) -> None:
+    """Forget the lines after `step`: they will be written again."""
+    if not metrics.exists():
+        return
+    kept = []
+    for text in metrics.read_text().splitlines(keepends=True):
+        try:
+            if text.endswith("\n") and json.loads(text)["step"] <= step:
+                kept.append(text)
+        except (json.JSONDecodeError, KeyError):
+            continue  # the last line of a run that was killed while writing it
+    with whole_file(metrics) as written:
+        written.write("".join(kept).encode())

@@ -1,0 +1,153 @@
+"""Data sets on disk as batches: the same whoever asks, in the model's own tokens; damaged records give way."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rebus
+from rebus.core.errors import RebusError, UsageError
+from rebus.core.specs import Prompts
+from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture, even_pattern, varied
+from rebus.data.scenes import scene
+
+PALIGEMMA = Prompts(caption="caption en", ask="answer en {question}", detect="detect {labels}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve scenes with captions, questions and boxes; two of them held out."""
+    where = tmp_path_factory.mktemp("photos")
+    rows = []
+    for i in range(12):
+        s = scene(i, "train")
+        s.image.save(where / f"{i}.png")
+        boxes = [{"label": label, "xyxy": list(box)} for label, box in zip(s.labels, s.boxes, strict=True)]
+        question, answer = s.questions[0]
+        rows.append(
+            {
+                "file": f"{i}.png",
+                "captions": s.captions[:2],
+                "boxes": boxes,
+                "question": question,
+                "answer": answer,
+                "split": "val" if i >= 10 else "train",
+            }
+        )
+    (where / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return where
+
+
+@pytest.fixture(scope="module")
+def processors() -> dict[str, Any]:
+    return {name: rebus.load(f"{name}/scenes").processor for name in ("siglip", "paligemma")}
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_batch_depends_on_its_number_alone(folder: Path, processors: dict[str, Any]) -> None:
+    files = Files(path=str(folder), form="pairs", least_crop=0.8, flip=True)
+    one = FileBatches(files, processors["siglip"], Prompts())
+    assert len(one) == 10
+    batches = [one.batch(3, i, 4) for i in range(6)]
+    again = FileBatches(replace(files, threads=3), processors["siglip"], Prompts())
+    assert all(same(again.batch(3, i, 4), batches[i]) for i in reversed(range(6)))
+    assert batches[0]["pixels"].shape == (4, 3, 96, 96)
+    assert not same(one.batch(4, 0, 4), batches[0])
+
+
+def test_ranks_share_a_batch(folder: Path, processors: dict[str, Any]) -> None:
+    data = FileBatches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
+    whole = data.batch(0, 2, 6)
+    parts = [data.batch(0, 2, 6, share=(i, 3)) for i in range(3)]
+    assert all(torch.equal(torch.cat([part[k] for part in parts]), whole[k]) for k in whole)
+
+
+def test_every_record_comes_once_a_pass(folder: Path, processors: dict[str, Any]) -> None:
+    data = FileBatches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
+    seen = torch.cat([data.batch(0, i, 5)["pixels"] for i in range(2)])
+    assert len({tuple(picture.flatten().tolist()) for picture in seen}) == 10
+
+
+@pytest.mark.parametrize(
+    ("form", "prompt"), [("caption", "caption en"), ("ask", "answer en "), ("detect", "detect ")], ids=str
+)
+def test_writers_get_prompts_and_answers(form: Any, prompt: str, folder: Path, processors: dict[str, Any]) -> None:
+    processor = processors["paligemma"]
+    data = FileBatches(Files(path=str(folder), form=form), processor, PALIGEMMA)
+    batch = data.batch(0, 0, 4)
+    asked = processor.decode(batch["tokens"])
+    assert all(text.strip().startswith(prompt.strip()) for text in asked)
+    answers = processor.decode(batch["targets"])
+    table = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    known = {
+        "caption": {caption for row in table for caption in row["captions"]},
+        "ask": {row["answer"] for row in table},
+    }
+    if form == "detect":
+        assert all(answer.count("<loc") == 4 * (answer.count(";") + 1) for answer in answers)
+    else:
+        assert {a.replace(" ", "") for a in answers} <= {k.replace(" ", "") for k in known[form]}
+
+
+def test_damaged_records_give_way_and_are_named(folder: Path, processors: dict[str, Any], tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "3.png").write_bytes(b"<html>")
+    (tmp_path / "5.png").unlink()
+    data = FileBatches(Files(path=str(tmp_path), form="pairs"), processors["siglip"], Prompts())
+    batches = [data.batch(0, i, 5) for i in range(2)]
+    named = [name for batch in batches for name in batch.pop("damaged", [])]
+    assert any("captions.jsonl:4" in name for name in named)
+    assert any("captions.jsonl:6" in name for name in named)
+    assert all(len(batch["pixels"]) == 5 for batch in batches)
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    with pytest.raises(RebusError, match="20 damaged records in a row"):
+        data.batch(0, 0, 5)
+
+
+def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"data\.path says where"):
+        FileBatches(Files(), processors["siglip"], Prompts())
+    with pytest.raises(UsageError, match="no prompt for ask"):
+        FileBatches(Files(path=str(folder), form="ask"), processors["paligemma"], Prompts())
+    with pytest.raises(UsageError, match="least_crop"):
+        FileBatches(Files(path=str(folder), form="pairs", least_crop=0.0), processors["siglip"], Prompts())
+
+
+def test_a_mixture_keeps_its_weights_and_loses_nothing(folder: Path, processors: dict[str, Any]) -> None:
+    parts = (Files(path=str(folder), form="caption"), Files(path=str(folder), form="ask"))
+
+    def opened(part: Files) -> FileBatches:
+        return FileBatches(part, processors["paligemma"], PALIGEMMA)
+
+    mixed = MixedBatches(Mixture(parts=parts, weights=(3.0, 1.0)), opened)
+    kinds = [processors["paligemma"].decode(mixed.batch(0, i, 2)["tokens"])[0].split()[0] for i in range(8)]
+    assert sorted(kinds) == ["answer"] * 2 + ["caption"] * 6
+    second = [i for i, kind in enumerate(kinds) if kind == "answer"][1]
+    assert same(mixed.batch(0, second, 2), mixed.parts[1].batch(0, 1, 2))
+    strict = replace(parts[1], most_damaged=0.02)
+    assert MixedBatches(Mixture(parts=(parts[0], strict), weights=(1.0, 1.0)), opened).most_damaged == 0.02
+    with pytest.raises(UsageError, match="one weight above 0 for each"):
+        MixedBatches(Mixture(parts=parts, weights=(1.0,)), opened)
+
+
+def test_patterns_are_even() -> None:
+    pattern = even_pattern((5, 3, 2))
+    assert np.bincount(pattern).tolist() == [500, 300, 200]
+    assert all(np.bincount(pattern[i : i + 10], minlength=3).tolist() == [5, 3, 2] for i in range(0, 1000, 10))
+
+
+def test_crops_are_squares_of_at_least_their_share() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [varied(Image.new("RGB", (100, 80)), rng, 0.5, False).size for _ in range(50)]
+    assert all(width == height <= 80 for width, height in sizes)
+    assert min(width for width, _ in sizes) >= (0.5 * 8000) ** 0.5 - 1
