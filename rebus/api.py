@@ -24,7 +24,7 @@ from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.hub import find
 from rebus.weights.keymap import KeyMap
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import load_into, on_meta
 from rebus.weights.npz import big_vision, open_npz
 from rebus.weights.save import save_directory
@@ -337,7 +337,7 @@ def _read(path: Path, card: ModelCard | None, name: str, device: torch.device, d
     return Model(network, processor, config=config, card=card, system=system, mask_decoder=masks, files=files)
 
 
-def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, Lazy]]:
+def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]]:
     """What a checkpoint is, from its files alone."""
     if path.suffix == ".npz":
         raw = open_npz(path)
@@ -373,7 +373,7 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, Lazy]]:
         raise BadConfig(f"{path}: {error}") from None
 
 
-def _kind(tensors: Mapping[str, Lazy], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:
+def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:
     """Half precision is slow and coarse on a CPU, so that it becomes float32 there unless asked for."""
     if dtype is None and device.type == "cpu" and any(t.dtype == torch.float16 for t in tensors.values()):
         return torch.float32

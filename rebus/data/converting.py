@@ -28,7 +28,7 @@ from rebus.data.tar_shards import TarWriter, key_of, shard_name
 SKIPPED, TABLE = "skipped.jsonl", "captions.jsonl"
 LEAST_SEEN = 100  # records before too many can be damaged
 To = Literal["webdataset", "folder", "parquet"]
-Lines = Generator[dict[str, Any], None, None]
+LineIndex = Generator[dict[str, Any], None, None]
 Report = Callable[[str], None]  # hears "written" or why a record was not
 
 
@@ -126,7 +126,7 @@ class Converter:
         written = int(journal[0]["written"])
         return Counts(counts.written + written, counts.skipped + len(places) - written)
 
-    def _write_tar(self, unit: int, samples: Iterable["Sample"]) -> Lines:
+    def _write_tar(self, unit: int, samples: Iterable["Sample"]) -> LineIndex:
         """A line for each record: empty, or why it was skipped."""
         with whole_file(self.units.folder / shard_name(unit)) as file, closing(TarWriter(file)) as tar:
             for number, sample in enumerate(samples):
@@ -140,7 +140,7 @@ class Converter:
                 tar.add(key, sample.fitted.data, sample.fitted.ending, caption, facts, record.label)
                 yield {}
 
-    def _write_folder(self, unit: int, samples: Iterable["Sample"]) -> Lines:
+    def _write_folder(self, unit: int, samples: Iterable["Sample"]) -> LineIndex:
         """A line for each record: its rows of the table, or why it was skipped."""
         target = self.units.folder / f"{unit:05d}"
         draft = target.with_name(f".{target.name}.draft")

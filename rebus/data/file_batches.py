@@ -22,7 +22,7 @@ from rebus.core.errors import RebusError, UsageError
 from rebus.core.specs import Prompts
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Record
-from rebus.data.shuffle import WINDOW, Order
+from rebus.data.shuffle import WINDOW, ShuffledOrder
 
 Form = Literal["auto", "pairs", "caption", "ask", "detect", "text"]
 _TRIES = 20  # records that may stand in for a damaged one
@@ -86,7 +86,7 @@ class FileBatches:
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
         spec = None if processor.image is None or files.form == "text" else processor.image.spec
         self.images = None if spec is None else ImagePipeline(spec, fast=files.fast, threads=1)
-        self._readers: dict[str | None, tuple[Any, dict[int, Order]]] = {}
+        self._readers: dict[str | None, tuple[Any, dict[int, ShuffledOrder]]] = {}
         self._open(files.split)
 
     def batch(
@@ -115,15 +115,15 @@ class FileBatches:
     def __len__(self) -> int:
         return int(sum(self._open(self.files.split)[0].sizes))
 
-    def _open(self, split: str | None) -> tuple[Any, dict[int, Order]]:
+    def _open(self, split: str | None) -> tuple[Any, dict[int, ShuffledOrder]]:
         if split not in self._readers:
             self._readers[split] = open_layout(self.files.path, self.files.layout, split), {}
         return self._readers[split]
 
-    def _order(self, split: str | None, seed: int) -> Order:
+    def _order(self, split: str | None, seed: int) -> ShuffledOrder:
         reader, orders = self._open(split)
         if seed not in orders:
-            orders[seed] = Order(reader.sizes, seed, window=getattr(reader, "window", WINDOW))
+            orders[seed] = ShuffledOrder(reader.sizes, seed, window=getattr(reader, "window", WINDOW))
         return orders[seed]
 
     def _example(self, seed: int, number: int, split: str, damaged: list[str]) -> Example:

@@ -14,7 +14,7 @@ from rebus.core.errors import UsageError
 WINDOW = 65_536  # rows shuffled together, at least
 
 
-class Order:
+class ShuffledOrder:
     """Number n of the endless order → (block, row). Each row comes once in every `len(order)` numbers.
 
     `shuffle` False gives the rows as they lie. Raises `UsageError` for a data set without records.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.decoding_state import Choice, Choose, Place, keep_rows
+from rebus.generation.decoding_state import Choice, Choose, DecodingState, keep_rows
 
 Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -56,7 +56,7 @@ class _Search:
         if mask is not None and mask.shape == prompt.shape[:2]:
             self.real[:, : self.num_seen] = mask
 
-    def __call__(self, place: Place) -> Choice:
+    def __call__(self, place: DecodingState) -> Choice:
         alpha, guide = self.settings.alpha, self.settings.guide
         k = min(self.settings.k, place.scores.shape[-1])
         probability, candidate = place.scores.softmax(dim=-1, dtype=torch.float32).topk(k, dim=-1)  # R k

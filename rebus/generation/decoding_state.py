@@ -10,7 +10,7 @@ from rebus.core.outputs import Step
 from rebus.generation.guidance import GuidedWriter
 
 
-class Place(NamedTuple):
+class DecodingState(NamedTuple):
     """Where the writing stands. Rows that ended may have left: `rows` says which prompts these are."""
 
     scores: Tensor  # (R, V) scores of the next token, forbidden ones at -inf
@@ -27,7 +27,7 @@ class Choice(NamedTuple):
     ahead: Step | None = None
 
 
-Choose = Callable[[Place], Choice]
+Choose = Callable[[DecodingState], Choice]
 
 
 def keep_rows(step: Step, rows: Tensor) -> Step:

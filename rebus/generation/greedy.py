@@ -6,7 +6,7 @@ from typing import Any
 
 from rebus.core.capabilities import WritesText
 from rebus.core.outputs import Step
-from rebus.generation.decoding_state import Choice, Choose, Place
+from rebus.generation.decoding_state import Choice, Choose, DecodingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,5 +17,5 @@ class Greedy:
         return _most_probable
 
 
-def _most_probable(place: Place) -> Choice:
+def _most_probable(place: DecodingState) -> Choice:
     return Choice(place.scores.argmax(dim=-1))

@@ -14,7 +14,7 @@ from rebus.core.errors import UsageError, unknown
 from rebus.generation.beam import Beam
 from rebus.generation.constraints import Allowed, Constraints, prompt_text
 from rebus.generation.contrastive import Contrastive
-from rebus.generation.decoding_state import Choose, Place, has_fixed_rows, keep_rows
+from rebus.generation.decoding_state import Choose, DecodingState, has_fixed_rows, keep_rows
 from rebus.generation.greedy import Greedy
 from rebus.generation.guidance import Guidance, GuidedWriter
 from rebus.generation.sampling import Sample
@@ -165,7 +165,7 @@ def _write(
     for at in range(room):
         so_far = text[:, :at] if len(alive) == num_rows else text[rows, :at]
         scores = constraints(step.logits, rows, so_far)
-        token, ahead = choose(Place(scores, step, rows, so_far, at))
+        token, ahead = choose(DecodingState(scores, step, rows, so_far, at))
         if not all(going[row] for row in alive):
             over = torch.tensor([not going[row] for row in alive], device=device)
             token = token.masked_fill(over, pad_id)

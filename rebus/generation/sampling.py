@@ -13,7 +13,7 @@ from torch import Tensor
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.decoding_state import Choice, Choose, Place
+from rebus.generation.decoding_state import Choice, Choose, DecodingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Sample:
         uniform = self._draw(step.logits.shape[0], room)
         uniform = uniform if device.type == "mps" else uniform.to(device)  # which has no float64
 
-        def choose(place: Place) -> Choice:
+        def choose(place: DecodingState) -> Choice:
             scores = shape(place.scores, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
             return Choice(invert(scores, uniform[place.rows.to(uniform.device), place.at]))
 

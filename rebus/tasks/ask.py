@@ -5,7 +5,7 @@ from typing import Any
 
 from rebus.core.errors import BadText
 from rebus.tasks.inputs import in_pairs
-from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.task_model import TaskModel, prompt_for
 from rebus.tasks.text_generation import Pair, write
 
 
@@ -18,7 +18,7 @@ def ask(model: TaskModel, images: Any, questions: str | Sequence[str], **decodin
 
 def question_pairs(model: TaskModel, images: Any, questions: str | Sequence[str]) -> tuple[list[Pair], bool]:
     """(image, prompt) for each question. Raises `BadText` for an empty one."""
-    words = words_for(model, "ask")
+    words = prompt_for(model, "ask")
     pairs, many = in_pairs(images, questions, "questions")
     for _, question in pairs:
         if not isinstance(question, str) or not question.strip():

@@ -24,7 +24,7 @@ from rebus.tasks.batching import in_batches
 from rebus.tasks.embed import Comparison
 from rebus.tasks.inputs import many_images
 from rebus.tasks.prompts import fill, templates_of
-from rebus.tasks.task_model import TaskModel, batch_size, on_device, words_for
+from rebus.tasks.task_model import TaskModel, batch_size, on_device, prompt_for
 
 log = logging.getLogger("rebus")
 
@@ -123,7 +123,7 @@ def _compare(model: TaskModel, images: list[ImageSource], weights: Tensor) -> Te
 
 def _likelihood(model: TaskModel, images: list[ImageSource], choices: Tensor, num_labels: int) -> Tensor:
     """(B, C) log-likelihoods of the labels after the system's prompt; of several sentences, their mean likelihood."""
-    prompt, choices = words_for(model, "classify"), choices.to(model.device)
+    prompt, choices = prompt_for(model, "classify"), choices.to(model.device)
 
     def weigh(batch: Sequence[ImageSource]) -> list[Tensor]:
         inputs = on_device(model, model.processor(images=list(batch), texts=[prompt] * len(batch)))

@@ -10,7 +10,7 @@ from rebus.tasks.batching import in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.task_model import TaskModel, prompt_for
 from rebus.tasks.text_generation import write_batch, writing_batch
 
 ANYTHING = "object"  # what is looked for where no label is given
@@ -25,7 +25,7 @@ def detect(
     box (an empty one, a token too few) are left out.
     """
     wanted = [ANYTHING] if labels is None else distinct([labels] if isinstance(labels, str) else labels)
-    prompt = words_for(model, "detect").replace("{labels}", " ; ".join(wanted))
+    prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
     sources, many = many_images(images)
     answers = in_batches(
         sources, lambda batch: _detect(model, batch, prompt, decoding), size=writing_batch(model), what="images"

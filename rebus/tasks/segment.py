@@ -13,7 +13,7 @@ from rebus.core.errors import BadText, MissingFile
 from rebus.tasks.batching import in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.task_model import TaskModel, prompt_for
 from rebus.tasks.text_generation import Pair, Written, write_batch, writing_batch
 
 
@@ -25,7 +25,7 @@ def segment(
     A single image or phrase goes with all of the others. A score is the geometric mean of the probabilities of the
     four location tokens. Raises `MissingFile` where the checkpoint has no mask decoder.
     """
-    words = words_for(model, "segment")
+    words = prompt_for(model, "segment")
     if model.mask_decoder is None:
         raise MissingFile("this checkpoint has no vae-oid.npz, without which mask tokens cannot be drawn")
     pairs, many = in_pairs(images, phrases, "phrases")

@@ -12,7 +12,7 @@ from rebus.generation import stream as stream_tokens
 from rebus.generation.stopping import stop_strings
 from rebus.tasks.ask import question_pairs
 from rebus.tasks.inputs import in_pairs
-from rebus.tasks.task_model import TaskModel, words_for
+from rebus.tasks.task_model import TaskModel, prompt_for
 from rebus.tasks.text_generation import Pair, clean, inputs
 
 
@@ -32,7 +32,7 @@ def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[
 def _caption(
     model: TaskModel, images: Any, prompt: Prompt | None = None, **decoding: Any
 ) -> tuple[Pair, int, dict[str, Any]]:
-    pairs, many = in_pairs(images, words_for(model, "caption") if prompt is None else prompt, "prompts")
+    pairs, many = in_pairs(images, prompt_for(model, "caption") if prompt is None else prompt, "prompts")
     return _single(pairs, many), 64, decoding
 
 

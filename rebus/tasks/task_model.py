@@ -44,7 +44,7 @@ def batch_size(model: TaskModel, cpu: int, accelerator: int) -> int:
     return cpu if model.device.type == "cpu" else accelerator
 
 
-def words_for(model: TaskModel, task: str) -> str:
+def prompt_for(model: TaskModel, task: str) -> str:
     """The system's prompt for a task. Raises `UnsupportedTask` where it has none."""
     words: str | None = getattr(model.system.prompts, task)
     if words is None:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
+class Ranks:
     """`rank` of `ranks`, on `device`; `part` of `parts`: which share of each batch this rank learns from."""
 
     device: torch.device
@@ -72,7 +72,7 @@ class Place:
 
 
 @contextmanager
-def settle(devices: Devices) -> Iterator[Place]:
+def join_ranks(devices: Devices) -> Iterator[Ranks]:
     """Join the other ranks that torchrun started, if it did; leave them at the end.
 
     Raises `UsageError` for numbers of ranks that do not divide, or a device that is not there.
@@ -101,9 +101,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _place(devices: Devices, device: torch.device) -> Place:
+def _place(devices: Devices, device: torch.device) -> Ranks:
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return Place(device)
+        return Ranks(device)
     number, rank = dist.get_world_size(), dist.get_rank()
     split = devices.tensor_parallel
     if split < 1 or number % split:
@@ -114,10 +114,10 @@ def _place(devices: Devices, device: torch.device) -> Place:
         raise UsageError(f"devices.shard={shard} does not divide the {parts} ranks that share a batch")
     names = ("replicate", "shard", "split")
     mesh = init_device_mesh(device.type, (parts // shard, shard, split), mesh_dim_names=names)
-    return Place(device, rank, number, rank // split, parts, mesh)
+    return Ranks(device, rank, number, rank // split, parts, mesh)
 
 
-def spread(learner: Learner, place: Place) -> None:
+def distribute(learner: Learner, place: Ranks) -> None:
     """Lay the network out over the ranks, in place: its parameters become the shares of this rank.
 
     Scalars (temperature, bias) cannot be shared: every rank has them, and `average_scalars` keeps them equal.
@@ -167,7 +167,7 @@ def _split(blocks: list[nn.Module], mesh: DeviceMesh) -> None:
         attn.num_kv_heads //= 1 if shares_keys else number
 
 
-def average_scalars(learner: Learner, place: Place) -> None:
+def average_scalars(learner: Learner, place: Ranks) -> None:
     """Of the gradients that FSDP leaves alone, the mean over the ranks."""
     if place.ranks > 1:
         for parameter in learner.parameters():

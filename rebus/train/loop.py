@@ -18,9 +18,9 @@ from rebus.objectives import Learner, Losses, backward, measure, split
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
 from rebus.train.config import TrainConfig
-from rebus.train.distributed import Place, average_scalars, clip_gradients, settle, spread, transformer_blocks
+from rebus.train.distributed import Ranks, average_scalars, clip_gradients, distribute, join_ranks, transformer_blocks
 from rebus.train.ema import Average, averaged
-from rebus.train.loss_spikes import Guard
+from rebus.train.loss_spikes import LossGuard
 from rebus.train.optim import make_optimisers, rate_at
 from rebus.train.run_directory import check_claim, claim, cut
 from rebus.train.setup import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
@@ -67,7 +67,7 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     """
     out = Path(out)
     config = resolved(config)
-    with settle(config.devices) as place:
+    with join_ranks(config.devices) as place:
         _check_batch(config, place)
         place.first(lambda: check_claim(config, out))
         torch.set_num_threads(config.threads)
@@ -87,7 +87,7 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
 class Run:
     """A training under way."""
 
-    def __init__(self, config: TrainConfig, place: Place, out: Path):
+    def __init__(self, config: TrainConfig, place: Ranks, out: Path):
         self.config, self.place, self.out = config, place, out
         torch.manual_seed(config.seed)
         self.data = open_data(config)
@@ -97,7 +97,7 @@ class Run:
         self.starts_anew = not starts_whole(config)
         self.folder = out / "checkpoints"
         self.saver = checkpoint.Saver(self.folder, config.keep, place.leads)
-        self.guard = Guard(config.spike, config.seed, config.optim.lr)
+        self.guard = LossGuard(config.spike, config.seed, config.optim.lr)
         self.utilisation = Utilisation(config, place)
         self.records = Records(getattr(self.data, "most_damaged", 1.0))
         self.start = 0
@@ -108,7 +108,7 @@ class Run:
         begin = getattr(self.config.objective, "begin", None)
         if not self.start and begin is not None and self.starts_anew:
             begin(self.network, self.data.batch(self.config.seed, 0, self.config.batch_size))
-        spread(self.learner, self.place)
+        distribute(self.learner, self.place)
         self.optimisers = make_optimisers(self.network, self.config.optim)
         self.average = Average(self.network, self.config.ema) if self.config.ema else None
         self.state = checkpoint.State(self.network, self.optimisers, self.average)
@@ -298,7 +298,7 @@ class Run:
         return torch.autocast(self.place.device.type, torch.bfloat16, enabled=self.config.bf16)
 
 
-def _check_batch(config: TrainConfig, place: Place) -> None:
+def _check_batch(config: TrainConfig, place: Ranks) -> None:
     parts = place.parts * config.accumulate
     if config.accumulate < 1 or config.batch_size % parts:
         over = f" on each of {place.parts} ranks" if place.parts > 1 else ""

@@ -11,7 +11,7 @@ MOST_SKIPPED = 20  # steps left out in a row before a run is given up
 REMEMBERED = 64  # losses that say what is usual
 
 
-class Guard:
+class LossGuard:
     """Judges each step by its loss and gradient. Its memory is part of the checkpoint, so that a resumed run judges
     alike.
 
@@ -44,8 +44,8 @@ class Guard:
         if not self.spike or len(self.recent) < REMEMBERED // 2:
             return False
         middle = statistics.median(self.recent)
-        spread = statistics.median(abs(value - middle) for value in self.recent)
-        return loss > middle + self.spike * max(spread, 0.01 * abs(middle))
+        distribute = statistics.median(abs(value - middle) for value in self.recent)
+        return loss > middle + self.spike * max(distribute, 0.01 * abs(middle))
 
     def state(self) -> dict[str, Any]:
         return {"recent": list(self.recent), "skipped": self.skipped}

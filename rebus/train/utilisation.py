@@ -6,7 +6,7 @@ from rebus.plan.anatomy import anatomy
 from rebus.plan.cost import Learning, costs
 from rebus.plan.hardware import accelerator_here
 from rebus.train.config import TrainConfig
-from rebus.train.distributed import Place
+from rebus.train.distributed import Ranks
 
 _PROMPT, _ANSWER = 8, 24  # tokens of a writer's texts, which differ from batch to batch
 
@@ -14,7 +14,7 @@ _PROMPT, _ANSWER = 8, 24  # tokens of a writer's texts, which differ from batch 
 class Utilisation:
     """`of(examples a second)` → `{"mfu": share}`; nothing on processors, unknown GPUs and systems without a plan."""
 
-    def __init__(self, config: TrainConfig, place: Place):
+    def __init__(self, config: TrainConfig, place: Ranks):
         self.example, self.peak = 0.0, 0.0
         gpu = accelerator_here() if place.device.type == "cuda" else None
         if gpu is None:

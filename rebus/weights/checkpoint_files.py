@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.mapped_safetensors import open_safetensors
 from rebus.weights.npz import open_npz
 from rebus.weights.save import MANIFEST, save_directory, standing
@@ -78,7 +78,7 @@ def weight_file(directory: Path, *, prefer: str = "") -> Path:
     )
 
 
-def open_weights(source: str | Path, *, prefer: str = "") -> dict[str, Lazy]:
+def open_weights(source: str | Path, *, prefer: str = "") -> dict[str, LazyTensor]:
     """The tensors of a directory or file by their released names, none read yet.
 
     Reads safetensors (memory-mapped, sharded with an index or not), big_vision's `.npz`, and `.bin`, `.pt`, `.pth`
@@ -93,7 +93,7 @@ def open_weights(source: str | Path, *, prefer: str = "") -> dict[str, Lazy]:
     return _open_file(path)
 
 
-def _open_file(path: Path) -> dict[str, Lazy]:
+def _open_file(path: Path) -> dict[str, LazyTensor]:
     if path.suffix == ".safetensors":
         return open_safetensors(path)
     if path.suffix == ".npz":
@@ -103,7 +103,7 @@ def _open_file(path: Path) -> dict[str, Lazy]:
     raise BadCheckpoint(f"{path}: weights are .safetensors, .npz, .bin, .pt or .pth files")
 
 
-def _open_shards(index: Path) -> dict[str, Lazy]:
+def _open_shards(index: Path) -> dict[str, LazyTensor]:
     """The shards that an index names. All must lie in its own folder, and hold what it says."""
     table = read_json(index).get("weight_map")
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
@@ -115,7 +115,7 @@ def _open_shards(index: Path) -> dict[str, Lazy]:
         if not (folder / shard).is_file():
             raise MissingFile(f"{index.name} names {shard}, which is not in {folder}. Download it again.")
     shards = {shard: _open_file(folder / shard) for shard in sorted(set(table.values()))}
-    found: dict[str, Lazy] = {}
+    found: dict[str, LazyTensor] = {}
     for shard, tensors in shards.items():
         for name, tensor in tensors.items():
             if table.get(name) != shard:
@@ -127,7 +127,7 @@ def _open_shards(index: Path) -> dict[str, Lazy]:
     return found
 
 
-def _open_pickle(path: Path) -> dict[str, Lazy]:
+def _open_pickle(path: Path) -> dict[str, LazyTensor]:
     """A file of `torch.save`, through PyTorch's restricted reader alone: what holds code is refused, never run."""
     if not path.is_file():
         raise MissingFile(f"no weights at {path}")
@@ -157,7 +157,7 @@ def _open_pickle(path: Path) -> dict[str, Lazy]:
     strange = [str(name) for name, value in data.items() if not isinstance(value, Tensor)]
     if strange:
         raise BadCheckpoint(f'{path}: "{strange[0]}" is no tensor')
-    return {str(name): Lazy.of(value) for name, value in data.items()}
+    return {str(name): LazyTensor.of(value) for name, value in data.items()}
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from rebus.core.errors import BadCheckpoint
-from rebus.weights.lazy_tensor import Lazy, Tensors
+from rebus.weights.lazy_tensor import LazyTensor, Tensors
 
 
 class Transposed(str):
@@ -57,7 +57,7 @@ class _Name:
     def fill(self, places: dict[str, str]) -> str:
         return self.template.format_map(places)
 
-    def plain(self, tensor: Lazy, name: str) -> Lazy:
+    def plain(self, tensor: LazyTensor, name: str) -> LazyTensor:
         """What came under this name, as the row means it: turned back, without the extra dimension."""
         if (self.turned and len(tensor.shape) < 2) or (self.unsqueezed and tensor.shape[:1] != (1,)):
             wanted = "a matrix" if self.turned else "a leading dimension of size 1"
@@ -66,7 +66,7 @@ class _Name:
             return tensor.turned()
         return tensor.reshaped(*tensor.shape[1:]) if self.unsqueezed else tensor
 
-    def written(self, tensor: Lazy) -> Lazy:
+    def written(self, tensor: LazyTensor) -> LazyTensor:
         """The reverse of `plain`."""
         if self.turned:
             return tensor.turned()
@@ -126,7 +126,7 @@ class KeyMap:
         self.prefixes = tuple(prefixes)
         self.also = tuple(also)
 
-    def to_ours(self, tensors: Tensors) -> dict[str, Lazy]:
+    def to_ours(self, tensors: Tensors) -> dict[str, LazyTensor]:
         """Released names → ours, without reading a value. Raises `BadCheckpoint` for names that no row knows."""
         found: dict[str, tuple[str, _Row, int, dict[str, str]]] = {}
         for name in tensors:
@@ -140,7 +140,7 @@ class KeyMap:
             found[spelled] = (name, *hit)
         return self._convert(found, tensors, "theirs")
 
-    def to_theirs(self, tensors: Tensors) -> dict[str, Lazy]:
+    def to_theirs(self, tensors: Tensors) -> dict[str, LazyTensor]:
         """Our names → released ones, without reading a value. Raises `BadCheckpoint` for names that no row knows."""
         found = {}
         for name in tensors:
@@ -200,22 +200,22 @@ class KeyMap:
 
     def _convert(
         self, found: dict[str, tuple[str, _Row, int, dict[str, str]]], tensors: Tensors, side: str
-    ) -> dict[str, Lazy]:
+    ) -> dict[str, LazyTensor]:
         groups: dict[tuple[int, tuple[tuple[str, str], ...]], tuple[_Row, dict[str, str], dict[int, str]]] = {}
         for name, row, index, places in found.values():
             key = (id(row), tuple(sorted(places.items())))
             groups.setdefault(key, (row, places, {}))[2][index] = name
-        result: dict[str, Lazy] = {}
+        result: dict[str, LazyTensor] = {}
         for row, places, names in groups.values():
             source, target = (row.theirs, row.ours) if side == "theirs" else (row.ours, row.theirs)
             lacking = [n.fill(places) for index, n in enumerate(source) if index not in names]
             if lacking:
                 raise BadCheckpoint(f"weights missing: {', '.join(lacking)} (the rule is {row})")
-            pieces = [n.plain(Lazy.of(tensors[names[i]]), names[i]) for i, n in enumerate(source)]
+            pieces = [n.plain(LazyTensor.of(tensors[names[i]]), names[i]) for i, n in enumerate(source)]
             if len({p.shape for p in pieces}) > 1:
                 shapes = ", ".join(f"{names[i]} {list(p.shape)}" for i, p in enumerate(pieces))
                 raise BadCheckpoint(f"weights that belong together have different shapes: {shapes}")
-            whole = Lazy.joined(pieces) if len(pieces) > 1 else pieces[0]
+            whole = LazyTensor.joined(pieces) if len(pieces) > 1 else pieces[0]
             if len(target) > 1 and (not whole.shape or whole.shape[0] % len(target)):
                 raise BadCheckpoint(
                     f'weight "{names[0]}" {list(whole.shape)} cannot be split in {len(target)} equal parts'
@@ -239,7 +239,7 @@ class KeyMap:
 class OwnNames:
     """The layout of models that nobody else has: names in the file are ours."""
 
-    def to_ours(self, tensors: Tensors) -> dict[str, Lazy]:
-        return {name: Lazy.of(tensor) for name, tensor in tensors.items()}
+    def to_ours(self, tensors: Tensors) -> dict[str, LazyTensor]:
+        return {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
 
     to_theirs = to_ours

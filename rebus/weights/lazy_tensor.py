@@ -13,7 +13,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Lazy:
+class LazyTensor:
     """Shape, type and a reader. Reading again reads again: nothing is kept, so one tensor is in memory at a time.
 
     `tie` is equal for two entries that hold the very same values, so that tied weights are written once. `rows`
@@ -33,31 +33,31 @@ class Lazy:
         return prod(self.shape) * self.dtype.itemsize
 
     @classmethod
-    def of(cls, tensor: "Tensor | Lazy") -> "Lazy":
-        """A tensor in memory as a `Lazy`; a `Lazy` as it is."""
-        if isinstance(tensor, Lazy):
+    def of(cls, tensor: "Tensor | LazyTensor") -> "LazyTensor":
+        """A tensor in memory as a `LazyTensor`; a `LazyTensor` as it is."""
+        if isinstance(tensor, LazyTensor):
             return tensor
         values = tensor.detach()
         known = not values.is_meta and values.numel() > 0
         tie = (str(values.device), values.data_ptr(), tuple(values.shape), values.stride()) if known else None
         return cls(tuple(values.shape), values.dtype, lambda: values, tie)
 
-    def _changed(self, shape: tuple[int, ...], load: Callable[[], Tensor]) -> "Lazy":
+    def _changed(self, shape: tuple[int, ...], load: Callable[[], Tensor]) -> "LazyTensor":
         return replace(self, shape=shape, load=load, tie=None, rows=None)
 
-    def turned(self) -> "Lazy":
+    def turned(self) -> "LazyTensor":
         """The last two dimensions exchanged."""
         return self._changed((*self.shape[:-2], self.shape[-1], self.shape[-2]), lambda: self.load().transpose(-1, -2))
 
-    def moved(self, *order: int) -> "Lazy":
+    def moved(self, *order: int) -> "LazyTensor":
         """The dimensions in another order."""
         return self._changed(tuple(self.shape[i] for i in order), lambda: self.load().permute(order))
 
-    def reshaped(self, *shape: int) -> "Lazy":
+    def reshaped(self, *shape: int) -> "LazyTensor":
         """The same values, row by row, in another shape."""
         return self._changed(shape, lambda: self.load().reshape(shape))
 
-    def part(self, index: int, parts: int) -> "Lazy":
+    def part(self, index: int, parts: int) -> "LazyTensor":
         """One of `parts` equal slices along dimension 0."""
         size = self.shape[0] // parts
         first, last = index * size, (index + 1) * size
@@ -66,12 +66,12 @@ class Lazy:
             return self._changed((size, *self.shape[1:]), lambda: read(first, last))
         return self._changed((size, *self.shape[1:]), lambda: self.load()[first:last])
 
-    def at(self, index: int) -> "Lazy":
+    def at(self, index: int) -> "LazyTensor":
         """One element of dimension 0, without that dimension."""
         return self.part(index, self.shape[0]).reshaped(*self.shape[1:])
 
     @classmethod
-    def joined(cls, pieces: Sequence["Lazy"]) -> "Lazy":
+    def joined(cls, pieces: Sequence["LazyTensor"]) -> "LazyTensor":
         """The pieces one after another along dimension 0."""
 
         def release() -> None:
@@ -82,5 +82,5 @@ class Lazy:
         return cls(shape, pieces[0].dtype, lambda: torch.cat([piece.load() for piece in pieces]), release=release)
 
 
-Tensors = Mapping[str, Tensor | Lazy]
+Tensors = Mapping[str, Tensor | LazyTensor]
 """What the functions of this folder pass round: names and tensors, read or not."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rebus.core.errors import BadCheckpoint
-from rebus.weights.lazy_tensor import Lazy, Tensors
+from rebus.weights.lazy_tensor import LazyTensor, Tensors
 
 _PIECE = 8 * 2**20  # bytes that are converted at a time, so that the source is never whole in memory beside the result
 _LISTED = 20  # names of one kind in an error
@@ -69,7 +69,7 @@ def load_into(
     """
     target = torch.device(device or "cpu")
     slots = _slots(network)
-    given = {name: Lazy.of(tensor) for name, tensor in tensors.items()}
+    given = {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
     _check(slots, given)
     filled: list[tuple[_Slot, Tensor]] = []
     problems = []
@@ -99,7 +99,7 @@ def _slots(network: nn.Module) -> list[_Slot]:
     return list(slots.values())
 
 
-def _check(slots: Iterable[_Slot], given: Mapping[str, Lazy]) -> None:
+def _check(slots: Iterable[_Slot], given: Mapping[str, LazyTensor]) -> None:
     """Names, shapes and kinds of numbers, before anything is read."""
     missing, shapes, kinds = [], [], []
     known = {name for slot in slots for name in slot.names}
@@ -141,7 +141,7 @@ def _some(items: Sequence[str], others: Iterable[str] = ()) -> str:
     return ", ".join(words) + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "")
 
 
-def _read(source: Lazy, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _read(source: LazyTensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The values on the device, in the type. What had to be copied is copied in pieces, given back as it goes."""
     values = source.load()
     if values.dtype == dtype and values.device == device and values.is_contiguous():
@@ -168,7 +168,7 @@ def _finite(tensor: Tensor) -> bool:
     return bool(low.isfinite() & high.isfinite())
 
 
-def _not_finite(name: str, source: Lazy, dtype: torch.dtype) -> str:
+def _not_finite(name: str, source: LazyTensor, dtype: torch.dtype) -> str:
     if source.dtype != dtype and _finite(source.load()):
         return f"{name} has values too large for {str(dtype).removeprefix('torch.')}"
     return f"{name} holds NaN or infinity"

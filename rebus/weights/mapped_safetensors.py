@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint, MissingFile
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 
 DTYPES = {
     "F64": torch.float64,
@@ -52,7 +52,7 @@ class MappedFile:
         except PermissionError:
             raise MissingFile(f"{path} cannot be read: permission denied") from None
 
-    def tensor(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Lazy:
+    def tensor(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> LazyTensor:
         """The values at byte `start`, in C order. Loading gives a view of the file where its alignment allows."""
         row = prod(shape[1:]) * dtype.itemsize
 
@@ -72,11 +72,11 @@ class MappedFile:
 
         if not shape:
             whole = self.tensor(start, (1,), dtype)
-            return Lazy((), dtype, lambda: whole.load().view(()), (str(self.path), start))
-        return Lazy(shape, dtype, lambda: rows(0, shape[0]), (str(self.path), start, shape), rows, release)
+            return LazyTensor((), dtype, lambda: whole.load().view(()), (str(self.path), start))
+        return LazyTensor(shape, dtype, lambda: rows(0, shape[0]), (str(self.path), start, shape), rows, release)
 
 
-def open_safetensors(path: Path) -> dict[str, Lazy]:
+def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     """The tensors of one safetensors file, none read yet. Raises `BadCheckpoint` for a file that is not whole."""
     file = MappedFile(path)
     if file.size < 8:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.mapped_safetensors import MappedFile
 
 DTYPES = {
@@ -45,7 +45,7 @@ DTYPES = {
 }
 
 
-def open_npz(path: Path) -> dict[str, Lazy]:
+def open_npz(path: Path) -> dict[str, LazyTensor]:
     """The arrays of an `.npz` file by name, none read yet; bfloat16, which NumPy stores as raw pairs of bytes, too.
 
     Raises `BadCheckpoint` for a damaged file and for arrays of Python objects, which are pickles and are not read.
@@ -67,7 +67,7 @@ def open_npz(path: Path) -> dict[str, Lazy]:
 
 def _array(
     file: MappedFile, archive: zipfile.ZipFile, member: zipfile.ZipInfo, unpack: Callable[[str], np.ndarray]
-) -> Lazy:
+) -> LazyTensor:
     """One array: mapped where the archive stores it plainly, as `np.savez` does, else unpacked when asked for."""
     where = f'{file.path}: array "{member.filename.removesuffix(".npy")}"'
     with archive.open(member) as stream:
@@ -91,10 +91,10 @@ def _array(
             return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16).view(shape)
         return torch.from_numpy(values.astype(kind.newbyteorder("="), copy=False)).view(shape)
 
-    return Lazy(shape, dtype, load)
+    return LazyTensor(shape, dtype, load)
 
 
-def _copied(mapped: Lazy) -> Lazy:
+def _copied(mapped: LazyTensor) -> LazyTensor:
     """Values of their own: NumPy rewrites an archive in place, which would change what was loaded from it before."""
 
     def load() -> Tensor:
@@ -107,7 +107,7 @@ def _copied(mapped: Lazy) -> Lazy:
         mapped.release()
         return values
 
-    return Lazy(mapped.shape, mapped.dtype, load, mapped.tie, rows if mapped.rows else None)
+    return LazyTensor(mapped.shape, mapped.dtype, load, mapped.tie, rows if mapped.rows else None)
 
 
 def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -125,20 +125,20 @@ _LAYER = re.compile(r"(^|/)(encoderblock|llm/layers)/")
 _ATTENTION = re.compile(r"MultiHeadDotProductAttention_0/(query|key|value|out)/(kernel|bias)$")
 
 
-def big_vision(arrays: Mapping[str, Lazy]) -> dict[str, Lazy]:
+def big_vision(arrays: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """The arrays of a big_vision checkpoint under the names, and in the layout, that this module's head describes.
 
     Raises `BadCheckpoint` naming an array whose shape does not fit its name.
     """
     inside = {n.removeprefix("params/"): t for n, t in arrays.items() if n.startswith("params/")}
-    found: dict[str, Lazy] = {}
+    found: dict[str, LazyTensor] = {}
     for name, tensor in (inside or arrays).items():
         for single, layer in _layers(name, tensor):
             found.update(_turned(single, layer))
     return found
 
 
-def _layers(name: str, tensor: Lazy) -> Iterator[tuple[str, Lazy]]:
+def _layers(name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
     """One entry per layer for arrays that hold all layers on axis 0."""
     stack = _LAYER.search(name)
     if stack is None:
@@ -150,7 +150,7 @@ def _layers(name: str, tensor: Lazy) -> Iterator[tuple[str, Lazy]]:
         yield f"{name[: stack.end() - 1]}_{i}/{name[stack.end() :]}", tensor.at(i)
 
 
-def _turned(name: str, tensor: Lazy) -> dict[str, Lazy]:
+def _turned(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
     """One array in PyTorch's layout, or the several that Gemma keeps in one."""
     head, _, leaf = name.rpartition("/")
     if name.startswith("llm/") and (leaf == "w" or head.endswith("/mlp")):
@@ -168,7 +168,7 @@ def _turned(name: str, tensor: Lazy) -> dict[str, Lazy]:
     return {name: tensor}
 
 
-def _attention(name: str, tensor: Lazy, which: str, leaf: str) -> Lazy:
+def _attention(name: str, tensor: LazyTensor, which: str, leaf: str) -> LazyTensor:
     if which == "out":
         if leaf == "bias":
             return tensor
@@ -181,11 +181,11 @@ def _attention(name: str, tensor: Lazy, which: str, leaf: str) -> Lazy:
     return tensor.reshaped(width, heads * head_width).turned()
 
 
-def _gemma(name: str, tensor: Lazy) -> dict[str, Lazy]:
+def _gemma(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
     """The einsum weights of one layer of Gemma, (heads, width, head width) and the like, as (out, in) matrices."""
     layer, block, which = name.removesuffix("/w").rsplit("/", 2)
 
-    def heads_first(one: Lazy) -> Lazy:
+    def heads_first(one: LazyTensor) -> LazyTensor:
         heads, width, head_width = _ranked(name, one, 3).shape
         return one.moved(0, 2, 1).reshaped(heads * head_width, width)
 
@@ -208,7 +208,7 @@ def _gemma(name: str, tensor: Lazy) -> dict[str, Lazy]:
     return {name: tensor}
 
 
-def _ranked(name: str, tensor: Lazy, rank: int) -> Lazy:
+def _ranked(name: str, tensor: LazyTensor, rank: int) -> LazyTensor:
     if len(tensor.shape) != rank:
         raise BadCheckpoint(f'array "{name}" wants {rank} dimensions; got {list(tensor.shape)}')
     return tensor

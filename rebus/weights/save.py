@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint, CannotWrite
-from rebus.weights.lazy_tensor import Lazy, Tensors
+from rebus.weights.lazy_tensor import LazyTensor, Tensors
 from rebus.weights.mapped_safetensors import DTYPES
 
 MANIFEST = "rebus_manifest.json"
@@ -117,12 +117,12 @@ def _listed(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _once(tensors: Tensors) -> dict[str, Lazy]:
+def _once(tensors: Tensors) -> dict[str, LazyTensor]:
     """Each tensor under the first of its names: a reader ties the others again, as it was before."""
-    found: dict[str, Lazy] = {}
+    found: dict[str, LazyTensor] = {}
     seen = set()
     for name, value in tensors.items():
-        tensor = Lazy.of(value)
+        tensor = LazyTensor.of(value)
         if tensor.dtype not in _CODES:
             raise CannotWrite(f'weight "{name}" has type {tensor.dtype}, which safetensors cannot hold')
         if tensor.tie is None or tensor.tie not in seen:
@@ -131,7 +131,7 @@ def _once(tensors: Tensors) -> dict[str, Lazy]:
     return found
 
 
-def _shards(weights: Mapping[str, Lazy], shard_bytes: float, stem: str) -> dict[str, list[str]]:
+def _shards(weights: Mapping[str, LazyTensor], shard_bytes: float, stem: str) -> dict[str, list[str]]:
     """Names of files → names of weights, in the given order, each file at most `shard_bytes` where a weight allows."""
     groups: list[list[str]] = [[]]
     size = 0
@@ -146,7 +146,7 @@ def _shards(weights: Mapping[str, Lazy], shard_bytes: float, stem: str) -> dict[
     return {f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, 1)}
 
 
-def _index(weights: Mapping[str, Lazy], shards: Mapping[str, list[str]]) -> bytes:
+def _index(weights: Mapping[str, LazyTensor], shards: Mapping[str, list[str]]) -> bytes:
     total = sum(tensor.nbytes for tensor in weights.values())
     table = {name: shard for shard, names in shards.items() for name in names}
     return _json({"metadata": {"total_size": total}, "weight_map": dict(sorted(table.items()))})
@@ -159,7 +159,7 @@ def _json(data: Any) -> bytes:
 _PAGE, _LARGE = 4096, 2**24  # bytes
 
 
-def _safetensors(weights: Mapping[str, Lazy]) -> Iterator[bytes | memoryview]:
+def _safetensors(weights: Mapping[str, LazyTensor]) -> Iterator[bytes | memoryview]:
     """A safetensors file piece by piece: widest types first, so that every tensor is aligned."""
     order = sorted(weights, key=lambda name: (-weights[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -180,7 +180,7 @@ def _safetensors(weights: Mapping[str, Lazy]) -> Iterator[bytes | memoryview]:
         yield from _bytes(weights[name])
 
 
-def _bytes(tensor: Lazy) -> Iterator[memoryview]:
+def _bytes(tensor: LazyTensor) -> Iterator[memoryview]:
     flat = tensor.load().detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     for start in range(0, flat.numel(), _PIECE):
         yield memoryview(_numpy(flat[start : start + _PIECE]))

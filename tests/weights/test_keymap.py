@@ -3,7 +3,7 @@ import torch
 
 from rebus.core.errors import BadCheckpoint
 from rebus.weights.keymap import KeyMap, Transposed, Unsqueezed
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 
 KEYS = KeyMap(
     [
@@ -69,7 +69,7 @@ def test_nothing_is_read_before_it_is_asked_for():
     def never() -> torch.Tensor:
         raise AssertionError("read")
 
-    given = {name: Lazy(tuple(t.shape), t.dtype, never) for name, t in theirs().items()}
+    given = {name: LazyTensor(tuple(t.shape), t.dtype, never) for name, t in theirs().items()}
     KEYS.to_theirs(KEYS.to_ours(given))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from rebus.core.errors import BadCheckpoint
 from rebus.weights import load_weights as load
 from rebus.weights.checkpoint_files import open_weights, save_directory
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import load_into
 
 
@@ -91,7 +91,7 @@ def test_large_tensors_are_converted_in_pieces(monkeypatch):
     net = nn.Linear(30, 7)
     wanted = {name: t.detach().clone() for name, t in net.state_dict().items()}
     released = []
-    weight = Lazy((7, 30), torch.float32, lambda: wanted["weight"], release=lambda: released.append(1))
+    weight = LazyTensor((7, 30), torch.float32, lambda: wanted["weight"], release=lambda: released.append(1))
     with torch.device("meta"):
         fresh = nn.Linear(30, 7)
     load_into(fresh, {"weight": weight, "bias": wanted["bias"]}, dtype=torch.float64)

@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d
 
 from rebus.core.errors import BadCheckpoint
 from rebus.weights.checkpoint_files import open_weights
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.npz import big_vision, open_npz
 
 RNG = np.random.default_rng(0)
@@ -167,7 +167,7 @@ def test_a_layer_is_read_alone(tmp_path):
     def never() -> torch.Tensor:
         raise AssertionError("the whole array was read")
 
-    stacked = Lazy(whole.shape, whole.dtype, never, rows=whole.rows)
+    stacked = LazyTensor(whole.shape, whole.dtype, never, rows=whole.rows)
     big_vision({"img/Transformer/encoderblock/LayerNorm_0/scale": stacked})[
         "img/Transformer/encoderblock_1/LayerNorm_0/weight"
     ].load()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from rebus.core.errors import BadCheckpoint, CannotWrite, MissingFile
 from rebus.weights import save
 from rebus.weights.checkpoint_files import open_weights, read_config
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.save import MANIFEST, save_directory, verify
 
 WEIGHTS = {
@@ -65,7 +65,7 @@ def test_weights_are_sharded_as_transformers_does(tmp_path):
 def test_tied_weights_are_written_once_and_views_in_full(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
     save_directory(
-        tmp_path / "m", {}, {"a": base, "tied": base, "turned": base.T, "row": base[1], "lazy": Lazy.of(base)}
+        tmp_path / "m", {}, {"a": base, "tied": base, "turned": base.T, "row": base[1], "lazy": LazyTensor.of(base)}
     )
     found = open_weights(tmp_path / "m")
     assert set(found) == {"a", "turned", "row"}

@@ -22,7 +22,7 @@ from rebus.data.atomic_write import UNITS, Units, whole_file
 from rebus.data.downloading.addresses import Addresses
 from rebus.data.downloading.failure import OFFLINE, Failure
 from rebus.data.downloading.fetching import Caps, fetch
-from rebus.data.downloading.host_scheduler import Job, Turns
+from rebus.data.downloading.host_scheduler import HostScheduler, Job
 from rebus.data.downloading.url_rows import PHASH, Rows
 from rebus.data.resize_images import ENDING, Fitted, Fitting, fit
 from rebus.data.tar_shards import TarWriter, key_of, shard_name
@@ -171,7 +171,7 @@ class _Online:
 
 def _fetched(jobs: list[Job], settings: Settings) -> Generator[Came, None, None]:
     """What comes of the jobs, as it comes. Closing it ends the threads soon: they touch no files."""
-    turns = Turns(jobs, settings.per_host)
+    turns = HostScheduler(jobs, settings.per_host)
     arrived: queue.Queue[Came] = queue.Queue(maxsize=2 * settings.threads)
 
     def put(came: Came) -> None:

@@ -20,7 +20,7 @@ class Job:
 
 
 @dataclass
-class Turns:
+class HostScheduler:
     """Hosts in turn, each with at most `per_host` requests under way. It is the host of the row, not of redirects."""
 
     jobs: Iterable[Job]

@@ -18,8 +18,8 @@ import numpy as np
 from rebus.core.errors import MissingFile, RebusError
 from rebus.data.reading.disk_cache import Arrays, check_unchanged, kept, stamp
 from rebus.data.reading.gzip_files import Inflated, plain_copy
-from rebus.data.reading.line_index import Lines, find_lines, first_line, pieces_of
-from rebus.data.reading.packed_names import Packed
+from rebus.data.reading.line_index import LineIndex, find_lines, first_line, pieces_of
+from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import FILES
 from rebus.data.reading.shard_files import shards
 from rebus.data.reading.tables import json_row
@@ -53,7 +53,7 @@ def open(path: Path, split: str | None, progress: Progress | None = None) -> "Te
     files = shards(path, ENDINGS, split)
     found = kept("texts", files, lambda: _count_all(files, progress))
     stamps = tuple(stamp(file) for file in files)
-    reader = Texts(tuple(files), stamps, found["sizes"], Packed.from_arrays(found, "faults"))
+    reader = Texts(tuple(files), stamps, found["sizes"], PackedNames.from_arrays(found, "faults"))
     if not sum(reader.sizes):
         raise RebusError(next(iter(reader.faults), f"{path}: no lines in these files"))
     return reader
@@ -66,7 +66,7 @@ class Texts:
     files: tuple[Path, ...]
     stamps: tuple[tuple[int, int], ...]
     counts: np.ndarray
-    damage: Packed  # of each file; "" for whole ones
+    damage: PackedNames  # of each file; "" for whole ones
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -124,16 +124,16 @@ def _count_all(files: Sequence[Path], progress: Progress | None) -> Arrays:
     for number, file in enumerate(files):
         arrays = _kept_lines(file)
         sizes.append(len(arrays["begins"]))
-        faults.append(Packed.from_arrays(arrays, "fault")[0])
+        faults.append(PackedNames.from_arrays(arrays, "fault")[0])
         if progress is not None:
             progress(number + 1, len(files))
-    return {"sizes": np.array(sizes, dtype=np.int64), **Packed.of(faults).to_arrays("faults")}
+    return {"sizes": np.array(sizes, dtype=np.int64), **PackedNames.of(faults).to_arrays("faults")}
 
 
 @lru_cache(maxsize=16)
-def _lines(file: Path, size: int, changed: int) -> Lines:
+def _lines(file: Path, size: int, changed: int) -> LineIndex:
     check_unchanged(file, (size, changed))
-    return Lines.from_arrays(_kept_lines(file))
+    return LineIndex.from_arrays(_kept_lines(file))
 
 
 def _kept_lines(file: Path) -> Arrays:
@@ -145,8 +145,8 @@ def _kept_lines(file: Path) -> Arrays:
 
 def _count(file: Path) -> Arrays:
     if not file.name.endswith(".gz"):
-        return {**find_lines(pieces_of(file)).to_arrays(), **Packed.of([""]).to_arrays("fault")}
+        return {**find_lines(pieces_of(file)).to_arrays(), **PackedNames.of([""]).to_arrays("fault")}
     inflated = Inflated(file)
     lines = find_lines(inflated.pieces(), is_cut=lambda: bool(inflated.fault))
     said = f"{file}: {inflated.fault}; the {len(lines):,} lines before that are read" if inflated.fault else ""
-    return {**lines.to_arrays(), **Packed.of([said]).to_arrays("fault")}
+    return {**lines.to_arrays(), **PackedNames.of([said]).to_arrays("fault")}

@@ -11,7 +11,7 @@ from typing import Any
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.annotations import Annotations, categories, thing
 from rebus.data.reading.checked_fields import count, words
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.record import BadRecord, Record
 
 NAME = "coco"
@@ -46,7 +46,7 @@ class Coco:
             self._names = self._names or categories(file, rest)
         self.labels = tuple(dict.fromkeys(item["name"] for item in self._names.values()))
         self.sizes = (len(self._annotations),)
-        self._places = Places(_folders(files[0]))
+        self._places = MediaPaths(_folders(files[0]))
 
     def read(self, block: int, row: int) -> Record:
         key, image, annotations = self._annotations.read(row)

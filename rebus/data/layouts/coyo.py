@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rebus.core.errors import MissingExtra, MissingFile, RebusError
-from rebus.data.reading.byte_lru_cache import Held
+from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.disk_cache import check_unchanged, stamp
 from rebus.data.reading.row_to_record import record_of
 from rebus.data.reading.shard_files import shards
@@ -201,7 +201,7 @@ def _parquet(file: Path) -> Iterator[Any]:
         raise _Damaged(f"cannot be read as Parquet ({str(error).splitlines()[0]})") from None
 
 
-_GROUPS: "Held[pa.Table | str]" = Held(HELD_BYTES)
+_GROUPS: "ByteLRU[pa.Table | str]" = ByteLRU(HELD_BYTES)
 _READING = threading.Lock()  # or every thread would read the row group that all of them want
 
 

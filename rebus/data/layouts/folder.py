@@ -23,7 +23,7 @@ import numpy as np
 
 from rebus.core.errors import MissingFile, UsageError
 from rebus.data.reading.disk_cache import kept
-from rebus.data.reading.packed_names import Packed
+from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import file_column, is_known, record_of, wanted
 from rebus.data.reading.shard_files import SPLITS, names_of
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
@@ -92,7 +92,7 @@ class PictureReader:
     """Images whose folders are their labels."""
 
     root: Path
-    names: Packed
+    names: PackedNames
     labels: tuple[str, ...]
     own: np.ndarray  # int32 (images,): the label of each, -1 for none
 
@@ -187,7 +187,7 @@ def _open_pictures(path: Path, split: str | None) -> PictureReader:
     labels = tuple(sorted({name for name in classes if name is not None}))
     number = {name: n for n, name in enumerate(labels)} | {None: -1}
     own = np.array([number[name] for name in classes], dtype=np.int32)
-    return PictureReader(path, Packed.of(str(file.relative_to(path)) for _, file in found), labels, own)
+    return PictureReader(path, PackedNames.of(str(file.relative_to(path)) for _, file in found), labels, own)
 
 
 def _roots(path: Path, split: str | None) -> list[Path]:

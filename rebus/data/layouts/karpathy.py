@@ -12,7 +12,7 @@ import numpy as np
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.checked_fields import listed, mapping, named, words
 from rebus.data.reading.json_spans import JsonFile
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.record import BadRecord, Record
 
 NAME = "karpathy"
@@ -60,7 +60,7 @@ class Karpathy:
         self._spans = np.array(spans, dtype=np.int64)
         self.sizes = (len(spans),)
         root = file.parent
-        self._places = Places([root, *(root / name for name in _FOLDERS), root.parent, root.parent / "images"])
+        self._places = MediaPaths([root, *(root / name for name in _FOLDERS), root.parent, root.parent / "images"])
 
     def read(self, block: int, row: int) -> Record:
         start, end = self._spans[row].tolist()

@@ -13,7 +13,7 @@ from rebus.core.errors import RebusError, UsageError
 from rebus.data.layouts.coco import picture_facts
 from rebus.data.reading.annotations import Annotations, categories, thing
 from rebus.data.reading.checked_fields import listed, shown, words
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.record import BadRecord, Record
 
 NAME = "lvis"
@@ -47,7 +47,7 @@ class Lvis:
         self.frequencies: Mapping[str, Frequency] = _frequencies(file, self._names)
         self.sizes = (len(self._annotations),)
         root = file.parent.parent if file.parent.name == "annotations" else file.parent
-        self._places = Places([root, root / "images", root / "coco", file.parent, root.parent])
+        self._places = MediaPaths([root, root / "images", root / "coco", file.parent, root.parent])
 
     def read(self, block: int, row: int) -> Record:
         key, image, (annotations,) = self._annotations.read(row)

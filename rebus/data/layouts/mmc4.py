@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from rebus.core.errors import RebusError
-from rebus.data.reading.byte_lru_cache import Held
+from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.checked_fields import listed, mapping, number, shown, words
 from rebus.data.reading.disk_cache import kept
-from rebus.data.reading.line_index import Lines, find_lines, first_line, pieces_of
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.line_index import LineIndex, find_lines, first_line, pieces_of
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.shard_files import shards
 from rebus.data.record import BadRecord, Record
 
@@ -71,7 +71,7 @@ class MMC4:
         if len(self._broken) == len(self._files):
             raise RebusError(f"{self._files[0]}: {self._broken[0]}")
         self.sizes = tuple(sizes)
-        self._held: Held[Any] = Held(HELD_BYTES)
+        self._held: ByteLRU[Any] = ByteLRU(HELD_BYTES)
 
     def read(self, block: int, row: int) -> Record:
         file = self._files[block]
@@ -88,7 +88,7 @@ class MMC4:
         except (*_DAMAGE, RebusError) as error:
             raise BadRecord(key, str(error)) from None
 
-    def _line(self, block: int, lines: Lines, row: int, key: str) -> bytes:
+    def _line(self, block: int, lines: LineIndex, row: int, key: str) -> bytes:
         file = self._files[block]
         if file.suffix != ".zip":
             with file.open("rb") as opened:
@@ -98,7 +98,7 @@ class MMC4:
         return content
 
 
-def _record(key: str, line: bytes, places: Places) -> Record:
+def _record(key: str, line: bytes, places: MediaPaths) -> Record:
     """Raises `RebusError` for a damaged page, and for one without any of its images."""
     try:
         content = json.loads(line)
@@ -140,16 +140,16 @@ def _matched(item: dict[str, Any], num_texts: int) -> tuple[int, str, float | No
     return at, words(item, "image_name"), number(item, "matched_sim") if "matched_sim" in item else None
 
 
-def _places(file: Path) -> Places:
+def _places(file: Path) -> MediaPaths:
     """Names of different files may be the same image, so a folder of the file's own comes first."""
     stem = file.name.removesuffix(".zip").removesuffix(".jsonl")
     own = [stem, *(match[1] for match in [re.search(r"shard_(\d+)", stem)] if match)]
     bases = [base / "images" for base in (file.parent, file.parent.parent)]
-    return Places([*(base / name for base in bases for name in own), *bases])
+    return MediaPaths([*(base / name for base in bases for name in own), *bases])
 
 
-def _lines(file: Path) -> Lines:
-    return Lines.from_arrays(kept("mmc4", [file], lambda: find_lines(_pieces(file)).to_arrays()))
+def _lines(file: Path) -> LineIndex:
+    return LineIndex.from_arrays(kept("mmc4", [file], lambda: find_lines(_pieces(file)).to_arrays()))
 
 
 def _pieces(file: Path) -> Iterator[bytes]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.errors import MissingExtra, RebusError
-from rebus.data.reading.byte_lru_cache import Held
+from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.checked_fields import mapping
 from rebus.data.reading.json_spans import read_json
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.shard_files import shards
 from rebus.data.record import BadRecord, Encoded, Record
 
@@ -66,7 +66,7 @@ class Obelics:
             raise RebusError(f"{file}: {reason}")
         self.sizes = tuple(sizes)
         self._pictures = _Fetched(self._root)
-        self._held: Held[Any] = Held(HELD_BYTES)
+        self._held: ByteLRU[Any] = ByteLRU(HELD_BYTES)
 
     def read(self, block: int, row: int) -> Record:
         file, group, reason = self._groups[block]
@@ -128,7 +128,7 @@ class _Fetched:
             raise RebusError("an image without bytes and address")
         named = self._named().get(image)
         if isinstance(named, str) and self._map is not None:
-            return Places([self._map.parent]).find(named)
+            return MediaPaths([self._map.parent]).find(named)
         digest = hashlib.sha256(image.encode()).hexdigest()
         for folder in self._folders:
             for name in (digest, f"{digest[:2]}/{digest}"):

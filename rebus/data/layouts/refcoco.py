@@ -17,7 +17,7 @@ from rebus.data.layouts.coco import picture_facts
 from rebus.data.reading.annotations import categories, thing
 from rebus.data.reading.checked_fields import identity, is_identity, listed, mapping, named, words
 from rebus.data.reading.json_spans import JsonFile, Span, read_json
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.record import BadRecord, Phrase, Record
 
 NAME = "refcoco"
@@ -59,7 +59,7 @@ class RefCOCO:
         self._things = {number: annotations[number] for number in own if number in annotations}
         self._pictures = np.array([pictures.get(owner, (-1, -1)) for owner in self._owners], dtype=np.int64)
         self.sizes = (len(self._owners) + len(self._damaged),)
-        self._places = Places(_folders(self._file.parent))
+        self._places = MediaPaths(_folders(self._file.parent))
 
     def read(self, block: int, row: int) -> Record:
         if row >= len(self._owners):

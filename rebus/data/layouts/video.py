@@ -17,7 +17,7 @@ from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.checked_fields import listed, mapping, named, shown, words
 from rebus.data.reading.json_spans import read_json
 from rebus.data.reading.line_index import first_line, pieces_of
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.shard_files import shards
 from rebus.data.reading.tables import Table
 from rebus.data.record import BadRecord, Reader, Record
@@ -59,7 +59,7 @@ class VideoTable:
                 has = ", ".join(table.columns)
                 raise UsageError(f"{table.path}: wants the columns file and caption; has {has}")
         self.sizes = tuple(len(table) for table in self._tables)
-        self._places = [Places(_folders(table.path.parent)) for table in self._tables]
+        self._places = [MediaPaths(_folders(table.path.parent)) for table in self._tables]
 
     def read(self, block: int, row: int) -> Record:
         table = self._tables[block]
@@ -100,7 +100,7 @@ class MSRVTT:
             there = ", ".join(sorted(splits)) or "none"
             raise UsageError(f'{files[0]}: no videos of split "{split}"; there are the splits {there}')
         self.sizes = (len(self._videos),)
-        self._places = Places(_folders(files[0].parent))
+        self._places = MediaPaths(_folders(files[0].parent))
 
     def read(self, block: int, row: int) -> Record:
         file, video = self._videos[row]

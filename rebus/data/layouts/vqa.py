@@ -12,7 +12,7 @@ import numpy as np
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.checked_fields import identity, is_identity, listed, mapping, named, words
 from rebus.data.reading.json_spans import JsonFile, Span
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.record import BadRecord, Question, Record
 
 NAME = "vqa"
@@ -55,7 +55,7 @@ class VQA:
         self._spans = np.array(places, dtype=np.int64).reshape(-1, 4)
         self.sizes = (len(self._images) + len(self._damaged),)
         root = file.parent
-        self._places = Places(base / name for base in (root, root.parent) for name in ("", "images", "Images"))
+        self._places = MediaPaths(base / name for base in (root, root.parent) for name in ("", "images", "Images"))
 
     def read(self, block: int, row: int) -> Record:
         if row >= len(self._images):

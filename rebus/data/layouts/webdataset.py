@@ -21,7 +21,7 @@ import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.disk_cache import Arrays, check_unchanged, kept, stamp
-from rebus.data.reading.packed_names import Packed
+from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import TEXTS as TEXT_COLUMNS
 from rebus.data.reading.row_to_record import texts_of
 from rebus.data.reading.shard_files import is_pattern, shards
@@ -60,7 +60,7 @@ def open(path: Path, split: str | None, progress: Progress | None = None) -> "We
         _check_plain(files[0])
     found = kept("tars", files, lambda: _scan_all(files, progress))
     stamps = tuple(stamp(file) for file in files)
-    reader = WebDataset(tuple(files), stamps, found["sizes"], Packed.from_arrays(found, "faults"))
+    reader = WebDataset(tuple(files), stamps, found["sizes"], PackedNames.from_arrays(found, "faults"))
     if not sum(reader.sizes):
         raise RebusError(next(iter(reader.faults), f"{path}: no images or texts in these tars ({', '.join(ENDINGS)})"))
     return reader
@@ -73,7 +73,7 @@ class WebDataset:
     files: tuple[Path, ...]
     stamps: tuple[tuple[int, int], ...]
     counts: np.ndarray
-    damage: Packed  # of each tar; "" for whole ones
+    damage: PackedNames  # of each tar; "" for whole ones
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -126,7 +126,7 @@ class WebDataset:
 class Index:
     """Where the members of a tar's records lie."""
 
-    keys: Packed
+    keys: PackedNames
     firsts: np.ndarray  # int64 (records + 1,): the first member of each
     kinds: np.ndarray  # uint8 (members,): numbers of ENDINGS
     starts: np.ndarray  # int64 (members,): bytes
@@ -193,17 +193,19 @@ def _scan_all(files: Sequence[Path], progress: Progress | None) -> Arrays:
     for number, file in enumerate(files):
         arrays = _kept_scan(file)
         sizes.append(len(arrays["firsts"]) - 1)
-        faults.append(Packed.from_arrays(arrays, "fault")[0])
+        faults.append(PackedNames.from_arrays(arrays, "fault")[0])
         if progress is not None:
             progress(number + 1, len(files))
-    return {"sizes": np.array(sizes, dtype=np.int64), **Packed.of(faults).to_arrays("faults")}
+    return {"sizes": np.array(sizes, dtype=np.int64), **PackedNames.of(faults).to_arrays("faults")}
 
 
 @lru_cache(maxsize=64)
 def _index(file: Path, size: int, changed: int) -> Index:
     check_unchanged(file, (size, changed))
     arrays = _kept_scan(file)
-    return Index(Packed.from_arrays(arrays, "keys"), *(arrays[name] for name in ("firsts", "kinds", "starts", "sizes")))
+    return Index(
+        PackedNames.from_arrays(arrays, "keys"), *(arrays[name] for name in ("firsts", "kinds", "starts", "sizes"))
+    )
 
 
 def _kept_scan(file: Path) -> Arrays:
@@ -223,12 +225,12 @@ def scan(file: Path) -> Arrays:
         fault = f"{file}: {cut}; the {len(records):,} records before that are read"
     members = np.array([m for own in records.values() for m in own], dtype=np.int64).reshape(-1, 3)
     return {
-        **Packed.of(records).to_arrays("keys"),
+        **PackedNames.of(records).to_arrays("keys"),
         "firsts": np.cumsum([0, *(len(own) for own in records.values())]).astype(np.int64),
         "kinds": members[:, 0].astype(np.uint8),
         "starts": members[:, 1].copy(),
         "sizes": members[:, 2].copy(),
-        **Packed.of([fault]).to_arrays("fault"),
+        **PackedNames.of([fault]).to_arrays("fault"),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Held(Generic[T]):
+class ByteLRU(Generic[T]):
     """Goes empty to worker processes. The newest stays even when it is larger than all the room."""
 
     def __init__(self, room: int):

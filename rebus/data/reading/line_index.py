@@ -15,7 +15,7 @@ _PIECE = 4 << 20
 
 
 @dataclass(frozen=True)
-class Lines:
+class LineIndex:
     """Rows of a file by place. Empty lines are no rows, but count in the numbers that people see."""
 
     begins: np.ndarray  # int64 (rows,): where each begins, in bytes
@@ -24,7 +24,7 @@ class Lines:
     stop: int  # where the last ends
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Lines":
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "LineIndex":
         return cls(arrays["begins"], arrays["ends"], arrays["numbers"], int(arrays["stop"][0]))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -59,7 +59,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def find_lines(pieces: Iterator[bytes], is_cut: Callable[[], bool] = lambda: False) -> Lines:
+def find_lines(pieces: Iterator[bytes], is_cut: Callable[[], bool] = lambda: False) -> LineIndex:
     """The lines in the pieces of a file. `is_cut`, asked at the end: what follows the last line break is no line."""
     breaks, blanks, size, last, previous = [], [], 0, -1, 0
     for piece in pieces:
@@ -79,9 +79,9 @@ def find_lines(pieces: Iterator[bytes], is_cut: Callable[[], bool] = lambda: Fal
     none = np.array([], dtype=np.int64)
     stop = int(ends[-1]) if len(ends) else 0
     if not blank.any():
-        return Lines(begins, none, none, stop)
+        return LineIndex(begins, none, none, stop)
     rows = np.flatnonzero(~blank)
-    return Lines(begins[rows], ends[rows], rows + 1, stop)
+    return LineIndex(begins[rows], ends[rows], rows + 1, stop)
 
 
 def first_line(pieces: Iterator[bytes]) -> bytes:

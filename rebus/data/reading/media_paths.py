@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from rebus.core.errors import RebusError
 
 
-class Places:
+class MediaPaths:
     """Folders, in order of trial. What was found last is tried first, for most lie together."""
 
     def __init__(self, folders: Iterable[Path]):

@@ -8,14 +8,14 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedNames:
     """`names[n]` is the n-th name. Names of files may hold bytes that are no text; they come back as they were."""
 
     letters: np.ndarray  # uint8, all names on end
     ends: np.ndarray  # int64 (names,)
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> "Packed":
+    def of(cls, names: Iterable[str]) -> "PackedNames":
         letters, ends = bytearray(), []
         for name in names:
             letters += os.fsencode(name)
@@ -23,7 +23,7 @@ class Packed:
         return cls(np.frombuffer(bytes(letters), dtype=np.uint8), np.array(ends, dtype=np.int64))
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str) -> "Packed":
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str) -> "PackedNames":
         return cls(arrays[f"{name}.letters"], arrays[f"{name}.ends"])
 
     def to_arrays(self, name: str) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.disk_cache import check_unchanged, kept, stamp
-from rebus.data.reading.line_index import Lines, find_lines, pieces_of
+from rebus.data.reading.line_index import LineIndex, find_lines, pieces_of
 from rebus.data.reading.shard_files import names_of
 from rebus.data.record import BadRecord
 
@@ -55,7 +55,7 @@ class Table:
         return self.path.suffix.lower()
 
     @property
-    def lines(self) -> Lines:
+    def lines(self) -> LineIndex:
         return _lines(self.path, self.size, self.changed)
 
     @property
@@ -166,13 +166,13 @@ def _dialect(suffix: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=8)
-def _lines(path: Path, size: int, changed: int) -> Lines:
+def _lines(path: Path, size: int, changed: int) -> LineIndex:
     check_unchanged(path, (size, changed))
     find = {".csv": _csv_lines, ".tsv": _csv_lines, ".json": _json_lines}.get(path.suffix.lower(), _jsonl_lines)
-    return Lines.from_arrays(kept("lines", [path], lambda: find(path).to_arrays()))
+    return LineIndex.from_arrays(kept("lines", [path], lambda: find(path).to_arrays()))
 
 
-def _jsonl_lines(path: Path) -> Lines:
+def _jsonl_lines(path: Path) -> LineIndex:
     return find_lines(pieces_of(path))
 
 
@@ -214,7 +214,7 @@ class _Counted:
         return line.decode("utf-8", "surrogateescape")
 
 
-def _csv_lines(path: Path) -> Lines:
+def _csv_lines(path: Path) -> LineIndex:
     """Rows by the csv module, since a cell may hold line breaks. After a damaged line the next one is tried."""
     _, start, number = _header(path, *stamp(path))
     begins, ends, numbers = array("q"), array("q"), array("q")
@@ -240,10 +240,10 @@ def _csv_lines(path: Path) -> Lines:
                 numbers.append(line + 1)
                 number = line + 1
     first, last, line_numbers = (np.array(values, dtype=np.int64) for values in (begins, ends, numbers))
-    return Lines(first, last, line_numbers, stop=start)
+    return LineIndex(first, last, line_numbers, stop=start)
 
 
-def _json_lines(path: Path) -> Lines:
+def _json_lines(path: Path) -> LineIndex:
     """The places of the entries of a list. Raises `BadTable` where the file is no JSON list."""
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
@@ -254,7 +254,7 @@ def _json_lines(path: Path) -> Lines:
     except (ValueError, RecursionError) as error:
         raise BadTable(f"{path}: no JSON list ({error}). Is it JSON lines? Then name it .jsonl") from None
     begins, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
-    return Lines(begins.copy(), ends.copy(), np.array([], dtype=np.int64), stop=size)
+    return LineIndex(begins.copy(), ends.copy(), np.array([], dtype=np.int64), stop=size)
 
 
 def _entries(text: str, at: int) -> Iterator[tuple[int, int]]:

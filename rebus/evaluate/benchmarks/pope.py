@@ -11,7 +11,7 @@ from typing import Any
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.line_index import find_lines, pieces_of
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.tables import json_row
 from rebus.data.record import BadRecord, Question, Reader, Record
 from rebus.evaluate.benchmarks.walk import Example, Source
@@ -89,7 +89,7 @@ class Pope:
         self._lines = [find_lines(pieces_of(file)) for file in files]
         self.sizes = tuple(len(lines) for lines in self._lines)
         roots = [images] if images else [file.parent for file in files] + [file.parent.parent for file in files]
-        self._places = Places(root / name for root in roots for name in _FOLDERS)
+        self._places = MediaPaths(root / name for root in roots for name in _FOLDERS)
 
     def read(self, block: int, row: int) -> Record:
         path, lines = self._files[block], self._lines[block]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
-from rebus.data.reading.media_paths import Places
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Question, Reader, Record
 from rebus.evaluate.benchmarks.walk import Example, Source
@@ -99,7 +99,7 @@ class Choices:
         if self._label is None and self._captions != "caption_options":
             raise BadTable(f"{file}: has no column {' or '.join(_LABELS)}, which says the true caption")
         self.sizes = (len(self._table),)
-        self._places = Places([images, images.parent] if images else [file.parent, file.parent.parent])
+        self._places = MediaPaths([images, images.parent] if images else [file.parent, file.parent.parent])
 
     def read(self, block: int, row: int) -> Record:
         key, line = self._table.key(row), self._table.row(row)

@@ -15,7 +15,7 @@ from rebus.codec.images import open_images
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Encoded, Reader, Record
-from rebus.data.shuffle import Order
+from rebus.data.shuffle import ShuffledOrder
 from rebus.tasks.batching import progress
 
 MOST_DAMAGED = 0.1  # share of the records at which a run stops
@@ -48,7 +48,7 @@ class Records:
 
     def __init__(self, reader: Reader, *, number: int | None = None, seed: int = 0, batch_size: int = BATCH):
         self.reader, self.batch_size = reader, batch_size
-        self.total = len(Order(reader.sizes, seed))
+        self.total = len(ShuffledOrder(reader.sizes, seed))
         self._number = self.total if number is None else min(number, self.total)
         self._seed = seed
         self._digest = hashlib.sha256()
@@ -65,8 +65,8 @@ class Records:
     def places(self) -> Iterator[Place]:
         """Where the records lie, in order."""
         if self._number == self.total:
-            return Order(self.reader.sizes, 0, shuffle=False).places(0, self.total)
-        return iter(sorted(Order(self.reader.sizes, self._seed).places(0, self._number)))
+            return ShuffledOrder(self.reader.sizes, 0, shuffle=False).places(0, self.total)
+        return iter(sorted(ShuffledOrder(self.reader.sizes, self._seed).places(0, self._number)))
 
     def batches(self, check: Check | None = None, places: Sequence[Place] | None = None) -> Iterator[list[Example]]:
         """Examples, `batch_size` at most at a time. `check` raises `BadRecord` for one that cannot be used.

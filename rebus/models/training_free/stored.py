@@ -20,7 +20,7 @@ from rebus.core.errors import BadConfig
 from rebus.models.training_free.anchors import Anchors, Screen
 from rebus.models.training_free.pairs import Pairs, PairsConfig, Stored
 from rebus.weights.checkpoint_files import open_weights, read_config, save_directory
-from rebus.weights.lazy_tensor import Lazy
+from rebus.weights.lazy_tensor import LazyTensor
 
 SHARD_ROWS = 100_000
 _SIDES = ("image", "text")
@@ -67,7 +67,7 @@ def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_R
     count = len(pairs)
     mapped = pairs.kept.nonzero()[:, 0]
     numbers = torch.cat([mapped, torch.arange(len(pairs.kept), pairs.width)])
-    tensors: dict[str, Lazy] = {}
+    tensors: dict[str, LazyTensor] = {}
     dtypes = []
     for name in _SIDES:
         anchors = pairs.side(name)  # type: ignore[arg-type]
@@ -81,8 +81,8 @@ def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_R
     plain = all(pairs.name(i)[0] == str(row) and not pairs.name(i)[1] for row, i in enumerate(numbers.tolist()))
     if not plain:
         lines = [json.dumps(pairs.name(i), ensure_ascii=False).encode() for i in numbers.tolist()]
-        tensors["names.ends"] = Lazy.of(torch.tensor([len(line) for line in lines]).cumsum(0))
-        tensors["names.lines"] = Lazy.of(torch.from_numpy(np.frombuffer(b"".join(lines), np.uint8).copy()))
+        tensors["names.ends"] = LazyTensor.of(torch.tensor([len(line) for line in lines]).cumsum(0))
+        tensors["names.lines"] = LazyTensor.of(torch.from_numpy(np.frombuffer(b"".join(lines), np.uint8).copy()))
     cfg = StoredConfig(
         num_anchors=count,
         shard_rows=shard_rows,
@@ -132,10 +132,10 @@ def _dtype(anchors: Anchors) -> torch.dtype:
     return anchors.shards[0].dtype if anchors.shards else torch.float32
 
 
-def _side(found: dict[str, Lazy], name: str, shards: int) -> Anchors:
+def _side(found: dict[str, LazyTensor], name: str, shards: int) -> Anchors:
     rows: list[Tensor] = []
     screens: list[Screen | None] = []
-    mapped: list[Lazy] = []
+    mapped: list[LazyTensor] = []
     for number in range(shards):
         key = f"{name}.{number:05d}."
         if key + "rows" not in found:
@@ -182,10 +182,10 @@ def _shard(
     screen: Callable[[int], Screen],
     *,
     screens: bool,
-) -> dict[str, Lazy]:
-    found = {f"{key}.rows": Lazy(shape, dtype, lambda: rows(shard))}
+) -> dict[str, LazyTensor]:
+    found = {f"{key}.rows": LazyTensor(shape, dtype, lambda: rows(shard))}
     if screens:
-        found[f"{key}.codes"] = Lazy(shape, torch.int8, lambda: screen(shard).codes)
-        found[f"{key}.scale"] = Lazy(shape[:1], torch.float32, lambda: screen(shard).scale)
-        found[f"{key}.slack"] = Lazy((), torch.float32, lambda: torch.tensor(screen(shard).slack))
+        found[f"{key}.codes"] = LazyTensor(shape, torch.int8, lambda: screen(shard).codes)
+        found[f"{key}.scale"] = LazyTensor(shape[:1], torch.float32, lambda: screen(shard).scale)
+        found[f"{key}.slack"] = LazyTensor((), torch.float32, lambda: torch.tensor(screen(shard).slack))
     return found

@@ -3,11 +3,11 @@
 import threading
 import time
 
-from rebus.data.downloading.host_scheduler import Job, Turns
+from rebus.data.downloading.host_scheduler import HostScheduler, Job
 
 
-def turns_of(hosts: str, per_host: int) -> Turns:
-    return Turns([Job(n, "", host) for n, host in enumerate(hosts)], per_host)
+def turns_of(hosts: str, per_host: int) -> HostScheduler:
+    return HostScheduler([Job(n, "", host) for n, host in enumerate(hosts)], per_host)
 
 
 def test_hosts_take_turns_and_full_ones_wait():

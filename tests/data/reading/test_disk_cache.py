@@ -8,7 +8,7 @@ import pytest
 
 from rebus.data.reading import disk_cache as kept_module
 from rebus.data.reading.disk_cache import cache_folder, kept, place
-from rebus.data.reading.packed_names import Packed
+from rebus.data.reading.packed_names import PackedNames
 
 
 class Maker:
@@ -75,8 +75,8 @@ def test_an_error_keeps_nothing(source: Path) -> None:
 
 def test_names_come_back_packed() -> None:
     names = ["", "a", "ünï/ç.jpg", "\udcff.jpg", ""]
-    packed = Packed.from_arrays(Packed.of(names).to_arrays("x"), "x")
+    packed = PackedNames.from_arrays(PackedNames.of(names).to_arrays("x"), "x")
     assert [packed[n] for n in range(len(packed))] == names
     with pytest.raises(IndexError):
         packed[5]
-    assert len(Packed.of([])) == 0
+    assert len(PackedNames.of([])) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rebus.core.errors import MissingFile, RebusError
-from rebus.data.reading.byte_lru_cache import Held
+from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.json_spans import JsonFile, read_json
 
 CONTENT = {
@@ -85,7 +85,7 @@ def test_missing_files_and_elements_that_are_spoilt(tmp_path: Path) -> None:
 
 def test_the_newest_are_held_up_to_the_room() -> None:
     made: list[str] = []
-    held: Held[str] = Held(10)
+    held: ByteLRU[str] = ByteLRU(10)
 
     def get(name: str, size: int) -> str:
         return held.get(name, lambda: (made.append(name) or name.upper(), size))

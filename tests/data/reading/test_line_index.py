@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rebus.core.errors import LimitExceeded
 from rebus.data.reading import line_index as lines_module
-from rebus.data.reading.line_index import Lines, find_lines, first_line
+from rebus.data.reading.line_index import LineIndex, find_lines, first_line
 from rebus.data.record import BadRecord
 
 TEXTS = st.lists(st.sampled_from([b"", b"\r", b"a", b"ab\r", b"{}", b" x"]), max_size=12)
@@ -18,7 +18,7 @@ TEXTS = st.lists(st.sampled_from([b"", b"\r", b"a", b"ab\r", b"{}", b" x"]), max
 def test_every_line_that_holds_something_is_a_row(texts: list[bytes], ends: bool, size: int) -> None:
     data = b"\n".join(texts) + (b"\n" if ends else b"")
     lines = find_lines(iter([data[at : at + size] for at in range(0, len(data), size)]))
-    lines = Lines.from_arrays(lines.to_arrays())
+    lines = LineIndex.from_arrays(lines.to_arrays())
     whole = data.split(b"\n")
     last = len(whole)
     wanted = {n: t.rstrip(b"\r") for n, t in enumerate(whole, 1) if t.rstrip(b"\r") or (n == last and t)}

@@ -15,7 +15,7 @@ from rebus.data.record import BadRecord, Record
 from rebus.data.scenes import SHAPES, Scene, scene
 
 
-class Held:
+class ByteLRU:
     """A reader of records in memory; an error in place of a record is raised when it is read."""
 
     def __init__(self, records: Sequence[Record | BadRecord], labels: Sequence[str] = (), **more: Any):

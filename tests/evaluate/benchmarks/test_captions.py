@@ -5,7 +5,7 @@ from rebus.data.record import Record
 from rebus.data.scenes import scene
 from rebus.evaluate.caption_metrics import bleu, cider_d, rouge_l, words
 from rebus.evaluate.measure import measure
-from tests.evaluate.benchmarks.samples import Held, Seeing, Told, coco, png
+from tests.evaluate.benchmarks.samples import ByteLRU, Seeing, Told, coco, png
 
 
 def test_equals_the_metrics_themselves(tmp_path):
@@ -25,7 +25,7 @@ def test_equals_the_metrics_themselves(tmp_path):
 def test_decoding_reaches_the_model(tmp_path):
     seen = {}
     model = Told(caption=lambda images, **decoding: seen.update(decoding) or ["a cat"] * len(images))
-    reader = Held([Record(key=str(n), image=png(tmp_path, n), captions=("a cat", "a dog")) for n in range(2)])
+    reader = ByteLRU([Record(key=str(n), image=png(tmp_path, n), captions=("a cat", "a dog")) for n in range(2)])
     measure(model, "captions", reader, prompt="describe", num_beams=3, max_new_tokens=9)
     assert seen == {"prompt": "describe", "strategy": "beam", "num_beams": 3, "max_new_tokens": 9}
 
@@ -33,4 +33,4 @@ def test_decoding_reaches_the_model(tmp_path):
 def test_one_picture_has_no_score(tmp_path):
     model = Told(caption=lambda images: ["a cat"] * len(images))
     with pytest.raises(UsageError, match="CIDEr-D"):
-        measure(model, "captions", Held([Record(key="a", image=png(tmp_path, 0), captions=("a cat",))]))
+        measure(model, "captions", ByteLRU([Record(key="a", image=png(tmp_path, 0), captions=("a cat",))]))

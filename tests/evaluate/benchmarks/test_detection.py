@@ -13,7 +13,7 @@ from rebus.data.scenes import SHAPES, scene
 from rebus.evaluate.detection import Detections, Truth, coco_scores, group_scores, lvis_scores
 from rebus.evaluate.measure import measure
 from rebus.evaluate.metrics import mask_iou
-from tests.evaluate.benchmarks.samples import Held, Seeing, Told, coco, png, write_json
+from tests.evaluate.benchmarks.samples import ByteLRU, Seeing, Told, coco, png, write_json
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def thing(label, box, **more):
 
 
 def test_labels_that_were_not_asked_for_do_not_count(tmp_path):
-    reader = Held([Record(key="a", image=png(tmp_path, 0), things=(thing("cat", (0, 0, 10, 10)),))], ["cat"])
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), things=(thing("cat", (0, 0, 10, 10)),))], ["cat"])
     model = Told(detect=lambda images, labels: [[Box((0, 0, 10, 10), "cat", 0.5), Box((0, 0, 9, 9), "cow", 0.9)]])
     document = measure(model, "detection", reader).document
     assert document["scores"]["ap"] == 1.0
@@ -106,22 +106,22 @@ def test_pictures_that_nobody_marked_are_passed_over(tmp_path):
     marked = Record(key="a", image=png(tmp_path, 0), things=(thing("cat", (0, 0, 10, 10)),))
     other = Record(key="b", image=png(tmp_path, 1), facts={"boxes": None})
     model = Told(detect=lambda images, labels: [[Box((0, 0, 10, 10), "cat", 0.5)] for _ in images])
-    document = measure(model, "detection", Held([marked, other], ["cat"])).document
+    document = measure(model, "detection", ByteLRU([marked, other], ["cat"])).document
     assert document["scores"]["ap"] == 1.0
     assert "1 images in which nobody marked" in document["notes"][1]
     empty = Record(key="b", image=png(tmp_path, 1))  # looked at, and nothing is there
-    assert measure(model, "detection", Held([empty, marked], ["cat"])).document["scores"]["ap"] < 1
+    assert measure(model, "detection", ByteLRU([empty, marked], ["cat"])).document["scores"]["ap"] < 1
 
 
 def test_boxes_of_a_picture_of_another_size(tmp_path):
     facts = {"width": 640, "height": 480}
-    reader = Held([Record(key="a", image=png(tmp_path, 0), facts=facts)], ["cat"])
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), facts=facts)], ["cat"])
     with pytest.raises(RebusError, match="a: its boxes are for an image of 640 x 480, and this one has 96 x 96"):
         measure(Told(detect=lambda images, labels: [[]]), "detection", reader)
 
 
 def test_masks_want_outlines(tmp_path):
-    reader = Held([Record(key="a", image=png(tmp_path, 0), things=(thing("cat", (0, 0, 9, 9)),))], ["cat"])
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), things=(thing("cat", (0, 0, 9, 9)),))], ["cat"])
     with pytest.raises(RebusError, match="thing cat has no outline"):
         measure(Told(segment=lambda images, phrases: [[]]), "detection", reader, by="masks")
     with pytest.raises(UsageError, match="counting masks needs a model that can segment"):
@@ -164,7 +164,7 @@ def referring(folder):
         item = thing(own.shape, own.box, outline=outline_of(own.mask))
         phrases = (Phrase(text=f"p{each.seed}", thing=item),)
         rows.append(Record(key=str(each.seed), image=png(folder, each.seed), things=(item,), phrases=phrases))
-    return Held(rows), one.objects[0], two.objects[0]
+    return ByteLRU(rows), one.objects[0], two.objects[0]
 
 
 def test_referring_by_boxes_and_masks(tmp_path):

@@ -7,7 +7,7 @@ from rebus.data.record import Record, Thing
 from rebus.evaluate.benchmarks.coco_words import THINGS, things_in
 from rebus.evaluate.benchmarks.pope import rates, says_yes
 from rebus.evaluate.measure import measure
-from tests.evaluate.benchmarks.samples import Held, Told, png, write_lines
+from tests.evaluate.benchmarks.samples import ByteLRU, Told, png, write_lines
 
 ANSWERS = {"q1": "Yes, there is.", "q2": "yes", "q3": "No.", "q4": "There is not. Yes", "q5": "Yes", "q6": "no, none"}
 LABELS = {"q1": "yes", "q2": "no", "q3": "no", "q4": "yes", "q5": "yes", "q6": "no"}
@@ -98,7 +98,7 @@ def test_chair_by_hand(tmp_path):
     ]
     order = iter(said.values())
     model = Told(caption=lambda images: [next(order) for _ in images])
-    result = measure(model, "chair", Held(records, THINGS))
+    result = measure(model, "chair", ByteLRU(records, THINGS))
     assert result.document["scores"] == pytest.approx(
         {"chair_i": 1 / 6, "chair_s": 1 / 3, "recall": (2 + 2 + 0) / (3 + 3 + 1), "mentions_per_caption": 2}
     )
@@ -107,7 +107,7 @@ def test_chair_by_hand(tmp_path):
 
 
 def test_chair_needs_the_things_of_coco(tmp_path):
-    reader = Held([Record(key="a", image=png(tmp_path, 0))], ["circle"])
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0))], ["circle"])
     with pytest.raises(UsageError, match="none of COCO's things"):
         measure(Told(caption=lambda images: ["a cat"]), "chair", reader)
 

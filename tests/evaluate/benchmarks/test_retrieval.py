@@ -8,7 +8,7 @@ from rebus.evaluate import evaluate
 from rebus.evaluate.benchmarks.retrieval import _rank
 from rebus.evaluate.measure import measure
 from rebus.evaluate.metrics import recall_at_1
-from tests.evaluate.benchmarks.samples import Held, Told, coco, png
+from tests.evaluate.benchmarks.samples import ByteLRU, Told, coco, png
 
 TABLE = np.array(
     [  # own captions: 0 1 | 2 | 3 4
@@ -21,7 +21,7 @@ TABLE = np.array(
 
 def three(folder):
     captions = [("a0", "a1"), ("b0",), ("c0", "c1")]
-    return Held([Record(key=str(n), image=png(folder, n), captions=own) for n, own in enumerate(captions)])
+    return ByteLRU([Record(key=str(n), image=png(folder, n), captions=own) for n, own in enumerate(captions)])
 
 
 def match_of(table):
@@ -48,7 +48,7 @@ def test_equal_scores_rank_as_they_come():
 
 
 def test_pair_by_pair_has_a_limit(tmp_path):
-    reader = Held([Record(key=str(n), image=b"", captions=("x",)) for n in range(2000)])
+    reader = ByteLRU([Record(key=str(n), image=b"", captions=("x",)) for n in range(2000)])
     with pytest.raises(UsageError, match=r"pair by pair.*--number 447"):
         measure(match_of(TABLE), "retrieval", reader)
 
@@ -70,6 +70,6 @@ def test_two_towers_and_pairs_agree_and_equal_the_scenes_benchmark(tmp_path, cli
 
 
 def test_pictures_without_captions(tmp_path):
-    reader = Held([Record(key="a", image=png(tmp_path, 0))])
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0))])
     with pytest.raises(ValueError, match="a: has no caption"):
         measure(match_of(TABLE), "retrieval", reader)

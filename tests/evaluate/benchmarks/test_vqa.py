@@ -3,7 +3,7 @@ import pytest
 from rebus.core.errors import UsageError
 from rebus.data.record import Question, Record
 from rebus.evaluate.measure import measure
-from tests.evaluate.benchmarks.samples import Held, Told, png, write_lines
+from tests.evaluate.benchmarks.samples import ByteLRU, Told, png, write_lines
 
 
 def answering(answers):
@@ -16,7 +16,7 @@ def ten(text, yes, no, kind):
 
 def test_ten_answers_as_vqa_counts_them(tmp_path):
     questions = (ten("q1", 10, 0, "yes/no"), ten("q2", 2, 8, "yes/no"), ten("q3", 0, 10, "other"))
-    reader = Held([Record(key="a", image=png(tmp_path, 0), questions=questions)])
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), questions=questions)])
     result = measure(answering({"q1": "yes", "q2": "Yes.", "q3": "maybe"}), "vqa", reader)
     # two of ten: leaving one of the two out 1/3, leaving out another 2/3
     second = (2 * (1 / 3) + 8 * (2 / 3)) / 10
@@ -39,6 +39,6 @@ def test_one_answer_after_normalisation(tmp_path):
 
 
 def test_a_test_split_cannot_be_scored(tmp_path):
-    reader = Held([Record(key="a", image=png(tmp_path, 0), questions=(Question(text="q", answers=()),))])
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), questions=(Question(text="q", answers=()),))])
     with pytest.raises(UsageError, match="no answers"):
         measure(answering({}), "vqa", reader)

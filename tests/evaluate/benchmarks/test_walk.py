@@ -10,7 +10,7 @@ from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Record
 from rebus.evaluate.benchmarks import walk
 from rebus.evaluate.benchmarks.walk import Records
-from tests.evaluate.benchmarks.samples import Held, labelled
+from tests.evaluate.benchmarks.samples import ByteLRU, labelled
 
 
 def picture(number=0):
@@ -21,7 +21,7 @@ def picture(number=0):
 
 def held(count, bad=None):
     bad = bad or {}
-    return Held([bad.get(n, Record(key=f"r{n}", image=picture(n), label="x")) for n in range(count)])
+    return ByteLRU([bad.get(n, Record(key=f"r{n}", image=picture(n), label="x")) for n in range(count)])
 
 
 def keys(records):
@@ -87,7 +87,7 @@ def test_a_missing_decoder_is_no_damage(monkeypatch):
 
 def test_nothing_to_measure():
     with pytest.raises(UsageError, match="no records"):
-        Records(Held([]))
+        Records(ByteLRU([]))
 
 
 def fingerprint(reader, **options):

@@ -5,7 +5,7 @@ from rebus.core.errors import RebusError, UsageError
 from rebus.data.record import Record
 from rebus.data.scenes import scene
 from rebus.evaluate.measure import measure
-from tests.evaluate.benchmarks.samples import Held, Seeing, Told, coloured, labelled, png
+from tests.evaluate.benchmarks.samples import ByteLRU, Seeing, Told, coloured, labelled, png
 
 
 def test_scores_are_counted_by_class(tmp_path):
@@ -42,31 +42,31 @@ def named(label):
 def test_labels_by_other_names(tmp_path):
     records = [Record(key=str(n), image=png(tmp_path, n), label=f"n{n % 2}") for n in range(4)]
     names = {"n0": "cat", "n1": "dog"}
-    scores = measure(named("dog"), "zeroshot", Held(records, ["n0", "n1"]), labels=names).document["scores"]
+    scores = measure(named("dog"), "zeroshot", ByteLRU(records, ["n0", "n1"]), labels=names).document["scores"]
     assert scores == {"top1": 0.5, "mean_per_class": 0.5, "by_class": {"cat": 0.0, "dog": 1.0}}  # no top 5 of two
 
 
 def test_more_candidates_than_the_data_set_has(tmp_path):
     records = [Record(key="a", image=png(tmp_path, 0), label="cat")]
-    result = measure(named("dog"), "zeroshot", Held(records, ["cat"]), labels=["cat", "dog", "cow"])
+    result = measure(named("dog"), "zeroshot", ByteLRU(records, ["cat"]), labels=["cat", "dog", "cow"])
     assert result.document["scores"]["by_class"] == {"cat": 0.0}
 
 
 def test_numbers_are_places_in_the_list(tmp_path):
     records = [Record(key=str(n), image=png(tmp_path, n), label=str(n)) for n in range(2)]
-    result = measure(named("dog"), "zeroshot", Held(records, ["0", "1"]), labels=["cat", "dog"])
+    result = measure(named("dog"), "zeroshot", ByteLRU(records, ["0", "1"]), labels=["cat", "dog"])
     assert result.document["scores"]["by_class"] == {"cat": 0.0, "dog": 1.0}
 
 
 def test_a_label_that_is_no_candidate(tmp_path):
     records = [Record(key="a", image=png(tmp_path, 0), label="cat")]
     with pytest.raises(RebusError, match='a: its label "cat" is not among the 2 candidates'):
-        measure(named("dog"), "zeroshot", Held(records, ["cat"]), labels=["dog", "cow"])
+        measure(named("dog"), "zeroshot", ByteLRU(records, ["cat"]), labels=["dog", "cow"])
 
 
 def test_data_without_labels(tmp_path):
     with pytest.raises(UsageError, match="no labels"):
-        measure(named("dog"), "zeroshot", Held([Record(key="a", image=png(tmp_path, 0))]))
+        measure(named("dog"), "zeroshot", ByteLRU([Record(key="a", image=png(tmp_path, 0))]))
 
 
 def test_two_towers_read_the_labels_once(tmp_path, clip, monkeypatch):
