@@ -88,7 +88,7 @@ def main() -> None:
                     )
     network = rebus.create("clip/b32")
     torch.set_num_threads(2)
-    found = bench_train(network.network, network.config, batch_size=8, steps=3)
+    found = bench_train(network.network, network.system, network.config, batch_size=8, steps=3)
     print(f"training CLIP ViT-B/32, 2 threads, float32: {found}")
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def training_speed(
-    network: Any, config: Any, *, batch_size: int, accumulate: int, steps: int, compile: bool, bf16: bool
+    network: Any, system: Any, config: Any, *, batch_size: int, accumulate: int, steps: int, compile: bool, bf16: bool
 ) -> dict[str, Any]:
     """What `rebus.train.bench` measures, beside what `rebus.plan` foresees: FLOPs, their share of the peak, memory.
 
@@ -15,10 +15,11 @@ def training_speed(
     from rebus.plan.anatomy import anatomy
     from rebus.plan.cost import Learning, costs
     from rebus.plan.memory import Division, memory
-    from rebus.train.bench import ANSWER, PROMPT, bench_train
+    from rebus.train.bench import bench_train
 
     found = bench_train(
         network,
+        system,
         config,
         batch_size=batch_size,
         accumulate=accumulate,
@@ -26,7 +27,7 @@ def training_speed(
         compile=compile,
         dtype=torch.bfloat16 if bf16 else torch.float32,
     )
-    body = anatomy(config, prompt=PROMPT, answer=ANSWER, bf16=bf16)
+    body = anatomy(config, prompt=16, answer=16, bf16=bf16)
     parts = costs(body, Learning(), checkpointing=False)
     held = memory(
         body,

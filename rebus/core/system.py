@@ -36,5 +36,8 @@ class System:
     layouts: Mapping[str, Layout]
     tasks: frozenset[str]
     prompts: Prompts = field(default_factory=Prompts)
+    objective: str | None = None  # the kind of `rebus.objectives` that its paper trains it by: "softmax", "next token"
+    example: Callable[..., dict[str, Any]] | None = None  # (config, rows, *, prompt, answer) → a batch in the shapes
+    # of training; `prompt` and `answer` are numbers of tokens, which dual encoders leave out
     image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read words

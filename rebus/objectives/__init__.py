@@ -12,7 +12,10 @@ from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
+OBJECTIVES = {objective.kind: objective for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss)}
+
 __all__ = [
+    "OBJECTIVES",
     "CodebookLoss",
     "Contrast",
     "Learner",

@@ -7,18 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.errors import UsageError
 from rebus.core.memory import peak_memory
-from rebus.objectives import Learner, NextTokenLoss, SigmoidLoss, SoftmaxLoss, backward, split
-
-PROMPT, ANSWER = 16, 16  # tokens of a writer's made-up text
+from rebus.core.system import System
+from rebus.objectives import OBJECTIVES, Learner, backward, split
 
 
 def bench_train(
     network: nn.Module,
+    system: System,
     config: Any,
     *,
     batch_size: int = 8,
@@ -30,11 +29,13 @@ def bench_train(
     """The median seconds of a step (forward, loss, backward, AdamW) and what goes with it.
 
     bfloat16 means autocast: weights and optimiser stay float32. The first step, which also compiles, is not counted.
-    Raises `UsageError` for a network that no objective here trains, or a batch that does not divide.
+    Raises `UsageError` for a system that is not trained, or a batch that does not divide.
     """
     device = next(network.parameters()).device
-    objective = objective_of(network, config)
-    batch = made_up(network, config, batch_size, device)
+    if system.objective is None or system.example is None:
+        raise UsageError(f"{system.name} is put together from trained parts: there is no training to measure")
+    objective = OBJECTIVES[system.objective]()
+    batch = {name: tensor.to(device) for name, tensor in system.example(config, batch_size).items()}
     parts = split(batch, accumulate)
     network.train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
@@ -64,36 +65,6 @@ def bench_train(
         "peak_memory_bytes": peak_memory(device),
         "measured_peak_flops": best_product(device, dtype),
     }
-
-
-def objective_of(network: nn.Module, config: Any) -> SoftmaxLoss | SigmoidLoss | NextTokenLoss:
-    """What the paper of the network trains it by."""
-    if isinstance(network, WritesText):
-        return NextTokenLoss()
-    if isinstance(network, EmbedsImages) and isinstance(network, EmbedsText) and hasattr(network, "log_scale"):
-        return SigmoidLoss() if hasattr(network, "bias") else SoftmaxLoss()
-    raise UsageError(f"{type(config).__name__.removesuffix('Config')} is not trained by any objective of bench --train")
-
-
-def made_up(network: nn.Module, config: Any, rows: int, device: torch.device) -> dict[str, Tensor]:
-    """Noise and random words in the shapes that training has."""
-    image, size = config.image, config.image.image_size
-    random = torch.Generator().manual_seed(0)
-    batch: dict[str, Tensor] = {"pixels": torch.randn(rows, 3, size, size, generator=random)}
-    if getattr(image, "flat_patches", False):
-        height, width = image.grid
-        batch["pixels"] = torch.randn(rows, height * width, 3 * image.patch_size**2, generator=random)
-        batch["grid"] = torch.tensor([[height, width]]).expand(rows, -1)
-    if isinstance(network, WritesText):
-        most = min(config.image_id, config.text.vocab_size)
-        pictures = torch.full((rows, config.num_image_tokens), config.image_id)
-        words = torch.randint(3, most, (rows, PROMPT + ANSWER), generator=random)
-        batch["tokens"] = torch.cat([pictures, words[:, :PROMPT]], dim=1)
-        batch["targets"] = words[:, PROMPT:].contiguous()
-    else:
-        shape = (rows, config.text.context)
-        batch["tokens"] = torch.randint(1, config.text.vocab_size, shape, generator=random)
-    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def best_product(device: torch.device, dtype: torch.dtype, side: int = 2048, tries: int = 5) -> float:

@@ -142,7 +142,9 @@ def test_utilisation_can_be_measured(run, monkeypatch):
         "rebus.cli.training_speed.training_speed",
         lambda *args, **options: {"utilisation": 0.25, "peak_from": "a product"},
     )
-    monkeypatch.setattr("rebus.api.create", lambda name: type("Model", (), {"network": None, "config": None}))
+    monkeypatch.setattr(
+        "rebus.api.create", lambda name: type("Model", (), {"network": None, "system": None, "config": None})
+    )
     code, out, err = run(*BASE, "--utilisation", "measured")
     assert code == 0
     assert "25%" in out

@@ -45,6 +45,11 @@ class EfficientNetConfig:
     num_classes: int = 1000  # 0: no classifier
 
     @property
+    def image_size(self) -> int:
+        """Pixels of a side in the release; the convolutions take others."""
+        return _SIZES[self.variant][1]
+
+    @property
     def depths(self) -> tuple[int, ...]:
         """Blocks of each of the seven stages; the lite networks keep the first and the last at one."""
         scale = _SIZES[self.variant][0]
@@ -85,7 +90,7 @@ class EfficientNet(nn.Module):
 
 def image_spec(cfg: EfficientNetConfig) -> ImageSpec:
     """As the TensorFlow release: shorter side to size + 32, the centre cut out, (value − 127) / 128 of 0 … 255."""
-    size = _SIZES[cfg.variant][1]
+    size = cfg.image_size
     return ImageSpec(
         size=(size, size),
         fit="crop",

@@ -23,6 +23,11 @@ class ResNetConfig:
     variant: Variant = "resnet50"
     num_classes: int = 1000  # 0: no classifier
 
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side in the release; the convolutions take others."""
+        return 224
+
 
 class ResNet(nn.Module):
     """Pixels → a grid of features, its mean, and class scores."""
@@ -55,7 +60,7 @@ class ResNet(nn.Module):
 def image_spec(cfg: ResNetConfig) -> ImageSpec:
     """As torchvision's first release of the weights: shorter side 256, centre of 224, ImageNet's mean and deviation."""
     return ImageSpec(
-        size=(224, 224),
+        size=(cfg.image_size, cfg.image_size),
         fit="crop",
         shorter_side=256,
         resample="bilinear",

@@ -71,6 +71,7 @@ def _train(args: argparse.Namespace) -> int:
 
     found = training_speed(
         model.network,
+        model.system,
         model.config,
         batch_size=args.batch_size,
         accumulate=args.accumulate or 1,

@@ -149,6 +149,7 @@ def _measured() -> tuple[float, str]:
     size = 64 if device == "cuda" else 2
     found = training_speed(
         model.network,
+        model.system,
         model.config,
         batch_size=size,
         accumulate=1,

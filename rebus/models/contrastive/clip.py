@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.backbones.block_keys import open_clip_blocks, transformers_blocks
+from rebus.backbones.examples import dual_encoder_example
 from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
 from rebus.core.outputs import Embeddings
@@ -229,6 +230,8 @@ SYSTEM = System(
         ),
     },
     tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
+    objective="softmax",
+    example=dual_encoder_example,
     image_spec=image_spec,
     text_spec=text_spec,
 )

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.backbones.examples import dual_encoder_example
 from rebus.backbones.text import bert
 from rebus.backbones.text.bert import BERT, BERTConfig
 from rebus.backbones.vision import efficientnet
@@ -161,6 +162,8 @@ SYSTEM = System(
         )
     },
     tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
+    objective="softmax",
+    example=dual_encoder_example,
     image_spec=image_spec,
     text_spec=text_spec,
 )

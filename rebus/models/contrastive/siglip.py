@@ -19,6 +19,7 @@ from rebus.backbones.block_keys import (
     timm_blocks,
     transformers_blocks,
 )
+from rebus.backbones.examples import dual_encoder_example
 from rebus.backbones.text.encoder import TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.outputs import Embeddings
@@ -260,6 +261,8 @@ SYSTEM = System(
         "big_vision": Layout(name="big_vision", keys=lambda cfg: BIG_VISION_KEYS, infer_config=infer_big_vision),
     },
     tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
+    objective="sigmoid",
+    example=dual_encoder_example,
     image_spec=image_spec,
     text_spec=text_spec,
 )

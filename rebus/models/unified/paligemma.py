@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rebus.backbones.block_keys import big_vision_image, transformers_blocks
+from rebus.backbones.examples import generative_example
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.errors import BadText
@@ -252,6 +253,8 @@ SYSTEM = System(
         segment="segment {phrase}",
         classify="caption en",
     ),
+    objective="next token",
+    example=generative_example,
     image_spec=image_spec,
     text_spec=text_spec,
 )
