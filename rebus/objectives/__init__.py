@@ -3,6 +3,8 @@
 Objectives know no model: they call the network with the batch and read one of the named tuples of `core/outputs.py`.
 """
 
+from typing import Any
+
 from rebus.objectives.accumulate import Learner, backward, measure, split
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
@@ -12,7 +14,10 @@ from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
-OBJECTIVES = {objective.kind: objective for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss)}
+# kind → objective, as a system names the one of its paper
+OBJECTIVES: dict[str, Any] = {
+    objective.kind: objective for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss)
+}
 
 __all__ = [
     "OBJECTIVES",
