@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,21 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, load_npz
-from rebus.codec.images import ImagePipeline, image_spec_to_json
-from rebus.codec.processor import Processor, load_processor
+from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor
 from rebus.codec.text import Prompt
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.core.card import ModelCard
 from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import BadConfig, MissingFile, UnsupportedTask, UsageError
-from rebus.core.system import Layout, System
+from rebus.core.errors import UnsupportedTask, UsageError
+from rebus.core.system import System
 from rebus.generation import OPTIONS
 from rebus.generation import generate as write
 from rebus.nn.int8 import is_quantized, quantize_linears
-from rebus.weights.checkpoint_files import open_weights, read_config
-from rebus.weights.hub import find
-from rebus.weights.keymap import KeyMap
+from rebus.open_checkpoint import Opened, config_of, open_checkpoint, save_checkpoint
 from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import load_into, on_meta
-from rebus.weights.npz import big_vision, open_npz
-from rebus.weights.save import save_directory
 
-OPEN_CLIP = "open_clip_config.json"
 MASK_DECODER = "vae-oid.npz"  # the released name of the mask VQ-VAE
 
 
@@ -68,7 +64,7 @@ class Model:
     @property
     def tasks(self) -> frozenset[str]:
         """The names of the task methods that this model can do."""
-        return self.system.tasks
+        return self.card.tasks
 
     @property
     def device(self) -> torch.device:
@@ -113,33 +109,24 @@ class Model:
             raise UsageError(f"{self.card.name} has no text")
         return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": text and text.tokenizer.decode}
 
-    def save(self, directory: str | os.PathLike[str], layout: str = "transformers") -> Path:
+    def save(self, directory: str | os.PathLike[str], layout: str | None = None) -> Path:
         """Write the model in a released layout, whole or not at all; gives the directory.
 
-        `layout`: "transformers" (default) or another that the system has, such as "open_clip".
+        `layout`: "transformers", "open_clip" or whatever else the system has; None: the first that can hold it.
         """
-        if layout not in self.system.layouts:
-            have = ", ".join(self.system.layouts)
-            raise UsageError(f"{self.system.name} is not written in the layout {layout!r}; there is: {have}")
-        form = self.system.layouts[layout]
-        if form.write_config is None:
+        cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
+        layouts = self.system.layouts
+        if layout is not None and layout not in layouts:
+            raise UsageError(
+                f"{self.system.name} is not written in the layout {layout!r}; there is: {', '.join(layouts)}"
+            )
+        form = self.system.layout_for(cfg) if layout is None else layouts[layout]
+        if form.write_config is None and form.save is None:
             raise UsageError(f"the layout {layout!r} is read only")
         if is_quantized(self.network):
             raise UsageError("an 8-bit model is not saved: load it without quantize, and save that one")
-        cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
-        tensors = form.keys(cfg).to_theirs(self.network.state_dict())
-        extra = {**self._files, **self.processor.files()}
-        config = form.write_config(cfg)
-        config |= {"dtype": str(self.dtype).removeprefix("torch.")} if layout == "transformers" else {}
-        target = Path(directory)
-        if layout == "open_clip":
-            if self.processor.image is not None:
-                config["preprocess_cfg"] = image_spec_to_json(self.processor.image.spec, processor_class="open_clip")
-            extra = {name: data for name, data in extra.items() if name not in ("preprocessor_config.json", OPEN_CLIP)}
-            save_directory(target, config, tensors, extra, config_name=OPEN_CLIP, weights_name="open_clip_model")
-        else:
-            save_directory(target, config, tensors, extra)
-        return target
+        weights = self.network.state_dict()
+        return save_checkpoint(Path(directory), form, cfg, weights, processor=self.processor, files=self._files)
 
     def embed_images(self, images: Any) -> Tensor:
         """Unit vectors, float32 (n, d), of one image or a list."""
@@ -226,13 +213,9 @@ def create(name: str, **overrides: Any) -> Model:
     """
     card = catalog.info(name)
     system = catalog.system(card.system)
-    if card.bundled:
-        base = _identify(_folder(card))[2]
-    elif card.preset in system.presets:
-        base = system.presets[card.preset]
-    else:
+    if card.preset not in system.presets and not card.bundled:
         raise UsageError(f"{name} is assembled from trained parts; use rebus.load({name!r})")
-    config = _overridden(base, overrides)
+    config = _overridden(config_of(name)[1], overrides)
     processor = Processor(ImagePipeline(system.image_spec(config)) if system.image_spec else None, None)
     return Model(system.network(config), processor, config=config, card=card, system=system)
 
@@ -263,7 +246,7 @@ def load(
     kind = _dtype(dtype)
     if quantize not in (None, "int8"):
         raise UsageError(f'quantize is None or "int8"; got {quantize!r}')
-    model = _open(source, target, kind, revision)
+    model = _model(open_checkpoint(source, revision), target, kind)
     if quantize is not None:
         quantize_linears(model.network)
     if compile:
@@ -280,97 +263,19 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return dtype
 
 
-def _open(
-    source: str | os.PathLike[str], device: torch.device, dtype: torch.dtype | None, revision: str | None
-) -> Model:
-    rows = {card.name: card for card in catalog.cards()}
-    card = rows.get(os.fspath(source))
-    if card is None and os.fspath(source).split("/")[0] in catalog.MODULES and not Path(source).exists():
-        catalog.info(os.fspath(source))  # a misspelt catalogue name: says which are near
-    if card is not None and card.name == "asif/starter":
-        from rebus.models.training_free.starter import build_starter
-
-        parts = build_starter(device, dtype)
-        system = catalog.system(card.system)
-        return Model(parts.network, parts.processor, config=parts.config, card=card, system=system)
-    if card is None:
-        path = find(source, revision)
-    elif card.bundled:
-        path = _folder(card)
-    elif card.repo is not None:
-        path = find(card.repo, revision)
-    else:
-        raise MissingFile(f"no weights of {card.name} were released; use {card.instead}")
-    return _read(path, card, os.fspath(source), device, dtype)
-
-
-def _folder(card: ModelCard) -> Path:
-    return catalog.checkpoint_folder() / card.name.replace("/", "_")
-
-
-def _read(path: Path, card: ModelCard | None, name: str, device: torch.device, dtype: torch.dtype | None) -> Model:
-    system, layout, config, tensors = _identify(path)
-    keys: KeyMap = layout.keys(config)
-    ours = keys.to_ours(tensors)
+def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None) -> Model:
+    system, config = opened.system, opened.config
     with on_meta():
         network = system.network(config)
-    load_into(network, ours, device=device, dtype=_kind(ours, device, dtype))
-    folder = path if path.is_dir() else path.parent
-    image = system.image_spec(config) if system.image_spec else None
-    text = system.text_spec(config) if system.text_spec else None
-    rows = config.text.vocab_size if text is not None else None
-    processor = load_processor(folder, image, text, num_embeddings=rows)
-    card = card or ModelCard(
-        name=name,
-        system=system.name,
-        family=system.family,
-        preset="",
-        parameters=sum(p.numel() for p in network.parameters()),
-        idea="",
-        paper="",
-        tasks=system.tasks,
-        license="see the directory",
-    )
-    decoder = folder / MASK_DECODER
-    masks = load_npz(decoder).to(device).eval() if "segment" in system.tasks and decoder.is_file() else None
-    files = {MASK_DECODER: decoder.read_bytes()} if masks is not None else {}
-    return Model(network, processor, config=config, card=card, system=system, mask_decoder=masks, files=files)
-
-
-def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]]:
-    """What a checkpoint is, from its files alone."""
-    if path.suffix == ".npz":
-        raw = open_npz(path)
-        arrays = big_vision(raw)
-        system = catalog.system("paligemma" if any(name.startswith("llm/") for name in arrays) else "siglip")
-        layout = system.layouts["big_vision"]
-        assert layout.infer_config is not None
-        return system, layout, layout.infer_config({name: t.shape for name, t in raw.items()}), arrays
-    if not path.is_dir():
-        raise MissingFile(f"{path} is neither a checkpoint directory nor a .npz file")
-    if not (path / "config.json").is_file() and (path / OPEN_CLIP).is_file():
-        data = read_config(path, OPEN_CLIP)
-        custom = str(((data.get("model_cfg") or {}).get("vision_cfg") or {}).get("timm_model_name", ""))
-        system, layout_name, prefer = (
-            catalog.system("siglip" if "siglip" in custom else "clip"),
-            "open_clip",
-            "open_clip",
-        )
-    else:
-        data = read_config(path)
-        if "model_type" not in data:
-            raise BadConfig(f"{path / 'config.json'}: model_type: missing")
-        system, layout_name, prefer = (
-            catalog.system(catalog.system_of_type(str(data["model_type"]))),
-            "transformers",
-            "",
-        )
-    layout = system.layouts[layout_name]
-    assert layout.read_config is not None
-    try:
-        return system, layout, layout.read_config(data), open_weights(path, prefer=prefer)
-    except BadConfig as error:
-        raise BadConfig(f"{path}: {error}") from None
+    load_into(network, opened.tensors, device=device, dtype=_kind(opened.tensors, device, dtype))
+    card = opened.card
+    if not card.parameters:
+        card = replace(card, parameters=sum(p.numel() for p in network.parameters()))
+    decoder = opened.folder / MASK_DECODER if opened.folder is not None else None
+    reads_masks = "segment" in card.tasks and decoder is not None and decoder.is_file()
+    masks = load_npz(decoder).to(device).eval() if reads_masks and decoder is not None else None
+    files = {MASK_DECODER: decoder.read_bytes()} if masks is not None and decoder is not None else {}
+    return Model(network, opened.processor(), config=config, card=card, system=system, mask_decoder=masks, files=files)
 
 
 def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:

@@ -7,44 +7,99 @@ A row is the whole truth about a checkpoint: architecture, size, where its weigh
 import difflib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from rebus.core.card import ModelCard
 from rebus.core.errors import UnknownName, unknown
 from rebus.core.system import System
 
-MODULES = {  # system → the file that says everything about it
-    "clip": "rebus.models.contrastive.clip",
-    "siglip": "rebus.models.contrastive.siglip",
-    "lit": "rebus.models.contrastive.lit",
-    "paligemma": "rebus.models.unified.paligemma",
-    "asif": "rebus.models.training_free.asif",
+
+@dataclass(frozen=True, kw_only=True)
+class SystemRow:
+    """What the catalogue knows of a system without importing it."""
+
+    module: str  # the file that says everything else about it
+    model_types: tuple[str, ...]  # of `config.json`, by which its checkpoints are recognised
+    family: str = "backbones"
+    tasks: frozenset[str] = frozenset()
+    idea: str = ""
+    paper: str = ""
+
+
+_DUAL_ENCODER = frozenset({"embed_images", "embed_texts", "match", "classify"})
+
+SYSTEMS = {
+    "clip": SystemRow(
+        module="rebus.models.contrastive.clip",
+        model_types=("clip",),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="two towers, one space, a softmax over the batch",
+        paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021",
+    ),
+    "siglip": SystemRow(
+        module="rebus.models.contrastive.siglip",
+        model_types=("siglip", "siglip2"),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="two towers, one space, a sigmoid on every pair",
+        paper="Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
+    ),
+    "lit": SystemRow(
+        module="rebus.models.contrastive.lit",
+        model_types=("lit",),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="a trained image tower that stays locked teaches a text tower its space",
+        paper="Zhai et al., LiT: Zero-Shot Transfer with Locked-image text Tuning, 2022",
+    ),
+    "paligemma": SystemRow(
+        module="rebus.models.unified.paligemma",
+        model_types=("paligemma",),
+        family="unified",
+        tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
+        idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
+        paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
+    ),
+    "asif": SystemRow(
+        module="rebus.models.training_free.asif",
+        model_types=("asif",),
+        family="training_free",
+        tasks=_DUAL_ENCODER,
+        idea="no training: an image is described by the captioned images it resembles, a text by the captions it "
+        "resembles, and the two descriptions are compared",
+        paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
+    ),
 }
-MODEL_TYPES = {
-    "clip": "clip",
-    "siglip": "siglip",
-    "siglip2": "siglip",
-    "lit": "lit",
-    "paligemma": "paligemma",
-    "asif": "asif",
+BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
+    "vit": SystemRow(
+        module="rebus.backbones.vision.vit_layouts", model_types=("clip_vision_model", "siglip_vision_model")
+    ),
+    "resnet": SystemRow(module="rebus.backbones.vision.resnet", model_types=()),
+    "efficientnet": SystemRow(module="rebus.backbones.vision.efficientnet", model_types=()),
+    "bert": SystemRow(module="rebus.backbones.text.bert", model_types=("bert",)),
+    "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),
+    "mask_vqvae": SystemRow(module="rebus.backbones.vision.mask_vqvae", model_types=()),
 }
 
-_TWO_TOWERS = frozenset({"embed_images", "embed_texts", "match", "classify"})
-_WRITER = frozenset({"caption", "ask", "classify", "detect", "segment", "stream"})
+
+def _row(system: str, variant: str, **fields: Any) -> ModelCard:
+    """The card of a variant; what it shares with its system stands there."""
+    of = SYSTEMS[system]
+    shared = {"family": of.family, "tasks": of.tasks, "idea": of.idea, "paper": of.paper}
+    return ModelCard(name=f"{system}/{variant}", system=system, **{**shared, **fields})
 
 
 def _clip(variant: str, preset: str, parameters: int, repo: str | None, license: str = "MIT") -> ModelCard:
-    return ModelCard(
-        name=f"clip/{variant}",
-        system="clip",
-        family="contrastive",
+    return _row(
+        "clip",
+        variant,
         preset=preset,
         parameters=parameters,
-        idea="two towers, one space, a softmax over the batch",
-        paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021",
-        tasks=_TWO_TOWERS,
         license=license,
         released=repo is not None,
         repo=repo,
@@ -53,18 +108,13 @@ def _clip(variant: str, preset: str, parameters: int, repo: str | None, license:
 
 
 def _siglip(variant: str, parameters: int, repo: str) -> ModelCard:
-    second = variant.startswith("v2")
-    return ModelCard(
-        name=f"siglip/{variant}",
-        system="siglip",
-        family="contrastive",
+    second = {"paper": "Tschannen et al., SigLIP 2: Multilingual Vision-Language Encoders, 2025"}
+    return _row(
+        "siglip",
+        variant,
         preset=variant.replace("-", "_"),
         parameters=parameters,
-        idea="two towers, one space, a sigmoid on every pair",
-        paper="Tschannen et al., SigLIP 2: Multilingual Vision-Language Encoders, 2025"
-        if second
-        else "Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
-        tasks=_TWO_TOWERS,
+        **(second if variant.startswith("v2") else {}),
         license="Apache-2.0",
         released=True,
         repo=f"google/{repo}",
@@ -73,24 +123,21 @@ def _siglip(variant: str, parameters: int, repo: str) -> ModelCard:
 
 def _paligemma(variant: str, preset: str, parameters: int) -> ModelCard:
     second = variant.startswith("v2-")
-    repo = f"google/paligemma2-{variant[3:]}" if second else f"google/paligemma-{variant}"
-    return ModelCard(
-        name=f"paligemma/{variant}",
-        system="paligemma",
-        family="unified",
+    paper = {"paper": "Steiner et al., PaliGemma 2: A Family of Versatile VLMs for Transfer, 2024"}
+    base = "-pt-" in variant
+    return _row(
+        "paligemma",
+        variant,
         preset=preset,
         parameters=parameters,
-        idea="SigLIP's eyes, one linear layer, and Gemma writes the answer; boxes and masks are words too",
-        paper="Steiner et al., PaliGemma 2: A Family of Versatile VLMs for Transfer, 2024"
-        if second
-        else "Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
-        tasks=_WRITER,
         license="Gemma terms of use (gated)",
         released=True,
-        repo=repo,
+        repo=f"google/paligemma2-{variant[3:]}" if second else f"google/paligemma-{variant}",
+        ready=not base,
         note="pt: a base for fine-tuning, answers the exact task prompts only"
-        if "-pt-" in variant
+        if base
         else "mix: fine-tuned on a mixture of tasks, ready to use",
+        **(paper if second else {}),
     )
 
 
@@ -156,18 +203,16 @@ _PALIGEMMA = [
     for kind in ("pt", "mix")
     if not (kind == "mix" and side == 896)
 ]
-_ASIF = [
-    ModelCard(
-        name="asif/starter",
-        system="asif",
-        family="training_free",
+_STARTERS = [
+    _row(
+        "asif",
+        "starter",
         preset="starter",
         parameters=0,
         idea="no training: an image is described by the ImageNet classes it resembles, a text by the class names it "
         "resembles, and the two descriptions are compared",
-        paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
-        tasks=_TWO_TOWERS,
         license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        extra="starter",
         note='real photos, offline, with the extra "starter"',
         scores={
             "command": "python benchmarks/starter.py FOLDER",
@@ -182,9 +227,19 @@ _ASIF = [
                 },
             },
         },
-    )
+    ),
+    _row(
+        "lit",
+        "starter",
+        preset="starter",
+        parameters=28_241_129,
+        license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        extra="starter",
+        ready=False,
+        note="what `rebus train lit_photos` starts from: trained towers, heads that know the names of the classes",
+    ),
 ]
-ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_PALIGEMMA, *_ASIF)}
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_PALIGEMMA, *_STARTERS)}
 
 
 def checkpoint_folder() -> Path:
@@ -198,22 +253,22 @@ def bundled() -> dict[str, ModelCard]:
     found = {}
     for path in sorted(checkpoint_folder().glob("*/card.json")):
         data = json.loads(path.read_text())
-        like = next(card for card in ROWS.values() if card.system == data["system"])
-        found[data["name"]] = ModelCard(
-            name=data["name"],
-            system=data["system"],
-            family=like.family,
+        found[data["name"]] = _row(
+            data["system"],
+            data["name"].removeprefix(f"{data['system']}/"),
             preset="",
             parameters=data["parameters"],
-            idea=like.idea,
-            paper=like.paper,
-            tasks=like.tasks,
             license="Apache-2.0",
             bundled=True,
             note=data.get("note", ""),
             scores={key: data[key] for key in ("command", "seed", "hardware", "scores") if key in data},
         )
     return found
+
+
+def bundled_folder(name: str) -> Path:
+    """Where the bundled checkpoint of that name lies, if it is one."""
+    return checkpoint_folder() / name.replace("/", "_")
 
 
 def cards() -> Iterator[ModelCard]:
@@ -241,24 +296,44 @@ def info(name: str) -> ModelCard:
     return rows[name]
 
 
+def find(name: str) -> ModelCard | None:
+    """The row of a name; None for what is no name of the catalogue. Raises `UnknownName` for a misspelt one."""
+    rows = {row.name: row for row in cards()}
+    if name in rows or name.split("/")[0] not in SYSTEMS or Path(name).exists():
+        return rows.get(name)
+    return info(name)
+
+
+def system_row(name: str) -> SystemRow:
+    """A system or backbone by its name."""
+    rows = SYSTEMS | BACKBONES
+    if name not in rows:
+        raise unknown("system", name, rows)
+    return rows[name]
+
+
 def system(name: str) -> System:
     """The description at the end of a system's file; imports torch."""
-    if name not in MODULES:
-        raise unknown("system", name, MODULES)
-    found: System = import_module(MODULES[name]).SYSTEM
+    found: System = import_module(system_row(name).module).SYSTEM
     return found
+
+
+def systems() -> Iterator[System]:
+    """All of them, backbones last."""
+    yield from map(system, (*SYSTEMS, *BACKBONES))
 
 
 def models_that_can(task: str) -> list[str]:
     """A few names to try for a task: bundled models first, then published ones that are ready to use."""
-    able = [row for row in cards() if task in row.tasks and "-pt-" not in row.name]
+    able = [row for row in cards() if task in row.tasks and row.ready]
     return [row.name for row in able if row.bundled] + [row.name for row in able if not row.bundled][:3]
 
 
 def system_of_type(model_type: str) -> str:
     """The system behind a released `model_type`; raises `UnknownName` naming those that can be loaded."""
-    if model_type in MODEL_TYPES:
-        return MODEL_TYPES[model_type]
-    near = difflib.get_close_matches(model_type, MODEL_TYPES, n=1)
+    types = {kind: name for name, row in (SYSTEMS | BACKBONES).items() for kind in row.model_types}
+    if model_type in types:
+        return types[model_type]
+    near = difflib.get_close_matches(model_type, types, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise UnknownName(f"config.json: model_type {model_type!r} is not one of {', '.join(MODEL_TYPES)}{hint}")
+    raise UnknownName(f"config.json: model_type {model_type!r} is not one of {', '.join(types)}{hint}")

@@ -13,6 +13,7 @@ LAYERS = [
     {"backbones", "generation"},
     {"models"},
     {"catalog", "objectives", "tasks", "data"},
+    {"open_checkpoint"},
     {"plan"},
     {"train", "evaluate", "search"},
     {"api", "recipes", "reproduce"},

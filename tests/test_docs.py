@@ -11,7 +11,7 @@ from PIL import Image
 
 from rebus import catalog
 from rebus.cli.app import parser_for
-from rebus.cli.choose_model import starter_installed
+from rebus.core.extras import installed
 from rebus.data.scenes import scene
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def need(code: str) -> None:
     """Skip what is not on this machine."""
-    if "asif/starter" in code and not starter_installed():
+    if "asif/starter" in code and not installed("starter"):
         pytest.skip('the extra "starter" is not installed')
     for name in re.findall(r"\"(\w+/scenes)\"", code):
         if name not in catalog.bundled():

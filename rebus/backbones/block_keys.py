@@ -71,3 +71,25 @@ def big_vision_image() -> list[Row]:
         *big_vision_blocks("img/Transformer", "image.blocks"),
         ("img/Transformer/encoder_norm/{p}", "image.norm.{p}"),
     ]
+
+
+def clip_vision(ours: str) -> list[Row]:
+    """CLIP's vision transformer in the transformers layout, without the projection."""
+    return [
+        ("vision_model.embeddings.class_embedding", ours + "class_token"),
+        ("vision_model.embeddings.patch_embedding.weight", ours + "patch.weight"),
+        ("vision_model.embeddings.position_embedding.weight", ours + "positions"),
+        ("vision_model.pre_layrnorm.{p}", ours + "norm_pre.{p}"),  # sic
+        *transformers_blocks("vision_model.encoder.layers", ours + "blocks"),
+        ("vision_model.post_layernorm.{p}", ours + "norm.{p}"),
+    ]
+
+
+def siglip_vision(theirs: str, ours: str) -> list[Row]:
+    """SigLIP's vision tower without its pooling, alone or inside PaliGemma."""
+    return [
+        (theirs + "embeddings.patch_embedding.{p}", ours + "patch.{p}"),
+        (theirs + "embeddings.position_embedding.weight", ours + "positions"),
+        *transformers_blocks(theirs + "encoder.layers", ours + "blocks"),
+        (theirs + "post_layernorm.{p}", ours + "norm.{p}"),
+    ]

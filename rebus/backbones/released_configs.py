@@ -23,6 +23,18 @@ def read_tower(part: Released, *, width: int, heads: int, mlp: int, act: str, ep
     }
 
 
+def read_clip_vision(part: Released) -> ViTConfig:
+    """The vision transformer of CLIP, alone or beside its text tower."""
+    part.skip("projection_dim", "bos_token_id", "pad_token_id", "eos_token_id")
+    part.demand("num_channels", 3)
+    return ViTConfig(
+        class_token=True,
+        patch_size=part.take("patch_size", int, 32),
+        image_size=part.take("image_size", int, 224),
+        **read_tower(part, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
+    )
+
+
 def read_siglip_vision(part: Released) -> ViTConfig:
     """The vision tower of SigLIP, alone or inside PaliGemma. `num_patches` stands for a NaFlex position table."""
     part.demand("num_channels", 3)
@@ -56,6 +68,19 @@ def write_vision(cfg: ViTConfig) -> dict[str, Any]:
 def write_text(cfg: TextConfig) -> dict[str, Any]:
     """The same with vocabulary and context."""
     return {**write_tower(cfg), "vocab_size": cfg.vocab_size, "max_position_embeddings": cfg.context}
+
+
+def timm_architecture(data: Mapping[str, Any]) -> str:
+    """The architecture in the `config.json` of a timm repository, without the tag of its weights; else empty."""
+    return str(data.get("architecture", "")).split(".")[0]
+
+
+def timm_tower(data: Mapping[str, Any]) -> str:
+    """The image tower's timm name in an `open_clip_config.json`; empty for open_clip's own towers."""
+    try:
+        return str(data["model_cfg"]["vision_cfg"].get("timm_model_name", ""))
+    except (KeyError, TypeError, AttributeError):
+        return ""
 
 
 class Shapes:

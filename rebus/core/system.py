@@ -1,9 +1,11 @@
 """What a model file tells the rest of the library about itself: one `SYSTEM` at its end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from rebus.core.errors import UsageError
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 
 
@@ -11,17 +13,36 @@ from rebus.core.specs import ImageSpec, Prompts, TextSpec
 class Layout:
     """One released file format of a system.
 
-    `keys(config)` is the `rebus.weights.keymap.KeyMap` between the names of the file and ours. `read_config` turns the
-    released configuration into ours, `write_config` ours into the released one; both are None for layouts whose
-    configuration is inferred from the arrays (`infer_config`).
+    `keys(config)` is the `rebus.weights.keymap.KeyMap` between the names of the file and ours. A layout with a
+    configuration file reads and writes it; one without (`config_file` None) infers the configuration from the shapes
+    of the arrays by their names in the file.
+
+    Checkpoints are recognised by the `model_type` of their `config.json`, which the catalogue lists; `recognises` tells
+    for all others, from what the configuration file holds or, without one, from the names of the arrays.
     """
 
     name: str  # "transformers", "open_clip" or "big_vision"
     keys: Callable[[Any], Any]
+    config_file: str | None = "config.json"
+    recognises: Callable[[Any], bool] | None = None
     read_config: Callable[[Mapping[str, Any]], Any] | None = None
     write_config: Callable[[Any], dict[str, Any]] | None = None
-    infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # raw shapes by name → config
-    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # raw arrays → named tensors, before `keys`
+    infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # shapes by name → config
+    prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None  # arrays of the file → one for each name
+    # that `keys` knows
+    weights_name: str = "model"  # stem of the file of weights
+    wrappers: Collection[str] = ("state_dict", "model")  # where in a pickle the weights lie
+    holds: Callable[[Any], bool] = lambda config: True  # whether this configuration can be written so
+    save: Callable[[Path, Any, Mapping[str, Any]], None] | None = None  # (directory, config, tensors by their names):
+    # for layouts that are not a configuration beside safetensors
+
+
+class Assembled(NamedTuple):
+    """A model put together from parts that are installed: `tensors` go by our names."""
+
+    config: Any
+    tensors: Mapping[str, Any]
+    processor: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +50,24 @@ class System:
     """A system: its network, its configurations and its released formats."""
 
     name: str  # "clip"
-    family: str  # "contrastive"
     network: Callable[[Any], Any]  # config → nn.Module
     config: type
     presets: Mapping[str, Any]
-    layouts: Mapping[str, Layout]
-    tasks: frozenset[str]
+    layouts: Mapping[str, Layout]  # models are saved in the first that can write them
     prompts: Prompts = field(default_factory=Prompts)
     objective: str | None = None  # the kind of `rebus.objectives` that its paper trains it by: "softmax", "next token"
     example: Callable[..., dict[str, Any]] | None = None  # (config, rows, *, prompt, answer) → a batch in the shapes
     # of training; `prompt` and `answer` are numbers of tokens, which dual encoders leave out
     image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images
-    text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read words
+    text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read text
+    assemble: Mapping[str, Callable[[], Assembled]] = field(default_factory=dict)  # variant → made of installed parts
+
+    def layout_for(self, config: Any, first: Layout | None = None) -> Layout:
+        """The layout in which a model of this configuration is saved: `first` where it can be, else the first that can.
+
+        Raises `UsageError` where none can.
+        """
+        for layout in (*([first] if first is not None else []), *self.layouts.values()):
+            if (layout.write_config or layout.save) and layout.holds(config):
+                return layout
+        raise UsageError(f"{self.name}: no layout can hold this configuration: {config}")

@@ -1,17 +1,12 @@
 """The settings of a run: one frozen dataclass, saved beside every checkpoint."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig
 from rebus.data.file_batches import Files, Mixture
 from rebus.data.scene_batches import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
-from rebus.models.contrastive.clip import CLIPConfig
-from rebus.models.contrastive.lit import LiTConfig
-from rebus.models.contrastive.siglip import SigLIPConfig
-from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
 
 
@@ -76,6 +71,16 @@ class Watch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights that are there before the first step: the part `take` of a checkpoint goes into the part `into` of the
+    network; empty: all of it. Parts go by our names: "image", "text", "text.blocks"."""
+
+    source: str  # a catalogue name, a directory, a file of weights, or a Hub id
+    take: str = ""
+    into: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One run. Everything that changes a number is here; the same settings give the same losses.
 
@@ -83,7 +88,7 @@ class TrainConfig:
     """
 
     system: str | None = None  # "clip"
-    model: CLIPConfig | SigLIPConfig | LiTConfig | PaliGemmaConfig | MaskVQVAEConfig | None = None
+    model: Any = None  # the configuration of that system
     objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
     data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
     optim: AdamW = field(default_factory=AdamW)
@@ -94,6 +99,7 @@ class TrainConfig:
     seed: int = 0
     start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
     # system, its image tower where it is not
+    starts: tuple[Start, ...] = ()  # more of them, part by part: a ResNet's weights and a BERT's; later ones win
     processor: str | None = None  # whose tokenizer and preprocessor files are used, for data on disk; by default
     # those of `start_from`
     freeze: tuple[str, ...] = ()  # parts that stay as they are: "image", "text.tokens"

@@ -23,7 +23,16 @@ from rebus.train.ema import Average, averaged
 from rebus.train.loss_spikes import LossGuard
 from rebus.train.optim import make_optimisers, rate_at
 from rebus.train.run_directory import check_claim, claim, cut
-from rebus.train.setup import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
+from rebus.train.setup import (
+    build,
+    final_layout,
+    interpolate,
+    open_data,
+    reads_files,
+    resolved,
+    save_final,
+    starts_whole,
+)
 from rebus.train.sharded_tensors import whole
 from rebus.train.trackers import Records, Watcher
 from rebus.train.utilisation import Utilisation
@@ -67,6 +76,7 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     """
     out = Path(out)
     config = resolved(config)
+    final_layout(config)  # or it would turn out at the end that the model cannot be saved
     with join_ranks(config.devices) as place:
         _check_batch(config, place)
         place.first(lambda: check_claim(config, out))
@@ -91,7 +101,8 @@ class Run:
         self.config, self.place, self.out = config, place, out
         torch.manual_seed(config.seed)
         self.data = open_data(config)
-        self.learner = Learner(config.objective, build(config))
+        network, self.copied = build(config)
+        self.learner = Learner(config.objective, network)
         self.network = self.learner.network
         _prepare_blocks(config, self.learner)
         self.starts_anew = not starts_whole(config)
@@ -253,7 +264,7 @@ class Run:
         """Write `final/`."""
         final = self.out / "final"
         with averaged(self.average):
-            interpolate(self.network, self.config)
+            interpolate(self.network, self.config, self.copied)
             if forgetting.was_measured(self.out):
                 scores = self._scores()
                 if self.place.leads:
@@ -270,7 +281,7 @@ class Run:
             network: nn.Module = self.network.cpu()
             return network
         weights = {name: whole(value).cpu() for name, value in self.network.state_dict().items()}
-        network = build(self.config)
+        network = build(self.config).network
         network.load_state_dict(weights)
         return network
 

@@ -5,25 +5,38 @@ import json
 import typing
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from rebus.core.config import convert
 from rebus.core.errors import BadConfig, UsageError, unknown
+from rebus.train.config import TrainConfig
+from rebus.train.setup import resolved
 
 C = TypeVar("C")
 
 
-def override(config: C, settings: Iterable[str]) -> C:
-    """A copy of a dataclass with `path=value` settings applied in order.
+def override(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
+    """A copy of a recipe with `path=value` settings applied in order; those of `model` last, since the system that the
+    other settings name, or the checkpoint that they start from, decides what a model's fields are.
 
     Raises `UnknownName` with the nearest fields for a path that does not exist, `UsageError` for a value that does
-    not fit the field's type.
+    not fit the field's type, and what `resolved` raises.
     """
+    of_model = []
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set wants field=value; got {setting!r}")
-        config = _set(config, path.strip().split("."), text.strip(), path.strip())
+        names = path.strip().split(".")
+        if names[0] == "model":
+            of_model.append((names[1:], text.strip(), path.strip()))
+        else:
+            config = _set(config, names, text.strip(), path.strip())
+    for names, text, whole in of_model:
+        config = config if names and config.model is not None else resolved(config)
+        model = _set(config.model, names, text, whole) if names else _read(text, type(config.model), whole)
+        config = replace(config, model=model)
     return config
 
 

@@ -2,63 +2,63 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rebus import catalog
-from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
-from rebus.codec.processor import Processor, load_processor
+from rebus.codec.processor import Processor
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.core.specs import Prompts
-from rebus.data.bundled_checkpoints import directory_of
+from rebus.core.system import Layout
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
-from rebus.train import lit_starter as starter
-from rebus.train.config import TrainConfig
+from rebus.open_checkpoint import Opened, open_checkpoint, processor_in, save_checkpoint
+from rebus.train.config import Start, TrainConfig
 from rebus.train.sharded_tensors import share_of
-from rebus.weights.checkpoint_files import open_weights, read_config, save_directory
-from rebus.weights.hub import find
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
     """The recipe with `system` and `model` filled in from `start_from` where it leaves them open.
 
-    Raises `UsageError` where there is nothing to take them from.
+    Raises `UsageError` where there is nothing to take them from, or the model is not one of the system.
     """
-    if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and config.start_from is None):
+    if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
         raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
-    if config.system is not None and config.model is not None:
-        return config
+    if config.system is None or config.model is None:
+        if config.start_from is None:
+            raise UsageError("start_from says which model is to be trained: --set start_from=DIR, or a catalogue name")
+        opened = opened_once(config.start_from)
+        config = replace(config, system=config.system or opened.system.name, model=config.model or opened.config)
+    wanted = catalog.system(str(config.system)).config
+    if not isinstance(config.model, wanted):
+        raise UsageError(
+            f"system={config.system} wants a {wanted.__name__} as its model; got a {type(config.model).__name__}"
+        )
+    return config
+
+
+@lru_cache(maxsize=8)
+def opened_once(name: str) -> Opened:
+    """A checkpoint that a run asks for more than once."""
+    return open_checkpoint(name)
+
+
+def starts_of(config: TrainConfig) -> tuple[Start, ...]:
+    """Where weights come from before the first step, `start_from` first: all of it for a checkpoint of the run's own
+    system, its image tower for one of another."""
     if config.start_from is None:
-        raise UsageError("start_from says which model is to be trained: --set start_from=DIR, or a catalogue name")
-    source = source_of(config.start_from)
-    system = config.system or _system_of(source)
-    read = catalog.system(system).layouts["transformers"].read_config
-    assert read is not None
-    return replace(config, system=system, model=config.model or read(read_config(source)))
-
-
-def source_of(name: str) -> Path:
-    """The directory of a checkpoint: bundled, on disk, or one of the Hub that is in the cache or can be fetched.
-
-    "lit/starter" is put together from the networks of the extra "starter".
-    """
-    if name == starter.NAME:
-        return starter.starter_directory()
-    path = directory_of(name)
-    if path.is_dir():
-        return path
-    card = catalog.ROWS.get(name)
-    if card is None and name.split("/")[0] in catalog.MODULES:
-        catalog.info(name)  # a misspelt catalogue name: says which are near
-    return find(card.repo if card is not None and card.repo else name)
+        return config.starts
+    tower = "" if starts_whole(config) else "image"
+    return (Start(source=config.start_from, take=tower, into=tower), *config.starts)
 
 
 def open_data(config: TrainConfig, data: Any = None) -> Any:
@@ -86,47 +86,48 @@ def processor_of(config: TrainConfig) -> Processor:
     name = config.processor or config.start_from
     if name is None:
         raise UsageError("processor says whose tokenizer and preprocessor are used: --set processor=DIR")
-    system = catalog.system(str(config.system))
-    image = system.image_spec(config.model) if system.image_spec else None
-    text = system.text_spec(config.model) if system.text_spec else None
-    rows = config.model.text.vocab_size if text is not None else None  # type: ignore[union-attr]
-    return load_processor(source_of(name), image, text, num_embeddings=rows)
+    opened = opened_once(name)
+    if opened.folder is None or (opened.system.name, opened.config) == (config.system, config.model):
+        return opened.processor()
+    return processor_in(opened.folder, catalog.system(str(config.system)), config.model)
 
 
-def build(config: TrainConfig) -> nn.Module:
-    """A fresh network, or that of `start_from`: all of it from the same system, the image tower from another.
+class Built(NamedTuple):
+    """A network before its first step. `copied`: parameter → the checkpoint that it was taken from."""
+
+    network: nn.Module
+    copied: dict[str, str]
+
+
+def build(config: TrainConfig) -> Built:
+    """A fresh network with what its `starts` bring.
 
     Raises `BadCheckpoint` where something does not fit, `UnknownName` for a frozen part that does not exist,
     `UsageError` where nothing is left to train.
     """
-    if isinstance(config.model, MaskVQVAEConfig):
-        return MaskVQVAE(config.model)
     network: nn.Module = catalog.system(str(config.system)).network(config.model)
-    if config.start_from is not None:
-        copy_parts(network, str(config.system), source_of(config.start_from))
+    copied: dict[str, str] = {}
+    for start in starts_of(config):
+        copied |= dict.fromkeys(copy_weights(network, start), start.source)
     set_trained(network, config.freeze, False)
     if config.lora is not None:
         add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
         set_trained(network, config.lora.whole, True)
     if config.position_waves and not starts_whole(config):
         positions = network.get_parameter("image.positions")
-        rows, columns = config.model.image.grid  # type: ignore[union-attr]
+        rows, columns = config.model.image.grid
         with torch.no_grad():
             positions[-rows * columns :] += config.position_waves * grid_waves(rows, columns, positions.shape[1])
     if isinstance(config.objective, SeeAndSpeakLoss):
         config.objective.extend(network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UsageError(f"freeze={list(config.freeze)} leaves nothing to train")
-    return network
+    return Built(network, copied)
 
 
 def starts_whole(config: TrainConfig) -> bool:
     """Whether a run goes on from a checkpoint of its own system, so that nothing is to be set before the first step."""
-    return config.start_from is not None and _system_of(source_of(config.start_from)) == config.system
-
-
-def _system_of(source: Path) -> str:
-    return catalog.system_of_type(str(read_config(source).get("model_type")))
+    return config.start_from is not None and opened_once(config.start_from).system.name == config.system
 
 
 def grid_waves(rows: int, columns: int, width: int) -> Tensor:
@@ -143,20 +144,38 @@ def grid_waves(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat([across, down], dim=-1).flatten(0, 1)
 
 
-def copy_parts(network: nn.Module, system: str, source: Path) -> None:
-    """Take over a checkpoint: everything from the same system, `image.*` from another."""
-    theirs = _system_of(source)
-    layout = catalog.system(theirs).layouts["transformers"]
-    assert layout.read_config is not None
-    found = layout.keys(layout.read_config(read_config(source))).to_ours(open_weights(source))
-    wanted = {k: v for k, v in network.state_dict().items() if theirs == system or k.startswith("image.")}
-    wrong = [k for k, v in wanted.items() if k not in found or found[k].shape != tuple(v.shape)]
+def copy_weights(network: nn.Module, start: Start) -> list[str]:
+    """Copy a part of a checkpoint into a part of the network; gives the names that were filled, by our names.
+
+    Every weight of the network's part must be in the checkpoint, in its shape; what else is there (a classifier that
+    nobody asked for) stays there. Raises `BadCheckpoint` naming what does not fit, `UnknownName` for a part that is not
+    there.
+    """
+    opened = opened_once(start.source)
+    theirs = {_below(name, start.take): tensor for name, tensor in opened.tensors.items()}
+    wanted = {name: value for name, value in network.state_dict().items() if _below(name, start.into) is not None}
+    if not wanted:
+        raise unknown("part of the network", start.into, [name for name, _ in network.named_modules() if name])
+    if not any(name is not None for name in theirs):
+        parts = {name.split(".")[0] for name in opened.tensors}
+        raise unknown(f"part of {start.source}", start.take, parts)
+    found = {name: theirs.get(_below(name, start.into)) for name in wanted}
+    wrong = [name for name, tensor in found.items() if tensor is None or tensor.shape != tuple(wanted[name].shape)]
     if wrong:
-        what = "the network" if theirs == system else "the image tower"
-        raise BadCheckpoint(f"{source}: {what} has another size: {', '.join(wrong[:3])} do not fit")
+        what = {"": "the network", "image": "the image tower"}.get(start.into, start.into)
+        raise BadCheckpoint(f"{start.source}: {what} has another size: {', '.join(wrong[:3])} do not fit")
     with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(found[name].load())
+        for name, tensor in found.items():
+            assert tensor is not None
+            wanted[name].copy_(tensor.load())
+    return list(wanted)
+
+
+def _below(name: str, part: str) -> str | None:
+    """A name inside a part, without the part's; None for what lies elsewhere."""
+    if not part:
+        return name
+    return name.removeprefix(part + ".") if name.startswith(part + ".") else None
 
 
 def set_trained(network: nn.Module, parts: tuple[str, ...], trained: bool) -> None:
@@ -170,50 +189,54 @@ def set_trained(network: nn.Module, parts: tuple[str, ...], trained: bool) -> No
                 parameter.requires_grad_(trained)
 
 
+def final_layout(config: TrainConfig) -> Layout:
+    """The layout of the finished model: that of what it started from, where it can be written so.
+
+    Raises `UsageError` where no layout of the system can hold the model, which is found out before the first step.
+    """
+    first = opened_once(config.start_from).layout if starts_whole(config) else None
+    return catalog.system(str(config.system)).layout_for(config.model, first)
+
+
 def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
-    """The finished model in Hub layout with its tokenizer and preprocessor, in the precision of what it started from;
-    of scenes, float16; a mask VQ-VAE as the release's single file of arrays."""
-    if isinstance(network, MaskVQVAE):
-        directory.mkdir(parents=True, exist_ok=True)
-        save_npz(network, directory / CODEBOOK_FILE)
-        return directory
+    """The finished model in a released layout with its tokenizer and preprocessor, in the precision of what it started
+    from; of scenes, float16."""
     merge_lora(network)
-    layout = catalog.system(str(config.system)).layouts["transformers"]
-    assert layout.write_config is not None
+    layout = final_layout(config)
+    if layout.save is not None:
+        return save_checkpoint(directory, layout, config.model, network.state_dict())
     dtype, files = _own_files(config) if reads_files(config) else _scene_files(config)
     kept = {k: v.detach() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
     kept = {k: v.to(dtype) if v.is_floating_point() else v for k, v in kept.items()}
-    data = {**layout.write_config(config.model), "dtype": str(dtype).removeprefix("torch.")}
-    save_directory(directory, data, layout.keys(config.model).to_theirs(kept), files)
-    return directory
+    processor = processor_of(config) if reads_files(config) else None
+    return save_checkpoint(directory, layout, config.model, kept, processor=processor, files=files)
 
 
 @torch.no_grad()
-def interpolate(network: nn.Module, config: TrainConfig) -> None:
-    """Go back, in place, to weights between those of the start (0) and those learned (1): WiSE-FT, equation 1."""
+def interpolate(network: nn.Module, config: TrainConfig, copied: Mapping[str, str]) -> None:
+    """Go back, in place, to weights between those that were copied before the first step (0) and those learned (1):
+    WiSE-FT, equation 1. What began at random stays as it was learned."""
     if config.wise_ft == 1:
         return
-    before = dict(build(replace(config, lora=None)).named_parameters())
+    before = dict(build(replace(config, lora=None)).network.named_parameters())
     for name, parameter in network.named_parameters():
-        if name in before:
+        if name in copied:
             parameter.lerp_(share_of(before[name].to(parameter.device), parameter), 1 - config.wise_ft)
         elif name.endswith("lora_b"):
             parameter.mul_(config.wise_ft)
 
 
 def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
-    """The precision and the files of what the run started from."""
-    files = processor_of(config).files()
+    """The precision of what the run started from, and the files beside it that belong to the model."""
     if config.start_from is None:
-        return torch.float32, files
-    source = source_of(config.start_from)
-    if (source / CODEBOOK_FILE).is_file():
-        files[CODEBOOK_FILE] = (source / CODEBOOK_FILE).read_bytes()
-    return next(w.dtype for w in open_weights(source).values() if w.dtype.is_floating_point), files
+        return torch.float32, {}
+    opened = opened_once(config.start_from)
+    masks = opened.folder / CODEBOOK_FILE if opened.folder is not None else None
+    return opened.dtype, {CODEBOOK_FILE: masks.read_bytes()} if masks is not None and masks.is_file() else {}
 
 
 def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
-    size = config.model.image.image_size  # type: ignore[union-attr]
+    size = config.model.image.image_size
     preprocessor: dict[str, Any] = {
         "image_processor_type": "SiglipImageProcessor",
         "do_resize": True,

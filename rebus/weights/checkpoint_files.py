@@ -4,7 +4,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rebus.weights.save import MANIFEST, save_directory, standing
 
 __all__ = ["open_weights", "read_config", "read_json", "save_directory", "weight_file"]
 
-WEIGHT_ENDINGS = (".safetensors", ".npz", ".bin", ".pt", ".pth")
+WRAPPERS = ("state_dict", "model")  # names under which trainers put the weights into their pickles
 MAX_JSON = 20_000_000  # bytes of one JSON file
 # Safetensors before pickles, the whole before its shards, transformers' names before open_clip's.
 NAMES = (
@@ -78,32 +78,32 @@ def weight_file(directory: Path, *, prefer: str = "") -> Path:
     )
 
 
-def open_weights(source: str | Path, *, prefer: str = "") -> dict[str, LazyTensor]:
+def open_weights(
+    source: str | Path, *, prefer: str = "", wrappers: Collection[str] = WRAPPERS
+) -> dict[str, LazyTensor]:
     """The tensors of a directory or file by their released names, none read yet.
 
     Reads safetensors (memory-mapped, sharded with an index or not), big_vision's `.npz`, and `.bin`, `.pt`, `.pth`
-    with `weights_only=True`. Raises `BadCheckpoint` or `MissingFile`.
+    with `weights_only=True`, in which the weights may lie under one of `wrappers`. Raises
+    `BadCheckpoint` or `MissingFile`.
     """
     path = standing(Path(source))
     if path.is_dir():
         path = weight_file(path, prefer=prefer)
         _sizes_hold(path.parent)
     if path.name.endswith(".index.json"):
-        return _open_shards(path)
-    return _open_file(path)
+        return _open_shards(path, wrappers)
+    return _open_file(path, wrappers)
 
 
-def _open_file(path: Path) -> dict[str, LazyTensor]:
-    if path.suffix == ".safetensors":
-        return open_safetensors(path)
-    if path.suffix == ".npz":
-        return open_npz(path)
-    if path.suffix in WEIGHT_ENDINGS:
-        return _open_pickle(path)
-    raise BadCheckpoint(f"{path}: weights are .safetensors, .npz, .bin, .pt or .pth files")
+def _open_file(path: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]:
+    if path.suffix in READERS:
+        return READERS[path.suffix](path, wrappers)
+    *most, last = READERS
+    raise BadCheckpoint(f"{path}: weights are {', '.join(most)} or {last} files")
 
 
-def _open_shards(index: Path) -> dict[str, LazyTensor]:
+def _open_shards(index: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]:
     """The shards that an index names. All must lie in its own folder, and hold what it says."""
     table = read_json(index).get("weight_map")
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
@@ -114,7 +114,7 @@ def _open_shards(index: Path) -> dict[str, LazyTensor]:
             raise BadCheckpoint(f'{index}: shard "{shard}" lies outside the folder')
         if not (folder / shard).is_file():
             raise MissingFile(f"{index.name} names {shard}, which is not in {folder}. Download it again.")
-    shards = {shard: _open_file(folder / shard) for shard in sorted(set(table.values()))}
+    shards = {shard: _open_file(folder / shard, wrappers) for shard in sorted(set(table.values()))}
     found: dict[str, LazyTensor] = {}
     for shard, tensors in shards.items():
         for name, tensor in tensors.items():
@@ -127,7 +127,7 @@ def _open_shards(index: Path) -> dict[str, LazyTensor]:
     return found
 
 
-def _open_pickle(path: Path) -> dict[str, LazyTensor]:
+def _open_pickle(path: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]:
     """A file of `torch.save`, through PyTorch's restricted reader alone: what holds code is refused, never run."""
     if not path.is_file():
         raise MissingFile(f"no weights at {path}")
@@ -149,7 +149,7 @@ def _open_pickle(path: Path) -> dict[str, LazyTensor]:
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise BadCheckpoint(f"{path}: not a readable file of weights ({_first_line(error)})") from None
-    for wrapper in ("state_dict", "model"):
+    for wrapper in wrappers:
         if isinstance(data, Mapping) and isinstance(data.get(wrapper), Mapping):
             data = data[wrapper]
     if not isinstance(data, Mapping):
@@ -158,6 +158,14 @@ def _open_pickle(path: Path) -> dict[str, LazyTensor]:
     if strange:
         raise BadCheckpoint(f'{path}: "{strange[0]}" is no tensor')
     return {str(name): LazyTensor.of(value) for name, value in data.items()}
+
+
+Reader = Callable[[Path, Collection[str]], dict[str, LazyTensor]]
+READERS: Mapping[str, Reader] = {  # by the ending of the name; given the path and the wrappers of pickles
+    ".safetensors": lambda path, _: open_safetensors(path),
+    ".npz": lambda path, _: open_npz(path),
+    **dict.fromkeys((".bin", ".pt", ".pth", ".th"), _open_pickle),
+}
 
 
 def _first_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rebus.core.cache import cache_home
 from rebus.core.errors import CannotWrite, MissingFile, NetworkError, RebusError, UnknownName
-from rebus.weights.checkpoint_files import NAMES, WEIGHT_ENDINGS, read_json, weight_file
+from rebus.weights.checkpoint_files import NAMES, READERS, read_json, weight_file
 from rebus.weights.save import standing
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -56,7 +56,7 @@ def find(source: str | os.PathLike[str], revision: str | None = None, *, prefer:
         return here
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)
-    if not _HUB_ID.fullmatch(text) or path.suffix in WEIGHT_ENDINGS or (near and path.parent.name):
+    if not _HUB_ID.fullmatch(text) or path.suffix in READERS or (near and path.parent.name):
         hint = "; did you mean " + " or ".join(str(path.parent / n) for n in near) + "?" if near else "."
         if _looks_like_path(source, text, path):
             raise MissingFile(f'no directory or file "{text}"{hint}')
@@ -67,7 +67,7 @@ def find(source: str | os.PathLike[str], revision: str | None = None, *, prefer:
 
 
 def _looks_like_path(source: str | os.PathLike[str], text: str, path: Path) -> bool:
-    marked = text.startswith((".", "/", "~")) or "\\" in text or path.suffix in WEIGHT_ENDINGS
+    marked = text.startswith((".", "/", "~")) or "\\" in text or path.suffix in READERS
     return not isinstance(source, str) or marked or "/" in text
 
 

@@ -237,9 +237,13 @@ class KeyMap:
 
 
 class OwnNames:
-    """The layout of models that nobody else has: names in the file are ours."""
+    """A layout whose names are ours, but for a beginning that ours have (`net.`)."""
+
+    def __init__(self, ours: str = ""):
+        self.ours = ours
 
     def to_ours(self, tensors: Tensors) -> dict[str, LazyTensor]:
-        return {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
+        return {self.ours + name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
 
-    to_theirs = to_ours
+    def to_theirs(self, tensors: Tensors) -> dict[str, LazyTensor]:
+        return {name.removeprefix(self.ours): LazyTensor.of(tensor) for name, tensor in tensors.items()}

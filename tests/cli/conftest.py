@@ -11,6 +11,7 @@ from rebus.api import Model
 from rebus.backbones.vision.mask_vqvae import SMALL, MaskVQVAE, save_npz
 from rebus.cli import choose_model as choosing
 from rebus.cli import main
+from rebus.core import extras
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import override
@@ -59,7 +60,7 @@ def _brief(generate):
 def bundled(checkpoints, monkeypatch) -> Path:
     """The checkpoints are those of the package; nothing else is on this machine."""
     monkeypatch.setattr(catalog, "checkpoint_folder", lambda: checkpoints)
-    monkeypatch.setattr(choosing, "starter_installed", lambda: False)
+    monkeypatch.setattr(extras, "installed", lambda extra: False)
     monkeypatch.setattr(choosing, "cached_names", frozenset)
     monkeypatch.setattr(Model, "generate", _brief(Model.generate))
     catalog.bundled.cache_clear()

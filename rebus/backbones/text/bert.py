@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from rebus.core.errors import BadText
 from rebus.core.released_config import ACT_TO_RELEASED, Released, read_act
 from rebus.core.specs import TextSpec
+from rebus.core.system import Layout, System
 from rebus.nn.attention import Attention
 from rebus.nn.mlp import MLP
 from rebus.nn.norms import LayerNorm
@@ -210,3 +211,17 @@ def write_transformers(cfg: BERTConfig) -> dict[str, Any]:
         "layer_norm_eps": cfg.eps,
         "pad_token_id": cfg.pad_id,
     }
+
+
+SYSTEM = System(
+    name="bert",
+    network=BERT,
+    config=BERTConfig,
+    presets=PRESETS,
+    layouts={
+        "transformers": Layout(
+            name="transformers", keys=keys, read_config=read_transformers, write_config=write_transformers
+        )
+    },
+    text_spec=text_spec,
+)

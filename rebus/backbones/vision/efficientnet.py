@@ -5,6 +5,7 @@ excitation, ReLU6 in place of swish. The network is timm's, in its TensorFlow va
 were trained with: at stride 2, more on the right and the bottom).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal, cast
@@ -13,9 +14,11 @@ import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rebus.backbones.released_configs import timm_architecture
 from rebus.core.errors import unknown
 from rebus.core.specs import ImageSpec
-from rebus.weights.keymap import KeyMap, Side
+from rebus.core.system import Layout, System
+from rebus.weights.keymap import KeyMap, OwnNames, Side
 
 # variant: depth multiplier, image size of the release
 _SIZES = {
@@ -138,3 +141,33 @@ _INVERTED = [
 def _norm(theirs: str, ours: str) -> list[tuple[Any, Any]]:
     kinds = "weight|bias|running_mean|running_var|num_batches_tracked"
     return [(f"{theirs}.{{p:{kinds}}}", f"{ours}.{{p}}")]
+
+
+def read_timm(data: Mapping[str, Any]) -> EfficientNetConfig:
+    """`config.json` of a timm repository."""
+    name = timm_architecture(data)
+    variant = cast(Variant, name.removeprefix("tf_").removeprefix("efficientnet_"))
+    return EfficientNetConfig(variant=variant, num_classes=int(data.get("num_classes", 1000)))
+
+
+def write_timm(cfg: EfficientNetConfig) -> dict[str, Any]:
+    """The `config.json` from which timm builds the same network."""
+    return {"architecture": f"tf_efficientnet_{cfg.variant}", "num_classes": cfg.num_classes}
+
+
+SYSTEM = System(
+    name="efficientnet",
+    network=EfficientNet,
+    config=EfficientNetConfig,
+    presets={"tiny": EfficientNetConfig(variant="lite0", num_classes=11)},
+    layouts={
+        "timm": Layout(
+            name="timm",
+            keys=lambda cfg: OwnNames("net."),
+            recognises=lambda data: timm_architecture(data) in {f"tf_efficientnet_{v}" for v in _SIZES},
+            read_config=read_timm,
+            write_config=write_timm,
+        )
+    },
+    image_spec=image_spec,
+)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 
 from rebus.core.errors import BadCheckpoint, MissingFile
 from rebus.core.outputs import Quantised
+from rebus.core.system import Layout, System
+from rebus.weights.keymap import KeyMap
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import on_meta
 
 SIDE = 64  # pixels of a mask
@@ -189,14 +193,51 @@ def load_npz(path: str | os.PathLike[str]) -> MaskVQVAE:
 
 def save_npz(network: MaskVQVAE, path: str | os.PathLike[str]) -> None:
     """Write the layout of the release, whole or not at all."""
-    target = Path(path)
+    _write(to_arrays(network), Path(path))
+
+
+def _write(arrays: Mapping[str, np.ndarray], target: Path) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **to_arrays(network))  # type: ignore[arg-type]
+            np.savez(file, **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+FILE = "vae-oid.npz"  # the name of the release
+
+
+def _save(directory: Path, config: MaskVQVAEConfig, tensors: Mapping[str, Any]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    _write({name: LazyTensor.of(t).load().float().numpy() for name, t in tensors.items()}, directory / FILE)
+
+
+SYSTEM = System(
+    name="mask_vqvae",
+    network=MaskVQVAE,
+    config=MaskVQVAEConfig,
+    presets={"tiny": SMALL, "release": MaskVQVAEConfig()},
+    layouts={
+        "npz": Layout(
+            name="npz",
+            keys=lambda cfg: KeyMap(
+                [
+                    (_CODEBOOK, "codebook"),
+                    *((f"{part}.{{i}}.{{p}}",) * 2 for part in ("encoder", "decoder")),
+                    *((f"{part}.{{i}}.net.{{j}}.{{p}}",) * 2 for part in ("encoder", "decoder")),
+                ],
+                ignore=_TRAINING,
+            ),
+            config_file=None,
+            recognises=lambda names: _CODEBOOK in names,
+            infer_config=infer_config,
+            save=_save,
+        )
+    },
+    objective="codebook",
+)

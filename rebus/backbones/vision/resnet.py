@@ -3,6 +3,8 @@
 He et al., "Deep Residual Learning for Image Recognition", 2015. The network is timm's, whose names are torchvision's.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -10,8 +12,10 @@ import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rebus.core.errors import unknown
+from rebus.backbones.released_configs import timm_architecture
+from rebus.core.errors import BadConfig, unknown
 from rebus.core.specs import ImageSpec
+from rebus.core.system import Layout, System
 from rebus.weights.keymap import KeyMap
 
 Variant = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"]
@@ -88,3 +92,68 @@ def keys(cfg: ResNetConfig) -> KeyMap:
     return KeyMap(
         rows if cfg.num_classes else rows[:-1], ignore=[] if cfg.num_classes else ["fc.*"], prefixes=["module."]
     )
+
+
+_DEPTHS = {  # blocks of the four stages, and whether they are bottlenecks → variant
+    (2, 2, 2, 2, False): "resnet18",
+    (3, 4, 6, 3, False): "resnet34",
+    (3, 4, 6, 3, True): "resnet50",
+    (3, 4, 23, 3, True): "resnet101",
+    (3, 8, 36, 3, True): "resnet152",
+}
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
+    """The network of an archive of weights alone, as torchvision releases them, by the blocks in it.
+
+    Raises `BadConfig` for a network of other depths.
+    """
+    found = {name.removeprefix("module."): shape for name, shape in shapes.items()}
+    depths = tuple(
+        sum(re.fullmatch(rf"layer{i}\.\d+\.conv1\.weight", name) is not None for name in found) for i in range(1, 5)
+    )
+    variant = _DEPTHS.get((*depths, "layer1.0.conv3.weight" in found))  # type: ignore[arg-type]
+    if variant is None or found["conv1.weight"][-1] != 7:
+        raise BadConfig(f"a ResNet with {depths} blocks: wants one of {', '.join(VARIANTS)}")
+    return ResNetConfig(variant=cast(Variant, variant), num_classes=found.get("fc.weight", (0,))[0])
+
+
+_MARKS = {"layer4.0.conv1.weight", "bn1.bias"}  # names that tell a ResNet
+
+
+def read_timm(data: Mapping[str, Any]) -> ResNetConfig:
+    """`config.json` of a timm repository."""
+    variant = cast(Variant, timm_architecture(data))
+    return ResNetConfig(variant=variant, num_classes=int(data.get("num_classes", 1000)))
+
+
+def write_timm(cfg: ResNetConfig) -> dict[str, Any]:
+    """The `config.json` from which timm builds the same network."""
+    return {"architecture": cfg.variant, "num_classes": cfg.num_classes}
+
+
+SYSTEM = System(
+    name="resnet",
+    network=ResNet,
+    config=ResNetConfig,
+    presets={"tiny": ResNetConfig(variant="resnet18", num_classes=11)},
+    layouts={
+        "timm": Layout(
+            name="timm",
+            keys=keys,
+            recognises=lambda data: timm_architecture(data) in VARIANTS,
+            read_config=read_timm,
+            write_config=write_timm,
+        ),
+        "torchvision": Layout(
+            name="torchvision",
+            keys=keys,
+            config_file=None,
+            recognises=lambda names: (
+                {"layer4.0.conv1.weight", "bn1.bias"} <= {n.removeprefix("module.") for n in names}
+            ),
+            infer_config=infer_config,
+        ),
+    },
+    image_spec=image_spec,
+)

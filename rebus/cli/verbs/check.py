@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _folder(name: str) -> Path | None:
     """Where the checkpoint lies, if that is a directory of its own."""
-    card = catalog.bundled().get(name)
-    path = catalog.checkpoint_folder() / name.replace("/", "_") if card is not None else Path(name)
+    path = catalog.bundled_folder(name) if name in catalog.bundled() else Path(name)
     return path if path.is_dir() else None
 
 

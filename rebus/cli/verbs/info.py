@@ -19,12 +19,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from rebus.open_checkpoint import config_of
+
     card = catalog.info(args.name)
     weights = where(card, cached_names())
     system = catalog.system(card.system)
-    preset = system.presets.get(card.preset)
-    image = system.image_spec(preset) if preset is not None and system.image_spec else card.image
-    text = system.text_spec(preset) if preset is not None and system.text_spec else card.text
+    config = config_of(card.name)[1] if card.bundled else system.presets.get(card.preset)
+    image = system.image_spec(config) if config is not None and system.image_spec else None
+    text = system.text_spec(config) if config is not None and system.text_spec else None
     prompts = {k: v for k, v in dataclasses.asdict(system.prompts).items() if v is not None}
     if args.json:
         plain = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}

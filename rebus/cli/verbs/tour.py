@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 from rebus import __version__
-from rebus.cli.choose_model import starter_installed
 from rebus.cli.output import bar, emit, note, say, table
 from rebus.cli.output_files import check_folder, write_whole
 from rebus.core.errors import MissingFile
+from rebus.core.extras import installed
 
 EXAMPLE = "rebus tour --out tour"
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     from rebus.tour import page, plan, tour
 
-    stations = plan(starter_installed())
+    stations = plan(installed("starter"))
     if not stations:
         raise MissingFile(
             'nothing to show: no bundled checkpoint is in this package, and the extra "starter" is not installed. '

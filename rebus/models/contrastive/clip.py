@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.backbones.block_keys import open_clip_blocks, transformers_blocks
+from rebus.backbones.block_keys import clip_vision, open_clip_blocks, transformers_blocks
 from rebus.backbones.examples import dual_encoder_example
+from rebus.backbones.released_configs import timm_tower
 from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
 from rebus.core.outputs import Embeddings
@@ -151,12 +152,7 @@ class CLIP(nn.Module):
 
 KEYS = KeyMap(
     [
-        ("vision_model.embeddings.class_embedding", "image.class_token"),
-        ("vision_model.embeddings.patch_embedding.weight", "image.patch.weight"),
-        ("vision_model.embeddings.position_embedding.weight", "image.positions"),
-        ("vision_model.pre_layrnorm.{p}", "image.norm_pre.{p}"),  # sic
-        *transformers_blocks("vision_model.encoder.layers", "image.blocks"),
-        ("vision_model.post_layernorm.{p}", "image.norm.{p}"),
+        *clip_vision("image."),
         ("visual_projection.weight", "image_proj.weight"),
         ("text_model.embeddings.token_embedding.weight", "text.tokens.weight"),
         ("text_model.embeddings.position_embedding.weight", "text.positions"),
@@ -214,7 +210,6 @@ def text_spec(cfg: CLIPConfig) -> TextSpec:
 
 SYSTEM = System(
     name="clip",
-    family="contrastive",
     network=CLIP,
     config=CLIPConfig,
     presets=PRESETS,
@@ -224,12 +219,18 @@ SYSTEM = System(
             keys=lambda cfg: KEYS,
             read_config=read_transformers,
             write_config=write_transformers,
+            holds=lambda cfg: isinstance(cfg.image, ViTConfig),
         ),
         "open_clip": Layout(
-            name="open_clip", keys=_open_clip_keys, read_config=read_open_clip, write_config=write_open_clip
+            name="open_clip",
+            keys=_open_clip_keys,
+            config_file="open_clip_config.json",
+            recognises=lambda data: "siglip" not in timm_tower(data),
+            read_config=read_open_clip,
+            write_config=write_open_clip,
+            weights_name="open_clip_model",
         ),
     },
-    tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
     objective="softmax",
     example=dual_encoder_example,
     image_spec=image_spec,

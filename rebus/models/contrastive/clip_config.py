@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rebus.backbones.released_configs import read_tower, write_text, write_vision
+from rebus.backbones.released_configs import read_clip_vision, read_tower, write_text, write_vision
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
@@ -30,18 +30,10 @@ def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     top = Released(data)
     text, image = top.part("text_config"), top.part("vision_config")
     top.skip("text_config_dict", "vision_config_dict", "logit_scale_init_value")
-    for part in (text, image):
-        part.skip("projection_dim", "bos_token_id", "pad_token_id")
-    image.skip("eos_token_id")
-    image.demand("num_channels", 3)
+    text.skip("projection_dim", "bos_token_id", "pad_token_id")
     end = text.take("eos_token_id", int, 49_407)
     cfg = CLIPConfig(
-        image=ViTConfig(
-            class_token=True,
-            patch_size=image.take("patch_size", int, 32),
-            image_size=image.take("image_size", int, 224),
-            **read_tower(image, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
-        ),
+        image=read_clip_vision(image),
         text=TextConfig(
             vocab_size=text.take("vocab_size", int, 49_408),
             context=text.take("max_position_embeddings", int, 77),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.backbones.examples import dual_encoder_example
+from rebus.backbones.starter_networks import starter_networks
 from rebus.backbones.text import bert
 from rebus.backbones.text.bert import BERT, BERTConfig
 from rebus.backbones.vision import efficientnet
@@ -29,7 +30,7 @@ from rebus.core.config import from_dict, to_dict
 from rebus.core.outputs import Embeddings
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
-from rebus.core.system import Layout, System
+from rebus.core.system import Assembled, Layout, System
 from rebus.weights.keymap import OwnNames
 from rebus.weights.lazy_tensor import Tensors
 from rebus.weights.load_weights import load_into
@@ -130,6 +131,13 @@ def begin_with(network: LiT, tensors: Tensors, names: Float[Tensor, "V D"]) -> L
     return network
 
 
+def assemble_starter() -> Assembled:
+    """`lit/starter`: the networks of the extra "starter", nothing learned yet. Raises `MissingExtra` without them."""
+    found = starter_networks("lit/starter")
+    cfg = LiTConfig(image=found.image, text=found.text, embed=found.text.width)
+    return Assembled(cfg, begin_with(LiT(cfg), found.tensors, found.names).state_dict(), found.processor)
+
+
 def read_config(data: Mapping[str, Any]) -> LiTConfig:
     """`config.json` as `write_config` wrote it; raises `BadConfig` naming unknown fields."""
     return from_dict(LiTConfig, {name: value for name, value in data.items() if name not in HARMLESS}, "config.json")
@@ -152,7 +160,6 @@ def text_spec(cfg: LiTConfig) -> TextSpec:
 
 SYSTEM = System(
     name="lit",
-    family="contrastive",
     network=LiT,
     config=LiTConfig,
     presets=PRESETS,
@@ -161,9 +168,9 @@ SYSTEM = System(
             name="transformers", keys=lambda cfg: OwnNames(), read_config=read_config, write_config=write_config
         )
     },
-    tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
     objective="softmax",
     example=dual_encoder_example,
     image_spec=image_spec,
     text_spec=text_spec,
+    assemble={"starter": assemble_starter},
 )

@@ -16,10 +16,12 @@ from rebus.backbones.block_keys import (
     big_vision_blocks,
     big_vision_image,
     open_clip_blocks,
+    siglip_vision,
     timm_blocks,
     transformers_blocks,
 )
 from rebus.backbones.examples import dual_encoder_example
+from rebus.backbones.released_configs import timm_tower
 from rebus.backbones.text.encoder import TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.outputs import Embeddings
@@ -36,6 +38,7 @@ from rebus.models.contrastive.siglip_config import (
 )
 from rebus.nn.pooling import ProbePool
 from rebus.weights.keymap import KeyMap, Unsqueezed
+from rebus.weights.npz import big_vision
 
 
 def _sized(width: int, layers: int, heads: int, mlp: int, **text: Any) -> SigLIPConfig:
@@ -148,10 +151,7 @@ class SigLIP(nn.Module):
 
 
 _TOWERS = [
-    ("vision_model.embeddings.patch_embedding.{p}", "image.patch.{p}"),
-    ("vision_model.embeddings.position_embedding.weight", "image.positions"),
-    *transformers_blocks("vision_model.encoder.layers", "image.blocks"),
-    ("vision_model.post_layernorm.{p}", "image.norm.{p}"),
+    *siglip_vision("vision_model.", "image."),
     ("vision_model.head.probe", "pool.probe"),
     ("vision_model.head.attention.in_proj_{p}", ("pool.attn.q.{p}", "pool.attn.k.{p}", "pool.attn.v.{p}")),
     ("vision_model.head.attention.out_proj.{p}", "pool.attn.out.{p}"),
@@ -241,7 +241,6 @@ def text_spec(cfg: SigLIPConfig) -> TextSpec:
 
 SYSTEM = System(
     name="siglip",
-    family="contrastive",
     network=SigLIP,
     config=SigLIPConfig,
     presets=PRESETS,
@@ -255,12 +254,21 @@ SYSTEM = System(
         "open_clip": Layout(
             name="open_clip",
             keys=lambda cfg: OPEN_CLIP_KEYS,
+            config_file="open_clip_config.json",
+            recognises=lambda data: "siglip" in timm_tower(data),
             read_config=read_open_clip,
             write_config=write_open_clip,
+            weights_name="open_clip_model",
         ),
-        "big_vision": Layout(name="big_vision", keys=lambda cfg: BIG_VISION_KEYS, infer_config=infer_big_vision),
+        "big_vision": Layout(
+            name="big_vision",
+            keys=lambda cfg: BIG_VISION_KEYS,
+            config_file=None,
+            recognises=lambda names: any(name.removeprefix("params/").startswith("txt/") for name in names),
+            infer_config=infer_big_vision,
+            prepare=big_vision,
+        ),
     },
-    tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
     objective="sigmoid",
     example=dual_encoder_example,
     image_spec=image_spec,

@@ -23,7 +23,7 @@ from rebus.core.errors import UsageError
 from rebus.core.outputs import Embeddings
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
-from rebus.core.system import Layout, System
+from rebus.core.system import Assembled, Layout, System
 from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig
 from rebus.weights.keymap import OwnNames
 
@@ -197,9 +197,14 @@ def text_spec(cfg: ASIFConfig) -> TextSpec:
     return bert.text_spec(cfg.text or BERTConfig())
 
 
+def _assemble_starter() -> Assembled:
+    from rebus.models.training_free.starter import assemble_starter  # which builds on this file
+
+    return assemble_starter()
+
+
 SYSTEM = System(
     name="asif",
-    family="training_free",
     network=ASIF,
     config=ASIFConfig,
     presets=PRESETS,
@@ -208,7 +213,7 @@ SYSTEM = System(
             name="transformers", keys=lambda cfg: OwnNames(), read_config=read_config, write_config=write_config
         )
     },
-    tasks=frozenset({"embed_images", "embed_texts", "match", "classify"}),
     image_spec=image_spec,
     text_spec=text_spec,
+    assemble={"starter": _assemble_starter},
 )

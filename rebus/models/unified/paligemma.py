@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.block_keys import big_vision_image, transformers_blocks
+from rebus.backbones.block_keys import big_vision_image, siglip_vision
 from rebus.backbones.examples import generative_example
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
+from rebus.backbones.text.gemma_layouts import gemma_rows
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.errors import BadText
 from rebus.core.outputs import Predictions, Step
@@ -34,6 +35,7 @@ from rebus.models.unified.paligemma_config import PaliGemmaConfig as PaliGemmaCo
 from rebus.nn.cache import Cache
 from rebus.nn.masks import causal_blocks
 from rebus.weights.keymap import KeyMap
+from rebus.weights.npz import big_vision
 
 
 def _sizes(name: str, text: GemmaConfig) -> dict[str, PaliGemmaConfig]:
@@ -158,35 +160,15 @@ def _last(hidden: Float[Tensor, "B L D"], real: Bool[Tensor, "B L"]) -> Float[Te
 
 
 _VISION = [
-    ("vision_tower.vision_model.embeddings.patch_embedding.{p}", "image.patch.{p}"),
-    ("vision_tower.vision_model.embeddings.position_embedding.weight", "image.positions"),
-    *transformers_blocks("vision_tower.vision_model.encoder.layers", "image.blocks"),
-    ("vision_tower.vision_model.post_layernorm.{p}", "image.norm.{p}"),
+    *siglip_vision("vision_tower.vision_model.", "image."),
     ("multi_modal_projector.linear.{p}", "image_proj.{p}"),
 ]
-_LAYER = "language_model.model.layers.{i}."
-_DECODER = [
-    ("language_model.model.embed_tokens.weight", "text.tokens.weight"),
-    ("language_model.model.norm.weight", "text.norm.weight"),
-    (_LAYER + "input_layernorm.weight", "text.blocks.{i}.norm1.weight"),
-    *((_LAYER + f"self_attn.{n}_proj.weight", f"text.blocks.{{i}}.attn.{n}.weight") for n in "qkv"),
-    (_LAYER + "self_attn.o_proj.weight", "text.blocks.{i}.attn.out.weight"),
-    *((_LAYER + f"mlp.{n}_proj.weight", f"text.blocks.{{i}}.mlp.{n}.weight") for n in ("gate", "up", "down")),
-]
-_NORMS = {  # in Gemma 1 "post_attention" is the norm before the MLP; in Gemma 2 it is what it says
-    1: [(_LAYER + "post_attention_layernorm.weight", "text.blocks.{i}.norm2.weight")],
-    2: [
-        (_LAYER + "post_attention_layernorm.weight", "text.blocks.{i}.norm_attn.weight"),
-        (_LAYER + "pre_feedforward_layernorm.weight", "text.blocks.{i}.norm2.weight"),
-        (_LAYER + "post_feedforward_layernorm.weight", "text.blocks.{i}.norm_mlp.weight"),
-    ],
-}
 
 
 def keys(cfg: PaliGemmaConfig) -> KeyMap:
     """The Hub's names; those that the reference class uses in memory, and newer flattened ones, are read too."""
     return KeyMap(
-        [*_VISION, *_DECODER, *_NORMS[cfg.text.generation]],
+        [*_VISION, *gemma_rows(cfg.text, "language_model.model.", "text.")],
         ignore=["*.position_ids", "vision_tower.*head.*", "language_model.lm_head.weight", "lm_head.weight"],
         also=[
             ("model.language_model.", "language_model.model."),
@@ -235,7 +217,6 @@ def text_spec(cfg: PaliGemmaConfig) -> TextSpec:
 
 SYSTEM = System(
     name="paligemma",
-    family="unified",
     network=PaliGemma,
     config=PaliGemmaConfig,
     presets=PRESETS,
@@ -243,9 +224,15 @@ SYSTEM = System(
         "transformers": Layout(
             name="transformers", keys=keys, read_config=read_transformers, write_config=write_transformers
         ),
-        "big_vision": Layout(name="big_vision", keys=lambda cfg: KeyMap(_BIG_VISION), infer_config=infer_big_vision),
+        "big_vision": Layout(
+            name="big_vision",
+            keys=lambda cfg: KeyMap(_BIG_VISION),
+            config_file=None,
+            recognises=lambda names: any(name.removeprefix("params/").startswith("llm/") for name in names),
+            infer_config=infer_big_vision,
+            prepare=big_vision,
+        ),
     },
-    tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
     prompts=Prompts(
         caption="caption en",
         ask="answer en {question}",

@@ -6,6 +6,7 @@ from typing import Any
 
 from rebus.backbones.released_configs import Shapes, read_siglip_vision, write_vision
 from rebus.backbones.text.gemma import GemmaConfig
+from rebus.backbones.text.gemma_layouts import read_gemma, write_gemma
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.released_config import Released
 
@@ -77,53 +78,16 @@ def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
     top.skip("eos_token_id", "num_image_tokens")
     image.skip("projector_hidden_act", "num_image_tokens", "vision_use_head", "vocab_size", "num_positions")
     vision = read_siglip_vision(image)
-    second = text.data.get("model_type", "gemma") == "gemma2"
-    defaults = (2304, 26, 8, 4, 9216) if second else (3072, 28, 16, 16, 24_576)
-    head_width = text.take("head_dim", int, 256)
-    for name in ("hidden_act", "hidden_activation"):
-        text.demand(name, "gelu_pytorch_tanh")
-    text.demand("attention_bias", False)
-    text.demand("rope_scaling", None)
-    text.skip("num_image_tokens", "pad_token_id", "bos_token_id", "eos_token_id", "use_bidirectional_attention")
-    text.skip("layer_types", "cache_implementation")
-    rope = text.part("rope_parameters")
-    rope.demand("rope_type", "default")
-    base = text.take("rope_theta", float, rope.take("rope_theta", float, 10_000.0))
-    window = text.take("sliding_window", int, 4096) if second else None
-    decoder = GemmaConfig(
-        generation=2 if second else 1,
-        width=text.take("hidden_size", int, defaults[0]),
-        num_layers=text.take("num_hidden_layers", int, defaults[1]),
-        num_heads=text.take("num_attention_heads", int, defaults[2]),
-        num_kv_heads=text.take("num_key_value_heads", int, defaults[3]),
-        mlp_width=text.take("intermediate_size", int, defaults[4]),
-        head_width=head_width,
-        vocab_size=text.take("vocab_size", int, 256_000),
-        context=text.take("max_position_embeddings", int, 8192),
-        rope_base=base,
-        eps=text.take("rms_norm_eps", float, 1e-6),
-        query_scale=text.take("query_pre_attn_scalar", float, 256.0) if second else None,
-        score_cap=text.take("attn_logit_softcapping", float, 50.0) if second else None,
-        logit_cap=text.take("final_logit_softcapping", float, 30.0) if second else None,
-        # 4096 is what the released files say because their class wants a value; the runs that made the weights
-        # attended fully in every layer (big_vision), which differs at 896 px only
-        window=None if window == 4096 else window,
-    )
+    decoder = read_gemma(text)
     image_id = top.take("image_token_index", int, top.take("image_token_id", int, 256_000))
-    for part in (top, text, image, rope):
+    for part in (top, text, image):
         part.finish()
     return PaliGemmaConfig(image=vision, text=decoder, image_id=image_id)
 
 
 def write_transformers(cfg: PaliGemmaConfig) -> dict[str, Any]:
     """The `config.json` from which the reference class builds the same network."""
-    image, text, second = cfg.image, cfg.text, cfg.text.generation == 2
-    caps = {
-        "query_pre_attn_scalar": int(text.query_scale or text.head_width),
-        "attn_logit_softcapping": text.score_cap,
-        "final_logit_softcapping": text.logit_cap,
-        "sliding_window": text.window or 4096,
-    }
+    image, text = cfg.image, cfg.text
     return {
         "architectures": ["PaliGemmaForConditionalGeneration"],
         "model_type": "paligemma",
@@ -140,20 +104,5 @@ def write_transformers(cfg: PaliGemmaConfig) -> dict[str, Any]:
             "projection_dim": text.width,
             "vision_use_head": False,
         },
-        "text_config": {
-            "model_type": "gemma2" if second else "gemma",
-            "hidden_size": text.width,
-            "num_hidden_layers": text.num_layers,
-            "num_attention_heads": text.num_heads,
-            "num_key_value_heads": text.num_kv_heads,
-            "head_dim": text.head_width,
-            "intermediate_size": text.mlp_width,
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context,
-            "rope_theta": text.rope_base,
-            "rms_norm_eps": text.eps,
-            "hidden_activation": "gelu_pytorch_tanh",
-            "num_image_tokens": cfg.num_image_tokens,
-            **(caps if second else {"hidden_act": "gelu_pytorch_tanh"}),
-        },
+        "text_config": {**write_gemma(text), "num_image_tokens": cfg.num_image_tokens},
     }

@@ -6,16 +6,12 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+import rebus
+from rebus.backbones import starter_networks
+from rebus.backbones.starter_networks import class_sentences, class_vectors, describe_classes, digest
+from rebus.core import extras
 from rebus.core.errors import MissingExtra, UsageError
-from rebus.models.training_free import starter
-from rebus.models.training_free.starter import (
-    build_starter,
-    class_sentences,
-    class_vectors,
-    describe_classes,
-    digest,
-    photo_pairs,
-)
+from rebus.models.training_free.starter import photo_pairs
 from rebus.weights.checkpoint_files import open_weights
 
 needs_packages = pytest.mark.skipif(
@@ -26,13 +22,13 @@ needs_packages = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def built():
-    return build_starter()
+    return rebus.load("asif/starter", device="cpu")
 
 
 def test_missing_packages_name_the_extra(monkeypatch):
-    monkeypatch.setattr(starter, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"asif/starter needs the extra \"starter\""):
-        build_starter()
+        rebus.load("asif/starter")
 
 
 @needs_packages
@@ -52,7 +48,7 @@ def test_photos_are_named_and_found(built, shared):
 @needs_packages
 def test_class_sentences_in_the_package_are_what_the_encoder_gives():
     texts = class_sentences(describe_classes())
-    stored = open_weights(starter.kept_texts())
+    stored = open_weights(starter_networks.kept_texts())
     assert torch.equal(stored["digest"].load(), digest(texts)), "timm describes the classes otherwise; encode them anew"
     some = [0, 134, 517, 999]
     vectors = stored["vectors"].load()[some].float()

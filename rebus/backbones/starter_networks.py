@@ -1,0 +1,125 @@
+"""The networks of the extra `starter`: an ImageNet classifier and a sentence encoder, with what its classes are called.
+
+Models are put together from them without any training (`asif/starter`, `lit/starter`). The sentences about the classes
+are names and dictionary definition, as timm ships them ("tench, Tinca tinca: freshwater dace-like game fish of Europe
+…"), and a template. The definitions carry what captions speak of (fish, water, game), so they tie far more words to the
+classes than names alone; the template keeps the names of like classes apart.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rebus.backbones.text import bert
+from rebus.backbones.text.bert import BERTConfig
+from rebus.backbones.vision import efficientnet
+from rebus.backbones.vision.efficientnet import EfficientNetConfig
+from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor, load_processor
+from rebus.core import extras
+from rebus.weights.checkpoint_files import open_weights, read_config
+from rebus.weights.load_weights import load_into, on_meta
+
+DEFINITION = 2.0  # weight of names and definition beside the template; chosen on training photos alone
+
+
+class StarterNetworks(NamedTuple):
+    """The two networks as they come: weights under `image.` and `text.`, and a direction in the text encoder's space
+    for each of the classifier's classes, (V, D)."""
+
+    image: EfficientNetConfig
+    text: BERTConfig
+    tensors: dict[str, Any]
+    names: Tensor
+    processor: Processor
+
+
+def starter_networks(need: str) -> StarterNetworks:
+    """The packaged networks, for whatever is built from them. Raises `MissingExtra`, which says what needs them."""
+    weights, folder = _packages(need)
+    image = EfficientNetConfig(variant="lite0")
+    text = bert.read_transformers(read_config(folder))
+    tensors = {
+        **_under("image.", efficientnet.keys(image).to_ours(open_weights(weights))),
+        **_under("text.", bert.keys(text).to_ours(open_weights(folder))),
+    }
+    words = load_processor(folder, None, bert.text_spec(text), num_embeddings=text.vocab_size)
+    whole = replace(efficientnet.image_spec(image), shorter_side=None)  # captions speak of what stands at the border
+    processor = Processor(ImagePipeline(whole), words.text, sources=words.sources)
+    return StarterNetworks(image, text, tensors, _class_vectors(class_sentences(describe_classes())), processor)
+
+
+def describe_classes() -> dict[str, str]:
+    """WordNet id of each ImageNet class → its names and definition, in the order of the classifier's rows."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return {info.index_to_label_name(i): info.index_to_description(i, detailed=True) for i in range(1000)}
+
+
+def class_sentences(names: Mapping[str, str]) -> list[str]:
+    """The two sentences about each class: all descriptions, then all templates."""
+    first = [text.split(":")[0].split(",")[0] for text in names.values()]
+    return [*names.values(), *(f"a photo of a {name}" for name in first)]
+
+
+def encode_texts(texts: Sequence[str], batch_size: int = 50) -> Float[Tensor, "T D"]:
+    """Sentences by the packaged sentence encoder, unit vectors."""
+    _, folder = _packages("asif/starter")
+    cfg = bert.read_transformers(read_config(folder))
+    with on_meta():
+        network = bert.BERT(cfg)
+    load_into(network, bert.keys(cfg).to_ours(open_weights(folder)), dtype=torch.float32).eval()
+    words = load_processor(folder, None, bert.text_spec(cfg), num_embeddings=cfg.vocab_size)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors = torch.empty(len(texts), cfg.width)
+    with torch.inference_mode():
+        for first in range(0, len(order), batch_size):
+            at = order[first : first + batch_size]
+            vectors[at] = network.embed_text(**words(texts=[texts[i] for i in at]))
+    return vectors
+
+
+def digest(texts: Sequence[str]) -> Tensor:
+    """What tells two lists of sentences apart, as bytes."""
+    return torch.tensor(list(hashlib.sha256("\n".join(texts).encode()).digest()), dtype=torch.uint8)
+
+
+def kept_texts() -> Path:
+    """The vectors of the sentences about the classes, with the digest of the sentences."""
+    return Path(str(files("rebus"))) / "checkpoints" / "asif_starter" / "texts.safetensors"
+
+
+def class_vectors(sentences: Sequence[str]) -> Float[Tensor, "V D"]:
+    """One direction a class: the weighted mean of its two sentences."""
+    definition, template = encode_texts(sentences).chunk(2)
+    return torch.nn.functional.normalize(DEFINITION * definition + template, dim=1)
+
+
+def _class_vectors(texts: list[str]) -> Tensor:
+    """The sentences' vectors: kept in this package, or encoded anew where timm describes the classes otherwise."""
+    if kept_texts().is_file():
+        stored = open_weights(kept_texts())
+        if torch.equal(stored["digest"].load(), digest(texts)):
+            return stored["vectors"].load().float()
+    return class_vectors(texts)
+
+
+def _packages(need: str) -> tuple[Path, Path]:
+    """The weights of the classifier and the folder of the sentence encoder."""
+    extras.demand("starter", need)
+    found = [find_spec(name) for name in extras.PACKAGES["starter"]]
+    weights, sentences = (Path(spec.origin).parent for spec in found if spec is not None and spec.origin is not None)
+    return weights / "models" / "efficientnet-lite0-57934424.pth", sentences / "model"
+
+
+def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}

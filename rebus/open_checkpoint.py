@@ -1,0 +1,216 @@
+"""From a name or a path to an open checkpoint: its system, layout, configuration and tensors, none of them read yet.
+
+`load`, training, evaluation and planning open checkpoints here, so that whatever one of them reads all of them read.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rebus import catalog
+from rebus.codec.images import image_spec_to_json
+from rebus.codec.processor import Processor, load_processor
+from rebus.core.card import ModelCard
+from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile
+from rebus.core.system import Layout, System
+from rebus.weights.checkpoint_files import open_weights, read_config
+from rebus.weights.hub import find
+from rebus.weights.lazy_tensor import LazyTensor, Tensors
+from rebus.weights.save import save_directory
+
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An open checkpoint. `path`: its directory or file, None where it is assembled from installed parts; `tensors` go
+    by our names and are read when asked for."""
+
+    name: str  # as it was asked for
+    path: Path | None
+    system: System
+    layout: Layout
+    config: Any
+    tensors: Mapping[str, LazyTensor]
+    card: ModelCard
+    assembled: Processor | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files beside the weights lie."""
+        return self.path if self.path is None or self.path.is_dir() else self.path.parent
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights in the file."""
+        kinds = (tensor.dtype for tensor in self.tensors.values())
+        return next((kind for kind in kinds if kind.is_floating_point), torch.float32)
+
+    def processor(self) -> Processor:
+        """Its tokenizer and preprocessor. Raises `BadConfig` for files that do not fit the weights."""
+        if self.assembled is not None:
+            return self.assembled
+        assert self.folder is not None
+        return processor_in(self.folder, self.system, self.config)
+
+
+def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None) -> Opened:
+    """A catalogue name, a local directory or file of weights, or a Hub id, looked up in this order.
+
+    Raises `UnknownName`, `MissingFile`, `MissingExtra`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one
+    line.
+    """
+    name = os.fspath(source)
+    card = catalog.find(name)
+    if card is not None:
+        system = catalog.system(card.system)
+        variant = name.removeprefix(f"{card.system}/")
+        if variant in system.assemble:
+            config, tensors, processor = system.assemble[variant]()
+            lazy = {key: LazyTensor.of(tensor) for key, tensor in tensors.items()}
+            return Opened(
+                name=name,
+                path=None,
+                system=system,
+                layout=system.layout_for(config),
+                config=config,
+                tensors=lazy,
+                card=card,
+                assembled=processor,
+            )
+    path = _locate(source, card, revision)
+    system, layout, config, tensors = _identify(path)
+    ours = layout.keys(config).to_ours(tensors)
+    if card is None:
+        row = catalog.system_row(system.name)
+        card = ModelCard(
+            name=name,
+            system=system.name,
+            family=row.family,
+            preset="",
+            parameters=0,
+            idea=row.idea,
+            paper=row.paper,
+            tasks=row.tasks,
+            license="see the directory",
+        )
+    return Opened(name=name, path=path, system=system, layout=layout, config=config, tensors=ours, card=card)
+
+
+def config_of(name: str) -> tuple[System, Any]:
+    """The system and configuration of a catalogue name without any weights, of anything else from its files."""
+    card = catalog.find(name)
+    if card is not None:
+        system = catalog.system(card.system)
+        if card.preset in system.presets:
+            return system, system.presets[card.preset]
+    opened = open_checkpoint(name)
+    return opened.system, opened.config
+
+
+def processor_in(folder: Path, system: System, config: Any) -> Processor:
+    """The tokenizer and preprocessor in a folder, as a system reads them."""
+    image = system.image_spec(config) if system.image_spec else None
+    text = system.text_spec(config) if system.text_spec else None
+    rows = config.text.vocab_size if text is not None else None
+    return load_processor(folder, image, text, num_embeddings=rows)
+
+
+def save_checkpoint(
+    directory: Path,
+    layout: Layout,
+    config: Any,
+    tensors: Tensors,
+    *,
+    processor: Processor | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a checkpoint in a layout of its system, whole or not at all; gives the directory.
+
+    `tensors` go by our names; `files`: what else lies beside the weights. Raises `CannotWrite`.
+    """
+    theirs = layout.keys(config).to_theirs(tensors)
+    if layout.save is not None:
+        layout.save(directory, config, theirs)
+        return directory
+    assert layout.write_config is not None
+    assert layout.config_file is not None
+    data = layout.write_config(config)
+    extra = {**(files or {}), **(processor.files() if processor is not None else {})}
+    if layout.config_file == "config.json":
+        kinds = (LazyTensor.of(tensor).dtype for tensor in tensors.values())
+        dtype = next((kind for kind in kinds if kind.is_floating_point), torch.float32)
+        data |= {"dtype": str(dtype).removeprefix("torch.")}
+    elif processor is not None and processor.image is not None:  # one file for the network and its preprocessing
+        data["preprocess_cfg"] = image_spec_to_json(processor.image.spec, processor_class="open_clip")
+        extra = {name: text for name, text in extra.items() if name not in ("preprocessor_config.json",)}
+    extra.pop(layout.config_file, None)
+    save_directory(directory, data, theirs, extra, config_name=layout.config_file, weights_name=layout.weights_name)
+    return directory
+
+
+def _locate(source: str | os.PathLike[str], card: ModelCard | None, revision: str | None) -> Path:
+    if card is None:
+        return find(source, revision)
+    if card.bundled:
+        return catalog.bundled_folder(card.name)
+    if card.repo is None:
+        raise MissingFile(f"no weights of {card.name} were released; use {card.instead}")
+    return find(card.repo, revision)
+
+
+def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]]:
+    """What a checkpoint is, from its files alone; tensors under the names that the layout's `keys` knows."""
+    if path.is_dir():
+        found = _by_config(path)
+        if found is not None:
+            system, layout, data = found
+            assert layout.read_config is not None
+            try:
+                config = layout.read_config(data)
+            except BadConfig as error:
+                raise BadConfig(f"{path}: {error}") from None
+            tensors = open_weights(path, prefer=layout.weights_name.removesuffix("model"), wrappers=layout.wrappers)
+            return system, layout, config, tensors if layout.prepare is None else layout.prepare(tensors)
+    elif not path.is_file():
+        raise MissingFile(f"{path} is neither a checkpoint directory nor a file of weights")
+    raw = open_weights(path)
+    for system, layout in _layouts():
+        if layout.infer_config is not None and layout.recognises is not None and layout.recognises(raw.keys()):
+            config = layout.infer_config({name: tensor.shape for name, tensor in raw.items()})
+            return system, layout, config, raw if layout.prepare is None else layout.prepare(raw)
+    names = ", ".join(list(raw)[:_NAMES_SHOWN])
+    raise BadCheckpoint(
+        f"{path}: no layout is known whose weights are named {names} …; name a directory with its config.json"
+    )
+
+
+def _by_config(path: Path) -> tuple[System, Layout, dict[str, Any]] | None:
+    """The layout whose configuration file lies in a directory; None where there is no such file at all.
+
+    A `config.json` is told by its `model_type`, every other file by the layouts themselves.
+    """
+    data = read_config(path) if (path / "config.json").is_file() else {}
+    if "model_type" in data:
+        system = catalog.system(catalog.system_of_type(str(data["model_type"])))
+        return system, next(one for one in system.layouts.values() if one.config_file == "config.json"), data
+    there = {file.name for file in path.iterdir()}
+    for system, layout in _layouts():
+        if layout.config_file in there and layout.recognises is not None:
+            assert layout.config_file is not None
+            found = data if layout.config_file == "config.json" else read_config(path, layout.config_file)
+            if layout.recognises(found):
+                return system, layout, found
+    if data or "config.json" in there:
+        raise BadConfig(f"{path / 'config.json'}: model_type: missing")
+    return None
+
+
+def _layouts() -> Iterator[tuple[System, Layout]]:
+    for system in catalog.systems():
+        for layout in system.layouts.values():
+            yield system, layout
