@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rebus.core.errors import UsageError
+from rebus.core.errors import BadConfig, UsageError
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 
 
@@ -32,7 +32,6 @@ class Layout:
     # that `keys` knows
     weights_name: str = "model"  # stem of the file of weights
     wrappers: Collection[str] = ("state_dict", "model")  # where in a pickle the weights lie
-    holds: Callable[[Any], bool] = lambda config: True  # whether this configuration can be written so
     save: Callable[[Path, Any, Mapping[str, Any]], None] | None = None  # (directory, config, tensors by their names):
     # for layouts that are not a configuration beside safetensors
 
@@ -67,7 +66,14 @@ class System:
 
         Raises `UsageError` where none can.
         """
+        reasons = []
         for layout in (*([first] if first is not None else []), *self.layouts.values()):
-            if (layout.write_config or layout.save) and layout.holds(config):
+            if layout.save is not None:
                 return layout
-        raise UsageError(f"{self.name}: no layout can hold this configuration: {config}")
+            if layout.write_config is not None:
+                try:
+                    layout.write_config(config)
+                    return layout
+                except (BadConfig, UsageError) as error:
+                    reasons.append(str(error))
+        raise UsageError(f"a model of {self.name} with this configuration cannot be saved: {'; '.join(reasons)}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.codec.processor import Processor
+from rebus.core.config import from_dict
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.core.specs import Prompts
 from rebus.core.system import Layout
@@ -24,6 +25,15 @@ from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.open_checkpoint import Opened, open_checkpoint, processor_in, save_checkpoint
 from rebus.train.config import Start, TrainConfig
 from rebus.train.sharded_tensors import share_of
+
+
+def config_from_dict(data: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a run out of its `config.json`. Raises `BadConfig` naming every field that does not fit."""
+    config = from_dict(TrainConfig, data)
+    if isinstance(config.model, Mapping):
+        model = from_dict(catalog.system(str(config.system)).config, config.model, "config.model")
+        config = replace(config, model=model)
+    return config
 
 
 def resolved(config: TrainConfig) -> TrainConfig:

@@ -68,7 +68,7 @@ def eyes(state: dict[str, Tensor], theirs: str, heads: int, stacked: bool) -> Ar
     } | encoder(state, theirs, "img/Transformer", "post_layernorm", heads, stacked)
 
 
-def siglip_archive(model: torch.nn.Module, stacked: bool) -> Arrays:
+def siglip_archive(model: torch.nn.Module, stacked: bool, text_heads: int = 2) -> Arrays:
     state = {name: t.detach() for name, t in model.state_dict().items()}
     head = "vision_model.head"
     for kind in ("weight", "bias"):
@@ -86,7 +86,7 @@ def siglip_archive(model: torch.nn.Module, stacked: bool) -> Arrays:
             "txt/Embed_0/embedding": state["text_model.embeddings.token_embedding.weight"].numpy(),
             "txt/pos_embedding": state["text_model.embeddings.position_embedding.weight"][None].numpy(),
         }
-        | encoder(state, "text_model", "txt/Encoder_0", "final_layer_norm", 2, stacked)
+        | encoder(state, "text_model", "txt/Encoder_0", "final_layer_norm", text_heads, stacked)
         | linear(state, "text_model.head", "txt/head")
         | {"t": state["logit_scale"].numpy(), "b": state["logit_bias"].numpy()}
     )

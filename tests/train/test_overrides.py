@@ -1,10 +1,14 @@
 """`--set`: one typed field by its path."""
 
+from pathlib import Path
+
 import pytest
 
+import rebus
 from rebus.core.errors import UnknownName, UsageError
 from rebus.recipes import RECIPES, recipe
 from rebus.train import LoRA, override
+from rebus.train.setup import resolved
 
 
 def test_fields_are_set_with_their_types() -> None:
@@ -47,8 +51,28 @@ def test_values_of_the_wrong_type_are_refused() -> None:
 def test_every_recipe_is_a_configuration_that_survives_json(name: str) -> None:
     import json
 
-    from rebus.core.config import from_dict, to_dict
-    from rebus.train import TrainConfig
+    from rebus.core.config import to_dict
+    from rebus.train.setup import config_from_dict
 
     config = recipe(name)
-    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert config_from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_a_system_decides_what_its_models_fields_are(tmp_path: Path) -> None:
+    start = f"start_from={rebus.load('siglip/scenes').save(tmp_path / 'siglip')}"
+    for settings in ([start, "model.embed=64"], ["model.embed=64", start]):  # the order does not matter
+        config = override(recipe("siglip_captions"), settings)
+        assert (config.system, type(config.model).__name__, config.model.embed) == ("siglip", "SigLIPConfig", 64)
+        assert config.model.text == rebus.load("siglip/scenes").config.text
+    with pytest.raises(UsageError, match="start_from says which model"):
+        override(recipe("paligemma_captions"), ["model.image_id=64"])
+    with pytest.raises(UnknownName, match=r"model\.embd.*model\.embed"):
+        override(recipe("clip_scenes"), ["model.embd=64"])
+    with pytest.raises(UsageError, match="system=siglip wants a SigLIPConfig as its model; got a CLIPConfig"):
+        resolved(override(recipe("clip_scenes"), ["system=siglip"]))
+
+
+def test_settings_of_runs_know_no_model() -> None:
+    source = (Path(rebus.__file__).parent / "train" / "config.py").read_text()
+    assert "rebus.models" not in source
+    assert "rebus.backbones" not in source

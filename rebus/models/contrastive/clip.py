@@ -219,7 +219,6 @@ SYSTEM = System(
             keys=lambda cfg: KEYS,
             read_config=read_transformers,
             write_config=write_transformers,
-            holds=lambda cfg: isinstance(cfg.image, ViTConfig),
         ),
         "open_clip": Layout(
             name="open_clip",

@@ -1,0 +1,192 @@
+"""One opener: everything that `load` opens is told by its files alone, can be trained from, and is saved back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rebus
+from rebus import catalog
+from rebus.core.errors import BadCheckpoint, BadConfig, UnknownName, UsageError
+from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
+from rebus.open_checkpoint import config_of, open_checkpoint, save_checkpoint
+from rebus.recipes import recipe
+from rebus.train import Start, TrainConfig, override, train
+from rebus.train.setup import build, final_layout, interpolate
+from tests.train.settings import CLIP, SIGLIP
+from tests.train.test_finetune import photos as photos
+
+BACKBONES = [name for name in catalog.BACKBONES if name != "mask_vqvae"]
+
+
+def network_of(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    system = catalog.system(name)
+    return system.network(system.presets["tiny"])
+
+
+def saved(name: str, folder: Path, layout: str | None = None) -> Path:
+    system = catalog.system(name)
+    config = system.presets["tiny"]
+    form = system.layout_for(config) if layout is None else system.layouts[layout]
+    return save_checkpoint(folder, form, config, network_of(name).state_dict())
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "mask_vqvae", "clip", "siglip", "paligemma", "lit"])
+def test_a_system_is_told_by_its_files(name: str, tmp_path: Path) -> None:
+    for layout in (form for form in catalog.system(name).layouts.values() if form.write_config or form.save):
+        folder = saved(name, tmp_path / layout.name, layout.name)
+        opened = open_checkpoint(folder if layout.config_file else next(folder.iterdir()))
+        assert (opened.system.name, opened.layout.name) == (name, layout.name)
+        assert opened.config == catalog.system(name).presets["tiny"]
+        state = network_of(name).state_dict()
+        assert opened.tensors.keys() == state.keys()
+        assert all(torch.equal(opened.tensors[key].load(), value) for key, value in state.items())
+
+
+def test_torchvisions_weights_alone_are_told_by_their_shapes(tmp_path: Path) -> None:
+    import torchvision
+
+    for variant, ending in (("resnet18", "pth"), ("resnet50", "th")):
+        theirs = getattr(torchvision.models, variant)(num_classes=7)
+        file = tmp_path / f"{variant}.{ending}"
+        torch.save({"state_dict": {f"module.{k}": v for k, v in theirs.state_dict().items()}, "epoch": 3}, file)
+        opened = open_checkpoint(file)
+        assert (opened.system.name, opened.config.variant, opened.config.num_classes) == ("resnet", variant, 7)
+        ours = rebus.load(file, device="cpu").network
+        pixels = torch.randn(2, 3, 65, 97)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(pixels), theirs.eval()(pixels), atol=1e-5, rtol=1e-5)
+
+
+def test_a_config_without_a_type_is_given_to_whoever_knows_it(tmp_path: Path) -> None:
+    """timm's repositories have a config.json of their own beside open_clip's."""
+    model = rebus.load("clip/scenes")
+    folder = model.save(tmp_path / "both", layout="open_clip")
+    (folder / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_clip_224"}))
+    assert open_checkpoint(folder).layout.name == "open_clip"
+    (folder / "open_clip_config.json").unlink()
+    with pytest.raises(BadConfig, match="model_type: missing"):
+        open_checkpoint(folder)
+
+
+def test_strange_weights_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "strange.npz", **{"encoder/w": np.zeros(3, np.float32)})
+    with pytest.raises(BadCheckpoint, match="no layout is known whose weights are named encoder/w"):
+        open_checkpoint(tmp_path / "strange.npz")
+    with pytest.raises(UnknownName, match="clip/b32"):
+        open_checkpoint("clip/b23")
+
+
+def short(start: Path, photos: Path, name: str, *more: str) -> TrainConfig:
+    settings = [f"start_from={start}", f"data.path={photos}", "steps=2", "batch_size=4", "workers=0", "eval_every=0"]
+    return override(recipe(name), [*settings, "optim.warmup=1", *more])
+
+
+def test_an_open_clip_directory_is_trained_and_saved_as_one(photos: Path, tmp_path: Path) -> None:
+    model = rebus.load("clip/scenes")
+    folder = model.save(tmp_path / "start", layout="open_clip")
+    final = train(short(folder, photos, "clip_captions", "wise_ft=1"), tmp_path / "run")
+    assert (final / "open_clip_config.json").is_file()
+    found = rebus.load(final)
+    assert found.config == rebus.load(folder).config
+    assert found.processor.image.spec == model.processor.image.spec
+    assert not torch.equal(found.network.text_proj.weight, model.network.text_proj.weight)
+
+
+def test_an_archive_of_arrays_is_trained(photos: Path, tmp_path: Path) -> None:
+    """big_vision's own files: what comes out is in a layout that can be written."""
+    transformers = pytest.importorskip("transformers")
+    from tests.parity.test_big_vision import siglip_archive
+
+    model = rebus.load("siglip/scenes")
+    theirs = transformers.SiglipModel.from_pretrained(model.save(tmp_path / "theirs"))
+    start = tmp_path / "start"
+    start.mkdir()
+    np.savez(start / "weights.npz", **siglip_archive(theirs, True, text_heads=4))
+    for name, data in model.processor.files().items():
+        (start / name).write_bytes(data)
+    final = train(short(start / "weights.npz", photos, "siglip_captions"), tmp_path / "run")
+    assert rebus.load(final).config == open_checkpoint(start / "weights.npz").config
+
+
+RESNET = replace(
+    CLIP,
+    model=CLIPConfig(
+        image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=8, image_size=96, embed=16), text=CLIP.model.text, embed=16
+    ),
+    steps=1,
+    batch_size=4,
+)
+
+
+def test_a_run_is_saved_in_a_layout_that_holds_its_model(tmp_path: Path) -> None:
+    final = train(RESNET, tmp_path / "run")
+    assert (final / "open_clip_config.json").is_file()
+    assert rebus.load(final).config == RESNET.model
+
+
+def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    clip = catalog.system("clip")
+    with pytest.raises(UsageError, match="no layout can hold"):
+        System(
+            name="clip",
+            network=clip.network,
+            config=clip.config,
+            presets={},
+            layouts={"x": clip.layouts["transformers"]},
+        ).layout_for(RESNET.model)
+    assert final_layout(RESNET).name == "open_clip"
+
+
+def test_parts_of_several_checkpoints_start_one_run(tmp_path: Path) -> None:
+    """A ViT of CLIP's and SigLIP's text tower: what came from where is known, and WiSE-FT goes back to that alone."""
+    vit = catalog.system("vit")
+    tower = catalog.system("siglip").network(SIGLIP.model).image
+    image = save_checkpoint(tmp_path / "vit", vit.layouts["transformers"], SIGLIP.model.image, tower.state_dict())
+    whole = catalog.system("siglip").network(SIGLIP.model)
+    text = save_checkpoint(
+        tmp_path / "siglip", catalog.system("siglip").layouts["transformers"], SIGLIP.model, whole.state_dict()
+    )
+    starts = (Start(source=str(image), into="image"), Start(source=str(text), take="text", into="text"))
+    config = replace(SIGLIP, starts=starts, wise_ft=0.5)
+    network, copied = build(config)
+    assert torch.equal(network.image.patch.weight, tower.patch.weight)
+    assert torch.equal(network.text.tokens.weight, whole.text.tokens.weight)
+    assert {copied[name] for name in copied if name.startswith("image.")} == {str(image)}
+    assert not any(name.startswith(("pool.", "log_scale", "bias")) for name in copied)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    learned = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    interpolate(network, config, copied)
+    for name, parameter in network.named_parameters():
+        wanted = learned[name] - 0.5 if name in copied else learned[name]  # what began at random stays as it is
+        torch.testing.assert_close(parameter, wanted)
+
+
+@pytest.mark.parametrize(
+    "start, error, said",
+    [
+        (Start(source="siglip/scenes", take="text", into="image"), BadCheckpoint, "image tower has another size"),
+        (Start(source="siglip/scenes", take="txt", into="text"), UnknownName, "part of siglip/scenes"),
+        (Start(source="siglip/scenes", take="text", into="txt"), UnknownName, "part of the network"),
+    ],
+)
+def test_starts_that_do_not_fit_are_named(start: Start, error: type, said: str) -> None:
+    with pytest.raises(error, match=said):
+        build(replace(SIGLIP, starts=(start,)))
+
+
+def test_starts_can_be_set_in_a_shell(tmp_path: Path) -> None:
+    config = override(SIGLIP, ['starts=[{"source": "siglip/scenes", "take": "image", "into": "image"}]'])
+    assert config.starts == (Start(source="siglip/scenes", take="image", into="image"),)
+
+
+def test_a_name_gives_its_configuration_without_weights() -> None:
+    assert config_of("clip/b32")[1] == catalog.system("clip").presets["b32"]
+    assert config_of("siglip/scenes")[1] == rebus.load("siglip/scenes").config
