@@ -38,11 +38,16 @@ def saved(name: str, folder: Path, layout: str | None = None) -> Path:
 
 @pytest.mark.parametrize("name", [*BACKBONES, "mask_vqvae", "clip", "siglip", "paligemma", "lit"])
 def test_a_system_is_told_by_its_files(name: str, tmp_path: Path) -> None:
+    config = catalog.system(name).presets["tiny"]
     for layout in (form for form in catalog.system(name).layouts.values() if form.write_config or form.save):
+        if (name, layout.name) == ("siglip", "open_clip"):  # towers of the published sizes alone
+            with pytest.raises(BadConfig, match="published fixed sizes"):
+                layout.write_config(config)
+            continue
         folder = saved(name, tmp_path / layout.name, layout.name)
         opened = open_checkpoint(folder if layout.config_file else next(folder.iterdir()))
         assert (opened.system.name, opened.layout.name) == (name, layout.name)
-        assert opened.config == catalog.system(name).presets["tiny"]
+        assert opened.config == config
         state = network_of(name).state_dict()
         assert opened.tensors.keys() == state.keys()
         assert all(torch.equal(opened.tensors[key].load(), value) for key, value in state.items())
@@ -94,7 +99,7 @@ def test_an_open_clip_directory_is_trained_and_saved_as_one(photos: Path, tmp_pa
     assert (final / "open_clip_config.json").is_file()
     found = rebus.load(final)
     assert found.config == rebus.load(folder).config
-    assert found.processor.image.spec == model.processor.image.spec
+    assert found.processor.image.spec == rebus.load(folder).processor.image.spec
     assert not torch.equal(found.network.text_proj.weight, model.network.text_proj.weight)
 
 
@@ -132,14 +137,8 @@ def test_a_run_is_saved_in_a_layout_that_holds_its_model(tmp_path: Path) -> None
 
 def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path: Path) -> None:
     clip = catalog.system("clip")
-    with pytest.raises(UsageError, match="no layout can hold"):
-        System(
-            name="clip",
-            network=clip.network,
-            config=clip.config,
-            presets={},
-            layouts={"x": clip.layouts["transformers"]},
-        ).layout_for(RESNET.model)
+    with pytest.raises(UsageError, match="cannot be saved: the transformers layout has no ResNet towers"):
+        replace(clip, layouts={"transformers": clip.layouts["transformers"]}).layout_for(RESNET.model)
     assert final_layout(RESNET).name == "open_clip"
 
 

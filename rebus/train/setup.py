@@ -31,7 +31,7 @@ def config_from_dict(data: Mapping[str, Any]) -> TrainConfig:
     """The settings of a run out of its `config.json`. Raises `BadConfig` naming every field that does not fit."""
     config = from_dict(TrainConfig, data)
     if isinstance(config.model, Mapping):
-        model = from_dict(catalog.system(str(config.system)).config, config.model, "config.model")
+        model: Any = from_dict(catalog.system(str(config.system)).config, config.model, "config.model")
         config = replace(config, model=model)
     return config
 
