@@ -20,6 +20,7 @@ from rebus.core.errors import BadConfig, MissingFile, UnsupportedTask, UsageErro
 from rebus.core.system import Layout, System
 from rebus.generation import OPTIONS
 from rebus.generation import generate as write
+from rebus.generation.cuda_graph import GraphedStep
 from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.hub import find
@@ -381,7 +382,9 @@ def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.
 
 
 def _compile(network: nn.Module) -> None:
-    """Compile what tasks call: the towers, and the decoding step over its static cache."""
-    for name in ("embed_image", "embed_text", "see", "start", "step"):
+    """Compile what tasks call: the towers, and the decoding step over its static cache, on a GPU as a graph."""
+    for name in ("embed_image", "embed_text", "see", "start"):
         if hasattr(network, name):
-            setattr(network, name, torch.compile(getattr(network, name), dynamic=False if name == "step" else None))
+            setattr(network, name, torch.compile(getattr(network, name)))
+    if hasattr(network, "step"):
+        network.step = GraphedStep(torch.compile(network.step, dynamic=False))
