@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from benchmarks.gpu.measuring import busiest_kernels, peaks, seconds_of, shares, wait
-from benchmarks.gpu.setting import Figures, Setting, free
 from torch import Tensor
 
+from benchmarks.gpu.measuring import busiest_kernels, peaks, seconds_of, shares, wait
+from benchmarks.gpu.setting import Figures, Setting
 from rebus.api import _compile
 from rebus.generation import generate
 from rebus.generation.cuda_graph import GraphedStep
@@ -54,24 +54,20 @@ def run_alone(setting: Setting, figures: Figures) -> None:
             "step_alone": shares((weights + cache) / alone, known, "bandwidth"),
         }
 
+    def kernels() -> list[dict[str, Any]]:
+        return busiest_kernels(lambda: write(network, batch, 9), setting.device)
+
     figures.attempt("load(compile=True)", lambda: take(_compile))
-    figures.attempt("busiest kernels", lambda: busiest_kernels(lambda: write(network, batch, 9), setting.device))
+    figures.attempt("busiest kernels, load(compile=True)", kernels)
     for name, prepare in {
-        "graph of the eager step": lambda net: _set_step(net, GraphedStep(net.step)),
         "graph, tuned": lambda net: _set_step(net, GraphedStep(_compiled(net.step, coordinate_descent_tuning=True))),
-        "graph, tuned, joined products": _tuned_and_joined,
-        "compiled without a graph": lambda net: _set_step(net, _compiled(net.step)),
+        "graph of the eager step": lambda net: _set_step(net, GraphedStep(net.step)),
         "eager": lambda net: None,
+        "compiled without a graph": lambda net: _set_step(net, _compiled(net.step)),
+        "graph, tuned, joined products": _tuned_and_joined,  # the last, since it changes the network
     }.items():
-        figures.attempt(name, lambda prepare=prepare: take(prepare))
-        if name == "graph, tuned, joined products":
-            del network
-            free()
-            network = build(setting)
-        else:
-            figures.attempt(
-                f"busiest kernels, {name}", lambda: busiest_kernels(lambda: write(network, batch, 9), setting.device)
-            )
+        if figures.attempt(name, lambda p=prepare: take(p)) and name != "eager":
+            figures.attempt(f"busiest kernels, {name}", kernels)
 
 
 def run_together(setting: Setting, figures: Figures) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from benchmarks.gpu.measuring import in_turns, peaks, seconds_of, shares
-from benchmarks.gpu.setting import Figures, Setting, free, reason
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.measuring import in_turns, peaks, seconds_of, shares
+from benchmarks.gpu.setting import Figures, Setting, free, reason
 from rebus.models.contrastive import clip, siglip
 
 Embed = Callable[[Tensor], Any]

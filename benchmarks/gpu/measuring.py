@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from benchmarks.gpu.setting import Setting, free
 
+from benchmarks.gpu.setting import Setting, free
 from rebus.plan.hardware import accelerator_here
 
 

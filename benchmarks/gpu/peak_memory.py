@@ -9,9 +9,9 @@ import sys
 from typing import Any
 
 import torch
+
 from benchmarks.gpu.gpu_tests import ROOT
 from benchmarks.gpu.setting import Figures, Setting, free
-
 from rebus import catalog
 from rebus.nn.lora import add_lora
 from rebus.objectives import OBJECTIVES, Learner, backward

@@ -1,19 +1,19 @@
 """CLIP B/16 in bfloat16 at a batch of 1,024: our training step against that of open_clip, images a second.
 
-Ours: `Learner`, `backward`, gradient clipping and AdamW as a run makes them, blocks compiled. Theirs: the model, loss and
-AdamW groups of open_clip's training script under autocast, as it is and compiled. Where open_clip is missing, the CLIP
-of transformers stands in. All weights and moments are float32; batches lie on the device.
+Ours: `Learner`, `backward`, gradient clipping and AdamW as a run makes them, blocks compiled. Theirs: the model, loss
+and AdamW groups of open_clip's training script under autocast, as it is and compiled. Where open_clip is missing, the
+CLIP of transformers stands in. All weights and moments are float32; batches lie on the device.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from benchmarks.gpu.measuring import busiest_kernels, in_turns, peaks, seconds_of, shares
-from benchmarks.gpu.setting import Figures, Setting, free, reason
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.measuring import busiest_kernels, in_turns, peaks, seconds_of, shares
+from benchmarks.gpu.setting import Figures, Setting, free, reason
 from rebus.models.contrastive import clip
 from rebus.objectives import Learner, SoftmaxLoss, backward
 from rebus.train import AdamW
@@ -129,7 +129,7 @@ def _transformers(cfg: clip.CLIPConfig, setting: Setting, compiled: bool) -> Ste
 
 
 def _their_step(model: nn.Module, forward: Callable[[Batch], Tensor], setting: Setting) -> Step:
-    """open_clip's `train_one_epoch` with its defaults: two groups of AdamW, autocast, no clipping, the scale clamped."""
+    """open_clip's `train_one_epoch` by default: two groups of AdamW, autocast, no clipping, the scale clamped."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     plain = [p for n, p in named if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n or "logit_scale" in n]
     rest = [p for n, p in named if not any(p is q for q in plain)]
