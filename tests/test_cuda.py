@@ -44,7 +44,7 @@ def test_training_on_a_gpu_follows_that_on_a_processor(name, tmp_path):
     torch.set_float32_matmul_precision("highest")
     expected = losses(on(config, "cpu"), tmp_path / "cpu")
     found = losses(on(config, "cuda"), tmp_path / "cuda")
-    assert found == pytest.approx(expected, rel=5e-3)
+    assert found == pytest.approx(expected, rel=1e-2)
 
 
 def test_bfloat16_stays_near_float32(tmp_path):
@@ -61,7 +61,7 @@ def test_compiled_training_equals_eager(name, tmp_path):
     config = on(settings()[name], "cuda")
     eager = losses(config, tmp_path / "eager")
     compiled = losses(on(config, "cuda", compile=True), tmp_path / "compiled")
-    assert compiled == pytest.approx(eager, rel=2e-3)
+    assert compiled == pytest.approx(eager, rel=5e-3)
 
 
 def test_recomputation_changes_nothing(tmp_path):
@@ -218,7 +218,7 @@ def test_sharding_over_one_rank_gives_the_same_losses(tmp_path, monkeypatch):
         torch.manual_seed(0)
         learner = Learner(SoftmaxLoss(), clip.CLIP(cfg))
         distribute(learner, place)
-        optimiser = torch.optim.SGD(learner.parameters(), lr=0.1)
+        optimiser = torch.optim.SGD(learner.parameters(), lr=0.1, foreach=False)  # sharded ones and scalars
         found = []
         for _ in range(3):
             optimiser.zero_grad(set_to_none=True)

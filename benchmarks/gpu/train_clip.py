@@ -145,7 +145,7 @@ def _their_step(model: nn.Module, forward: Callable[[Batch], Tensor], setting: S
         optimiser.step()
         with torch.no_grad():
             scale.clamp_(0, 4.6052)
-        return float(total)
+        return float(total.detach())
 
     return step
 
