@@ -83,8 +83,11 @@ def writing_network(preset: str):
     return network.to(CUDA), {name: value.to(CUDA) for name, value in batch.items()}
 
 
-@pytest.mark.parametrize("preset", ["tiny", "tiny2"])
-@pytest.mark.parametrize("options", [{}, {"strategy": "beam", "num_beams": 2}], ids=["greedy", "beam"])
+@pytest.mark.parametrize(
+    ("preset", "options"),
+    [("tiny", {}), ("tiny2", {"strategy": "beam", "num_beams": 2})],
+    ids=["Gemma 1, greedy", "Gemma 2, beam"],
+)
 def test_a_compiled_step_in_a_graph_writes_what_the_eager_one_does(preset, options):
     from rebus.api import _compile
     from rebus.generation import generate

@@ -8,11 +8,12 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ class Part:
 
 PARTS = (
     Part("tests", "gpu_tests", "run", 150),
-    Part("train", "train_clip", "run", 170),
+    Part("train", "train_clip", "run", 150),
     Part("decode", "decode", "run_alone", 150),
-    Part("decode32", "decode", "run_together", 120),
-    Part("memory", "peak_memory", "run", 70),
-    Part("embed", "embed", "run", 120),
+    Part("decode32", "decode", "run_together", 90),
+    Part("memory", "peak_memory", "run", 45),
+    Part("embed", "embed", "run", 90),
 )
 # Long batches would otherwise run out of memory for want of one piece, not of bytes; graphs are recorded in `decode`.
 _PIECES = {"train", "memory"}
@@ -58,7 +59,7 @@ def main() -> int:
         )
         return 1
     wanted = [part for part in PARTS if chosen.only is None or part.name in chosen.only]
-    environment = {**os.environ, **_paths(chosen.wheels, out)}
+    environment = _environment(chosen.wheels)
     result: dict[str, Any] = {**_about(chosen.device, environment), "tiny": chosen.tiny, "parts": []}
     deadline = time.monotonic() + 60 * chosen.minutes
     for number, part in enumerate(wanted, start=1):
@@ -155,22 +156,17 @@ def _apart(
     return found
 
 
-def _paths(wheels: Path | None, out: Path) -> dict[str, str]:
-    """PYTHONPATH with this checkout, and behind what is installed the unpacked wheels."""
-    paths = [str(ROOT)]
+def _environment(wheels: Path | None) -> dict[str, str]:
+    """That of the parts: this checkout is found, behind it the unpacked wheels, and nothing is fetched."""
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     if wheels is not None:
-        target = out / "unpacked-wheels"
+        target = tempfile.mkdtemp(prefix="wheels-")
         for wheel in sorted(wheels.glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(target)
-        paths.append(str(target))
-    paths += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TORCHINDUCTOR_CACHE_DIR": str(out / "inductor"),  # shared by the parts of this run, and new with it
-    }
+        paths.append(target)
+    found = os.pathsep.join(path for path in paths if path)
+    return {**os.environ, "PYTHONPATH": found, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _about(device: str, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -181,20 +177,16 @@ def _about(device: str, environment: Mapping[str, str]) -> dict[str, Any]:
         hardware |= {"gpu": properties.name, "gpu_bytes": properties.total_memory, "gpus": torch.cuda.device_count()}
         hardware["driver"] = _said(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
     versions = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
-    for name in ("triton", "transformers", "timm"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    code = "import open_clip; print(open_clip.__version__)"
-    versions["open_clip"] = _said([sys.executable, "-W", "ignore", "-c", code], environment)
+    places = [*sys.path, *environment["PYTHONPATH"].split(os.pathsep)]
+    for name in ("triton", "transformers", "timm", "open_clip_torch"):
+        versions[name] = next((found.version for found in distributions(name=name, path=places)), None)
     commit = _said(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
     return {"hardware": hardware, "versions": versions, "commit": commit}
 
 
-def _said(command: list[str], environment: Mapping[str, str] | None = None) -> str | None:
+def _said(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None

@@ -85,14 +85,18 @@ def _copy(device: torch.device, size: int) -> float:
 
 def busiest_kernels(run: Callable[[], Any], device: torch.device, most: int = 10) -> list[dict[str, Any]]:
     """The kernels in which the device spends its time during `run`, with their shares of it."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
+    where = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     with profile(activities=activities) as profiler:
         run()
         wait(device)
     which = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    rows = [(float(getattr(row, which)), row.key, row.count) for row in profiler.key_averages()]
+    rows = [
+        (float(getattr(row, which)), row.key, row.count) for row in profiler.key_averages() if row.device_type == where
+    ]
     total = sum(row[0] for row in rows) or 1.0
     return [
         {"kernel": name[:120], "calls": count, "share": round(time / total, 4), "microseconds": round(time, 1)}
