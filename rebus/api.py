@@ -386,5 +386,6 @@ def _compile(network: nn.Module) -> None:
     for name in ("embed_image", "embed_text", "see", "start"):
         if hasattr(network, name):
             setattr(network, name, torch.compile(getattr(network, name)))
-    if hasattr(network, "step"):
-        network.step = GraphedStep(torch.compile(network.step, dynamic=False))
+    step: Any = getattr(network, "step", None)
+    if step is not None:
+        setattr(network, "step", GraphedStep(torch.compile(step, dynamic=False)))  # noqa: B010 - of a module, as above

@@ -60,6 +60,7 @@ def run_alone(setting: Setting, figures: Figures) -> None:
         "eager, in a graph": lambda net: _set_step(net, GraphedStep(net.step)),
         "eager": lambda net: None,
         "compiled and tuned, in a graph": lambda net: _set_step(net, GraphedStep(_tuned(net.step))),
+        "the same, plain attention": lambda net: _set_step(net, GraphedStep(_plain(_tuned(net.step)))),
         "compiled": lambda net: _set_step(net, _compiled(net.step)),
         "joined products, compiled and tuned, in a graph": _join,  # the last, since it changes the network
     }.items():
@@ -185,6 +186,17 @@ def _compiled(step: Any) -> Any:
 def _tuned(step: Any) -> Any:
     """Also takes products of a single row into the generated kernels."""
     return torch.compile(step, dynamic=False, options={"coordinate_descent_tuning": True})
+
+
+def _plain(step: Any) -> Any:
+    """Attention as products and a softmax: a fused kernel gives a single query to a single multiprocessor."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def run(token: Tensor, cache: Any) -> Any:
+        with sdpa_kernel(SDPBackend.MATH):
+            return step(token, cache)
+
+    return run
 
 
 def _join(network: paligemma.PaliGemma) -> None:

@@ -63,7 +63,7 @@ def _measured(name: str, batch: int, rank: int, setting: Setting) -> int | None:
     torch.manual_seed(0)
     card = catalog.info(name)
     system = catalog.system(card.system)
-    config = system.presets[card.preset]
+    config = system.presets["tiny" if setting.tiny else card.preset]
     with torch.device(setting.device):
         network = system.network(config)
     if rank:
