@@ -20,7 +20,7 @@ class Setting:
 
     @property
     def rounds(self) -> int:
-        return 2 if self.tiny else 5
+        return 1 if self.tiny else 5
 
 
 @dataclass

@@ -28,7 +28,11 @@ def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{prefix}{name} · ")
         elif isinstance(value, list):
             for number, each in enumerate(value, start=1):
-                text = ", ".join(f"{n} {_value(v)}" for n, v in each.items()) if isinstance(each, Mapping) else each
+                text = (
+                    ", ".join(f"{n} {v if isinstance(v, str) else _value(v)}" for n, v in each.items())
+                    if isinstance(each, Mapping)
+                    else each
+                )
                 yield f"{prefix}{name} · {number}", text
         else:
             yield prefix + name, value
