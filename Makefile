@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: tour test lint clean
+.PHONY: tour test lint gpu clean
 
 tour: .venv/.tour
 	$(BIN)/rebus tour --out tour
@@ -30,5 +30,9 @@ lint: .venv/.dev
 	$(INSTALL) --editable ".[starter,text,int8,dev]"
 	@touch $@
 
+# For a machine that has PyTorch with CUDA, where nothing can be installed; make gpu PYTHON=python3.12
+gpu:
+	$(PYTHON) -m benchmarks.gpu --out gpu
+
 clean:
-	rm -rf .venv build dist tour .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist tour gpu .mypy_cache .pytest_cache .ruff_cache

@@ -21,6 +21,7 @@ from rebus.core.errors import UnsupportedTask, UsageError
 from rebus.core.system import System
 from rebus.generation import OPTIONS
 from rebus.generation import generate as write
+from rebus.generation.cuda_graph import GraphedStep
 from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.open_checkpoint import Opened, config_of, open_checkpoint, save_checkpoint
 from rebus.weights.lazy_tensor import LazyTensor
@@ -286,7 +287,10 @@ def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.
 
 
 def _compile(network: nn.Module) -> None:
-    """Compile what tasks call: the towers, and the decoding step over its static cache."""
-    for name in ("embed_image", "embed_text", "see", "start", "step"):
+    """Compile what tasks call: the towers, and the decoding step over its static cache, on a GPU as a graph."""
+    for name in ("embed_image", "embed_text", "see", "start"):
         if hasattr(network, name):
-            setattr(network, name, torch.compile(getattr(network, name), dynamic=False if name == "step" else None))
+            setattr(network, name, torch.compile(getattr(network, name)))
+    step: Any = getattr(network, "step", None)
+    if step is not None:
+        setattr(network, "step", GraphedStep(torch.compile(step, dynamic=False)))  # noqa: B010 - of a module, as above

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rebus.core.capabilities import WritesText
 from rebus.core.outputs import Step
+from rebus.generation.cuda_graph import GraphedStep
 from rebus.generation.guidance import GuidedWriter
 
 
@@ -39,4 +40,4 @@ def has_fixed_rows(network: WritesText) -> bool:
     """Whether `step` is compiled: then another number of rows costs another compilation, and ended rows stay."""
     if isinstance(network, GuidedWriter):
         network = network.network
-    return hasattr(network.step, "_torchdynamo_orig_callable")
+    return isinstance(network.step, GraphedStep) or hasattr(network.step, "_torchdynamo_orig_callable")

@@ -1,0 +1,1 @@
+"""Measurements: scripts, and `python -m benchmarks.gpu`."""
