@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rebus import catalog
+
 ROOT = Path(__file__).parents[1] / "rebus"
 LAYERS = [
     {"core"},
@@ -76,6 +78,33 @@ def test_tasks_and_objectives_know_no_model():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+KNOW_SYSTEMS = {"models", "catalog", "recipes", "reproduce", "tour"}
+SYSTEMS = frozenset(catalog.SYSTEMS)
+
+
+def strings(path: Path) -> Iterator[tuple[int, str]]:
+    """String constants that are not docstrings."""
+    tree = ast.parse(path.read_text())
+    docs = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            docs.add(id(node.body[0].value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nobody_knows_a_system_by_name(path):
+    """A system is its own file, a row of the catalogue, recipes and claims: whatever else others need it says itself."""
+    if place(path) in KNOW_SYSTEMS:
+        return
+    for line, module in imports(path):
+        assert not module.startswith("rebus.models"), f"{path}:{line} imports a system"
+    for line, text in strings(path):
+        assert text not in SYSTEMS, f'{path}:{line} knows the system "{text}"'
 
 
 def test_importing_rebus_brings_no_torch():

@@ -73,7 +73,7 @@ def class_sentences(names: Mapping[str, str]) -> list[str]:
 
 def encode_texts(texts: Sequence[str], batch_size: int = 50) -> Float[Tensor, "T D"]:
     """Sentences by the packaged sentence encoder, unit vectors."""
-    _, folder = _packages("asif/starter")
+    _, folder = _packages("the sentences about its classes")
     cfg = bert.read_transformers(read_config(folder))
     with on_meta():
         network = bert.BERT(cfg)
