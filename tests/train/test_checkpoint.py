@@ -120,10 +120,10 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
     saver.save(1, state, {})
     saver.finish()
 
-    def full(path: Path) -> None:
+    def full(draft: Path, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_sync", full)
+    monkeypatch.setattr(checkpoint, "place_folder", full)
     saver.save(2, state, {})
     with pytest.raises(CannotWrite, match="step 2 does not fit on the disk"):
         saver.finish()
