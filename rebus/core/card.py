@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rebus.core.specs import ImageSpec, TextSpec
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
@@ -24,8 +22,6 @@ class ModelCard:
     bundled: bool = False  # the weights are in this package
     repo: str | None = None  # Hub id of the released weights
     instead: str | None = None  # what to use when nothing was released
-    image: ImageSpec | None = None
-    text: TextSpec | None = None
     note: str = ""
     scores: Mapping[str, Any] = field(
         default_factory=dict

@@ -21,7 +21,6 @@ class Layout:
     read_config: Callable[[Mapping[str, Any]], Any] | None = None
     write_config: Callable[[Any], dict[str, Any]] | None = None
     infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # raw shapes by name → config
-    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # raw arrays → named tensors, before `keys`
 
 
 @dataclass(frozen=True, kw_only=True)

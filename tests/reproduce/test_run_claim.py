@@ -62,7 +62,7 @@ def test_page_and_summary(tmp_path):
     claim = made_up.claim()
     found = running.run(claim, tmp_path)
     told = report.summary(claim, found)
-    assert told["verdict"] == "holds in part (1 of 2)" or told["holds"]
+    assert (told["verdict"], told["holds"]) == ("holds", True)
     assert set(told["statements"][0]["values"]) == {"1", "2", "3"}
     page = report.page(claim, found, None)
     assert "| ours | score | 1." in page

@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     weights = where(card, cached_names())
     system = catalog.system(card.system)
     preset = system.presets.get(card.preset)
-    image = system.image_spec(preset) if preset is not None and system.image_spec else card.image
-    text = system.text_spec(preset) if preset is not None and system.text_spec else card.text
+    image = system.image_spec(preset) if preset is not None and system.image_spec else None
+    text = system.text_spec(preset) if preset is not None and system.text_spec else None
     prompts = {k: v for k, v in dataclasses.asdict(system.prompts).items() if v is not None}
     if args.json:
         plain = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
