@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
+from rebus.codec.preprocessor import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
-from rebus.core.specs import Prompts
+from rebus.core.specs import ImageSpec, Prompts
 from rebus.data.bundled_checkpoints import directory_of
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
@@ -214,16 +215,6 @@ def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
 
 def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
     size = config.model.image.image_size  # type: ignore[union-attr]
-    preprocessor: dict[str, Any] = {
-        "image_processor_type": "SiglipImageProcessor",
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "resample": 3,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(PIXEL_MEAN),
-        "image_std": list(PIXEL_STD),
-    }
+    preprocessor = image_spec_to_json(ImageSpec(size=(size, size), mean=PIXEL_MEAN, std=PIXEL_STD))
     files = scenes_tokenizer(locations=config.system == "paligemma").files
     return torch.float16, {**files, "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode()}
