@@ -1,3 +1,3 @@
-"""The label of a position whose token is not to be predicted."""
+"""Labels of training: what stands where no token is to be predicted."""
 
-IGNORED = -100  # what cross entropy passes over in PyTorch unless told otherwise, and in released training code
+IGNORED = -100  # the value that cross entropy in PyTorch leaves out by default
