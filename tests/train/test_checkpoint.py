@@ -28,6 +28,7 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_twenty_kills_change_no_loss(tmp_path: Path) -> None:
     start = multiprocessing.get_context(START)
     chance = random.Random(0)
