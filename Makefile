@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: tour test lint gpu clean
+.PHONY: tour test quick lint gpu clean
 
 tour: .venv/.tour
 	$(BIN)/rebus tour --out tour
 
-test: .venv/.dev lint
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+# Everything: first what a change breaks soonest, then the long runs (kills, several processes, Ray, compilation).
+test: lint quick
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
+
+quick: .venv/.dev
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

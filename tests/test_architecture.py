@@ -98,7 +98,7 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nobody_knows_a_system_by_name(path):
-    """A system is its own file, a row of the catalogue, recipes and claims: whatever else others need it says itself."""
+    """A system is its file, a catalogue row, recipes and claims: whatever else others need it says itself."""
     if place(path) in KNOW_SYSTEMS:
         return
     for line, module in imports(path):

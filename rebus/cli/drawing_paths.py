@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rebus.cli.image_arguments import Draw, Picture
-from rebus.cli.output_files import check_folder, check_picture, write_whole
+from rebus.cli.output_files import check_folder, check_picture
 from rebus.core.answers import Mask
+from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,6 @@ def drawer(paths: Mapping[str, Path] | None) -> Draw | None:
         from rebus.tasks.draw import draw_boxes, draw_masks, encoded
 
         drawn = draw_masks(image, answer) if any(isinstance(a, Mask) for a in answer) else draw_boxes(image, answer)
-        write_whole(paths[name], encoded(drawn, paths[name].suffix))
+        write_bytes_atomically(paths[name], encoded(drawn, paths[name].suffix))
 
     return draw

@@ -1,4 +1,4 @@
-"""Files that a verb writes: found writable before the work begins, written whole or not at all."""
+"""Where a command writes its files: found writable before the work begins."""
 
 import os
 import secrets
@@ -30,18 +30,3 @@ def check_picture(path: Path) -> None:
     if path.is_dir():
         raise CannotWrite(f"{path} is a folder; --out names the image to write")
     check_folder(path.parent)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a new name, flush it, then rename it over `path`."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise CannotWrite(f"{path}: cannot be written ({len(data):,} bytes): {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)

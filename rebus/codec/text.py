@@ -15,10 +15,10 @@ from torch import Tensor
 
 from rebus.codec.tokenizers import Tokenizer, check_text
 from rebus.core.errors import BadConfig, BadText
+from rebus.core.labels import IGNORED
 from rebus.core.specs import TextSpec
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-IGNORED = -100  # the target of a position that is not to be predicted
 
 
 @dataclass(frozen=True)

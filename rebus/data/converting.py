@@ -5,7 +5,6 @@ is written after its files; one that was cut off is done again. When all are don
 records, and the conversion is done.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rebus.core.atomic_write import write_file_atomically, write_folder_atomically
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.atomic_write import Units, cannot_write, lines_of, whole_file
 from rebus.data.filters import Sifted
 from rebus.data.layouts.coyo import Parquet
 from rebus.data.record import BadRecord, Reader, Record
 from rebus.data.record_to_json import facts_of, picture_of, rows_of
 from rebus.data.resize_images import Fitted, Fitting, fit
+from rebus.data.resumable_units import Units, lines_of
 from rebus.data.tar_shards import TarWriter, key_of, shard_name
 
 SKIPPED, TABLE = "skipped.jsonl", "captions.jsonl"
@@ -98,7 +98,7 @@ class Converter:
                 first = next(self._skipped())
                 raise RebusError(f"none of {self.total:,} records could be written; the first: {_said(first)}")
             if self.settings.to == "folder":
-                with whole_file(self.units.folder / TABLE) as file:
+                with write_file_atomically(self.units.folder / TABLE) as file:
                     file.writelines(lines_of(row for line in self._lines() for row in line.get("rows", ())))
             self.units.finish(self._skipped())
             return counts
@@ -128,7 +128,7 @@ class Converter:
 
     def _write_tar(self, unit: int, samples: Iterable["Sample"]) -> LineIndex:
         """A line for each record: empty, or why it was skipped."""
-        with whole_file(self.units.folder / shard_name(unit)) as file, closing(TarWriter(file)) as tar:
+        with write_file_atomically(self.units.folder / shard_name(unit)) as file, closing(TarWriter(file)) as tar:
             for number, sample in enumerate(samples):
                 if sample.fitted is None:
                     yield sample.line
@@ -143,10 +143,7 @@ class Converter:
     def _write_folder(self, unit: int, samples: Iterable["Sample"]) -> LineIndex:
         """A line for each record: its rows of the table, or why it was skipped."""
         target = self.units.folder / f"{unit:05d}"
-        draft = target.with_name(f".{target.name}.draft")
-        try:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir()
+        with write_folder_atomically(target) as draft:
             for number, sample in enumerate(samples):
                 if sample.fitted is None:
                     yield sample.line
@@ -154,20 +151,13 @@ class Converter:
                 name = f"{key_of(unit, number, self.settings.shard_size)}.{sample.fitted.ending}"
                 (draft / name).write_bytes(sample.fitted.data)
                 yield {"rows": rows_of(sample.record, f"{target.name}/{name}", sample.fitted)}
-            if hasattr(os, "sync"):  # not on Windows
-                os.sync()  # thousands of files, flushed together
             shutil.rmtree(target, ignore_errors=True)  # of a unit that was cut off before its journal
-            draft.rename(target)
-        except OSError as error:
-            raise cannot_write(target, error) from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _write_parquet(self, unit: int, places: list[tuple[int, int]]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with whole_file(self.units.folder / f"{unit:05d}.parquet") as file:
+        with write_file_atomically(self.units.folder / f"{unit:05d}.parquet") as file:
             tables = [table_of(self.reader, block, rows) for block, rows in _by_block(places)]
             pq.write_table(pa.concat_tables(tables), file)
 

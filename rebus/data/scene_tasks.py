@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from rebus.codec.boxes import BINS
+from rebus.core.labels import IGNORED
 from rebus.data.scene_batches import BOS, EOS, IMAGE, Words, pad_rows, scene_at, scenes_tokenizer, stack_pixels
 from rebus.data.scene_masks import mask_codes
 from rebus.data.scene_patches import patch_owners
 from rebus.data.scenes import COLOURS, SHAPES, Scene, SceneObject, answer_kinds
 from rebus.data.scenes.language import ask
 
-IGNORED = -100
 ALL_SHAPES = " ; ".join(SHAPES)
 Row = tuple[list[int], list[int]]  # prompt, answer
 

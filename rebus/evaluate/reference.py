@@ -37,8 +37,11 @@ def record(model: Any) -> dict[str, Any]:
     return found
 
 
-def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool, str]:
-    """(whether the model still answers as it did, what differs most). Raises `BadCheckpoint` for a damaged file."""
+def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """(whether the model still answers as it did, what differs most); None where there is nothing to compare.
+
+    Raises `BadCheckpoint` for a damaged file.
+    """
     now = record(model)
     worst, said = 0.0, []
     for name in ("images", "texts"):
@@ -48,18 +51,23 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool, str]:
             except (TypeError, ValueError):
                 raise BadCheckpoint(f"{FILE}: {name}: not a table of numbers") from None
             after = torch.tensor(now.get(name, []), dtype=torch.float64)
-            if before.shape != after.shape:
+            if before.shape != after.shape or not before.numel():
                 return False, f"{name}: {tuple(before.shape)} numbers stored, {tuple(after.shape)} now"
+            for numbers, when in ((before, "stored"), (after, "now")):
+                if bad := int(numbers.isfinite().logical_not().sum()):
+                    return False, f"{name}: {bad} of {numbers.numel()} numbers {when} are not finite"
             worst = max(worst, float((before - after).abs().max()))
     if {"images", "texts"} & set(stored):
         said.append(f"embeddings differ by {worst:.1e}")
     same = True
+    if not {"images", "texts", "captions"} & set(stored):
+        return None, "nothing stored"
     if "captions" in stored:
         pairs = list(zip(stored["captions"], now.get("captions", []), strict=False))
         equal = sum(a == b for a, b in pairs)
         same = equal == len(stored["captions"])
         said.append(f"{equal} of {len(stored['captions'])} captions the same")
-    return worst <= _TOLERANCE and same, ", ".join(said) or "nothing stored"
+    return worst <= _TOLERANCE and same, ", ".join(said)
 
 
 def _leading(vectors: Any) -> list[list[float]]:

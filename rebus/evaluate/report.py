@@ -1,13 +1,10 @@
 """A result as a folder to keep: `results.json`, `report.md`, plots, and the worst mistakes as images.
 
-The folder is written whole or not at all. Plots need the extra "report"; without it the report says so.
+The folder is written atomically. Plots need the extra "report"; without it the report says so.
 """
 
 import io
 import json
-import os
-import secrets
-import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -18,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rebus.codec.decode_image import open_image
 from rebus.core.answers import Box, Mask
+from rebus.core.atomic_write import write_folder_atomically
 from rebus.core.errors import MissingExtra, RebusError, UsageError
-from rebus.data.atomic_write import cannot_write, sync
 from rebus.evaluate.measure import Result
 from rebus.evaluate.outcome import Mistake, Plot
 from rebus.tasks.draw import draw_boxes, draw_masks
@@ -42,25 +39,11 @@ def check_free(folder: Path) -> None:
 def write_report(result: Result, folder: Path) -> None:
     """Write the folder. Raises `UsageError` for one that is not empty, `CannotWrite`."""
     check_free(folder)
-    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.draft")
-    try:
-        draft.mkdir(parents=True)
+    with write_folder_atomically(folder) as draft:
         for name, data in _files(result):
             target = draft / name
             target.parent.mkdir(exist_ok=True)
-            with open(target, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        sync(draft)
-        if folder.is_dir():
-            folder.rmdir()
-        os.rename(draft, folder)
-        sync(folder.parent)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            target.write_bytes(data)
 
 
 def _files(result: Result) -> Iterator[tuple[str, bytes]]:

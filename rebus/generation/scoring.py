@@ -11,10 +11,9 @@ from torch import Tensor
 
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
+from rebus.core.labels import IGNORED
 from rebus.core.outputs import Step
 from rebus.generation.decoding_state import has_fixed_rows
-
-IGNORED = -100
 
 
 class Likelihood(NamedTuple):

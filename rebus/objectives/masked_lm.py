@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from rebus.objectives.next_token import IGNORED
+from rebus.core.labels import IGNORED
 
 
 class Blanks(NamedTuple):

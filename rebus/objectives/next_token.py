@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.core.labels import IGNORED
 from rebus.objectives.losses import Losses
-
-IGNORED = -100
 
 
 def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:

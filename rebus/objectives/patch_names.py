@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.core.labels import IGNORED
 from rebus.objectives.losses import Losses
-from rebus.objectives.next_token import IGNORED, next_token, place_waves
+from rebus.objectives.next_token import next_token, place_waves
 
 HEAD = "patch_head"  # the training's own part of the network; it belongs to no checkpoint
 

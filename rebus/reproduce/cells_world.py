@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rebus.core.labels import IGNORED
+
 GRID, CELL = 3, 8
 SIZE = GRID * CELL
 COLOURS = {"red": (228, 40, 44), "green": (44, 176, 68), "blue": (46, 84, 240), "yellow": (244, 226, 60)}
 SHAPES = ("circle", "square", "cross", "diamond")  # a cell holds 0, or 1 + 4 · colour + shape
 NUMBERS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 EMPTY = 0.2  # share of the cells
-IGNORED = -100
 _WORDS = ("<pad>", "<eos>", "<bos>", "<image>", "\n", "count", "at", "none", *COLOURS, *NUMBERS)
 IDS = {word: number for number, word in enumerate(_WORDS)}
 IMAGE = IDS["<image>"]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.vision.vit import ViTConfig
+from rebus.core.labels import IGNORED
 from rebus.models.unified.paligemma import PaliGemma, PaliGemmaConfig
 from rebus.objectives import NextTokenLoss
 from rebus.reproduce import cells_world as cells
@@ -18,7 +19,6 @@ from rebus.reproduce.train_in_memory import fit
 from rebus.train.config import AdamW
 from rebus.train.setup import grid_waves
 
-IGNORED = -100
 TASKS = ("count", "at")
 GOAL = 0.9  # of all answers right, for the race
 

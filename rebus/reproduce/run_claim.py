@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from rebus import __version__
+from rebus.core.atomic_write import cannot_write, write_bytes_atomically
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.atomic_write import cannot_write, whole_file
 from rebus.reproduce.claim import Claim, Measured
 
 RESULTS = "results.json"
@@ -92,13 +92,12 @@ def document(data: Any) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    """The whole file or nothing. Raises `CannotWrite`."""
+    """A file and the folder it is in. Raises `CannotWrite`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from None
-    with whole_file(path) as file:
-        file.write(data)
+    write_bytes_atomically(path, data)
 
 
 def _measure(claim: Claim, cell: Cell) -> dict[str, Any]:

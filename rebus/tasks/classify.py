@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rebus.codec.images import ImageSource
-from rebus.codec.text import IGNORED
 from rebus.core.answers import Ranking
 from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.errors import BadText, MissingFile, UnsupportedTask, UsageError
+from rebus.core.labels import IGNORED
 from rebus.core.limits import check
 from rebus.generation import score_choices
 from rebus.tasks.batching import in_batches

@@ -9,6 +9,7 @@ from torch import Tensor
 from rebus.codec.images import ImageSource
 from rebus.codec.text import Prompt
 from rebus.core.errors import UsageError
+from rebus.core.labels import IGNORED
 from rebus.generation import cut, score_tokens
 from rebus.tasks.batching import in_batches
 from rebus.tasks.task_model import TaskModel, batch_size, on_device
@@ -63,7 +64,7 @@ def write_batch(
     if listen:
         found = torch.stack(heard, dim=1).tolist()
     elif likelihood:  # beam search tells no probabilities: the answers are read again
-        targets = torch.full_like(tokens, -100)
+        targets = torch.full_like(tokens, IGNORED)
         for index, row in enumerate(rows):
             targets[index, : len(row)] = tokens[index, : len(row)]
         found = score_tokens(model.network, batch, targets).tolist()

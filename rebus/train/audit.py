@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rebus.core.errors import UsageError
-from rebus.objectives.next_token import IGNORED
+from rebus.core.labels import IGNORED
 from rebus.train.config import TrainConfig
 from rebus.train.detokenize import Words
 

@@ -5,11 +5,9 @@ last: a folder without it does not exist. Tensors are found by name and place, s
 any other number wrote.
 """
 
-import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -25,6 +23,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
+from rebus.core.atomic_write import DISK_FULL, place_folder
 from rebus.core.errors import BadCheckpoint, CannotWrite
 from rebus.train.ema import Average
 
@@ -114,16 +113,11 @@ class Saver:
         files = {}
         for file in sorted(draft.iterdir()):
             files[file.name] = {"bytes": file.stat().st_size, "sha256": _hash(file)}
-            _sync(file)
-        written = draft / STATE
-        written.write_text(json.dumps({"step": step, **facts, "files": files}))
-        _sync(written)
-        _sync(draft)
+        (draft / STATE).write_text(json.dumps({"step": step, **facts, "files": files}))
         target = self.folder / draft.name.replace(".draft_", _PREFIX)
         if target.exists():
             shutil.rmtree(target)
-        draft.rename(target)
-        _sync(self.folder)
+        place_folder(draft, target)
         for old in steps(self.folder)[: -self.keep] if self.keep else []:
             shutil.rmtree(_folder_of(self.folder, old))
 
@@ -193,14 +187,6 @@ def _hash(path: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space" in str(error):
+    if getattr(error, "errno", None) in DISK_FULL or "No space" in str(error):
         return "does not fit on the disk. Make room; the same command goes on from the one before"
     return f"could not be written: {str(error).splitlines()[0]}"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

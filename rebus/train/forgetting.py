@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rebus.data.atomic_write import whole_file
+from rebus.core.atomic_write import write_bytes_atomically
 
 Scores = Mapping[str, Mapping[str, float]]  # data → measure → value
 BEFORE, REPORT = "before.json", "report.json"
@@ -33,5 +33,4 @@ def write_report(out: Path, after: Scores) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as file:
-        file.write(text.encode())
+    write_bytes_atomically(path, text.encode())

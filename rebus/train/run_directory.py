@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig, UsageError
-from rebus.data.atomic_write import whole_file
 from rebus.train.config import TrainConfig
 
 
@@ -30,8 +30,7 @@ def claim(config: TrainConfig, out: Path) -> None:
     file = out / "config.json"
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as written:
-            written.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
+        write_bytes_atomically(file, (json.dumps(to_dict(config), indent=2) + "\n").encode())
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> str:
@@ -56,5 +55,4 @@ def cut(metrics: Path, step: int) -> None:
                 kept.append(text)
         except (json.JSONDecodeError, KeyError):
             continue  # the last line of a run that was killed while writing it
-    with whole_file(metrics) as written:
-        written.write("".join(kept).encode())
+    write_bytes_atomically(metrics, "".join(kept).encode())

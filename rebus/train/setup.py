@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from rebus import catalog
+from rebus.codec.preprocessor import image_spec_to_json
 from rebus.codec.processor import Processor
 from rebus.core.config import from_dict
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
-from rebus.core.specs import Prompts
+from rebus.core.specs import ImageSpec, Prompts
 from rebus.core.system import Layout
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
@@ -247,16 +248,6 @@ def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
 
 def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
     size = config.model.image.image_size
-    preprocessor: dict[str, Any] = {
-        "image_processor_type": "SiglipImageProcessor",
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "resample": 3,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(PIXEL_MEAN),
-        "image_std": list(PIXEL_STD),
-    }
+    preprocessor = image_spec_to_json(ImageSpec(size=(size, size), mean=PIXEL_MEAN, std=PIXEL_STD))
     files = scenes_tokenizer(locations=config.system == "paligemma").files
     return torch.float16, {**files, "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode()}

@@ -5,7 +5,6 @@ whether there is something newer. Only the files that are needed are fetched: sa
 """
 
 import difflib
-import errno
 import glob
 import hashlib
 import os
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rebus.core.atomic_write import DISK_FULL
 from rebus.core.cache import cache_home
 from rebus.core.errors import CannotWrite, MissingFile, NetworkError, RebusError, UnknownName
 from rebus.weights.checkpoint_files import NAMES, READERS, read_json, weight_file
@@ -142,7 +142,7 @@ def _download(repo: str, revision: str | None, prefer: str) -> Path:
                 repo, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=exact
             )
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in DISK_FULL:
                 raise
             raise CannotWrite(
                 f"{repo}: it needs {sum(sizes[n] for n in wanted) / 1e6:,.2f} MB, and {cache} has "

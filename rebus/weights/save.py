@@ -1,4 +1,4 @@
-"""Checkpoint directories, written whole or not at all.
+"""Checkpoint directories, written atomically.
 
 Everything goes to a new directory beside the target, is flushed to the disk and listed with sizes and hashes in a
 manifest; then one rename puts it in place. A process that is killed at any moment leaves the old state or the new.
@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rebus.core.atomic_write import DISK_FULL, flush, flushed_file
 from rebus.core.errors import BadCheckpoint, CannotWrite
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
 from rebus.weights.mapped_safetensors import DTYPES
 
 MANIFEST = "rebus_manifest.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PIECE = 64 * 2**20  # bytes of a tensor that are hashed and written at a time
 # What a released directory consists of; anything else in a directory that is replaced stays in it.
 _OURS = ("config.json", "merges.txt", "vocab.json", "vocab.txt", "tokenizer.json", "tokenizer.model", "spiece.model")
@@ -194,25 +194,23 @@ def _numpy(tensor: Tensor) -> Any:
 def _write(path: Path, pieces: Any) -> dict[str, Any]:
     """Write and flush one file. Returns its line of the manifest."""
     digest, size = hashlib.sha256(), 0
-    with path.open("xb") as file:
+    with flushed_file(path) as file:
         for piece in pieces:
             file.write(piece)
             digest.update(piece)
             size += len(piece)
-        file.flush()
-        os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _place(new: Path, target: Path) -> None:
     """Rename the finished directory into place, exchanging it with what is there."""
-    _flush_directory(new)
+    flush(new)
     if not target.exists():
         os.rename(new, target)
         _settle(target, None)
         return
     _carry_over(target, new)
-    _flush_directory(new)
+    flush(new)
     old = new
     if not _exchange(new, target):
         # Two renames where the system cannot exchange: `standing` finds the old state if we are killed in between.
@@ -229,7 +227,7 @@ def _place(new: Path, target: Path) -> None:
 def _settle(target: Path, old: Path | None) -> None:
     """After the rename: make it last, and remove what stood there before."""
     try:
-        _flush_directory(target.parent)
+        flush(target.parent)
         if old is not None:
             _carry_over(old, target)  # what somebody put there meanwhile
             shutil.rmtree(old, ignore_errors=True)
@@ -270,16 +268,6 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(rename(here, os.fsencode(one), here, os.fsencode(other), both_change) == 0)
 
 
-def _flush_directory(path: Path) -> None:
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _check_target(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise CannotWrite(f"{target} is a file; a checkpoint is a directory. Choose another name.")
@@ -312,7 +300,7 @@ def _alive(process: int) -> bool:
 
 
 def _explained(error: OSError, target: Path, need: int) -> CannotWrite:
-    if error.errno in _FULL:
+    if error.errno in DISK_FULL:
         free = shutil.disk_usage(target.parent if target.parent.exists() else target.anchor).free
         return CannotWrite(
             f"{target} not saved: it needs {need / 1e6:,.2f} MB and the disk has {free / 1e6:,.2f} MB free "

@@ -60,8 +60,9 @@ def _brief(generate):
 def bundled(checkpoints, monkeypatch) -> Path:
     """The checkpoints are those of the package; nothing else is on this machine."""
     monkeypatch.setattr(catalog, "checkpoint_folder", lambda: checkpoints)
-    monkeypatch.setattr(extras, "installed", lambda extra: False)
-    monkeypatch.setattr(choosing, "cached_names", frozenset)
+    # What the functions ask, not the functions: a command imported now would keep those for the tests that follow.
+    monkeypatch.setattr(extras, "PACKAGES", {"starter": ("not_installed",)})
+    monkeypatch.setattr(choosing, "_traces", lambda repo: False)
     monkeypatch.setattr(Model, "generate", _brief(Model.generate))
     catalog.bundled.cache_clear()
     yield checkpoints

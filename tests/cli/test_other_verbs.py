@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from rebus import catalog
 from rebus.cli import main
 from tests.cli.conftest import SIZES
 
@@ -134,7 +135,6 @@ def test_check_against_stored_outputs(checkpoints, tmp_path, run):
 
 
 def test_tour(bundled, tmp_path, run, monkeypatch):
-    monkeypatch.setattr("rebus.cli.verbs.tour.installed", lambda extra: False)
     monkeypatch.setattr("rebus.tour.scenes.NUM_WRITTEN", 2)
     code, out, err = run("tour", "--out", tmp_path / "tour", "--json")
     assert code == 0, err
@@ -146,14 +146,9 @@ def test_tour(bundled, tmp_path, run, monkeypatch):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_tour_with_nothing_to_show(tmp_path, run, monkeypatch):
-    from rebus import catalog
-
+def test_tour_with_nothing_to_show(bundled, tmp_path, run, monkeypatch):
     monkeypatch.setattr(catalog, "checkpoint_folder", lambda: tmp_path / "none")
-    monkeypatch.setattr("rebus.cli.verbs.tour.installed", lambda extra: False)
-    catalog.bundled.cache_clear()
     code, _, err = run("tour", "--out", tmp_path / "tour")
-    catalog.bundled.cache_clear()
     assert code == 1
     assert "starter" in err
 

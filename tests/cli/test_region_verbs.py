@@ -86,5 +86,5 @@ def test_nothing_half_written_when_the_drawing_fails(bundled, found, pictures, t
     monkeypatch.setattr(os, "fsync", full)
     code, _, err = run("detect", pictures / "a.png", "--out", tmp_path / "out.png")
     assert code == 1
-    assert "No space left" in err
+    assert "no space left" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures"]

@@ -8,6 +8,7 @@ import torch
 from rebus import catalog
 from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.config import from_dict, to_dict
+from rebus.core.labels import IGNORED
 
 CASES = [
     (name, preset)
@@ -30,19 +31,16 @@ def build(name, preset, seed=0):
     return system, network
 
 
-def prompts(network, lengths=(4, 2, 3), side="right"):
-    """A batch with its padding on one side, and each row alone."""
-    cfg, g = network.cfg, torch.Generator().manual_seed(1)
-    size = getattr(cfg.image, "image_size", 64)  # convolutions take any
-    pixels = torch.randn(len(lengths), 3, size, size, generator=g)
-    picture = [cfg.image_id] * cfg.num_image_tokens if hasattr(cfg, "num_image_tokens") else []
-    rows = [picture + torch.randint(2, 60, (n,), generator=g).tolist() for n in lengths]
-    longest = max(map(len, rows))
-    tokens, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.bool)
+def prompts(system, network, lengths=(4, 2, 3), side="right"):
+    """A batch with its padding on one side, its targets, and each row of the prompts alone."""
+    batch = system.example(network.cfg, len(lengths), prompt=max(lengths), answer=6)
+    targets, whole = batch.pop("targets"), batch["tokens"].shape[1]
+    rows = [row[: whole - max(lengths) + n] for row, n in zip(batch["tokens"], lengths)]
+    tokens, mask = torch.zeros_like(batch["tokens"]), torch.zeros_like(batch["tokens"], dtype=torch.bool)
     for b, row in enumerate(rows):
-        at = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
-        tokens[b, at], mask[b, at] = torch.tensor(row), True
-    return pixels, tokens, mask, [torch.tensor([row]) for row in rows]
+        at = slice(whole - len(row), None) if side == "left" else slice(0, len(row))
+        tokens[b, at], mask[b, at] = row, True
+    return {**batch, "tokens": tokens, "mask": mask}, targets, [row[None] for row in rows]
 
 
 @pytest.mark.parametrize("name, preset", CASES)
@@ -74,15 +72,15 @@ def test_released_configuration_returns(name, preset):
 
 @pytest.mark.parametrize("name, preset", TOWERS)
 def test_towers_give_unit_vectors_whatever_the_batch(name, preset):
-    _, network = build(name, preset)
+    system, network = build(name, preset)
     assert isinstance(network, EmbedsImages)
     assert isinstance(network, EmbedsText)
-    pixels, *_ = prompts(network)
-    context, vocab = network.cfg.text.context, network.cfg.text.vocab_size
-    tokens = torch.randint(2, vocab - 1, (3, context), generator=torch.Generator().manual_seed(2))
+    batch = system.example(network.cfg, 3)
+    tokens = batch["tokens"]
+    images = [{key: rows[b : b + 1] for key, rows in batch.items() if key != "tokens"} for b in range(3)]
     with torch.no_grad():
-        out = network(pixels=pixels, tokens=tokens)
-        image = torch.cat([network.embed_image(p[None]) for p in pixels])
+        out = network(**batch)
+        image = torch.cat([network.embed_image(**alone) for alone in images])
         text = torch.cat([network.embed_text(t[None]) for t in tokens])
     torch.testing.assert_close(out.image, image, atol=1e-5, rtol=0)
     torch.testing.assert_close(out.text, text, atol=1e-5, rtol=0)
@@ -108,28 +106,26 @@ def test_texts_padded_on_the_left_equal_those_padded_on_the_right(name, preset):
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name, preset", WRITERS)
 def test_a_row_does_not_depend_on_its_batch_or_padding(name, preset, side):
-    _, network = build(name, preset)
-    pixels, tokens, mask, alone = prompts(network, side=side)
-    targets = torch.randint(2, 60, (3, 5), generator=torch.Generator().manual_seed(3))
-    targets[1, 3:] = -100
+    system, network = build(name, preset)
+    batch, targets, alone = prompts(system, network, side=side)
+    targets[1, 3:] = IGNORED
     with torch.no_grad():
-        batch = network(pixels=pixels, tokens=tokens, mask=mask, targets=targets).logits
+        logits = network(**batch, targets=targets).logits
         for b, row in enumerate(alone):
-            real = targets[b] >= 0
-            single = network(pixels=pixels[b : b + 1], tokens=row, targets=targets[b : b + 1, real]).logits
-            torch.testing.assert_close(batch[b, real], single[0], atol=1e-4, rtol=0)
+            real = targets[b] != IGNORED
+            single = network(pixels=batch["pixels"][b : b + 1], tokens=row, targets=targets[b : b + 1, real]).logits
+            torch.testing.assert_close(logits[b, real], single[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name, preset", WRITERS)
 def test_cached_decoding_equals_the_full_forward(name, preset, side):
-    _, network = build(name, preset)
+    system, network = build(name, preset)
     assert isinstance(network, WritesText)
-    pixels, tokens, mask, _ = prompts(network, side=side)
-    targets = torch.randint(2, 60, (3, 6), generator=torch.Generator().manual_seed(4))
+    batch, targets, _ = prompts(system, network, side=side)
     with torch.no_grad():
-        full = network(pixels=pixels, tokens=tokens, mask=mask, targets=targets).logits
-        step = network.start(room=6, pixels=pixels, tokens=tokens, mask=mask)
+        full = network(**batch, targets=targets).logits
+        step = network.start(room=6, **batch)
         for s in range(6):
             torch.testing.assert_close(step.logits, full[:, s], atol=1e-4, rtol=0)
             step = network.step(targets[:, s], step.cache)
@@ -137,14 +133,13 @@ def test_cached_decoding_equals_the_full_forward(name, preset, side):
 
 @pytest.mark.parametrize("name, preset", WRITERS)
 def test_a_later_target_changes_nothing_before_it(name, preset):
-    _, network = build(name, preset)
-    pixels, tokens, mask, _ = prompts(network)
-    targets = torch.randint(2, 60, (3, 6), generator=torch.Generator().manual_seed(5))
+    system, network = build(name, preset)
+    batch, targets, _ = prompts(system, network)
     other = targets.clone()
     other[:, 3] = (targets[:, 3] + 7) % 60
     with torch.no_grad():
-        a = network(pixels=pixels, tokens=tokens, mask=mask, targets=targets).logits
-        b = network(pixels=pixels, tokens=tokens, mask=mask, targets=other).logits
+        a = network(**batch, targets=targets).logits
+        b = network(**batch, targets=other).logits
     torch.testing.assert_close(a[:, :4], b[:, :4], atol=0, rtol=0)
     assert (a[:, 4:] - b[:, 4:]).abs().max() > 1e-3
 

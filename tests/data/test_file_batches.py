@@ -84,6 +84,7 @@ def test_writers_get_prompts_and_answers(form: Any, prompt: str, folder: Path, p
     data = FileBatches(Files(path=str(folder), form=form), processor, PALIGEMMA)
     batch = data.batch(0, 0, 4)
     asked = processor.decode(batch["tokens"])
+    assert len(asked) == 4
     assert all(text.strip().startswith(prompt.strip()) for text in asked)
     answers = processor.decode(batch["targets"])
     table = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]

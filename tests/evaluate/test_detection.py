@@ -207,8 +207,8 @@ def test_calls_that_cannot_mean_anything_are_refused():
         coco_scores([picture], ["cat"], by="keypoints")
     with pytest.raises(UsageError, match="scores by masks want masks in all images; Truth 0 has none"):
         coco_scores([picture], ["cat"], by="masks")
+    half = masked(picture[1])
     with pytest.raises(UsageError, match=r"want \(100, 100\), the size of the true ones; got \(50, 100\)"):
-        half = masked(picture[1])
         coco_scores([(masked(picture[0]), replace(half, masks=half.masks[:, :50]))], ["cat"], by="masks")
     with pytest.raises(UsageError, match="LVIS has no crowd regions"):
         lvis_scores([(truth(A, crowd=[True]), found())], {"cat": "r"}, by="boxes")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import rebus
 from rebus import catalog
@@ -22,6 +23,22 @@ def test_bundled_checkpoints_answer_as_recorded(file):
         assert not reference.compare(model, changed)[0]
     if "captions" in stored:
         assert not reference.compare(model, {**stored, "captions": ["something else", *stored["captions"][1:]]})[0]
+
+
+def test_outputs_that_are_not_finite_are_named():
+    model = rebus.load("siglip/scenes", device="cpu")
+    stored = reference.record(model)
+    spoilt = {**stored, "texts": [[float("nan")] * len(row) for row in stored["texts"]]}
+    assert reference.compare(model, spoilt) == (False, "texts: 36 of 36 numbers stored are not finite")
+    with torch.no_grad():
+        next(model.network.image.parameters()).fill_(float("nan"))
+    assert reference.compare(model, stored) == (False, "images: 36 of 36 numbers now are not finite")
+
+
+def test_empty_references_do_not_pass():
+    model = rebus.load("siglip/scenes", device="cpu")
+    assert reference.compare(model, {"dtype": "float32"}) == (None, "nothing stored")
+    assert reference.compare(model, {"images": []}) == (False, "images: (0,) numbers stored, (3, 12) now")
 
 
 def test_every_bundled_checkpoint_has_its_reference():

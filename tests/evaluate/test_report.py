@@ -1,6 +1,7 @@
 """The folder that a run leaves."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CannotWrite, match="no space left"):
         report.write_report(result(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

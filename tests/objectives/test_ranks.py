@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -61,6 +62,7 @@ def run(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_four_ranks_equal_one(tmp_path: Path) -> None:
     mp.spawn(run, (str(tmp_path),), nprocs=len(PICTURES))
     images, texts, owners = data()

@@ -34,6 +34,7 @@ def test_interrupted_and_resumed_is_as_if_it_had_not_been(tmp_path):
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["results.json"]
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_numbers_with_one_thread_each(tmp_path):
     claim = made_up.claim(seeds=(1,))
     alone, beside = running.run(claim, tmp_path / "1"), running.run(claim, tmp_path / "2", jobs=2)
@@ -41,6 +42,7 @@ def test_processes_give_the_same_numbers_with_one_thread_each(tmp_path):
     assert all(cell["figures"]["threads"] == 1 for cell in beside["cells"])
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_named_and_the_others_stay(tmp_path):
     with pytest.raises(RebusError, match="no such luck"):
         running.run(made_up.claim(made_up.Budget(fails=True)), tmp_path / "here")
@@ -62,7 +64,7 @@ def test_page_and_summary(tmp_path):
     claim = made_up.claim()
     found = running.run(claim, tmp_path)
     told = report.summary(claim, found)
-    assert told["verdict"] == "holds in part (1 of 2)" or told["holds"]
+    assert (told["verdict"], told["holds"]) == ("holds", True)
     assert set(told["statements"][0]["values"]) == {"1", "2", "3"}
     page = report.page(claim, found, None)
     assert "| ours | score | 1." in page

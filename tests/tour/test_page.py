@@ -58,7 +58,10 @@ def scenes(monkeypatch):
 
 def test_all_right(scenes):
     writing = write_scenes(Knows(scenes))
+    assert len(writing.rows) == 2
     for row in writing.rows:
+        assert len(row.attributes) > 0
+        assert len(row.answers) > 0
         assert all(truth is None for _, truth in row.attributes)
         assert row.found == len(row.scene.objects)
         assert row.overlap == 1

@@ -28,6 +28,7 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_twenty_kills_change_no_loss(tmp_path: Path) -> None:
     start = multiprocessing.get_context(START)
     chance = random.Random(0)
@@ -120,10 +121,10 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
     saver.save(1, state, {})
     saver.finish()
 
-    def full(path: Path) -> None:
+    def full(draft: Path, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_sync", full)
+    monkeypatch.setattr(checkpoint, "place_folder", full)
     saver.save(2, state, {})
     with pytest.raises(CannotWrite, match="step 2 does not fit on the disk"):
         saver.finish()

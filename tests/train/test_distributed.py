@@ -42,6 +42,7 @@ def train_all(out: Path) -> None:
         train(replace(config, devices=devices), out / name)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     together(2, tmp_path, train_all, tmp_path / "two")
     for name, (config, _) in RUNS.items():
@@ -57,6 +58,7 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
             assert last[1]["val_loss"] == pytest.approx(last[0]["val_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [1, 4])
 def test_two_ranks_go_on_from_what_one_or_four_saved(before: int, tmp_path: Path) -> None:
     short = replace(SIGLIP, steps=2, optim=replace(SIGLIP.optim, schedule="constant"), ema=0.9)

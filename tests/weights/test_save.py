@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -169,14 +168,14 @@ def test_fault_25_a_failed_write_leaves_the_old_state(tmp_path, monkeypatch, num
 def test_fault_25_a_failure_after_the_rename_keeps_both_states(tmp_path, monkeypatch):
     folder = tmp_path / "m"
     save_directory(folder, {"v": 1}, WEIGHTS)
-    flush = save._flush_directory
+    flush = save.flush
 
     def failing(path):
         if path == tmp_path:
             raise OSError(errno.EIO, "Input/output error")
         flush(path)
 
-    monkeypatch.setattr(save, "_flush_directory", failing)
+    monkeypatch.setattr(save, "flush", failing)
     with pytest.raises(CannotWrite, match="is saved, but the disk then failed: Input/output error"):
         save_directory(folder, {"v": 2}, WEIGHTS)
     assert read_config(folder) == {"v": 2}
@@ -273,4 +272,3 @@ def test_fault_26_killed_at_every_step_a_reader_finds_the_old_state_or_the_new(t
     verify(folder)
     assert (folder / "note").read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["m"], "the next save sweeps what the dead left"
-    assert signal.SIGKILL == 9

@@ -6,7 +6,6 @@ Its layers stand in sequences numbered as in the released file, so that names ne
 """
 
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rebus.core.atomic_write import write_file_atomically
 from rebus.core.errors import BadCheckpoint, MissingFile
 from rebus.core.outputs import Quantised
 from rebus.core.system import Layout, System
@@ -192,21 +192,13 @@ def load_npz(path: str | os.PathLike[str]) -> MaskVQVAE:
 
 
 def save_npz(network: MaskVQVAE, path: str | os.PathLike[str]) -> None:
-    """Write the layout of the release, whole or not at all."""
+    """Write the layout of the release atomically. Raises `CannotWrite`."""
     _write(to_arrays(network), Path(path))
 
 
-def _write(arrays: Mapping[str, np.ndarray], target: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _write(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    with write_file_atomically(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 FILE = "vae-oid.npz"  # the name of the release

@@ -9,7 +9,8 @@ from rebus import catalog
 from rebus.cli.arguments import add_placement
 from rebus.cli.choose_model import open_model
 from rebus.cli.output import emit, note, say
-from rebus.cli.output_files import check_folder, write_whole
+from rebus.cli.output_files import check_folder
+from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import BadCheckpoint, UsageError
 
 EXAMPLE = "rebus check clip/scenes"
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         assert folder is not None
         found = reference.record(model)
-        write_whole(folder / reference.FILE, (json.dumps(found, indent=1) + "\n").encode())
+        write_bytes_atomically(folder / reference.FILE, (json.dumps(found, indent=1) + "\n").encode())
         note(f"recorded in {folder / reference.FILE}")
     stored = _stored(folder, reference.FILE) if folder is not None else None
     checks = []

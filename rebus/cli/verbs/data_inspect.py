@@ -11,7 +11,8 @@ from pathlib import Path
 from rebus.cli.arguments import positive
 from rebus.cli.dataset_arguments import add_source, open_source
 from rebus.cli.output import bold, emit, note, say, table
-from rebus.cli.output_files import check_picture, write_whole
+from rebus.cli.output_files import check_picture
+from rebus.core.atomic_write import write_bytes_atomically
 
 EXAMPLE = "rebus data inspect coco/ --split val --out sheet.jpg"
 _NAMED = 10  # damaged records that are shown
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         from rebus.cli.contact_sheet import contact_sheet
         from rebus.tasks.draw import encoded
 
-        write_whole(args.out, encoded(contact_sheet(seen.examples), args.out.suffix))
+        write_bytes_atomically(args.out, encoded(contact_sheet(seen.examples), args.out.suffix))
     if args.json:
         out = {} if args.out is None else {"out": str(args.out)}
         emit({"path": str(args.path), "layout": layout, "split": args.split, **seen.to_json(), **out})

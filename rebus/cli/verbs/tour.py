@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rebus import __version__
 from rebus.cli.output import bar, emit, note, say, table
-from rebus.cli.output_files import check_folder, write_whole
+from rebus.cli.output_files import check_folder
+from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import MissingFile
 from rebus.core.extras import installed
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         seen = tour(stations, tick)
         progress.advance()
     target = args.out / "index.html"
-    write_whole(target, page(seen, __version__).encode())
+    write_bytes_atomically(target, page(seen, __version__).encode())
     seconds = time.monotonic() - began
     if args.json:
         lines = [dataclasses.asdict(line) for line in seen.lines]

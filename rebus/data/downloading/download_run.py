@@ -12,15 +12,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from rebus.core.atomic_write import flush, write_file_atomically
 from rebus.core.errors import MissingExtra, RebusError
-from rebus.data.atomic_write import UNITS, Units, sync, whole_file
 from rebus.data.downloading.download_unit import Report, Settings, do_unit
 from rebus.data.downloading.url_rows import Rows
+from rebus.data.resumable_units import UNITS, Units
 from rebus.data.tar_shards import copy_without, shard_name
 
 JOURNAL = "journal.jsonl"
@@ -92,7 +94,7 @@ class Download:
     def _same_urls(self) -> np.ndarray:
         path = self.units.folder / UNITS / SAME_URLS
         if not path.exists():
-            with whole_file(path) as file:
+            with write_file_atomically(path) as file:
                 np.save(file, self.rows.same_urls(), allow_pickle=False)
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return found
@@ -118,9 +120,10 @@ def _place(units: Units, unit: int, gone: Collection[str]) -> None:
         return
     if not gone:
         os.replace(fetched, shard)
-        sync(shard.parent)
+        with suppress(OSError):  # some file systems flush no directory
+            flush(shard.parent)
         return
-    with whole_file(shard) as file:
+    with write_file_atomically(shard) as file:
         copy_without(fetched, gone, file)
     fetched.unlink()
 

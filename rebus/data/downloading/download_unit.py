@@ -17,14 +17,15 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rebus.codec.image_formats import kind_of
+from rebus.core.atomic_write import write_file_atomically
 from rebus.core.errors import LimitExceeded, MissingExtra, NetworkError, RebusError
-from rebus.data.atomic_write import UNITS, Units, whole_file
 from rebus.data.downloading.addresses import Addresses
 from rebus.data.downloading.failure import OFFLINE, Failure
 from rebus.data.downloading.fetching import Caps, fetch
 from rebus.data.downloading.host_scheduler import HostScheduler, Job
 from rebus.data.downloading.url_rows import PHASH, Rows
 from rebus.data.resize_images import ENDING, Fitted, Fitting, fit
+from rebus.data.resumable_units import UNITS, Units
 from rebus.data.tar_shards import TarWriter, key_of, shard_name
 
 _LEAST = 50  # rows of a unit, of ten hosts, none of which came: then the network is off
@@ -102,7 +103,7 @@ def do_unit(
 
     seen: dict[str, int] = {}  # image → row
     shard = units.folder / UNITS / f"{unit:05d}-{secrets.token_hex(8)}.tar"
-    with whole_file(shard) as file, closing(TarWriter(file)) as tar:
+    with write_file_atomically(shard) as file, closing(TarWriter(file)) as tar:
         guard = _Online()
         with closing(_fetched(jobs, settings)) as arriving:
             for came in arriving:

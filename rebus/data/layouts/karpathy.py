@@ -47,14 +47,14 @@ class Karpathy:
         found: Counter[str] = Counter()
         spans: list[tuple[int, int]] = []
 
-        def picture(element: Any, start: int, end: int) -> None:
-            own = element.get("split") if isinstance(element, dict) else None
+        def picture(element: dict[str, Any], start: int, end: int) -> None:
+            own = element.get("split")
             if isinstance(own, str):
                 found[own] += 1
             if not isinstance(own, str) or own == wanted or (wanted, own) == ("train", "restval"):
                 spans.append((start, end))  # what has no split is damaged, and shows in each
 
-        self._file.scan({"images": picture})
+        self._file.scan({"images": (["split"], picture)})
         if wanted not in found:
             raise UsageError(f'{file}: no split "{wanted}"; there are {", ".join(sorted(found)) or "none"}')
         self._spans = np.array(spans, dtype=np.int64)

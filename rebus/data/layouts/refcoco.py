@@ -48,7 +48,7 @@ class RefCOCO:
         self._instances = JsonFile.open(self._file.parent / "instances.json")
         pictures: dict[int | str, Span] = {}
         annotations: dict[int | str, Span] = {}
-        rest = self._instances.scan({"images": _keep(pictures), "annotations": _keep(annotations)})
+        rest = self._instances.scan({"images": (["id"], _keep(pictures)), "annotations": (["id"], _keep(annotations))})
         self._names = categories(self._instances.path, rest)
         self.labels = tuple(dict.fromkeys(item["name"] for item in self._names.values()))
         self._owners: list[int | str] = []
@@ -147,8 +147,8 @@ def _load(file: Path) -> Any:
 
 
 def _keep(found: dict[int | str, Span]) -> Any:
-    def see(element: Any, start: int, end: int) -> None:
-        number = element.get("id") if isinstance(element, dict) else None
+    def see(element: dict[str, Any], start: int, end: int) -> None:
+        number = element.get("id")
         if is_identity(number):  # one without an id cannot be asked for
             found[number] = (start, end)
 

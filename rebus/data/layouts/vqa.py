@@ -83,8 +83,7 @@ class VQA:
         spans: list[Span] = []
         numbers: list[int | str] = []
 
-        def question(element: Any, start: int, end: int) -> None:
-            item = element if isinstance(element, dict) else {}
+        def question(item: dict[str, Any], start: int, end: int) -> None:
             image, number = item.get("image_id"), item.get("question_id")
             if not isinstance(image, int) or isinstance(image, bool) or not 0 <= image < 1 << 62:
                 self._damaged.append(((start, end), f"question {named(item, 'question_id')} has no image_id"))
@@ -95,7 +94,7 @@ class VQA:
                 spans.append((start, end))
                 numbers.append(number)
 
-        self._file.scan({"questions": question})
+        self._file.scan({"questions": (["image_id", "question_id"], question)})
         if not owners:
             raise RebusError(f'{self._file.path}: no questions: a list "questions" with ids is wanted')
         return np.array(owners, dtype=np.int64), spans, numbers
@@ -103,13 +102,13 @@ class VQA:
     def _answered(self) -> dict[int | str, Span]:
         found: dict[int | str, Span] = {}
 
-        def annotation(element: Any, start: int, end: int) -> None:
-            number = element.get("question_id") if isinstance(element, dict) else None
+        def annotation(element: dict[str, Any], start: int, end: int) -> None:
+            number = element.get("question_id")
             if is_identity(number):  # others leave their question without an answer, which shows there
                 found[number] = (start, end)
 
         assert self._answers is not None
-        self._answers.scan({"annotations": annotation})
+        self._answers.scan({"annotations": (["question_id"], annotation)})
         return found
 
     def _answers_at(self, spans: list[Span]) -> list[dict[str, Any] | None]:

@@ -90,8 +90,8 @@ class _Index:
         spans: list[Span] = []
         here: set[int | str] = set()
 
-        def picture(element: Any, start: int, end: int) -> None:
-            number = element.get("id") if isinstance(element, dict) else None
+        def picture(element: dict[str, Any], start: int, end: int) -> None:
+            number = element.get("id")
             if not is_identity(number):
                 self._damaged.append((index, (start, end), "an image without an id"))
             elif number in here:
@@ -102,15 +102,15 @@ class _Index:
                     self._pictures[number] = len(self._places)
                     self._places.append((index, start, end))
 
-        def annotation(element: Any, start: int, end: int) -> None:
-            owner = element.get("image_id") if isinstance(element, dict) else None
+        def annotation(element: dict[str, Any], start: int, end: int) -> None:
+            owner = element.get("image_id")
             if is_identity(owner):
                 owners.append(owner)
                 spans.append((start, end))
             else:
                 self._damaged.append((index, (start, end), "an annotation without an image_id"))
 
-        self._rest.append(file.scan({"images": picture, "annotations": annotation}))
+        self._rest.append(file.scan({"images": (["id"], picture), "annotations": (["image_id"], annotation)}))
         if not here:
             raise RebusError(f'{file.path}: no images: a list "images" with ids is wanted')
         return owners, spans

@@ -1,20 +1,20 @@
 """What is slow to find out about a data set and quick to keep: arrays in the cache, by the files they are about.
 
-A file of the cache is written whole or not at all and holds no pickles. It counts only while each file it is about has
+A file of the cache is written atomically and holds no pickles. It counts only while each file it is about has
 the size and time of change that it had; a damaged or unwritable cache costs time, never an answer.
 """
 
 import contextlib
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rebus.core.atomic_write import write_file_atomically
 from rebus.core.cache import cache_home
-from rebus.core.errors import MissingFile, RebusError
+from rebus.core.errors import CannotWrite, MissingFile, RebusError
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -67,16 +67,8 @@ def place(kind: str, files: Sequence[str | os.PathLike[str]], ending: str = ".np
 
 
 def _keep(target: Path, arrays: Arrays) -> None:
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
+    # A full or read-only disk: the next opening takes as long as this one.
+    with contextlib.suppress(OSError, CannotWrite):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "xb") as file:
+        with write_file_atomically(target) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except OSError:  # a full or read-only disk: the next opening takes as long as this one
-        pass
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)

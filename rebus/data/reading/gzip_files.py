@@ -1,15 +1,14 @@
 """Gzip files: their bytes in pieces as far as they are whole, and a plain copy of the few that are being read."""
 
-import errno
 import os
-import secrets
 import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from rebus.core.atomic_write import write_file_atomically
 from rebus.core.errors import CannotWrite
-from rebus.data.reading.disk_cache import cache_folder, place, stamp
+from rebus.data.reading.disk_cache import place, stamp
 
 KEEP_BYTES = 8 << 30  # of all plain copies together, and of each
 _PIECE = 64 << 10  # of compressed bytes: what is lost before a damaged place
@@ -68,23 +67,18 @@ def plain_copy(path: Path) -> Path:
 
 
 def _write_copy(path: Path, target: Path, size: int) -> None:
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     written = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "xb") as file:
+        with write_file_atomically(target) as file:
             for piece in Inflated(path).pieces():
                 written += file.write(piece)
-        _make_room(target.parent, written)
-        os.replace(draft, target)
-    except OSError as error:
-        full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
+            _make_room(target.parent, written)
+    except (OSError, CannotWrite) as error:
         raise CannotWrite(
-            f"{cache_folder()}: no plain copy of {path.name} can be written there{full}: {error.strerror}. Set "
-            f"REBUS_HOME to a folder with {max(2 * written, 10 * size):,} bytes of room, or unpack the files yourself"
+            f"no plain copy of {path.name} can be kept: {error}. Set REBUS_HOME to a folder with "
+            f"{max(2 * written, 10 * size):,} bytes of room, or unpack the files yourself"
         ) from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _make_room(folder: Path, wanted: int) -> None:

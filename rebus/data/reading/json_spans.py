@@ -7,19 +7,23 @@ cheaply.
 import json
 import mmap
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
+
+import msgspec
+import numpy as np
 
 from rebus.core.errors import RebusError
 from rebus.data.reading.disk_cache import check_unchanged, stamp
 
 Span: TypeAlias = tuple[int, int]  # bytes from, to
-Visit: TypeAlias = Callable[[Any, int, int], None]
+Visit: TypeAlias = Callable[[dict[str, Any], int, int], None]  # the fields of an element that can be read, its span
 
-_BLANK = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+_BOM = b"\xef\xbb\xbf"
+_NOT_FINITE = re.compile(rb"(?<=[\s,:\[])(?:NaN|-?Infinity)(?=[\s,\]}])")
+_AT_BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -35,20 +39,33 @@ class JsonFile:
         """Raises `MissingFile`."""
         return cls(path, *stamp(path))
 
-    def scan(self, visit: Mapping[str, Visit]) -> dict[str, Any]:
-        """Read through an object once: `visit[name](element, start, end)` for each element of the list `name`.
+    def scan(self, lists: Mapping[str, tuple[Sequence[str], Visit]]) -> dict[str, Any]:
+        """Read through an object once: for each element of the list `name`, `lists[name]` being (fields, visit),
+        `visit(element, start, end)` with those of the fields that it has.
 
-        Elements come with letters beyond ASCII spoilt: they are meant for numbers and names of keys, and are read again
-        with `elements`. Returns the values of the other names, unspoilt; a file that is no object comes as a whole
-        under "". Raises `RebusError` naming file, line and column.
+        The other fields are passed over unread; an element that is no object, or whose fields are damaged, comes empty.
+        Returns the values of the other names; a file that is no object comes as a whole under "". Raises `RebusError`
+        naming file, line and column.
         """
-        text = _letters(self.path)
+        content = self._mapped()
+        start = len(_BOM) if content[: len(_BOM)] == _BOM else 0
         try:
-            return _scan(text, 3 if text.startswith("\xef\xbb\xbf") else 0, visit)
-        except json.JSONDecodeError as error:
-            raise RebusError(f"{self.path}:{error.lineno}:{error.colno}: damaged JSON: {error.msg}") from None
-        except (RecursionError, ValueError) as error:
-            raise RebusError(f"{self.path}: damaged JSON: {str(error).splitlines()[0]}") from None
+            valid = _valid(memoryview(content)[start:])
+            try:
+                found = msgspec.json.decode(valid, type=dict[str, msgspec.Raw])
+            except msgspec.ValidationError:  # no object
+                return {"": json.loads(content[start:])}
+            origin = _address(valid) - start
+            rest: dict[str, Any] = {}
+            for name, raw in found.items():
+                if name in lists and bytes(memoryview(raw)[:1]) == b"[":
+                    _visit(raw, origin, *lists[name])
+                else:
+                    at = _address(raw) - origin
+                    rest[name] = json.loads(content[at : at + len(memoryview(raw))])
+            return rest
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            raise RebusError(f"{self.path}{_explained(str(error), content, start)}") from None
 
     def elements(self, spans: Iterable[Span]) -> list[Any]:
         """The elements that lie there. Raises `RebusError` where the file has changed or they are damaged."""
@@ -65,6 +82,15 @@ class JsonFile:
             raise RebusError(f"cannot be read at its place in {self.path.name}: {error}") from None
         return found
 
+    def _mapped(self) -> mmap.mmap:
+        try:
+            with self.path.open("rb") as file:
+                if not self.path.stat().st_size:
+                    raise RebusError(f"{self.path}: empty file, JSON wanted")
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise RebusError(f"{self.path}: cannot be read: {error}") from None
+
 
 def read_json(path: Path) -> Any:
     """The whole file. Raises `RebusError` naming file, line and column when it is no JSON."""
@@ -72,78 +98,41 @@ def read_json(path: Path) -> Any:
     return content[""] if content.keys() == {""} else content
 
 
-def _letters(path: Path) -> str:
-    """One letter for each byte, so that places in the text are places in the file."""
+def _valid(text: memoryview) -> memoryview:
+    """The text, where it is JSON but for NaN and infinities, which Python writes: in their place stand empty lists, of
+    the same length, so that an element with one is read and found wanting by itself."""
     try:
-        with path.open("rb") as file:
-            if not path.stat().st_size:
-                raise RebusError(f"{path}: empty file, JSON wanted")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return str(content, "latin-1")
-    except OSError as error:
-        raise RebusError(f"{path}: cannot be read: {error}") from None
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        text = memoryview(_NOT_FINITE.sub(lambda found: b"[" + b" " * (len(found[0]) - 2) + b"]", text))
+        msgspec.json.decode(text, type=msgspec.Raw)
+    return text
 
 
-def _scan(text: str, at: int, visit: Mapping[str, Visit]) -> dict[str, Any]:
-    at = _skip(text, at)
-    if not text.startswith("{", at):
-        value, at = _value(text, at)
-        _nothing_more(text, at)
-        return {"": value}
-    rest: dict[str, Any] = {}
-    more, at = not text.startswith("}", _skip(text, at + 1)), _skip(text, at + 1)
-    while more:
-        if not text.startswith('"', at):
-            raise json.JSONDecodeError("a name in double quotes wanted", text, at)
-        name, at = _value(text, at)
-        at = _skip(text, _expect(text, _skip(text, at), ":"))
-        if name in visit and text.startswith("[", at):
-            at = _visit(text, at, visit[name])
-        else:
-            rest[name], at = _value(text, at)
-        more, at = _another(text, at, "}")
-    _nothing_more(text, _expect(text, at, "}"))
-    return rest
+def _visit(raw: msgspec.Raw, origin: int, fields: Sequence[str], visit: Visit) -> None:
+    wanted: Any = TypedDict("wanted", dict.fromkeys(fields, Any), total=False)  # type: ignore[misc]
+    decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(wanted)
+    for element in msgspec.json.decode(raw, type=list[msgspec.Raw]):
+        start = _address(element) - origin
+        try:
+            found = decoder.decode(element)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            found = {}
+        visit(found, start, start + len(memoryview(element)))
 
 
-def _visit(text: str, at: int, see: Visit) -> int:
-    """Show each element of the list that begins at `at`; gives the place after it."""
-    at = _skip(text, at + 1)
-    more = not text.startswith("]", at)
-    while more:
-        element, end = _DECODER.raw_decode(text, at)
-        see(element, at, end)
-        more, at = _another(text, end, "]")
-    return _expect(text, at, "]")
+def _address(buffer: Any) -> int:
+    """Where its first byte is in memory: msgspec's raw values are views of what they were read from."""
+    return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
 
 
-def _value(text: str, at: int) -> tuple[Any, int]:
-    _, end = _DECODER.raw_decode(text, at)
-    return json.loads(text[at:end].encode("latin-1").decode("utf-8")), end
-
-
-def _another(text: str, at: int, close: str) -> tuple[bool, int]:
-    """Whether another element follows, and where it, or the closing bracket, is."""
-    at = _skip(text, at)
-    if text.startswith(",", at):
-        return True, _skip(text, at + 1)
-    if not text.startswith(close, at):
-        raise json.JSONDecodeError(f'"," or "{close}" wanted', text, at)
-    return False, at
-
-
-def _expect(text: str, at: int, letter: str) -> int:
-    if not text.startswith(letter, at):
-        raise json.JSONDecodeError(f'"{letter}" wanted', text, at)
-    return at + 1
-
-
-def _nothing_more(text: str, at: int) -> None:
-    if _skip(text, at) != len(text):
-        raise json.JSONDecodeError("something follows the end", text, _skip(text, at))
-
-
-def _skip(text: str, at: int) -> int:
-    found = _BLANK.match(text, at)
-    assert found is not None
-    return found.end()
+def _explained(message: str, content: mmap.mmap, start: int) -> str:
+    """`:line:column: damaged JSON: …`, as far as the parser says at which byte, counted from `start`."""
+    placed = _AT_BYTE.fullmatch(message)
+    if placed is None and "truncated" not in message:
+        return f": damaged JSON: {message.splitlines()[0]}"
+    said, at = (placed[1], start + int(placed[2])) if placed else ("ends too early", len(content))
+    if said == "trailing characters":
+        at -= 1  # the parser has read the first of them
+    before = content[:at].split(b"\n")
+    return f":{len(before)}:{len(before[-1]) + 1}: damaged JSON: {said}"

@@ -44,9 +44,9 @@ def test_word_by_word_with_a_cache_equals_the_whole(network):
 
 @torch.no_grad()
 def test_logits_stay_below_the_cap(network):
-    scores = network.logits(torch.randn(3, 24) * 100)
+    largest = network.logits(torch.randn(3, 24) * 1e4).abs().max()
     cap = network.cfg.logit_cap
-    assert cap is None or scores.abs().max() <= cap
+    assert largest > 10 if cap is None else 0.9 * cap < largest <= cap
 
 
 def test_words_are_scaled_by_the_root_of_the_width():

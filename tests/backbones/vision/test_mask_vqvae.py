@@ -14,7 +14,7 @@ from rebus.backbones.vision.mask_vqvae import (
     save_npz,
     to_arrays,
 )
-from rebus.core.errors import BadCheckpoint, MissingFile
+from rebus.core.errors import BadCheckpoint, CannotWrite, MissingFile
 from rebus.objectives.codebook import CodebookLoss
 
 TINY = MaskVQVAEConfig(
@@ -157,7 +157,7 @@ def test_failed_save_leaves_the_old_file(network, tmp_path, monkeypatch):
     save_npz(network, path)
     before = path.read_bytes()
     monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CannotWrite, match="disk full"):
         save_npz(network, path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

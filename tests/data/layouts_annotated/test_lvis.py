@@ -100,5 +100,5 @@ def test_damage(folder: Path, content: dict[str, Any]) -> None:
     with pytest.raises(RebusError, match='category 1 wants a frequency "r", "c" or "f"; got \'often\''):
         Lvis(folder)
     (folder / "lvis_v1_val.json").write_text('{"images"\n: nought}')
-    with pytest.raises(RebusError, match=r"lvis_v1_val.json:2:3: damaged JSON"):
+    with pytest.raises(RebusError, match=r"lvis_v1_val.json:2:4: damaged JSON"):
         Lvis(folder)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rebus.data.reading import disk_cache as kept_module
 from rebus.data.reading.disk_cache import cache_folder, kept, place
 from rebus.data.reading.packed_names import PackedNames
 
@@ -61,7 +60,7 @@ def test_without_a_cache_only_time_is_lost(source: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     make = Maker()
-    monkeypatch.setattr(kept_module.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert kept("kind", [source], make)["numbers"].tolist() == [0]
     assert kept("kind", [source], make)["numbers"].tolist() == [0, 1]
     assert not [file for file in cache_folder().rglob("*") if file.is_file()]

@@ -89,8 +89,8 @@ def test_settings_names_and_weights_go_through_files(network, batch):
     load_into(twin, keys.to_ours(keys.to_theirs(network.state_dict())))
     with torch.no_grad():
         assert torch.equal(twin.eval()(**batch).logits, network(**batch).logits)
+    data["tables"][0]["temprature"] = 3
     with pytest.raises(BadConfig, match="temprature"):
-        data["tables"][0]["temprature"] = 3
         read_config(data)
     with pytest.raises(UsageError, match="encoders were handed"):
         write_config(ASIF.of(abs, abs, []).cfg)

@@ -1,57 +1,18 @@
-"""Files that are written whole or not at all, and work on a folder that goes on after any end."""
+"""Work on a folder that is done in units and resumes after any interruption."""
 
-import errno
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from rebus.core.errors import CannotWrite, RebusError, UsageError
+from rebus.core.atomic_write import DRAFT, cannot_write, write_file_atomically
+from rebus.core.errors import RebusError, UsageError
 
 PLAN = "plan.json"
 UNITS = "units"
-_DRAFT = ".draft"
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file under a new name, flushed and renamed to `path` where the block ends well. Raises `CannotWrite`."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_DRAFT}")
-    try:
-        with open(draft, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-
-
-def cannot_write(path: Path, error: OSError) -> CannotWrite:
-    """The error for a file that could not be written, full disks with what is free on them."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        with suppress(OSError):
-            free = shutil.disk_usage(path.parent).free
-            return CannotWrite(f"{path}: no space left on the disk ({free:,} bytes free); what was finished is kept")
-    return CannotWrite(f"{path}: cannot be written: {error.strerror or error}")
-
-
-def sync(folder: Path) -> None:
-    """Flush the names in a folder, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def lines_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
@@ -91,11 +52,11 @@ class Units:
 
     def _begin(self) -> None:
         if not (self.folder / PLAN).exists():
-            with whole_file(self.folder / PLAN) as file:
+            with write_file_atomically(self.folder / PLAN) as file:
                 file.write(json.dumps(self.plan, indent=1).encode())
         (self.folder / UNITS).mkdir(exist_ok=True)
         for where in (self.folder, self.folder / UNITS):
-            for draft in where.glob(f".*{_DRAFT}"):
+            for draft in where.glob(f".*{DRAFT}"):
                 shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
         if self.finished:
             self._tidy()
@@ -113,7 +74,7 @@ class Units:
 
     def commit(self, unit: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """The unit is done: its files are written already."""
-        with whole_file(self.journal(unit)) as file:
+        with write_file_atomically(self.journal(unit)) as file:
             file.writelines(lines_of(rows))
 
     def rows(self, unit: int) -> Iterator[dict[str, Any]]:
@@ -122,7 +83,7 @@ class Units:
             yield from map(json.loads, file)
 
     def finish(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        with whole_file(self.last) as file:
+        with write_file_atomically(self.last) as file:
             file.writelines(lines_of(rows))
         self._tidy()
 
