@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.atomic_write import write_bytes_atomically
-from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import BadConfig, UsageError
+from rebus.core.config import to_dict
+from rebus.core.errors import BadConfig, UnknownName, UsageError
 from rebus.train.config import TrainConfig
+from rebus.train.setup import config_from_dict
 
 
 def check_claim(config: TrainConfig, out: Path) -> None:
@@ -17,8 +18,8 @@ def check_claim(config: TrainConfig, out: Path) -> None:
     if not file.exists():
         return
     try:
-        there = from_dict(TrainConfig, json.loads(file.read_text()), str(file))
-    except (BadConfig, json.JSONDecodeError) as error:
+        there = config_from_dict(json.loads(file.read_text()), str(file))
+    except (BadConfig, UnknownName, json.JSONDecodeError) as error:
         raise UsageError(f"{out} was begun with other settings ({error}); choose another --out") from None
     if there != config:
         changed = _differences(to_dict(there), to_dict(config))

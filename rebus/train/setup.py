@@ -28,11 +28,11 @@ from rebus.train.config import Start, TrainConfig
 from rebus.train.sharded_tensors import share_of
 
 
-def config_from_dict(data: Mapping[str, Any]) -> TrainConfig:
+def config_from_dict(data: Mapping[str, Any], where: str = "config") -> TrainConfig:
     """The settings of a run out of its `config.json`. Raises `BadConfig` naming every field that does not fit."""
-    config = from_dict(TrainConfig, data)
+    config = from_dict(TrainConfig, data, where)
     if isinstance(config.model, Mapping):
-        model: Any = from_dict(catalog.system(str(config.system)).config, config.model, "config.model")
+        model: Any = from_dict(catalog.system(str(config.system)).config, config.model, f"{where}.model")
         config = replace(config, model=model)
     return config
 

@@ -51,7 +51,7 @@ def test_train_leaves_a_model_and_goes_on(tmp_path, pictures, run):
     code, out, _ = run("classify", pictures, "--labels", "red circle,blue star", "--model", found["final"])
     assert code == 0
     code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET)
-    assert code == 0
+    assert code == 0, err
     assert "going on after step 4" in err
     code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET, "--set", "seed=7")
     assert code == 2
