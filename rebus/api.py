@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from rebus import catalog
-from rebus.backbones.vision.mask_vqvae import MaskVQVAE, load_npz
 from rebus.codec.images import ImagePipeline, image_spec_to_json
 from rebus.codec.processor import Processor, load_processor
 from rebus.codec.text import Prompt
@@ -22,6 +22,7 @@ from rebus.generation import OPTIONS
 from rebus.generation import generate as write
 from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.weights.checkpoint_files import open_weights, read_config
+from rebus.weights.companions import companion_files, open_companions
 from rebus.weights.hub import find
 from rebus.weights.keymap import KeyMap
 from rebus.weights.lazy_tensor import LazyTensor
@@ -30,7 +31,6 @@ from rebus.weights.npz import big_vision, open_npz
 from rebus.weights.save import save_directory
 
 OPEN_CLIP = "open_clip_config.json"
-MASK_DECODER = "vae-oid.npz"  # the released name of the mask VQ-VAE
 
 
 class Model:
@@ -48,7 +48,7 @@ class Model:
         config: Any,
         card: ModelCard,
         system: System,
-        mask_decoder: MaskVQVAE | None = None,
+        companions: Mapping[str, Any] | None = None,
         files: Mapping[str, bytes] | None = None,
     ):
         self.network = network.eval()
@@ -56,7 +56,7 @@ class Model:
         self.config = config
         self.card = card
         self.system = system
-        self.mask_decoder = mask_decoder
+        self.companions = dict(companions or {})
         self._files = dict(files or {})
 
     def __call__(self, **batch: Any) -> Any:
@@ -85,8 +85,9 @@ class Model:
     def to(self, *args: Any, **kwargs: Any) -> "Model":
         """Move the network, as `nn.Module.to` does; gives the model itself."""
         self.network.to(*args, **kwargs)
-        if self.mask_decoder is not None:
-            self.mask_decoder.to(self.device)
+        for part in self.companions.values():
+            if isinstance(part, nn.Module):
+                part.to(self.device)
         return self
 
     def generate(self, *, max_new_tokens: int = 64, strategy: str = "greedy", **options: Any) -> Tensor:
@@ -193,8 +194,20 @@ class Model:
 
         return segment(self._can("segment"), images, phrases, **decoding)
 
+    def complete(self, document: Any, **decoding: Any) -> Any:
+        """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""
+        from rebus.tasks.complete import complete
+
+        return complete(self._can("complete"), document, **decoding)
+
+    def imagine(self, prompts: str | Sequence[str], **decoding: Any) -> Image.Image | list[Image.Image]:
+        """An image of what the prompt describes."""
+        from rebus.tasks.imagine import imagine
+
+        return imagine(self._can("imagine"), prompts, **decoding)
+
     def stream(self, task: str, *args: Any, **options: Any) -> Iterator[str]:
-        """The same text as `caption` or `ask`, piece by piece: `for piece in model.stream("caption", image)`."""
+        """The text of `caption`, `ask` or `complete`, piece by piece: `for piece in model.stream("caption", image)`."""
         from rebus.tasks.stream import stream
 
         self._can(task)
@@ -207,7 +220,8 @@ class Model:
 
     def _unsupported(self, name: str, task: str) -> UnsupportedTask:
         able = catalog.models_that_can(task)
-        hint = f"models that can: {', '.join(able)}" if able else f"its tasks are: {', '.join(sorted(self.tasks))}"
+        own = f"no model of this version can; its own tasks are: {', '.join(sorted(self.tasks))}"
+        hint = f"models that can: {', '.join(able)}" if able else own
         return UnsupportedTask(f"{self.card.name} cannot {name}; {hint}")
 
     def _tensors(self) -> Iterator[Tensor]:
@@ -331,10 +345,8 @@ def _read(path: Path, card: ModelCard | None, name: str, device: torch.device, d
         tasks=system.tasks,
         license="see the directory",
     )
-    decoder = folder / MASK_DECODER
-    masks = load_npz(decoder).to(device).eval() if "segment" in system.tasks and decoder.is_file() else None
-    files = {MASK_DECODER: decoder.read_bytes()} if masks is not None else {}
-    return Model(network, processor, config=config, card=card, system=system, mask_decoder=masks, files=files)
+    parts, files = open_companions(system.companions, folder, device), companion_files(system.companions, folder)
+    return Model(network, processor, config=config, card=card, system=system, companions=parts, files=files)
 
 
 def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]]:

@@ -37,12 +37,13 @@ class Comparison:
     def __init__(self, model: TaskModel):
         network = model.network
         self.model, self.dense = model, getattr(network, "is_dense", True)
-        self._see = network.embed_image if self.dense else network.image_vectors
         self._read = network.embed_text if self.dense else network.text_vectors
 
     def images(self, images: Any) -> Tensor:
         """(n, d) float32 on the CPU."""
-        return _all_images(self.model, images, self._see, unit=self.dense)
+        network = self.model.network
+        see = network.embed_image if self.dense else network.image_vectors
+        return _all_images(self.model, images, see, unit=self.dense)
 
     def texts(self, texts: str | Sequence[str]) -> Tensor:
         """(n, d) float32 on the CPU."""

@@ -10,20 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from rebus import catalog
-from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
+from rebus.backbones.vision.mask_vqvae import RELEASED_FILE, MaskVQVAE, MaskVQVAEConfig, save_npz
 from rebus.codec.processor import Processor, load_processor
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
-from rebus.core.specs import Prompts
 from rebus.data.bundled_checkpoints import directory_of
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
-from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.train import lit_starter as starter
 from rebus.train.config import TrainConfig
 from rebus.train.sharded_tensors import share_of
 from rebus.weights.checkpoint_files import open_weights, read_config, save_directory
+from rebus.weights.companions import companion_files
 from rebus.weights.hub import find
 
 
@@ -65,20 +64,17 @@ def open_data(config: TrainConfig, data: Any = None) -> Any:
     """What gives the batches of `data`, by default the recipe's own. Raises what the data set raises."""
     data = config.data if data is None else data
     if isinstance(data, Files):
-        return FileBatches(data, processor_of(config), _prompts_of(config))
+        system = catalog.system(str(config.system))
+        return FileBatches(data, processor_of(config), system.prompts, system.locations)
     if isinstance(data, Mixture):
-        processor, prompts = processor_of(config), _prompts_of(config)
-        return MixedBatches(data, lambda part: FileBatches(part, processor, prompts))
+        processor, system = processor_of(config), catalog.system(str(config.system))
+        return MixedBatches(data, lambda part: FileBatches(part, processor, system.prompts, system.locations))
     return data
 
 
 def reads_files(config: TrainConfig) -> bool:
     """Whether the run learns from data on disk, through a released processor, and not from the scenes world."""
     return isinstance(config.data, Files | Mixture)
-
-
-def _prompts_of(config: TrainConfig) -> Prompts:
-    return catalog.system(str(config.system)).prompts
 
 
 def processor_of(config: TrainConfig) -> Processor:
@@ -175,7 +171,7 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
     of scenes, float16; a mask VQ-VAE as the release's single file of arrays."""
     if isinstance(network, MaskVQVAE):
         directory.mkdir(parents=True, exist_ok=True)
-        save_npz(network, directory / CODEBOOK_FILE)
+        save_npz(network, directory / RELEASED_FILE)
         return directory
     merge_lora(network)
     layout = catalog.system(str(config.system)).layouts["transformers"]
@@ -207,8 +203,7 @@ def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
     if config.start_from is None:
         return torch.float32, files
     source = source_of(config.start_from)
-    if (source / CODEBOOK_FILE).is_file():
-        files[CODEBOOK_FILE] = (source / CODEBOOK_FILE).read_bytes()
+    files |= companion_files(catalog.system(str(config.system)).companions, source)
     return next(w.dtype for w in open_weights(source).values() if w.dtype.is_floating_point), files
 
 

@@ -32,7 +32,9 @@ def test_order_is_top_left_bottom_right_and_outside_is_clipped():
 
 def test_detection_text_round_trip_keeps_labels_order_and_duplicates():
     boxes = [Box((0, 0, 50, 25), "cat", 1.0), Box((10, 5, 90, 45), "left dog", 1.0), Box((10, 5, 90, 45), "cat", 1.0)]
-    found, rejected = parse_boxes(LOC_1024, LOC_1024.detection_text(boxes, (100, 50)), (100, 50), scores=[0.9, 0.5, 0.1])
+    found, rejected = parse_boxes(
+        LOC_1024, LOC_1024.detection_text(boxes, (100, 50)), (100, 50), scores=[0.9, 0.5, 0.1]
+    )
     assert not rejected
     assert [b.label for b in found] == ["cat", "left dog", "cat"]
     assert [b.score for b in found] == [0.9, 0.5, 0.1]

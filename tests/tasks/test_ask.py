@@ -34,7 +34,7 @@ def test_rows_of_a_mixed_batch_equal_single_results():
 
 @pytest.mark.parametrize("question", ["", "  "])
 def test_fault_17_an_empty_question_is_a_clear_error(question):
-    with pytest.raises(BadText, match="a question must be words"):
+    with pytest.raises(BadText, match="a question must be a text"):
         ask(writer(says), picture("red"), question)
 
 

@@ -22,6 +22,7 @@ from rebus.core.errors import BadCheckpoint, MissingFile
 from rebus.core.outputs import Quantised
 from rebus.weights.load_weights import on_meta
 
+RELEASED_FILE = "vae-oid.npz"
 SIDE = 64  # pixels of a mask
 GRID = 4  # codes either way
 _CODEBOOK = "_vq_vae._embedding"  # the release's name; the others are ours too
