@@ -67,7 +67,7 @@ class FindsRegions(Protocol):
 
 @runtime_checkable
 class DrawsImages(Protocol):
-    """Codes that a generative model wrote (`rebus.core.specs.ImageTokens`) → images. The network itself, or a companion."""
+    """Codes that a generative model wrote (`rebus.core.specs.ImageTokens`) → images: the network, or a companion."""
 
     def draw_images(self, codes: Tensor) -> Tensor:
         """codes (B, n) int64, from 0 → pixels (B, 3, H, W) in [0, 1]."""

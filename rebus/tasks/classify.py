@@ -112,7 +112,7 @@ def label_vectors(model: TaskModel, labels: list[str], templates: Sequence[str])
 
 
 def _compare(model: TaskModel, images: list[ImageSource], weights: Tensor) -> Tensor:
-    """(B, C) logits of a dual encoder. Sentences that stay apart are candidates, the best of which speaks for its label."""
+    """(B, C) logits of a dual encoder. Of sentences that stay apart, the best one speaks for its label."""
     compare = Comparison(model)
     logits = compare.scores(compare.images(images), weights.flatten(0, -2))
     if weights.dim() == 3:

@@ -1,4 +1,4 @@
-"""Captions and answers piece by piece, as they are written."""
+"""Captions, answers and completions piece by piece, as they are generated."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
@@ -11,15 +11,17 @@ from rebus.core.errors import UsageError, unknown
 from rebus.generation import stream as stream_tokens
 from rebus.generation.stopping import stop_strings
 from rebus.tasks.ask import question_pairs
+from rebus.tasks.complete import document_pair
+from rebus.tasks.image_generation import image_tokens, text_tokens
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
 from rebus.tasks.text_generation import Pair, clean, inputs
 
 
 def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[str]:
-    """The pieces of `caption(image, prompt)`, `ask(image, question)` or `complete(document)`; joined they are that text.
+    """The pieces of `caption(image, prompt)`, `ask(image, question)` or `complete(document)`: joined, that text.
 
-    For one image or document, and text alone. A system that decodes by beam search streams greedily. Arguments are
+    For one image or document; text alone, also where the system could write images. A system that decodes by beam search streams greedily. Arguments are
     checked at once; closing the iterator stops the model.
     """
     if task not in _TASKS:
@@ -44,7 +46,17 @@ def _ask(model: TaskModel, images: Any, questions: str, **decoding: Any) -> tupl
     return _single(pairs, many), decoding
 
 
-_TASKS: dict[str, Callable[..., tuple[Pair, dict[str, Any]]]] = {"caption": _caption, "ask": _ask}
+def _complete(model: TaskModel, document: Any, **decoding: Any) -> tuple[Pair, dict[str, Any]]:
+    if model.system.image_tokens is not None:
+        decoding = {"allowed": text_tokens(model, image_tokens(model)), **decoding}
+    return document_pair(model, document), decoding
+
+
+_TASKS: dict[str, Callable[..., tuple[Pair, dict[str, Any]]]] = {
+    "caption": _caption,
+    "ask": _ask,
+    "complete": _complete,
+}
 
 
 def _single(pairs: list[Pair], many: bool) -> Pair:

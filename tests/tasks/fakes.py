@@ -19,7 +19,7 @@ from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.outputs import Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Companion
-from rebus.generation import generate
+from rebus.generation import OPTIONS, generate
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 WORDS = sorted(
@@ -119,8 +119,9 @@ class FakeModel(SimpleNamespace):
     def endings(self) -> dict[str, Any]:
         return {"eos_id": EOS, "pad_id": 0, "decode": TOKENIZER.decode}
 
-    def generate(self, *, pixels: Tensor, tokens: Tensor, mask: Tensor, **options: Any) -> Tensor:
-        return generate(self.network, {"pixels": pixels, "tokens": tokens, "mask": mask}, **self.endings(), **options)
+    def generate(self, **options: Any) -> Tensor:
+        batch = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
+        return generate(self.network, batch, **{**self.endings(), **options})
 
 
 def fake_system(prompts: Prompts, **declared: Any) -> SimpleNamespace:
