@@ -28,7 +28,9 @@ def abilities(system: System, network: Any = None) -> frozenset[str]:
         found |= {"stream"} | {task for task in ("caption", "ask", "classify", "complete") if _has_prompt(system, task)}
         if system.locations is not None:
             masks = system.locations.mask_codes and _needed(system, "segment")
-            found |= {task for task in ("detect", "segment") if _has_prompt(system, task) and (task == "detect" or masks)}
+            found |= {
+                task for task in ("detect", "segment") if _has_prompt(system, task) and (task == "detect" or masks)
+            }
         draws = _can(network, DrawsImages) or _needed(system, "imagine")
         if system.image_tokens is not None and draws and _has_prompt(system, "imagine"):
             found.add("imagine")

@@ -51,7 +51,8 @@ class Classifier:
         self.compares = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
         if self.compares:
             sentences = templates_of(templates or model.system.prompts.classify or "plain")
-            self.weights = label_vectors(model, self.labels, sentences)
+            average = getattr(network, "averages_templates", True) and len(sentences) > 1
+            self.weights = label_vectors(model, self.labels, sentences, average)
         elif isinstance(network, WritesText):
             sentences = templates_of(templates or "plain")
             self.choices = _choices(model, [fill(text, label) for label in self.labels for text in sentences])
@@ -94,9 +95,9 @@ def _ranking(labels: Sequence[str], scores: Tensor) -> Ranking:
     return Ranking(tuple(labels[i] for i in order.tolist()), tuple(probabilities.tolist()))
 
 
-def label_vectors(model: TaskModel, labels: list[str], templates: Sequence[str]) -> Tensor:
+def label_vectors(model: TaskModel, labels: Sequence[str], templates: Sequence[str], average: bool) -> Tensor:
     """(C, E): each label the mean direction of its sentences, of unit length again; or (C, T, E): they stay apart."""
-    average, compare = getattr(model.network, "averages_templates", True) and len(templates) > 1, Comparison(model)
+    compare = Comparison(model)
 
     def weigh(batch: Sequence[str]) -> list[Tensor]:
         vectors = compare.batch_of_texts([fill(template, label) for label in batch for template in templates])

@@ -103,7 +103,11 @@ def _interleaved(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, 
     answers: list[list[str | Image.Image]] = [[] for _ in pairs]
     left = [int(options["max_new_tokens"])] * len(pairs)
     drawing = decoding_for(model, "imagine", {})
-    text = {"allowed": [*text_tokens(model, spec), spec.begin], **options, "eos_id": [spec.begin] + ([] if end is None else [end])}
+    text = {
+        "allowed": [*text_tokens(model, spec), spec.begin],
+        **options,
+        "eos_id": [spec.begin] + ([] if end is None else [end]),
+    }
     going = list(range(len(pairs)))
     for turn in itertools.count():
         seeds = _seeds(options.get("seed"), going, turn)

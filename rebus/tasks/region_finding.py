@@ -31,7 +31,7 @@ class RegionFinder:
             )
         self.model, self.labels = model, list(labels)
         templates = templates_of(model.system.prompts.classify or "plain")
-        self.vectors = label_vectors(model, self.labels, templates)
+        self.vectors = label_vectors(model, self.labels, templates, average=True)
 
     def boxes(self, images: Sequence[Image.Image]) -> list[list[Box]]:
         """Boxes of each image, best first."""

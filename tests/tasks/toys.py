@@ -16,7 +16,7 @@ from tests.tasks.fakes import COLOURS, EOS, IMAGE, SPECIALS, WORDS, Colours, Fak
 
 # A vocabulary with nine codes, which stand for the colours of four quarters: ids from CODES on.
 CODES = [f"<code{i}>" for i in range(3)]
-TOKENIZER = word_level_tokenizer([*WORDS, "pixels"], (*SPECIALS, "<begin>", "<end>", *CODES))
+TOKENIZER = word_level_tokenizer([*WORDS, "draw"], (*SPECIALS, "<begin>", "<end>", *CODES))
 FIRST = TOKENIZER.id_of("<code0>")
 IMAGE_TOKENS = ImageTokens(
     begin=TOKENIZER.id_of("<begin>"), end=TOKENIZER.id_of("<end>"), first=FIRST, last=FIRST + 2, each=4
@@ -138,13 +138,14 @@ class ToyModel(FakeModel):
         return {"eos_id": EOS, "pad_id": 0, "decode": TOKENIZER.decode}
 
 
-def toy(network: nn.Module, text: TextSpec = TEXT, prompts: Prompts = PROMPTS, companions=None, **declared) -> ToyModel:
+def toy(network: nn.Module, text: TextSpec = TEXT, prompts: Prompts = PROMPTS, loaded=None, **declared) -> ToyModel:
+    """A model of a toy network. `loaded`: the companions whose files were there; `declared`: what its system says."""
     return ToyModel(
         network=network,
         processor=Processor(IMAGE, TextPipeline(TOKENIZER, text)),
         system=fake_system(prompts, **declared),
         config=None,
-        companions=companions or {},
+        companions=loaded or {},
     )
 
 
