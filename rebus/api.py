@@ -56,7 +56,7 @@ class Model:
         self.config = config
         self.card = card
         self.system = system
-        self.companions = dict(companions or {})
+        self.companions: Mapping[str, Any] = dict(companions or {})
         self._files = dict(files or {})
 
     def __call__(self, **batch: Any) -> Any:

@@ -26,11 +26,11 @@ def abilities(system: System, network: Any = None) -> frozenset[str]:
         found |= {"detect", "segment"} if getattr(network, "finds_masks", True) else {"detect"}
     if _can(network, WritesText):
         found |= {"stream"} | {task for task in ("caption", "ask", "classify", "complete") if _has_prompt(system, task)}
-        if system.locations is not None:
-            masks = system.locations.mask_codes and _needed(system, "segment")
-            found |= {
-                task for task in ("detect", "segment") if _has_prompt(system, task) and (task == "detect" or masks)
-            }
+        if system.locations is not None and _has_prompt(system, "detect"):
+            found.add("detect")
+        masks = system.locations is not None and system.locations.mask_codes and _needed(system, "segment")
+        if masks and _has_prompt(system, "segment"):
+            found.add("segment")
         draws = _can(network, DrawsImages) or _needed(system, "imagine")
         if system.image_tokens is not None and draws and _has_prompt(system, "imagine"):
             found.add("imagine")

@@ -1,6 +1,5 @@
 """What follows a document of text and images in turn: a web page, few-shot examples, the frames of a video."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +8,10 @@ from PIL import Image
 from rebus.codec.images import ImageSource
 from rebus.codec.text import ImageMark, Pieces
 from rebus.core.errors import RebusError, UsageError
-from rebus.generation import cut
 from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens, text_tokens
 from rebus.tasks.location_scores import open_all
 from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
-from rebus.tasks.text_generation import Pair, generate_batch, generation_batch, in_seeded_batches, inputs
+from rebus.tasks.text_generation import Pair, clean, generate_batch, generation_batch, in_seeded_batches, inputs
 
 Document = Sequence[str | ImageSource]
 Completion = str | list[str | Image.Image]
@@ -55,7 +53,8 @@ def many_documents(document: str | Document | Sequence[Document]) -> tuple[list[
         return [[document]], False
     if not isinstance(document, list | tuple):
         raise UsageError(
-            f"a document is a text, or a list of texts and images (files as pathlib.Path); got {type(document).__name__}"
+            "a document is a text, or a list of texts and images (files as pathlib.Path); "
+            f"got {type(document).__name__}"
         )
     nested = [isinstance(part, list | tuple) for part in document]
     if any(nested) and not all(nested):
@@ -95,42 +94,36 @@ def _opened(model: TaskModel, number: int, images: list[ImageSource], prompt: Pi
 
 
 def _interleaved(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]) -> list[Completion]:
-    """Text up to the token that begins an image, the image, and on after it; a row at a time is in one of the two."""
+    """In turns: text up to the token that begins an image, then that image, for the rows that began one."""
     spec, end = image_tokens(model), model.endings()["eos_id"]
-    rows = TokenRows(model, inputs(model, pairs))
     assert model.processor.text is not None
     context = model.processor.text.spec.context
+    ends = [spec.begin] if end is None else [spec.begin, end]
+    for_text = {"allowed": [*text_tokens(model, spec), *ends], **options, "eos_id": ends}
+    for_images = decoding_for(model, "imagine", {})
+    rows = TokenRows(model, inputs(model, pairs))
     answers: list[list[str | Image.Image]] = [[] for _ in pairs]
     left = [int(options["max_new_tokens"])] * len(pairs)
-    drawing = decoding_for(model, "imagine", {})
-    text = {
-        "allowed": [*text_tokens(model, spec), spec.begin],
-        **options,
-        "eos_id": [spec.begin] + ([] if end is None else [end]),
-    }
-    going = list(range(len(pairs)))
-    for turn in itertools.count():
-        seeds = _seeds(options.get("seed"), going, turn)
+    going, turn = list(range(len(pairs))), 0
+    while going:
         begun = []
-        for i, new in zip(going, rows.generate(going, **{**text, **seeds}), strict=True):
+        generated = rows.generate(going, **for_text | _seeds(options.get("seed"), going, turn))
+        for i, new in zip(going, generated, strict=True):
             new = new[: left[i]]
-            stop = next((at for at, token in enumerate(new) if token in (spec.begin, end)), len(new))
+            stop = next((at for at, token in enumerate(new) if token in ends), len(new))
             left[i] -= len(new[: stop + 1])
-            said = cut(model.processor.decode([new[:stop]])[0], options.get("stop")).strip()
-            if said:
-                answers[i].append(said)
+            text = clean(model.processor.decode([new[:stop]])[0], options)
+            if text:
+                answers[i].append(text)
             rows.rows[i] += new[: stop + 1]
-            if stop < len(new) and new[stop] == spec.begin and len(rows.rows[i]) + spec.each < context:
+            if rows.rows[i][-1] == spec.begin and len(rows.rows[i]) + spec.each < context:
                 begun.append(i)
-        if not begun:
-            return list(answers)
-        by_chance = drawing["strategy"] == "sample"
-        images = rows.draw(begun, spec, drawing | (_seeds(options.get("seed"), begun, turn) if by_chance else {}))
-        for i, image in zip(begun, images, strict=True):
-            answers[i].append(image)
-        going = [i for i in begun if left[i] > 0]
-        if not going:
-            return list(answers)
+        if begun:
+            seeds = _seeds(options.get("seed"), begun, turn) if for_images["strategy"] == "sample" else {}
+            for i, image in zip(begun, rows.draw(begun, spec, for_images | seeds), strict=True):
+                answers[i].append(image)
+        going, turn = [i for i in begun if left[i] > 0], turn + 1
+    return list(answers)
 
 
 def _seeds(seed: Any, which: Sequence[int], turn: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rebus.tasks.batching import in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.region_finding import RegionFinder, finding_batch
+from rebus.tasks.region_finding import RegionFinder
 from rebus.tasks.task_model import TaskModel, decoding_for, locations_of, no_decoding, prompt_for
 from rebus.tasks.text_generation import generate_batch, generation_batch
 
@@ -32,9 +32,7 @@ def detect(
     if isinstance(model.network, FindsRegions):
         no_decoding(model, decoding)
         finder = RegionFinder(model, wanted)
-        answers = in_batches(
-            sources, lambda batch: finder.boxes(open_all(model, batch)), size=finding_batch(model), what="images"
-        )
+        answers = finder.search(sources, finder.boxes)
     else:
         prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
         options = decoding_for(model, "detect", decoding)

@@ -1,18 +1,24 @@
 """Regions by a network that finds them (`FindsRegions`), in pixels of the given image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from PIL import Image
 
 from rebus.codec.boxes import in_pixels
+from rebus.codec.images import ImageSource
 from rebus.codec.masks import paste_mask
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import UnsupportedTask
 from rebus.core.outputs import Regions
+from rebus.tasks.batching import in_batches
 from rebus.tasks.classify import label_vectors
+from rebus.tasks.location_scores import open_all
 from rebus.tasks.prompts import templates_of
 from rebus.tasks.task_model import TaskModel, batch_size, image_spec, on_device
+
+Answer = TypeVar("Answer")
 
 
 class RegionFinder:
@@ -32,6 +38,18 @@ class RegionFinder:
         self.model, self.labels = model, list(labels)
         templates = templates_of(model.system.prompts.classify or "plain")
         self.vectors = label_vectors(model, self.labels, templates, average=True)
+
+    def search(
+        self,
+        images: Sequence[ImageSource],
+        answer: Callable[[Sequence[Image.Image]], list[Answer]],
+        numbers: Sequence[int] | None = None,
+    ) -> list[Answer]:
+        """`answer` (`boxes` or `masks`) of all images, in batches. `numbers`: what the caller calls them in errors."""
+        size = batch_size(self.model, cpu=4, accelerator=16)
+        return in_batches(
+            images, lambda batch: answer(open_all(self.model, batch)), size=size, what="images", numbers=numbers
+        )
 
     def boxes(self, images: Sequence[Image.Image]) -> list[list[Box]]:
         """Boxes of each image, best first."""
@@ -63,8 +81,3 @@ class RegionFinder:
         shares, labels = found.boxes.float().clamp(0, 1).tolist(), found.labels.tolist()
         for at in scores.argsort(descending=True, stable=True).tolist():
             yield Box(in_pixels(tuple(shares[at]), image.size), self.labels[labels[at]], float(scores[at])), at
-
-
-def finding_batch(model: TaskModel) -> int:
-    """How many images are searched at once."""
-    return batch_size(model, cpu=4, accelerator=16)

@@ -15,9 +15,9 @@ from rebus.core.places import LocationNotation
 from rebus.tasks.batching import in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.region_finding import RegionFinder, finding_batch
+from rebus.tasks.region_finding import RegionFinder
 from rebus.tasks.task_model import TaskModel, companion, decoding_for, locations_of, no_decoding, prompt_for
-from rebus.tasks.text_generation import Generated, Pair, generate_batch, generation_batch
+from rebus.tasks.text_generation import Generated, ImagePair, generate_batch, generation_batch
 
 
 def segment(
@@ -42,26 +42,20 @@ def segment(
     else:
         options = decoding_for(model, "segment", decoding)
 
-        def work(batch: Sequence[Pair]) -> list[list[Mask]]:
+        def work(batch: Sequence[ImagePair]) -> list[list[Mask]]:
             return _generated(model, batch, prompt, options, locations, decoder)
 
         answers = in_batches(pairs, work, size=generation_batch(model), what="images")
     return answers if many else answers[0]
 
 
-def _found(model: TaskModel, pairs: Sequence[Pair]) -> list[list[Mask]]:
+def _found(model: TaskModel, pairs: Sequence[ImagePair]) -> list[list[Mask]]:
     """Each phrase is searched for alone, so that what else is asked for in a call changes no score."""
     answers: list[list[Mask]] = [[] for _ in pairs]
     for phrase in dict.fromkeys(str(phrase).strip() for _, phrase in pairs):
         finder = RegionFinder(model, [phrase])
         places = [place for place, (_, other) in enumerate(pairs) if str(other).strip() == phrase]
-        found = in_batches(
-            [pairs[place][0] for place in places],
-            lambda batch, finder=finder: finder.masks(open_all(model, batch)),
-            size=finding_batch(model),
-            what="images",
-            numbers=places,
-        )
+        found = finder.search([pairs[place][0] for place in places], finder.masks, places)
         for place, masks in zip(places, found, strict=True):
             answers[place] = masks
     return answers
@@ -69,7 +63,7 @@ def _found(model: TaskModel, pairs: Sequence[Pair]) -> list[list[Mask]]:
 
 def _generated(
     model: TaskModel,
-    pairs: Sequence[Pair],
+    pairs: Sequence[ImagePair],
     prompt: str,
     options: dict[str, Any],
     locations: LocationNotation,

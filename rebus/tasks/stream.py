@@ -1,7 +1,7 @@
 """Captions, answers and completions piece by piece, as they are generated."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,8 +21,8 @@ from rebus.tasks.text_generation import Pair, clean, inputs
 def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[str]:
     """The pieces of `caption(image, prompt)`, `ask(image, question)` or `complete(document)`: joined, that text.
 
-    For one image or document; text alone, also where the system could write images. A system that decodes by beam search streams greedily. Arguments are
-    checked at once; closing the iterator stops the model.
+    For one image or document; text alone, also where the system could write images. A system that decodes by beam
+    search streams greedily. Arguments are checked at once; closing the iterator stops the model.
     """
     if task not in _TASKS:
         raise unknown("task to stream", task, _TASKS, f"There are: {', '.join(_TASKS)}.")
@@ -59,7 +59,7 @@ _TASKS: dict[str, Callable[..., tuple[Pair, dict[str, Any]]]] = {
 }
 
 
-def _single(pairs: list[Pair], many: bool) -> Pair:
+def _single(pairs: Sequence[Pair], many: bool) -> Pair:
     if many:
         raise UsageError("a stream is of one image and one text; got a list")
     return pairs[0]

@@ -13,8 +13,8 @@ from rebus.generation import cut, score_tokens
 from rebus.tasks.batching import in_batches
 from rebus.tasks.task_model import TaskModel, batch_size, on_device
 
-Images = ImageSource | list[ImageSource]
-Pair = tuple[Images, Prompt]  # one image, or those of an interleaved prompt in the order of their marks
+ImagePair = tuple[ImageSource, Prompt]
+Pair = ImagePair | tuple[list[ImageSource], Prompt]  # of an interleaved prompt, the images in the order of their marks
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -127,7 +127,8 @@ def test_a_label_before_its_tokens_is_said_once_for_boxes_that_follow_each_other
     boxes = [Box((0, 0, 50, 25), "car", 1.0), Box((10, 5, 90, 45), "car", 1.0), Box((1, 1, 9, 9), "red door", 1.0)]
     text = FLORENCE_2.detection_text(boxes, (100, 50))
     assert text == (
-        "car<loc_0><loc_0><loc_500><loc_500><loc_100><loc_100><loc_900><loc_900>red door<loc_10><loc_20><loc_90><loc_180>"
+        "car<loc_0><loc_0><loc_500><loc_500><loc_100><loc_100><loc_900><loc_900>"
+        "red door<loc_10><loc_20><loc_90><loc_180>"
     )
     found, rejected = parse_boxes(FLORENCE_2, text, (100, 50), scores=[0.9, 0.5, 0.1])
     assert not rejected
