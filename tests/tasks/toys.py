@@ -14,9 +14,10 @@ from rebus.core.specs import ImageTokens, Prompts, TextSpec
 from rebus.core.system import Companion
 from tests.tasks.fakes import COLOURS, EOS, IMAGE, SPECIALS, WORDS, Colours, FakeModel, Script, fake_system
 
-# A vocabulary with nine codes, which stand for the colours of four quarters: ids from CODES on.
+# A code stands for a colour; four of them are the quarters of an image. And another notation of places.
 CODES = [f"<code{i}>" for i in range(3)]
-TOKENIZER = word_level_tokenizer([*WORDS, "draw"], (*SPECIALS, "<begin>", "<end>", *CODES))
+PLACES = [f"<loc_{i}>" for i in range(1000)]
+TOKENIZER = word_level_tokenizer([*WORDS, "draw"], (*SPECIALS, "<begin>", "<end>", *CODES, *PLACES))
 FIRST = TOKENIZER.id_of("<code0>")
 IMAGE_TOKENS = ImageTokens(
     begin=TOKENIZER.id_of("<begin>"), end=TOKENIZER.id_of("<end>"), first=FIRST, last=FIRST + 2, each=4
