@@ -62,11 +62,11 @@ class Classifier:
             )
 
     def __call__(self, images: Any) -> Ranking | list[Ranking]:
-        pictures, many = many_images(images)
+        sources, many = many_images(images)
         if self.compares:
-            scores = _compare(self.model, pictures, self.weights) if pictures else torch.empty(0, len(self.labels))
+            scores = _compare(self.model, sources, self.weights) if sources else torch.empty(0, len(self.labels))
         else:
-            scores = _likelihood(self.model, pictures, self.choices, len(self.labels))
+            scores = _likelihood(self.model, sources, self.choices, len(self.labels))
         answers = [_ranking(self.labels, row) for row in scores]
         return answers if many else answers[0]
 

@@ -77,19 +77,19 @@ def _all_images(model: TaskModel, images: Any, see: See, unit: bool = True) -> T
 
 
 def _all_texts(model: TaskModel, texts: str | Sequence[str], read: See, unit: bool = True) -> Tensor:
-    words, _ = many_texts(texts)
-    if not words:
+    listed, _ = many_texts(texts)
+    if not listed:
         raise UsageError("no texts were given: there is nothing to embed")
-    order = sorted(range(len(words)), key=lambda i: len(words[i]))  # a batch is as long as its longest text
+    order = sorted(range(len(listed)), key=lambda i: len(listed[i]))  # a batch is as long as its longest text
     size = batch_size(model, cpu=64, accelerator=512)
     rows = in_batches(
-        [words[i] for i in order],
+        [listed[i] for i in order],
         lambda batch: _texts(model, batch, read, unit),
         size=size,
         what="texts",
         numbers=order,
     )
-    vectors = torch.empty(len(words), rows[0].shape[0])
+    vectors = torch.empty(len(listed), rows[0].shape[0])
     vectors[order] = torch.stack(rows)
     return vectors
 

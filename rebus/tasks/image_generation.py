@@ -22,24 +22,24 @@ class TokenRows:
         self.rows: list[list[int]] = [row[real].tolist() for row, real in zip(tokens, mask, strict=True)]
 
     def generate(self, which: Sequence[int], **options: Any) -> list[list[int]]:
-        """What the model writes after the rows `which`."""
+        """What the model generates after the rows `which`."""
         rows = [torch.tensor(self.rows[i], device=self.model.device) for i in which]
         pad = torch.nn.utils.rnn.pad_sequence
         tokens = pad(rows, batch_first=True, padding_value=self.model.endings()["pad_id"])
         mask = pad([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
         index = torch.tensor(which, device=self.model.device)
         rest = {name: tensor[index] for name, tensor in self.batch.items()}
-        written: list[list[int]] = self.model.generate(**rest, tokens=tokens, mask=mask, **options).tolist()
-        return written
+        generated: list[list[int]] = self.model.generate(**rest, tokens=tokens, mask=mask, **options).tolist()
+        return generated
 
     def draw(self, which: Sequence[int], spec: ImageTokens, options: Mapping[str, Any]) -> list[Image.Image]:
-        """An image for each of the rows `which`, written after the token that begins one, which they end with."""
+        """An image for each of the rows `which`, generated after the token that begins one, which they end with."""
         codes = range(spec.first, spec.last + 1)
-        written = self.generate(which, **options, allowed=codes, max_new_tokens=spec.each, eos_id=None)
-        for i, row in zip(which, written, strict=True):
+        generated = self.generate(which, **options, allowed=codes, max_new_tokens=spec.each, eos_id=None)
+        for i, row in zip(which, generated, strict=True):
             self.rows[i] += [*row, spec.end]
         with torch.inference_mode():
-            numbers = torch.tensor(written, device=self.model.device) - spec.first
+            numbers = torch.tensor(generated, device=self.model.device) - spec.first
             pixels = image_decoder(self.model).draw_images(numbers)
         return [to_image(one) for one in pixels]
 

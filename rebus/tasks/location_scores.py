@@ -13,8 +13,8 @@ from rebus.tasks.text_generation import Generated
 
 def open_all(model: TaskModel, images: Sequence[ImageSource]) -> list[Image.Image]:
     """Upright images: their sizes are what boxes refer to."""
-    pictures, _ = open_images(images, alpha=image_spec(model).alpha)
-    return [picture for picture in pictures if picture is not None]
+    opened, _ = open_images(images, alpha=image_spec(model).alpha)
+    return [image for image in opened if image is not None]
 
 
 def certainty(

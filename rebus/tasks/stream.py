@@ -66,18 +66,18 @@ def _single(pairs: Sequence[Pair], many: bool) -> Pair:
 
 
 def _pieces(model: TaskModel, tokens: Iterator[Tensor], decoding: dict[str, Any]) -> Generator[str]:
-    written: list[int] = []
+    ids: list[int] = []
     told = ""
     stops = stop_strings(decoding.get("stop"))
     with contextlib.closing(tokens):  # type: ignore[type-var]
         for token in tokens:
-            written.append(int(token[0]))
-            text = clean(model.processor.decode([written])[0], decoding)
+            ids.append(int(token[0]))
+            text = clean(model.processor.decode([ids])[0], decoding)
             sure = text[: len(text) - _unsure(text, stops)].rstrip()
             if sure.startswith(told) and len(sure) > len(told):
                 yield sure[len(told) :]
                 told = sure
-    rest = clean(model.processor.decode([written])[0], decoding)
+    rest = clean(model.processor.decode([ids])[0], decoding)
     if rest.startswith(told) and len(rest) > len(told):
         yield rest[len(told) :]
 
