@@ -47,6 +47,10 @@ class LocationNotation(Protocol):
         """The ground truth of detection: boxes with their labels, in the order given."""
         ...
 
+    def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
+        """The ground truth of segmentation for one thing: its box in pixels, the codes of its mask, its label."""
+        ...
+
     def parse(self, text: str) -> tuple[list[Located], list[Rejected]]:
         """Every place in a generated text, and the pieces that make no sense."""
         ...
