@@ -10,17 +10,23 @@ from torch import nn
 from rebus.core.system import Companion
 
 
-def open_companions(companions: Mapping[str, Companion], folder: Path, device: torch.device) -> dict[str, Any]:
-    """Those whose file is there, by name; modules on `device`, ready for inference. Raises what their loaders raise."""
+def open_companions(companions: Mapping[str, Companion], folder: Path | None, device: torch.device) -> dict[str, Any]:
+    """Those whose file is there, by name; modules on `device`, ready for inference. Raises what their loaders raise.
+
+    `folder` None: a model put together from parts, which lies in no directory.
+    """
     found: dict[str, Any] = {}
-    for name, companion in companions.items():
-        if (folder / companion.file).is_file():
-            part = companion.load(folder / companion.file)
-            found[name] = part.to(device).eval() if isinstance(part, nn.Module) else part
+    for name, path in _paths(companions, folder).items():
+        part = companions[name].load(path)
+        found[name] = part.to(device).eval() if isinstance(part, nn.Module) else part
     return found
 
 
-def companion_files(companions: Mapping[str, Companion], folder: Path) -> dict[str, bytes]:
+def companion_files(companions: Mapping[str, Companion], folder: Path | None) -> dict[str, bytes]:
     """Their files, by file name, to be saved again with the network."""
-    paths = [folder / companion.file for companion in companions.values()]
-    return {path.name: path.read_bytes() for path in paths if path.is_file()}
+    return {path.name: path.read_bytes() for path in _paths(companions, folder).values()}
+
+
+def _paths(companions: Mapping[str, Companion], folder: Path | None) -> dict[str, Path]:
+    paths = {} if folder is None else {name: folder / companion.file for name, companion in companions.items()}
+    return {name: path for name, path in paths.items() if path.is_file()}

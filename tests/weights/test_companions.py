@@ -23,8 +23,8 @@ COMPANIONS = {
 
 def test_those_whose_file_is_there_are_opened(tmp_path):
     device = torch.device("meta")
-    assert open_companions(COMPANIONS, tmp_path, device) == {}
-    assert companion_files(COMPANIONS, tmp_path) == {}
+    assert open_companions(COMPANIONS, tmp_path, device) == {} == open_companions(COMPANIONS, None, device)
+    assert companion_files(COMPANIONS, tmp_path) == {} == companion_files(COMPANIONS, None)
     (tmp_path / "answers.txt").write_text("yes no")
     assert open_companions(COMPANIONS, tmp_path, device) == {"answers": ["yes", "no"]}
     (tmp_path / "decoder.txt").write_text("3")
