@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from rebus import catalog
-from rebus.backbones.vision.mask_vqvae import MaskVQVAE, load_npz
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
 from rebus.codec.text import Prompt
@@ -24,10 +24,9 @@ from rebus.generation import generate as write
 from rebus.generation.cuda_graph import GraphedStep
 from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.open_checkpoint import Opened, config_of, open_checkpoint, save_checkpoint
+from rebus.weights.companions import companion_files, open_companions
 from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import load_into, on_meta
-
-MASK_DECODER = "vae-oid.npz"  # the released name of the mask VQ-VAE
 
 
 class Model:
@@ -45,7 +44,7 @@ class Model:
         config: Any,
         card: ModelCard,
         system: System,
-        mask_decoder: MaskVQVAE | None = None,
+        companions: Mapping[str, Any] | None = None,
         files: Mapping[str, bytes] | None = None,
     ):
         self.network = network.eval()
@@ -53,7 +52,7 @@ class Model:
         self.config = config
         self.card = card
         self.system = system
-        self.mask_decoder = mask_decoder
+        self.companions: Mapping[str, Any] = dict(companions or {})
         self._files = dict(files or {})
 
     def __call__(self, **batch: Any) -> Any:
@@ -82,8 +81,9 @@ class Model:
     def to(self, *args: Any, **kwargs: Any) -> "Model":
         """Move the network, as `nn.Module.to` does; gives the model itself."""
         self.network.to(*args, **kwargs)
-        if self.mask_decoder is not None:
-            self.mask_decoder.to(self.device)
+        for part in self.companions.values():
+            if isinstance(part, nn.Module):
+                part.to(self.device)
         return self
 
     def generate(self, *, max_new_tokens: int = 64, strategy: str = "greedy", **options: Any) -> Tensor:
@@ -181,8 +181,20 @@ class Model:
 
         return segment(self._can("segment"), images, phrases, **decoding)
 
+    def complete(self, document: Any, **decoding: Any) -> Any:
+        """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""
+        from rebus.tasks.complete import complete
+
+        return complete(self._can("complete"), document, **decoding)
+
+    def imagine(self, prompts: str | Sequence[str], **decoding: Any) -> Image.Image | list[Image.Image]:
+        """An image of what the prompt describes."""
+        from rebus.tasks.imagine import imagine
+
+        return imagine(self._can("imagine"), prompts, **decoding)
+
     def stream(self, task: str, *args: Any, **options: Any) -> Iterator[str]:
-        """The same text as `caption` or `ask`, piece by piece: `for piece in model.stream("caption", image)`."""
+        """The text of `caption`, `ask` or `complete`, piece by piece: `for piece in model.stream("caption", image)`."""
         from rebus.tasks.stream import stream
 
         self._can(task)
@@ -195,7 +207,8 @@ class Model:
 
     def _unsupported(self, name: str, task: str) -> UnsupportedTask:
         able = catalog.models_that_can(task)
-        hint = f"models that can: {', '.join(able)}" if able else f"its tasks are: {', '.join(sorted(self.tasks))}"
+        own = f"no model of this version can; its own tasks are: {', '.join(sorted(self.tasks))}"
+        hint = f"models that can: {', '.join(able)}" if able else own
         return UnsupportedTask(f"{self.card.name} cannot {name}; {hint}")
 
     def _tensors(self) -> Iterator[Tensor]:
@@ -272,11 +285,9 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None) -> M
     card = opened.card
     if not card.parameters:
         card = replace(card, parameters=sum(p.numel() for p in network.parameters()))
-    decoder = opened.folder / MASK_DECODER if opened.folder is not None else None
-    reads_masks = "segment" in card.tasks and decoder is not None and decoder.is_file()
-    masks = load_npz(decoder).to(device).eval() if reads_masks and decoder is not None else None
-    files = {MASK_DECODER: decoder.read_bytes()} if masks is not None and decoder is not None else {}
-    return Model(network, opened.processor(), config=config, card=card, system=system, mask_decoder=masks, files=files)
+    parts = open_companions(system.companions, opened.folder, device)
+    files = companion_files(system.companions, opened.folder)
+    return Model(network, opened.processor(), config=config, card=card, system=system, companions=parts, files=files)
 
 
 def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 import rebus
 from rebus import catalog
+from rebus.backbones.vision.mask_vqvae import SMALL, MaskVQVAE, save_npz
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UnknownName, UsageError
 from tests import tiny
 
@@ -74,6 +75,30 @@ def test_task_that_the_model_lacks_names_models_that_can():
         tiny.paligemma().embed_images(picture())
     with pytest.raises(rebus.UnsupportedTask):
         tiny.clip().generate(pixels=torch.zeros(1, 3, 32, 32), tokens=torch.zeros(1, 2, dtype=torch.long))
+
+
+def test_a_task_that_no_model_can_do_yet_is_said_so():
+    for model in (tiny.clip(), tiny.paligemma()):
+        with pytest.raises(rebus.UnsupportedTask, match="cannot complete; no model of this version can; its own tasks"):
+            model.complete(["a", picture(), "b"])
+        with pytest.raises(rebus.UnsupportedTask, match="cannot imagine; no model of this version can; its own tasks"):
+            model.imagine("a red circle")
+        with pytest.raises(rebus.UnsupportedTask, match="cannot complete"):
+            model.stream("complete", ["a"])
+
+
+def test_a_companion_is_loaded_with_its_model_and_saved_with_it(tmp_path):
+    folder = tiny.with_words(tiny.paligemma()).save(tmp_path / "m")
+    without = rebus.load(folder, device="cpu")
+    assert without.companions == {}
+    with pytest.raises(MissingFile, match=r"no vae-oid\.npz, without which mask tokens cannot be turned into masks"):
+        without.segment(picture(), "a red circle")
+    save_npz(MaskVQVAE(SMALL), folder / "vae-oid.npz")
+    model = rebus.load(folder, device="cpu")
+    assert model.companions["mask_decoder"].decode(torch.zeros(1, 16, dtype=torch.long)).shape == (1, 64, 64)
+    assert isinstance(model.segment(picture(), "a red circle", max_new_tokens=2), list)
+    again = model.save(tmp_path / "again")
+    assert (again / "vae-oid.npz").read_bytes() == (folder / "vae-oid.npz").read_bytes()
 
 
 def test_unknown_names_are_answered_with_near_ones():

@@ -1,38 +1,24 @@
-"""Masks ⇄ mask tokens: `<loc…>×4<seg…>×16 label`, and masks of 64 × 64 cut out of an image or pasted into it.
+"""Masks in text: `<loc…>×4<seg…>×16 label`, and masks of 64 × 64 cut out of an image or pasted into it.
 
-The sixteen codes are words of a learned codebook; `rebus.backbones.vision.mask_vqvae` turns them into a mask of the
+The sixteen codes are entries of a learned codebook; `rebus.backbones.vision.mask_vqvae` turns them into a mask of the
 box and back. PaliGemma's conventions: the box is in whole pixels, resizing is bilinear and antialiased, a pixel
 belongs to the mask where the decoded value is above 0.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image
 
-from rebus.codec.boxes import MASK_TOKENS, NUM_CODES, XYXY, Located, Rejected, box_tokens, parse_located
+from rebus.core.places import XYXY, Located, LocationNotation, Rejected
 
 MASK_SIDE = 64
 
 
-def mask_tokens(codes: Sequence[int]) -> str:
-    """`<seg012>…`, sixteen of them. Raises `ValueError` for another number, or a code outside 0 to 127."""
-    if len(codes) != MASK_TOKENS or min(codes) < 0 or max(codes) >= NUM_CODES:
-        raise ValueError(f"wanted {MASK_TOKENS} codes from 0 to {NUM_CODES - 1}; got {list(codes)}")
-    return "".join(f"<seg{int(code):03d}>" for code in codes)
-
-
-def segmentation_text(xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
-    """What a model is taught to answer for one region: box in pixels of an image of `size` (width, height)."""
-    return f"{box_tokens(xyxy, size)}{mask_tokens(codes)} {label}"
-
-
-def parse_segments(text: str) -> tuple[list[Located], list[Rejected]]:
-    """Regions out of segmentation text, each with its 16 codes, and what was rejected, a box without codes included.
+def parse_segments(locations: LocationNotation, text: str) -> tuple[list[Located], list[Rejected]]:
+    """Regions out of segmentation text, each with its codes, and what was rejected, a box without codes included.
 
     A label may be missing: the phrase that was asked for is known.
     """
-    found, rejected = parse_located(text)
+    found, rejected = locations.parse(text)
     with_codes = [located for located in found if located.codes]
     without = [Rejected(text[slice(*f.span)].strip(), "no mask tokens") for f in found if not f.codes]
     return with_codes, rejected + without

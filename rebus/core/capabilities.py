@@ -1,10 +1,11 @@
 """What a network can do, as small protocols. Tasks ask for one of these; a network simply has the methods."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from rebus.core.outputs import Step
+from rebus.core.outputs import Regions, Step
 
 
 @runtime_checkable
@@ -40,4 +41,34 @@ class WritesText(Protocol):
 
     def step(self, token: Tensor, cache: Any) -> Step:
         """token (B,) int64 → the scores of the one after it."""
+        ...
+
+
+@runtime_checkable
+class PicksAnswers(Protocol):
+    """A question and an image → the answers of a fixed list, which is the companion "answers", one text a class."""
+
+    def answer_logits(self, **batch: Any) -> Tensor:
+        """(B, A) scores of the A answers; −∞ for one that is never to be given."""
+        ...
+
+
+@runtime_checkable
+class FindsRegions(Protocol):
+    """Images and labels → boxes, and masks where `finds_masks` is not False on the network.
+
+    Labels come as what `embed_text` makes of them (`EmbedsText`), so that any vocabulary can be asked for.
+    """
+
+    def find_regions(self, pixels: Tensor, labels: Tensor) -> Sequence[Regions]:
+        """pixels (B, 3, H, W), labels (C, E) of unit length → the regions of each image."""
+        ...
+
+
+@runtime_checkable
+class DrawsImages(Protocol):
+    """Codes that a generative model wrote (`rebus.core.specs.ImageTokens`) → images: the network, or a companion."""
+
+    def draw_images(self, codes: Tensor) -> Tensor:
+        """codes (B, n) int64, from 0 → pixels (B, 3, H, W) in [0, 1]."""
         ...

@@ -26,6 +26,20 @@ class Predictions(NamedTuple):
     logits: Tensor
 
 
+class Regions(NamedTuple):
+    """What was found in one image, R regions in any order.
+
+    `boxes` (R, 4) xyxy in shares of the network's image, `labels` (R,) int64 indices of the labels that were asked
+    for, `scores` (R,) probabilities. `masks` (R, M, M) within the boxes, above 0 inside the thing; None where the
+    network gives boxes alone.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    masks: Tensor | None = None
+
+
 class Step(NamedTuple):
     """One step of writing: scores of the next token (B, V), the state they were read from (B, D), the cache."""
 

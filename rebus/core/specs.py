@@ -42,10 +42,23 @@ class TextSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """The words by which a writer is asked for each task; a task without words is one it cannot do."""
+    """The prompts by which a generative model is asked for each task; a task without a prompt is one it cannot do."""
 
     caption: str | None = None
     ask: str | None = None  # holds {question}
     detect: str | None = None  # holds {labels}, joined by " ; "
     segment: str | None = None  # holds {phrase}
     classify: str | None = None  # the prompt under which the likelihood of a label is measured
+    complete: str | None = None  # holds {document}, text and images in turn
+    imagine: str | None = None  # holds {prompt}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTokens:
+    """How a generative model writes an image: `begin`, then `each` codes from `first` to `last`, then `end`. Ids."""
+
+    begin: int
+    end: int
+    first: int
+    last: int
+    each: int

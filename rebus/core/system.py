@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rebus.core.errors import BadConfig, UsageError
-from rebus.core.specs import ImageSpec, Prompts, TextSpec
+from rebus.core.places import LocationNotation
+from rebus.core.specs import ImageSpec, ImageTokens, Prompts, TextSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,19 @@ class Assembled(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Companion:
+    """Something in a file of its own beside the network that some tasks need: a mask decoder, an answer list.
+
+    A checkpoint without it still opens; the tasks that need it then raise `MissingFile`. It is saved again as it was.
+    """
+
+    file: str  # its released name in the checkpoint directory
+    load: Callable[[Path], Any]  # what a task is given; a module is moved with the network
+    tasks: frozenset[str]
+    purpose: str  # for messages: "without which …"
+
+
+@dataclass(frozen=True, kw_only=True)
 class System:
     """A system: its network, its configurations and its released formats."""
 
@@ -59,6 +73,10 @@ class System:
     # of training; `prompt` and `answer` are numbers of tokens, which dual encoders leave out
     image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read text
+    locations: LocationNotation | None = None  # how its text states places
+    image_tokens: Callable[[Any], ImageTokens] | None = None  # config → how its text states images
+    companions: Mapping[str, Companion] = field(default_factory=dict)
+    decoding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task → options where the user gives none
     assemble: Mapping[str, Callable[[], Assembled]] = field(default_factory=dict)  # variant → made of installed parts
 
     def layout_for(self, config: Any, first: Layout | None = None) -> Layout:

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rebus.codec.boxes import detection_text
 from rebus.codec.images import ImagePipeline, open_image
 from rebus.codec.processor import Processor
 from rebus.core.answers import Box
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Record
@@ -72,7 +72,7 @@ class Example(NamedTuple):
 class FileBatches:
     """The batches of a `Files`. Raises what `open_layout` raises, or `UsageError` for what cannot be learned."""
 
-    def __init__(self, files: Files, processor: Processor, prompts: Prompts):
+    def __init__(self, files: Files, processor: Processor, prompts: Prompts, locations: LocationNotation | None = None):
         if not files.path:
             raise UsageError("data.path says where the data set lies: --set data.path=DIR")
         if not 0 < files.least_crop <= 1:
@@ -81,6 +81,9 @@ class FileBatches:
             writes = processor.text is not None and processor.text.is_writer
             files = replace(files, form="caption" if writes else "pairs")
         self.files, self.processor, self.most_damaged = files, processor, files.most_damaged
+        if files.form == "detect" and locations is None:
+            raise UsageError("the model states no places in text: it cannot be taught detection in this form")
+        self.locations = locations
         self.prompt = None if files.form in ("pairs", "text") else files.prompt or getattr(prompts, files.form)
         if self.prompt is None and files.form not in ("pairs", "text"):
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
@@ -155,10 +158,11 @@ class FileBatches:
             if not record.things:
                 raise BadRecord(record.key, "it has no boxes")
             assert isinstance(picture, Image.Image)
+            assert self.locations is not None
             labels = sorted({thing.label for thing in record.things})
             prompt = _put(prompt, "labels", " ; ".join(labels))
             boxes = [Box(thing.box, thing.label, 1.0) for thing in record.things if not thing.crowd]
-            text = detection_text(boxes, picture.size)
+            text = self.locations.detection_text(boxes, picture.size)
         else:
             text = _one(record, record.captions, "caption", rng)
         if isinstance(picture, Image.Image) and self.files.form != "detect":

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rebus.backbones.vision.mask_vqvae import MaskVQVAE, load_npz
+from rebus.backbones.vision.mask_vqvae import RELEASED_FILE, MaskVQVAE, load_npz
 from rebus.codec.masks import crop_mask
 from rebus.data.bundled_checkpoints import directory_of
 from rebus.data.scene_batches import scene_at
-
-CODEBOOK_FILE = "vae-oid.npz"  # the name of the release
 
 
 @dataclass(frozen=True)
@@ -55,4 +53,4 @@ def _codes(cut: bytes, shape: tuple[int, int], codebook: str) -> tuple[int, ...]
 @lru_cache(maxsize=4)
 def load_codebook(codebook: str) -> MaskVQVAE:
     """The mask VQ-VAE of a bundled name or a directory. Raises `MissingFile`."""
-    return load_npz(Path(directory_of(codebook)) / CODEBOOK_FILE)
+    return load_npz(Path(directory_of(codebook)) / RELEASED_FILE)

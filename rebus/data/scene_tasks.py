@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rebus.codec.boxes import BINS
+from rebus.codec.boxes import LOC_1024
 from rebus.core.labels import IGNORED
 from rebus.data.scene_batches import BOS, EOS, IMAGE, Words, pad_rows, scene_at, scenes_tokenizer, stack_pixels
 from rebus.data.scene_masks import mask_codes
@@ -98,7 +98,7 @@ class _TaskWords(Words):
 
     def box(self, one: SceneObject, size: int) -> list[int]:
         left, top, right, bottom = one.box
-        return [self.first_location + round(v / size * (BINS - 1)) for v in (top, left, bottom, right)]
+        return [self.first_location + round(v / size * (LOC_1024.bins - 1)) for v in (top, left, bottom, right)]
 
 
 @lru_cache(maxsize=1)

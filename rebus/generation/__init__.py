@@ -18,7 +18,7 @@ from rebus.generation.beam import Beam
 from rebus.generation.contrastive import Contrastive
 from rebus.generation.greedy import Greedy
 from rebus.generation.guidance import Guidance
-from rebus.generation.loop import OPTIONS, STRATEGIES, generate, stream
+from rebus.generation.loop import OPTIONS, STRATEGIES, generate, options_of, stream
 from rebus.generation.sampling import Sample
 from rebus.generation.scoring import Likelihood, score, score_choices, score_tokens
 from rebus.generation.stopping import cut
@@ -34,6 +34,7 @@ __all__ = [
     "Sample",
     "cut",
     "generate",
+    "options_of",
     "score",
     "score_choices",
     "score_tokens",

@@ -49,6 +49,13 @@ def _names(settings: type) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(settings))
 
 
+def options_of(strategy: str) -> frozenset[str]:
+    """The decoding options that a strategy takes, `strategy` itself among them. Raises `UnknownName`."""
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES, f"There are: {', '.join(STRATEGIES)}.")
+    return _names(_Common) | _names(STRATEGIES[strategy]) | {"strategy"}
+
+
 # Everything that `generate` takes by name; what else a caller is given belongs to the batch.
 OPTIONS = frozenset({"strategy", "eos_id", "pad_id", "decode", "on_token"}).union(
     _names(_Common), *(_names(strategy) for strategy in STRATEGIES.values())

@@ -1,26 +1,57 @@
-"""Answers to questions about an image."""
+"""Answers to questions about an image: generated, or picked from a fixed list."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from rebus.core.errors import BadText
+import torch
+
+from rebus.codec.images import ImageSource
+from rebus.core.capabilities import PicksAnswers
+from rebus.core.errors import BadCheckpoint, BadText
+from rebus.tasks.batching import in_batches
 from rebus.tasks.inputs import in_pairs
-from rebus.tasks.task_model import TaskModel, prompt_for
-from rebus.tasks.text_generation import Pair, write
+from rebus.tasks.task_model import TaskModel, batch_size, companion, decoding_for, no_decoding, prompt_for
+from rebus.tasks.text_generation import Pair, generate_texts, inputs
 
 
 def ask(model: TaskModel, images: Any, questions: str | Sequence[str], **decoding: Any) -> str | list[str]:
-    """One answer for each pair of image and question; a single one of either goes with all of the other."""
+    """One answer for each pair of image and question; a single one of either goes with all of the other.
+
+    A network that picks from a list of answers (`PicksAnswers`) gives the likeliest of them, and takes no decoding
+    options. Raises `MissingFile` where its checkpoint lacks that list.
+    """
     pairs, many = question_pairs(model, images, questions)
-    answers = [answer.text for answer in write(model, pairs, decoding, max_new_tokens=32)]
+    if isinstance(model.network, PicksAnswers):
+        answers = _picked(model, pairs, decoding)
+    else:
+        answers = [answer.text for answer in generate_texts(model, pairs, decoding_for(model, "ask", decoding))]
     return answers if many else answers[0]
 
 
-def question_pairs(model: TaskModel, images: Any, questions: str | Sequence[str]) -> tuple[list[Pair], bool]:
+def question_pairs(
+    model: TaskModel, images: Any, questions: str | Sequence[str]
+) -> tuple[list[tuple[ImageSource, str]], bool]:
     """(image, prompt) for each question. Raises `BadText` for an empty one."""
-    words = prompt_for(model, "ask")
+    prompt = prompt_for(model, "ask")
     pairs, many = in_pairs(images, questions, "questions")
     for _, question in pairs:
         if not isinstance(question, str) or not question.strip():
-            raise BadText(f"a question must be words; got {question!r}")
-    return [(image, words.replace("{question}", str(question).strip())) for image, question in pairs], many
+            raise BadText(f"a question must be a text that is not empty; got {question!r}")
+    return [(image, prompt.replace("{question}", str(question).strip())) for image, question in pairs], many
+
+
+def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any]) -> list[str]:
+    no_decoding(model, decoding)
+    answers: Sequence[str] = companion(model, "answers")
+
+    def pick(batch: Sequence[Pair]) -> list[str]:
+        with torch.inference_mode():
+            logits = model.network.answer_logits(**inputs(model, batch))
+        if logits.shape[1] != len(answers):
+            raise BadCheckpoint(
+                f"{model.system.companions['answers'].file} lists {len(answers):,} answers, "
+                f"the network scores {logits.shape[1]:,}: they are not of the same checkpoint"
+            )
+        return [answers[index] for index in logits.argmax(dim=1).tolist()]
+
+    return in_batches(pairs, pick, size=batch_size(model, cpu=8, accelerator=64), what="images")

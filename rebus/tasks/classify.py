@@ -1,7 +1,7 @@
 """Which of some labels fits an image: zero-shot classification.
 
-Two towers compare the image with sentences about each label (Radford et al., 2021, sec. 3.1); a writer tells how
-likely it would have written each label itself.
+A dual encoder compares the image with sentences about each label (Radford et al., 2021, sec. 3.1); a generative model
+tells how likely each label is as its own answer.
 """
 
 import logging
@@ -51,21 +51,22 @@ class Classifier:
         self.compares = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
         if self.compares:
             sentences = templates_of(templates or model.system.prompts.classify or "plain")
-            self.weights = _weights(model, self.labels, sentences)
+            average = getattr(network, "averages_templates", True) and len(sentences) > 1
+            self.weights = label_vectors(model, self.labels, sentences, average)
         elif isinstance(network, WritesText):
             sentences = templates_of(templates or "plain")
             self.choices = _choices(model, [fill(text, label) for label in self.labels for text in sentences])
         else:
             raise UnsupportedTask(
-                f"{model.system.name} neither compares images with words nor writes: it cannot classify"
+                f"{model.system.name} neither embeds images and text nor generates text: it cannot classify"
             )
 
     def __call__(self, images: Any) -> Ranking | list[Ranking]:
-        pictures, many = many_images(images)
+        sources, many = many_images(images)
         if self.compares:
-            scores = _compare(self.model, pictures, self.weights) if pictures else torch.empty(0, len(self.labels))
+            scores = _compare(self.model, sources, self.weights) if sources else torch.empty(0, len(self.labels))
         else:
-            scores = _likelihood(self.model, pictures, self.choices, len(self.labels))
+            scores = _likelihood(self.model, sources, self.choices, len(self.labels))
         answers = [_ranking(self.labels, row) for row in scores]
         return answers if many else answers[0]
 
@@ -80,7 +81,7 @@ def distinct(labels: Sequence[str]) -> list[str]:
     check("MAX_LABELS", len(labels), "labels")
     for index, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
-            raise BadText(f"labels[{index}] must be a word or a phrase; got {label!r}")
+            raise BadText(f"labels[{index}] must be a text that is not empty; got {label!r}")
     counts = Counter(labels)
     if len(counts) < len(labels):
         twice = [label for label, count in counts.items() if count > 1]
@@ -94,9 +95,9 @@ def _ranking(labels: Sequence[str], scores: Tensor) -> Ranking:
     return Ranking(tuple(labels[i] for i in order.tolist()), tuple(probabilities.tolist()))
 
 
-def _weights(model: TaskModel, labels: list[str], templates: Sequence[str]) -> Tensor:
+def label_vectors(model: TaskModel, labels: Sequence[str], templates: Sequence[str], average: bool) -> Tensor:
     """(C, E): each label the mean direction of its sentences, of unit length again; or (C, T, E): they stay apart."""
-    average, compare = getattr(model.network, "averages_templates", True) and len(templates) > 1, Comparison(model)
+    compare = Comparison(model)
 
     def weigh(batch: Sequence[str]) -> list[Tensor]:
         vectors = compare.batch_of_texts([fill(template, label) for label in batch for template in templates])
@@ -112,7 +113,7 @@ def _weights(model: TaskModel, labels: list[str], templates: Sequence[str]) -> T
 
 
 def _compare(model: TaskModel, images: list[ImageSource], weights: Tensor) -> Tensor:
-    """(B, C) logits by two towers. Sentences that stay apart are candidates, the best of which speaks for its label."""
+    """(B, C) logits of a dual encoder. Of sentences that stay apart, the best one speaks for its label."""
     compare = Comparison(model)
     logits = compare.scores(compare.images(images), weights.flatten(0, -2))
     if weights.dim() == 3:
@@ -135,7 +136,7 @@ def _likelihood(model: TaskModel, images: list[ImageSource], choices: Tensor, nu
 
 
 def _choices(model: TaskModel, texts: Sequence[str]) -> Tensor:
-    """(C, S) ids of what would be written, the end token last, padded with -100. Control tokens stay plain text."""
+    """(C, S) ids of the answers, the end token last, padded with -100. Control tokens stay plain text."""
     text = model.processor.text
     if text is None:
         raise MissingFile(f"this checkpoint has no {model.processor.text_missing}, without which it cannot read labels")

@@ -1,17 +1,19 @@
-"""Boxes around the things that labels name, written by the model as location tokens."""
+"""Boxes around the things that labels name: by location tokens in text, or by a network that finds regions."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from rebus.codec.boxes import parse_boxes, parse_located
+from rebus.codec.boxes import parse_boxes
 from rebus.codec.images import ImageSource
 from rebus.core.answers import Box
+from rebus.core.capabilities import FindsRegions
 from rebus.tasks.batching import in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.task_model import TaskModel, prompt_for
-from rebus.tasks.text_generation import write_batch, writing_batch
+from rebus.tasks.region_finding import RegionFinder
+from rebus.tasks.task_model import TaskModel, decoding_for, locations_of, no_decoding, prompt_for
+from rebus.tasks.text_generation import generate_batch, generation_batch
 
 ANYTHING = "object"  # what is looked for where no label is given
 
@@ -21,25 +23,37 @@ def detect(
 ) -> list[Box] | list[list[Box]]:
     """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object.
 
-    A score is the geometric mean of the probabilities of the four location tokens. Pieces of the answer that make no
-    box (an empty one, a token too few) are left out.
+    A score is the network's own where it finds regions (`FindsRegions`, which takes no decoding options); of a
+    generative model it is the geometric mean of the probabilities of the location tokens. Pieces of generated text
+    that make no box (an empty one, a token too few) are left out.
     """
     wanted = [ANYTHING] if labels is None else distinct([labels] if isinstance(labels, str) else labels)
-    prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
     sources, many = many_images(images)
-    answers = in_batches(
-        sources, lambda batch: _detect(model, batch, prompt, decoding), size=writing_batch(model), what="images"
-    )
+    if isinstance(model.network, FindsRegions):
+        no_decoding(model, decoding)
+        finder = RegionFinder(model, wanted)
+        answers = finder.search(sources, finder.boxes)
+    else:
+        prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
+        options = decoding_for(model, "detect", decoding)
+        answers = in_batches(
+            sources,
+            lambda batch: _generated(model, batch, prompt, options),
+            size=generation_batch(model),
+            what="images",
+        )
     return answers if many else answers[0]
 
 
-def _detect(model: TaskModel, sources: Sequence[ImageSource], prompt: str, decoding: dict[str, Any]) -> list[list[Box]]:
-    pictures = open_all(model, sources)
-    options = {"max_new_tokens": 256, **decoding}
-    written = write_batch(model, [(picture, prompt) for picture in pictures], options, likelihood=True)
+def _generated(
+    model: TaskModel, sources: Sequence[ImageSource], prompt: str, options: dict[str, Any]
+) -> list[list[Box]]:
+    locations = locations_of(model)
+    images = open_all(model, sources)
+    generated = generate_batch(model, [(image, prompt) for image in images], options, likelihood=True)
     boxes = []
-    for picture, answer in zip(pictures, written, strict=True):
-        found, _ = parse_located(answer.text)
-        kept, _ = parse_boxes(answer.text, picture.size, certainty(model, answer, found))
+    for image, answer in zip(images, generated, strict=True):
+        found, _ = locations.parse(answer.text)
+        kept, _ = parse_boxes(locations, answer.text, image.size, certainty(model, locations, answer, found))
         boxes.append(sorted(kept, key=lambda box: -box.score))
     return boxes

@@ -37,12 +37,13 @@ class Comparison:
     def __init__(self, model: TaskModel):
         network = model.network
         self.model, self.dense = model, getattr(network, "is_dense", True)
-        self._see = network.embed_image if self.dense else network.image_vectors
         self._read = network.embed_text if self.dense else network.text_vectors
 
     def images(self, images: Any) -> Tensor:
         """(n, d) float32 on the CPU."""
-        return _all_images(self.model, images, self._see, unit=self.dense)
+        network = self.model.network
+        see = network.embed_image if self.dense else network.image_vectors
+        return _all_images(self.model, images, see, unit=self.dense)
 
     def texts(self, texts: str | Sequence[str]) -> Tensor:
         """(n, d) float32 on the CPU."""
@@ -76,19 +77,19 @@ def _all_images(model: TaskModel, images: Any, see: See, unit: bool = True) -> T
 
 
 def _all_texts(model: TaskModel, texts: str | Sequence[str], read: See, unit: bool = True) -> Tensor:
-    words, _ = many_texts(texts)
-    if not words:
+    listed, _ = many_texts(texts)
+    if not listed:
         raise UsageError("no texts were given: there is nothing to embed")
-    order = sorted(range(len(words)), key=lambda i: len(words[i]))  # a batch is as long as its longest text
+    order = sorted(range(len(listed)), key=lambda i: len(listed[i]))  # a batch is as long as its longest text
     size = batch_size(model, cpu=64, accelerator=512)
     rows = in_batches(
-        [words[i] for i in order],
+        [listed[i] for i in order],
         lambda batch: _texts(model, batch, read, unit),
         size=size,
         what="texts",
         numbers=order,
     )
-    vectors = torch.empty(len(words), rows[0].shape[0])
+    vectors = torch.empty(len(listed), rows[0].shape[0])
     vectors[order] = torch.stack(rows)
     return vectors
 

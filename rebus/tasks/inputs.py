@@ -43,12 +43,12 @@ def many_texts(texts: Prompt | Sequence[Prompt], what: str = "texts") -> tuple[l
 
 def in_pairs(images: Any, texts: Prompt | Sequence[Prompt], what: str) -> tuple[list[tuple[ImageSource, Prompt]], bool]:
     """(image, text) for each answer, and whether many are wanted. A single one goes with all of the others."""
-    pictures, many_pictures = many_images(images)
-    words, many_words = many_texts(texts, what)
-    if many_pictures and many_words and len(pictures) != len(words):
-        raise UsageError(f"{len(pictures)} images and {len(words)} {what}: give as many, or one for all")
-    if not many_pictures:
-        pictures = pictures * len(words)
-    if not many_words:
-        words = words * len(pictures)
-    return list(zip(pictures, words, strict=True)), many_pictures or many_words
+    sources, many_seen = many_images(images)
+    listed, many_listed = many_texts(texts, what)
+    if many_seen and many_listed and len(sources) != len(listed):
+        raise UsageError(f"{len(sources)} images and {len(listed)} {what}: give as many, or one for all")
+    if not many_seen:
+        sources = sources * len(listed)
+    if not many_listed:
+        listed = listed * len(sources)
+    return list(zip(sources, listed, strict=True)), many_seen or many_listed

@@ -1,4 +1,4 @@
-"""Masks of the things that phrases name: a box in location tokens, its inside in sixteen mask tokens."""
+"""Masks of the things that phrases name: by mask tokens in text, or by a network that finds regions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,15 @@ from PIL import Image
 from rebus.codec.boxes import in_pixels
 from rebus.codec.masks import parse_segments, paste_mask
 from rebus.core.answers import Mask
-from rebus.core.errors import BadText, MissingFile
+from rebus.core.capabilities import FindsRegions
+from rebus.core.errors import BadText
+from rebus.core.places import LocationNotation
 from rebus.tasks.batching import in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.task_model import TaskModel, prompt_for
-from rebus.tasks.text_generation import Pair, Written, write_batch, writing_batch
+from rebus.tasks.region_finding import RegionFinder
+from rebus.tasks.task_model import TaskModel, companion, decoding_for, locations_of, no_decoding, prompt_for
+from rebus.tasks.text_generation import Generated, ImagePair, generate_batch, generation_batch
 
 
 def segment(
@@ -22,39 +25,72 @@ def segment(
 ) -> list[Mask] | list[list[Mask]]:
     """Masks (H, W) of the given (upright) image for each pair of image and phrase, best first.
 
-    A single image or phrase goes with all of the others. A score is the geometric mean of the probabilities of the
-    four location tokens. Raises `MissingFile` where the checkpoint has no mask decoder.
+    A single image or phrase goes with all of the others. A score is the network's own where it finds regions
+    (`FindsRegions`, which takes no decoding options); of a generative model it is the geometric mean of the
+    probabilities of the location tokens. Raises `MissingFile` where the checkpoint has no mask decoder.
     """
-    words = prompt_for(model, "segment")
-    if model.mask_decoder is None:
-        raise MissingFile("this checkpoint has no vae-oid.npz, without which mask tokens cannot be drawn")
+    finds = isinstance(model.network, FindsRegions)
+    prompt = "" if finds else prompt_for(model, "segment")
+    locations, decoder = (None, None) if finds else (locations_of(model), companion(model, "mask_decoder"))
     pairs, many = in_pairs(images, phrases, "phrases")
     for _, phrase in pairs:
         if not isinstance(phrase, str) or not phrase.strip():
-            raise BadText(f"a phrase must be words; got {phrase!r}")
-    answers = in_batches(
-        pairs, lambda batch: _segment(model, batch, words, decoding), size=writing_batch(model), what="images"
-    )
+            raise BadText(f"a phrase must be a text that is not empty; got {phrase!r}")
+    if locations is None:
+        no_decoding(model, decoding)
+        answers = _found(model, pairs)
+    else:
+        options = decoding_for(model, "segment", decoding)
+
+        def work(batch: Sequence[ImagePair]) -> list[list[Mask]]:
+            return _generated(model, batch, prompt, options, locations, decoder)
+
+        answers = in_batches(pairs, work, size=generation_batch(model), what="images")
     return answers if many else answers[0]
 
 
-def _segment(model: TaskModel, pairs: Sequence[Pair], words: str, decoding: dict[str, Any]) -> list[list[Mask]]:
-    pictures = open_all(model, [source for source, _ in pairs])
+def _found(model: TaskModel, pairs: Sequence[ImagePair]) -> list[list[Mask]]:
+    """Each phrase is searched for alone, so that what else is asked for in a call changes no score."""
+    answers: list[list[Mask]] = [[] for _ in pairs]
+    for phrase in dict.fromkeys(str(phrase).strip() for _, phrase in pairs):
+        finder = RegionFinder(model, [phrase])
+        places = [place for place, (_, other) in enumerate(pairs) if str(other).strip() == phrase]
+        found = finder.search([pairs[place][0] for place in places], finder.masks, places)
+        for place, masks in zip(places, found, strict=True):
+            answers[place] = masks
+    return answers
+
+
+def _generated(
+    model: TaskModel,
+    pairs: Sequence[ImagePair],
+    prompt: str,
+    options: dict[str, Any],
+    locations: LocationNotation,
+    decoder: Any,
+) -> list[list[Mask]]:
+    images = open_all(model, [source for source, _ in pairs])
     phrases = [str(phrase).strip() for _, phrase in pairs]
-    asked = [(picture, words.replace("{phrase}", phrase)) for picture, phrase in zip(pictures, phrases, strict=True)]
-    written = write_batch(model, asked, {"max_new_tokens": 128, **decoding}, likelihood=True)
-    return [_masks(model, *row) for row in zip(pictures, phrases, written, strict=True)]
+    asked = [(image, prompt.replace("{phrase}", phrase)) for image, phrase in zip(images, phrases, strict=True)]
+    generated = generate_batch(model, asked, options, likelihood=True)
+    return [
+        _masks(model, locations, decoder, image, phrase, answer)
+        for image, phrase, answer in zip(images, phrases, generated, strict=True)
+    ]
 
 
-def _masks(model: TaskModel, picture: Image.Image, phrase: str, answer: Written) -> list[Mask]:
-    found, _ = parse_segments(answer.text)
+def _masks(
+    model: TaskModel, locations: LocationNotation, decoder: Any, image: Image.Image, phrase: str, answer: Generated
+) -> list[Mask]:
+    """`decoder.decode(codes (R, n)) → (R, M, M)`, above 0 inside the thing."""
+    found, _ = parse_segments(locations, answer.text)
     if not found:
         return []
     with torch.inference_mode():
         codes = torch.tensor([place.codes for place in found], device=model.device)
-        drawn = model.mask_decoder.decode(codes).float().cpu().numpy()
+        decoded = decoder.decode(codes).float().cpu().numpy()
     masks = []
-    for place, score, small in zip(found, certainty(model, answer, found), drawn, strict=True):
-        box = in_pixels(place.xyxy, picture.size)
-        masks.append(Mask(paste_mask(small, box, picture.size), box, place.label or phrase, score))
+    for place, score, small in zip(found, certainty(model, locations, answer, found), decoded, strict=True):
+        box = in_pixels(place.xyxy, image.size)
+        masks.append(Mask(paste_mask(small, box, image.size), box, place.label or phrase, score))
     return sorted(masks, key=lambda mask: -mask.score)

@@ -1,7 +1,7 @@
-"""Captions and answers piece by piece, as they are written."""
+"""Captions, answers and completions piece by piece, as they are generated."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,58 +11,73 @@ from rebus.core.errors import UsageError, unknown
 from rebus.generation import stream as stream_tokens
 from rebus.generation.stopping import stop_strings
 from rebus.tasks.ask import question_pairs
+from rebus.tasks.complete import document_pair
+from rebus.tasks.image_generation import image_tokens, text_tokens
 from rebus.tasks.inputs import in_pairs
-from rebus.tasks.task_model import TaskModel, prompt_for
+from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
 from rebus.tasks.text_generation import Pair, clean, inputs
 
 
 def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[str]:
-    """The pieces of `caption(image, prompt)` or `ask(image, question)`; joined they are that answer.
+    """The pieces of `caption(image, prompt)`, `ask(image, question)` or `complete(document)`: joined, that text.
 
-    For one image. Arguments are checked at once; closing the iterator stops the model.
+    For one image or document; text alone, also where the system could write images. A system that decodes by beam
+    search streams greedily. Arguments are checked at once; closing the iterator stops the model.
     """
     if task not in _TASKS:
         raise unknown("task to stream", task, _TASKS, f"There are: {', '.join(_TASKS)}.")
-    pair, room, decoding = _TASKS[task](model, *args, **options)
-    decoding = {"max_new_tokens": room, **decoding}
+    pair, given = _TASKS[task](model, *args, **options)
+    decoding = decoding_for(model, task, given)
+    if decoding["strategy"] == "beam" and "strategy" not in given:  # the system's own, which has nothing to show early
+        decoding = decoding_for(model, task, {"strategy": "greedy", **given})
     tokens = stream_tokens(model.network, inputs(model, [pair]), **model.endings(), **decoding)
     return _pieces(model, tokens, decoding)
 
 
 def _caption(
     model: TaskModel, images: Any, prompt: Prompt | None = None, **decoding: Any
-) -> tuple[Pair, int, dict[str, Any]]:
+) -> tuple[Pair, dict[str, Any]]:
     pairs, many = in_pairs(images, prompt_for(model, "caption") if prompt is None else prompt, "prompts")
-    return _single(pairs, many), 64, decoding
+    return _single(pairs, many), decoding
 
 
-def _ask(model: TaskModel, images: Any, questions: str, **decoding: Any) -> tuple[Pair, int, dict[str, Any]]:
+def _ask(model: TaskModel, images: Any, questions: str, **decoding: Any) -> tuple[Pair, dict[str, Any]]:
     pairs, many = question_pairs(model, images, questions)
-    return _single(pairs, many), 32, decoding
+    return _single(pairs, many), decoding
 
 
-_TASKS: dict[str, Callable[..., tuple[Pair, int, dict[str, Any]]]] = {"caption": _caption, "ask": _ask}
+def _complete(model: TaskModel, document: Any, **decoding: Any) -> tuple[Pair, dict[str, Any]]:
+    if model.system.image_tokens is not None:
+        decoding = {"allowed": text_tokens(model, image_tokens(model)), **decoding}
+    return document_pair(model, document), decoding
 
 
-def _single(pairs: list[Pair], many: bool) -> Pair:
+_TASKS: dict[str, Callable[..., tuple[Pair, dict[str, Any]]]] = {
+    "caption": _caption,
+    "ask": _ask,
+    "complete": _complete,
+}
+
+
+def _single(pairs: Sequence[Pair], many: bool) -> Pair:
     if many:
         raise UsageError("a stream is of one image and one text; got a list")
     return pairs[0]
 
 
 def _pieces(model: TaskModel, tokens: Iterator[Tensor], decoding: dict[str, Any]) -> Generator[str]:
-    written: list[int] = []
+    ids: list[int] = []
     told = ""
     stops = stop_strings(decoding.get("stop"))
     with contextlib.closing(tokens):  # type: ignore[type-var]
         for token in tokens:
-            written.append(int(token[0]))
-            text = clean(model.processor.decode([written])[0], decoding)
+            ids.append(int(token[0]))
+            text = clean(model.processor.decode([ids])[0], decoding)
             sure = text[: len(text) - _unsure(text, stops)].rstrip()
             if sure.startswith(told) and len(sure) > len(told):
                 yield sure[len(told) :]
                 told = sure
-    rest = clean(model.processor.decode([written])[0], decoding)
+    rest = clean(model.processor.decode([ids])[0], decoding)
     if rest.startswith(told) and len(rest) > len(told):
         yield rest[len(told) :]
 

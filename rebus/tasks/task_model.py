@@ -7,9 +7,21 @@ import torch
 from torch import Tensor
 
 from rebus.codec.processor import Processor
-from rebus.core.errors import MissingFile, UnsupportedTask
+from rebus.core.errors import MissingFile, UnsupportedTask, UsageError
+from rebus.core.places import LocationNotation
 from rebus.core.specs import ImageSpec
 from rebus.core.system import System
+from rebus.generation import options_of
+
+# What holds where neither the user nor the system says otherwise.
+DECODING: Mapping[str, Mapping[str, Any]] = {
+    "caption": {"max_new_tokens": 64},
+    "ask": {"max_new_tokens": 32},
+    "detect": {"max_new_tokens": 256},
+    "segment": {"max_new_tokens": 128},
+    "complete": {"max_new_tokens": 64},
+    "imagine": {"strategy": "sample"},
+}
 
 
 class TaskModel(Protocol):
@@ -18,7 +30,8 @@ class TaskModel(Protocol):
     network: Any
     processor: Processor
     system: System
-    mask_decoder: Any  # `decode(codes (B, 16)) -> (B, 64, 64)`, above 0 inside; None where there is none
+    config: Any
+    companions: Mapping[str, Any]  # by the names of `system.companions`; those whose file is missing are absent
 
     @property
     def device(self) -> torch.device: ...
@@ -46,10 +59,46 @@ def batch_size(model: TaskModel, cpu: int, accelerator: int) -> int:
 
 def prompt_for(model: TaskModel, task: str) -> str:
     """The system's prompt for a task. Raises `UnsupportedTask` where it has none."""
-    words: str | None = getattr(model.system.prompts, task)
-    if words is None:
+    prompt: str | None = getattr(model.system.prompts, task)
+    if prompt is None:
         raise UnsupportedTask(f"{model.system.name} has no prompt for {task}: it cannot be asked to")
-    return words
+    return prompt
+
+
+def decoding_for(model: TaskModel, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The decoding options of a call: the user's, over the system's for this task, over those of every system.
+
+    Of the defaults only what the chosen strategy takes: who asks for "sample" is not refused for a `num_beams` that
+    the system prefers.
+    """
+    defaults = {**DECODING[task], **model.system.decoding.get(task, {})}
+    strategy = given.get("strategy", defaults.get("strategy", "greedy"))
+    taken = options_of(strategy)
+    return {**{name: value for name, value in defaults.items() if name in taken}, "strategy": strategy, **given}
+
+
+def no_decoding(model: TaskModel, decoding: Mapping[str, Any]) -> None:
+    """Raises `UsageError` for decoding options where the network generates no text for this task."""
+    if decoding:
+        raise UsageError(
+            f"{model.system.name} generates no text here, so that the decoding option {next(iter(decoding))} has no "
+            "meaning for it"
+        )
+
+
+def locations_of(model: TaskModel) -> LocationNotation:
+    """How the system states places in text. Raises `UnsupportedTask` where it states none."""
+    if model.system.locations is None:
+        raise UnsupportedTask(f"{model.system.name} neither finds regions nor states places in its text")
+    return model.system.locations
+
+
+def companion(model: TaskModel, name: str) -> Any:
+    """A companion of the network. Raises `MissingFile` naming its file where the checkpoint lacks it."""
+    if name not in model.companions:
+        wanted = model.system.companions[name]
+        raise MissingFile(f"this checkpoint has no {wanted.file}, without which {wanted.purpose}")
+    return model.companions[name]
 
 
 def image_spec(model: TaskModel) -> ImageSpec:

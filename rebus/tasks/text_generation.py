@@ -1,7 +1,7 @@
-"""What the tasks of writers share: images and prompts in, text out."""
+"""What the tasks of generative models share: images and prompts in, text out."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from rebus.generation import cut, score_tokens
 from rebus.tasks.batching import in_batches
 from rebus.tasks.task_model import TaskModel, batch_size, on_device
 
-Pair = tuple[ImageSource, Prompt]
+ImagePair = tuple[ImageSource, Prompt]
+Pair = ImagePair | tuple[list[ImageSource], Prompt]  # of an interleaved prompt, the images in the order of their marks
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-class Written(NamedTuple):
+class Generated(NamedTuple):
     """One answer: its text, its ids up to the end token, and the log-probability of each (empty if not asked for)."""
 
     text: str
@@ -25,41 +28,46 @@ class Written(NamedTuple):
     log_probabilities: list[float]
 
 
-def write(
-    model: TaskModel, pairs: Sequence[Pair], decoding: Mapping[str, Any], *, max_new_tokens: int
-) -> list[Written]:
-    """Answers to (image, prompt), in order. `max_new_tokens` holds where `decoding` says nothing else."""
-    options = {"max_new_tokens": max_new_tokens, **decoding}
+def generate_texts(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]) -> list[Generated]:
+    """Answers to (image, prompt), in order."""
+    return in_seeded_batches(pairs, options, generation_batch(model), lambda *batch: generate_batch(model, *batch))
+
+
+def in_seeded_batches(
+    items: Sequence[Item],
+    options: Mapping[str, Any],
+    size: int,
+    work: Callable[[Sequence[Item], Mapping[str, Any]], Sequence[Result]],
+    what: str = "images",
+) -> list[Result]:
+    """The results of `work(items, options)` in batches; a list of seeds among the options is divided like the items."""
     seeds = options.get("seed")
     if not isinstance(seeds, list | tuple):
-        return in_batches(
-            pairs, lambda batch: write_batch(model, batch, options), size=writing_batch(model), what="images"
-        )
-    if len(seeds) != len(pairs):
-        raise UsageError(f"seed wants one number, or one for each of the {len(pairs)} answers; got {len(seeds)}")
+        return in_batches(items, lambda batch: work(batch, options), size=size, what=what)
+    if len(seeds) != len(items):
+        raise UsageError(f"seed wants one number, or one for each of the {len(items)} answers; got {len(seeds)}")
 
-    def with_seeds(batch: Sequence[tuple[Pair, int]]) -> list[Written]:
-        return write_batch(model, [pair for pair, _ in batch], {**options, "seed": [seed for _, seed in batch]})
+    def with_seeds(batch: Sequence[tuple[Item, int]]) -> Sequence[Result]:
+        return work([item for item, _ in batch], {**options, "seed": [seed for _, seed in batch]})
 
-    seeded = list(zip(pairs, seeds, strict=True))
-    return in_batches(seeded, with_seeds, size=writing_batch(model), what="images")
+    return in_batches(list(zip(items, seeds, strict=True)), with_seeds, size=size, what=what)
 
 
-def writing_batch(model: TaskModel) -> int:
+def generation_batch(model: TaskModel) -> int:
     """How many answers are tried at once."""
     return batch_size(model, cpu=8, accelerator=32)
 
 
-def write_batch(
+def generate_batch(
     model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any], *, likelihood: bool = False
-) -> list[Written]:
+) -> list[Generated]:
     """One batch of answers; with `likelihood`, how probable each of their tokens was."""
     batch = inputs(model, pairs)
     heard: list[Tensor] = []
     listen = likelihood and options.get("strategy") != "beam"
     hook = {"on_token": lambda _, log_probability: heard.append(log_probability)} if listen else {}
     tokens = model.generate(**batch, **options, **hook)
-    rows = [_until_end(row, model.endings()["eos_id"]) for row in tokens.tolist()]
+    rows = [until_end(row, model.endings()["eos_id"]) for row in tokens.tolist()]
     found: list[list[float]] = [[] for _ in rows]
     if listen:
         found = torch.stack(heard, dim=1).tolist()
@@ -70,14 +78,16 @@ def write_batch(
         found = score_tokens(model.network, batch, targets).tolist()
     texts = model.processor.decode(rows)
     return [
-        Written(clean(text, options), row, logs[: len(row)]) for text, row, logs in zip(texts, rows, found, strict=True)
+        Generated(clean(text, options), row, logs[: len(row)])
+        for text, row, logs in zip(texts, rows, found, strict=True)
     ]
 
 
 def inputs(model: TaskModel, pairs: Sequence[Pair]) -> dict[str, Tensor]:
     """What the network takes."""
     images, prompts = zip(*pairs, strict=True)
-    return on_device(model, model.processor(images=list(images), texts=list(prompts)))
+    none = all(isinstance(image, list) and not image for image in images)
+    return on_device(model, model.processor(images=None if none else list(images), texts=list(prompts)))
 
 
 def clean(text: str, options: Mapping[str, Any]) -> str:
@@ -85,5 +95,6 @@ def clean(text: str, options: Mapping[str, Any]) -> str:
     return cut(text, options.get("stop")).strip()
 
 
-def _until_end(row: list[int], eos_id: int | None) -> list[int]:
+def until_end(row: list[int], eos_id: int | None) -> list[int]:
+    """The ids up to the end token, which stays; all where there is none."""
     return row[: row.index(eos_id) + 1] if eos_id in row else row

@@ -16,16 +16,16 @@ from rebus.codec.preprocessor import image_spec_to_json
 from rebus.codec.processor import Processor
 from rebus.core.config import from_dict
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
-from rebus.core.specs import ImageSpec, Prompts
+from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
-from rebus.data.scene_masks import CODEBOOK_FILE
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.open_checkpoint import Opened, open_checkpoint, processor_in, save_checkpoint
 from rebus.train.config import Start, TrainConfig
 from rebus.train.sharded_tensors import share_of
+from rebus.weights.companions import companion_files
 
 
 def config_from_dict(data: Mapping[str, Any], where: str = "config") -> TrainConfig:
@@ -76,20 +76,17 @@ def open_data(config: TrainConfig, data: Any = None) -> Any:
     """What gives the batches of `data`, by default the recipe's own. Raises what the data set raises."""
     data = config.data if data is None else data
     if isinstance(data, Files):
-        return FileBatches(data, processor_of(config), _prompts_of(config))
+        system = catalog.system(str(config.system))
+        return FileBatches(data, processor_of(config), system.prompts, system.locations)
     if isinstance(data, Mixture):
-        processor, prompts = processor_of(config), _prompts_of(config)
-        return MixedBatches(data, lambda part: FileBatches(part, processor, prompts))
+        processor, system = processor_of(config), catalog.system(str(config.system))
+        return MixedBatches(data, lambda part: FileBatches(part, processor, system.prompts, system.locations))
     return data
 
 
 def reads_files(config: TrainConfig) -> bool:
     """Whether the run learns from data on disk, through a released processor, and not from the scenes world."""
     return isinstance(config.data, Files | Mixture)
-
-
-def _prompts_of(config: TrainConfig) -> Prompts:
-    return catalog.system(str(config.system)).prompts
 
 
 def processor_of(config: TrainConfig) -> Processor:
@@ -242,8 +239,7 @@ def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
     if config.start_from is None:
         return torch.float32, {}
     opened = opened_once(config.start_from)
-    masks = opened.folder / CODEBOOK_FILE if opened.folder is not None else None
-    return opened.dtype, {CODEBOOK_FILE: masks.read_bytes()} if masks is not None and masks.is_file() else {}
+    return opened.dtype, companion_files(opened.system.companions, opened.folder)
 
 
 def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebus.codec.masks import crop_mask, mask_box, mask_tokens, parse_segments, paste_mask, segmentation_text
+from rebus.codec.boxes import LOC_1024
+from rebus.codec.masks import crop_mask, mask_box, parse_segments, paste_mask
 
 
 def ellipse(width: int, height: int, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -35,7 +36,7 @@ def test_cut_out_and_pasted_back_a_mask_is_itself(width, height, left, top, data
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 127), min_size=16, max_size=16), st.sampled_from(["cat", "the red car", "3 dogs"]))
 def test_codes_survive_the_text(codes, label):
-    found, rejected = parse_segments(segmentation_text((10, 20, 60, 90), codes, label, (100, 100)))
+    found, rejected = parse_segments(LOC_1024, LOC_1024.segmentation_text((10, 20, 60, 90), codes, label, (100, 100)))
     assert not rejected
     assert found[0].codes == tuple(codes)
     assert found[0].label == label
@@ -45,7 +46,7 @@ def test_codes_survive_the_text(codes, label):
 def test_rejects():
     box = "<loc0100><loc0200><loc0300><loc0400>"
     whole = "<seg001>" * 16
-    found, rejected = parse_segments(f"{box}{whole} ; {box} cat ; {box}{whole[8:]} cat ; {whole} cat")
+    found, rejected = parse_segments(LOC_1024, f"{box}{whole} ; {box} cat ; {box}{whole[8:]} cat ; {whole} cat")
     assert [f.label for f in found] == [""]
     assert sorted(r.reason for r in rejected) == [
         "15 mask tokens instead of 16",
@@ -57,7 +58,7 @@ def test_rejects():
 def test_wrong_codes_are_refused():
     for codes in ([0] * 15, [0] * 15 + [128], [0] * 15 + [-1]):
         with pytest.raises(ValueError, match="16 codes from 0 to 127"):
-            mask_tokens(codes)
+            LOC_1024.masks.text(codes)
 
 
 def test_boxes_are_cut_to_whole_pixels_and_keep_one():

@@ -107,6 +107,14 @@ def test_answers_hold_places_and_masks_both_ways():
     assert tokenizer.unknown_id in tokenizer.encode_answer("<loc9999>")
 
 
+def test_places_numbered_without_zeros_are_read_back_too():
+    tokenizer = word_level_tokenizer(WORDS, ("<pad>", "<eos>", "<bos>", "<unk>", "<loc_0>", "<loc_999>"))
+    ids = tokenizer.encode_answer("red circle<loc_0><loc_999>")
+    assert [tokenizer.piece_of(i) for i in ids[-2:]] == ["<loc_0>", "<loc_999>"]
+    assert tokenizer.decode(ids).replace(" <", "<") == "red circle<loc_0><loc_999>"
+    assert tokenizer.id_of("<loc_0>") not in tokenizer.encode("red <loc_0>"), "typed, it is plain text"
+
+
 def test_word_level_refuses_what_cannot_be():
     with pytest.raises(ValueError, match="duplicate words"):
         word_level_tokenizer(["a", "a"])

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import rebus
+from rebus.codec.boxes import LOC_1024
 from rebus.core.errors import RebusError, UsageError
 from rebus.core.specs import Prompts
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture, even_pattern, varied
@@ -81,7 +82,7 @@ def test_every_record_comes_once_a_pass(folder: Path, processors: dict[str, Any]
 )
 def test_writers_get_prompts_and_answers(form: Any, prompt: str, folder: Path, processors: dict[str, Any]) -> None:
     processor = processors["paligemma"]
-    data = FileBatches(Files(path=str(folder), form=form), processor, PALIGEMMA)
+    data = FileBatches(Files(path=str(folder), form=form), processor, PALIGEMMA, LOC_1024)
     batch = data.batch(0, 0, 4)
     asked = processor.decode(batch["tokens"])
     assert len(asked) == 4
@@ -120,6 +121,8 @@ def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, A
         FileBatches(Files(), processors["siglip"], Prompts())
     with pytest.raises(UsageError, match="no prompt for ask"):
         FileBatches(Files(path=str(folder), form="ask"), processors["paligemma"], Prompts())
+    with pytest.raises(UsageError, match="states no places"):
+        FileBatches(Files(path=str(folder), form="detect"), processors["paligemma"], PALIGEMMA)
     with pytest.raises(UsageError, match="least_crop"):
         FileBatches(Files(path=str(folder), form="pairs", least_crop=0.0), processors["siglip"], Prompts())
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rebus.codec.boxes import parse_boxes
+from rebus.codec.boxes import LOC_1024, parse_boxes
 from rebus.codec.masks import parse_segments, paste_mask
 from rebus.codec.text import TextPipeline
 from rebus.core.specs import TextSpec
@@ -88,7 +88,7 @@ def test_prompts_and_answers_are_paligemmas() -> None:
             elif kind == "detect":
                 check_boxes(answer, asked, s)
             elif kind == "segment":
-                (found,), rejected = parse_segments(answer)
+                (found,), rejected = parse_segments(LOC_1024, answer)
                 one = s.objects[s.matching(asked)[0]]
                 assert not rejected
                 assert found.label == asked
@@ -97,7 +97,7 @@ def test_prompts_and_answers_are_paligemmas() -> None:
 
 
 def check_boxes(answer: str, asked: str, s: scenes.Scene) -> None:
-    boxes, rejected = parse_boxes(answer, (96, 96))
+    boxes, rejected = parse_boxes(LOC_1024, answer, (96, 96))
     assert not rejected
     labels = s.labels if asked == "object" else asked.split(" ; ")
     wanted = [o.box for o in s.objects if any(set(label.split()) <= set(o.attributes) for label in labels)]

@@ -10,13 +10,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.backbones.vision.mask_vqvae import load_npz
+from rebus.codec.boxes import LOC_1024
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
 from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.outputs import Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
-from rebus.generation import generate
+from rebus.core.system import Companion
+from rebus.generation import OPTIONS, generate
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 WORDS = sorted(
@@ -116,23 +119,40 @@ class FakeModel(SimpleNamespace):
     def endings(self) -> dict[str, Any]:
         return {"eos_id": EOS, "pad_id": 0, "decode": TOKENIZER.decode}
 
-    def generate(self, *, pixels: Tensor, tokens: Tensor, mask: Tensor, **options: Any) -> Tensor:
-        return generate(self.network, {"pixels": pixels, "tokens": tokens, "mask": mask}, **self.endings(), **options)
+    def generate(self, **options: Any) -> Tensor:
+        batch = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
+        return generate(self.network, batch, **{**self.endings(), **options})
 
 
-def _model(network: nn.Module, text: TextSpec, prompts: Prompts, mask_decoder: Any = None) -> FakeModel:
+def fake_system(prompts: Prompts, **declared: Any) -> SimpleNamespace:
+    """What tasks ask of a system; `declared` says more than its prompts."""
+    nothing = {"locations": None, "image_tokens": None, "companions": {}, "decoding": {}}
+    return SimpleNamespace(**{"name": "fake", "prompts": prompts, **nothing, **declared})
+
+
+def _model(network: nn.Module, text: TextSpec, system: Any, **companions: Any) -> FakeModel:
     return FakeModel(
         network=network,
         processor=Processor(IMAGE, TextPipeline(TOKENIZER, text)),
-        system=SimpleNamespace(name="fake", prompts=prompts),
-        mask_decoder=mask_decoder,
+        system=system,
+        config=None,
+        companions=companions,
     )
 
 
 def two_towers(log_scale: float = 2.0, classify: str | None = None) -> FakeModel:
-    return _model(Colours(log_scale), TextSpec(context=16, pad_id=0, eos_id=EOS, bos_id=2), Prompts(classify=classify))
+    text = TextSpec(context=16, pad_id=0, eos_id=EOS, bos_id=2)
+    return _model(Colours(log_scale), text, fake_system(Prompts(classify=classify)))
 
 
-def writer(reply: Callable[[str, str], str], sure: float = 0.9, mask_decoder: Any = None) -> FakeModel:
-    text = TextSpec(context=64, pad_id=0, eos_id=EOS, bos_id=2, separator="\n", image_token_id=4, num_image_tokens=2)
-    return _model(Scripted(reply, sure), text, PROMPTS, mask_decoder)
+MASK_DECODER = Companion(
+    file="vae-oid.npz", load=load_npz, tasks=frozenset({"segment"}), purpose="there is nothing to decode masks by"
+)
+TEXT = TextSpec(context=64, pad_id=0, eos_id=EOS, bos_id=2, separator="\n", image_token_id=4, num_image_tokens=2)
+
+
+def writer(reply: Callable[[str, str], str], sure: float = 0.9, mask_decoder: Any = None, **declared: Any) -> FakeModel:
+    system = fake_system(PROMPTS, **{"locations": LOC_1024, "companions": {"mask_decoder": MASK_DECODER}, **declared})
+    return _model(
+        Scripted(reply, sure), TEXT, system, **({} if mask_decoder is None else {"mask_decoder": mask_decoder})
+    )

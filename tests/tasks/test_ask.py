@@ -1,8 +1,10 @@
 import pytest
 
-from rebus.core.errors import BadText, UsageError
+from rebus.core.errors import BadCheckpoint, BadText, MissingFile, UsageError
+from rebus.core.specs import Prompts, TextSpec
 from rebus.tasks.ask import ask
-from tests.tasks.fakes import picture, writer
+from tests.tasks.fakes import EOS, picture, writer
+from tests.tasks.toys import ANSWERS, AnswerPicker, toy
 
 
 def says(colour, prompt):
@@ -34,7 +36,7 @@ def test_rows_of_a_mixed_batch_equal_single_results():
 
 @pytest.mark.parametrize("question", ["", "  "])
 def test_fault_17_an_empty_question_is_a_clear_error(question):
-    with pytest.raises(BadText, match="a question must be words"):
+    with pytest.raises(BadText, match="a question must be a text"):
         ask(writer(says), picture("red"), question)
 
 
@@ -42,3 +44,38 @@ def test_a_question_is_not_a_template():
     model = writer(says)
     ask(model, picture("red"), "{question} cat")
     assert model.network.prompts[0].count("cat") == 1
+
+
+# A network that picks from a list of answers.
+
+LISTED = ["red", "green", "blue", "<unk>"]
+
+
+def picker(loaded=LISTED):
+    return toy(
+        AnswerPicker(),
+        TextSpec(context=24, pad_id=0, eos_id=EOS, bos_id=2),
+        Prompts(ask="answer en {question}"),
+        loaded=None if loaded is None else {"answers": loaded},
+        companions={"answers": ANSWERS},
+    )
+
+
+def test_an_answer_is_picked_from_the_list():
+    model = picker()
+    assert ask(model, picture("green"), "what colour is this ?") == "green"
+    assert model.network.prompts == ["answer en what colour is this?"]
+    images = [picture(colour) for colour in ("blue", "red", "green")] * 5
+    assert ask(model, images, "what colour") == ["blue", "red", "green"] * 5
+    assert ask(model, picture("red"), ["what colour", "dog"]) == ["red", "red"]
+
+
+def test_what_hinders_picking_is_said():
+    with pytest.raises(MissingFile, match=r"no answers\.txt, without which there is nothing to pick from"):
+        ask(picker(None), picture("red"), "what")
+    with pytest.raises(BadCheckpoint, match=r"answers\.txt lists 2 answers, the network scores 4"):
+        ask(picker(["yes", "no"]), picture("red"), "what")
+    with pytest.raises(UsageError, match="max_new_tokens has no meaning"):
+        ask(picker(), picture("red"), "what", max_new_tokens=3)
+    with pytest.raises(BadText, match="a question must be a text"):
+        ask(picker(), picture("red"), "")

@@ -3,8 +3,11 @@ import math
 import pytest
 from PIL import Image
 
+from rebus.codec.boxes import LocationTokens
+from rebus.core.specs import Prompts
 from rebus.tasks.detect import detect
 from tests.tasks.fakes import picture, writer
+from tests.tasks.toys import InterleavedWriter, toy
 
 HALF = "<loc0000><loc0000><loc1023><loc0511>"  # top, left, bottom, right: the left half
 WHOLE = "<loc0000><loc0000><loc1023><loc1023>"
@@ -79,3 +82,16 @@ def test_scores_are_probabilities():
     (box,) = detect(writer(lambda colour, prompt: f"{WHOLE} cat", sure=0.3), picture("red"), ["cat"])
     assert 0 < box.score < 1
     assert not math.isnan(box.score)
+
+
+def test_another_system_spells_places_in_another_way():
+    locations = LocationTokens(bins=1000, token="<loc_{}>", order="xyxy", rounding="floor", label="before")
+    said = "cat <loc_0> <loc_100> <loc_499> <loc_999> <loc_500> <loc_0> <loc_999> <loc_499> dog <loc_0> <loc_0> <loc_1>"
+    network = InterleavedWriter(lambda prompt: said)
+    model = toy(network, prompts=Prompts(detect="detect {labels}"), locations=locations)
+    boxes = detect(model, picture("red", (200, 100)), ["cat", "dog"])
+    assert network.prompts == ["[red] detect cat ; dog"]
+    assert [box.label for box in boxes] == ["cat", "cat"], "the third has a token too few"
+    assert boxes[0].xyxy == pytest.approx((0.1, 10.05, 99.9, 99.95))
+    assert boxes[1].xyxy == pytest.approx((100.1, 0.05, 199.9, 49.95))
+    assert [box.score for box in boxes] == pytest.approx([1, 1])

@@ -67,5 +67,5 @@ def test_without_a_mask_decoder_the_missing_file_is_named():
 
 
 def test_fault_17_an_empty_phrase_is_a_clear_error():
-    with pytest.raises(BadText, match="a phrase must be words"):
+    with pytest.raises(BadText, match="a phrase must be a text"):
         segment(writer(lambda colour, prompt: "", mask_decoder=DECODER), picture("red"), " ")

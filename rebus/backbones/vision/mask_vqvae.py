@@ -26,6 +26,7 @@ from rebus.weights.keymap import KeyMap
 from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import on_meta
 
+RELEASED_FILE = "vae-oid.npz"
 SIDE = 64  # pixels of a mask
 GRID = 4  # codes either way
 _CODEBOOK = "_vq_vae._embedding"  # the release's name; the others are ours too
@@ -201,12 +202,9 @@ def _write(arrays: Mapping[str, np.ndarray], path: Path) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-FILE = "vae-oid.npz"  # the name of the release
-
-
 def _save(directory: Path, config: MaskVQVAEConfig, tensors: Mapping[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    _write({name: LazyTensor.of(t).load().float().numpy() for name, t in tensors.items()}, directory / FILE)
+    _write({name: LazyTensor.of(t).load().float().numpy() for name, t in tensors.items()}, directory / RELEASED_FILE)
 
 
 SYSTEM = System(

@@ -16,11 +16,13 @@ from rebus.backbones.block_keys import big_vision_image, siglip_vision
 from rebus.backbones.examples import generative_example
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.text.gemma_layouts import gemma_rows
+from rebus.backbones.vision.mask_vqvae import RELEASED_FILE, load_npz
 from rebus.backbones.vision.vit import ViT, ViTConfig
+from rebus.codec.boxes import LOC_1024
 from rebus.core.errors import BadText
 from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
-from rebus.core.system import Layout, System
+from rebus.core.system import Companion, Layout, System
 from rebus.models.unified.paligemma_config import (
     GEMMA,
     GEMMA2,
@@ -244,4 +246,13 @@ SYSTEM = System(
     example=generative_example,
     image_spec=image_spec,
     text_spec=text_spec,
+    locations=LOC_1024,
+    companions={
+        "mask_decoder": Companion(
+            file=RELEASED_FILE,
+            load=load_npz,
+            tasks=frozenset({"segment"}),
+            purpose="mask tokens cannot be turned into masks",
+        )
+    },
 )

@@ -1,0 +1,64 @@
+"""How a generative model states places in its text: what tasks and data sets ask of a system's notation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rebus.core.answers import Box
+
+XYXY = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Located:
+    """One thing that a generated text places, in shares of the image's width and height.
+
+    `xyxy` encloses `points`, which are (x, y) in the order of the text: two corners of a box, or four of a quad.
+    """
+
+    xyxy: XYXY
+    label: str  # empty where the text ended before it, or gives none
+    codes: tuple[int, ...]  # the codes of its mask, or none
+    span: tuple[int, int]  # where in the text
+    points: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A piece of generated text that places nothing, and why."""
+
+    text: str
+    reason: str
+
+
+class LocationNotation(Protocol):
+    """Boxes ⇄ text. Sizes are (width, height) in pixels of the image that the boxes refer to."""
+
+    @property
+    def mask_codes(self) -> int:
+        """How many codes of a learned codebook state the mask of a thing; 0 where text states no masks."""
+        ...
+
+    def box_tokens(self, xyxy: XYXY, size: tuple[int, int]) -> str:
+        """The location tokens of a box in pixels. What lies outside the image is clipped."""
+        ...
+
+    def detection_text(self, boxes: Sequence[Box], size: tuple[int, int]) -> str:
+        """The ground truth of detection: boxes with their labels, in the order given."""
+        ...
+
+    def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
+        """The ground truth of segmentation for one thing: its box in pixels, the codes of its mask, its label."""
+        ...
+
+    def parse(self, text: str) -> tuple[list[Located], list[Rejected]]:
+        """Every place in a generated text, and the pieces that make no sense."""
+        ...
+
+    def token_starts(self, text: str) -> list[int]:
+        """Where in a text its location tokens begin."""
+        ...
+
+    def is_location(self, token: str) -> bool:
+        """Whether this token of the vocabulary states a location."""
+        ...

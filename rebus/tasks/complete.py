@@ -1,0 +1,134 @@
+"""What follows a document of text and images in turn: a web page, few-shot examples, the frames of a video."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from rebus.codec.images import ImageSource
+from rebus.codec.text import ImageMark, Pieces
+from rebus.core.errors import RebusError, UsageError
+from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens, text_tokens
+from rebus.tasks.location_scores import open_all
+from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
+from rebus.tasks.text_generation import Pair, clean, generate_batch, generation_batch, in_seeded_batches, inputs
+
+Document = Sequence[str | ImageSource]
+Completion = str | list[str | Image.Image]
+_Parts = tuple[int, list[ImageSource], Pieces]  # its number in the call, its images, its prompt
+
+
+def complete(
+    model: TaskModel, document: str | Document | Sequence[Document], **decoding: Any
+) -> Completion | list[Completion]:
+    """What the model writes after a document, or after each of several.
+
+    A document is a text, or a list of texts and images; in it every `str` is text, so that an image in a file is given
+    as a `pathlib.Path`. Texts are taken as they are, white space included. The answer is a text; of a system that
+    writes images (`System.image_tokens`) it is a list of texts and images in turn, and `max_new_tokens` counts its
+    text alone. An image that no longer fits into the context ends the answer.
+
+    Raises `UsageError` for an empty document, `BadText` or `BadImage` naming the document that is meant.
+    """
+    documents, many = many_documents(document)
+    parts = [_parts(model, number, one) for number, one in enumerate(documents)]
+    options = decoding_for(model, "complete", decoding)
+    draws = model.system.image_tokens is not None
+    if draws:
+        image_decoder(model)  # what is missing is said before any work
+
+    def work(batch: Sequence[_Parts], options: Mapping[str, Any]) -> Sequence[Completion]:
+        pairs = [_opened(model, *one) for one in batch]
+        if draws:
+            return _interleaved(model, pairs, options)
+        return [answer.text for answer in generate_batch(model, pairs, options)]
+
+    answers = in_seeded_batches(parts, options, generation_batch(model), work, what="documents")
+    return answers if many else answers[0]
+
+
+def many_documents(document: str | Document | Sequence[Document]) -> tuple[list[Document], bool]:
+    """The documents as a list, and whether many were given. Raises `UsageError` for what is no document."""
+    if isinstance(document, str):
+        return [[document]], False
+    if not isinstance(document, list | tuple):
+        raise UsageError(
+            "a document is a text, or a list of texts and images (files as pathlib.Path); "
+            f"got {type(document).__name__}"
+        )
+    nested = [isinstance(part, list | tuple) for part in document]
+    if any(nested) and not all(nested):
+        raise UsageError(
+            f"documents and their parts are mixed: entry {nested.index(not nested[0])} "
+            f"{'is no list' if nested[0] else 'is a list'}"
+        )
+    documents: list[Any] = list(document) if any(nested) else [document]
+    return documents, any(nested)
+
+
+def document_pair(model: TaskModel, document: str | Document) -> Pair:
+    """The images and the prompt of a single document. Raises `UsageError` for several."""
+    documents, many = many_documents(document)
+    if many:
+        raise UsageError("a stream is of one document; got several")
+    return _opened(model, *_parts(model, 0, documents[0]))
+
+
+def _parts(model: TaskModel, number: int, document: Document) -> _Parts:
+    """Texts that follow each other stay apart; those of the system's prompt stand around the document."""
+    if not any(not isinstance(part, str) or part.strip() for part in document):
+        raise UsageError(f"document {number} is empty: give texts and images")
+    before, _, after = prompt_for(model, "complete").partition("{document}")
+    pieces = [part if isinstance(part, str) else ImageMark() for part in (before, *document, after)]
+    images: list[ImageSource] = [part for part in document if not isinstance(part, str)]
+    return number, images, Pieces(*(piece for piece in pieces if piece != ""))
+
+
+def _opened(model: TaskModel, number: int, images: list[ImageSource], prompt: Pieces) -> Pair:
+    """Opened here, so that an image that cannot be read is named by its document and its place there."""
+    try:
+        return (open_all(model, images) if images else []), prompt  # type: ignore[return-value]
+    except RebusError as error:
+        error.args = (f"document {number}, {error}", *error.args[1:])
+        raise
+
+
+def _interleaved(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]) -> list[Completion]:
+    """In turns: text up to the token that begins an image, then that image, for the rows that began one."""
+    spec, end = image_tokens(model), model.endings()["eos_id"]
+    assert model.processor.text is not None
+    context = model.processor.text.spec.context
+    ends = [spec.begin] if end is None else [spec.begin, end]
+    for_text = {"allowed": [*text_tokens(model, spec), *ends], **options, "eos_id": ends}
+    for_images = decoding_for(model, "imagine", {})
+    rows = TokenRows(model, inputs(model, pairs))
+    answers: list[list[str | Image.Image]] = [[] for _ in pairs]
+    left = [int(options["max_new_tokens"])] * len(pairs)
+    going, turn = list(range(len(pairs))), 0
+    while going:
+        begun = []
+        generated = rows.generate(going, **for_text | _seeds(options.get("seed"), going, turn))
+        for i, new in zip(going, generated, strict=True):
+            new = new[: left[i]]
+            stop = next((at for at, token in enumerate(new) if token in ends), len(new))
+            left[i] -= len(new[: stop + 1])
+            text = clean(model.processor.decode([new[:stop]])[0], options)
+            if text:
+                answers[i].append(text)
+            rows.rows[i] += new[: stop + 1]
+            if rows.rows[i][-1] == spec.begin and len(rows.rows[i]) + spec.each < context:
+                begun.append(i)
+        if begun:
+            seeds = _seeds(options.get("seed"), begun, turn) if for_images["strategy"] == "sample" else {}
+            for i, image in zip(begun, rows.draw(begun, spec, for_images | seeds), strict=True):
+                answers[i].append(image)
+        going, turn = [i for i in begun if left[i] > 0], turn + 1
+    return list(answers)
+
+
+def _seeds(seed: Any, which: Sequence[int], turn: int) -> dict[str, Any]:
+    """The seeds of some rows, another one in each turn, so that no two turns draw alike."""
+    if seed is None:
+        return {}
+    each = list(seed) if isinstance(seed, list | tuple) else [seed] * (max(which) + 1)
+    return {"seed": [each[i] + 1_000_003 * turn for i in which]}
