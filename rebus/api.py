@@ -318,8 +318,7 @@ def _read(path: Path, card: ModelCard | None, name: str, device: torch.device, d
     folder = path if path.is_dir() else path.parent
     image = system.image_spec(config) if system.image_spec else None
     text = system.text_spec(config) if system.text_spec else None
-    rows = config.text.vocab_size if text is not None else None
-    processor = load_processor(folder, image, text, num_embeddings=rows)
+    processor = load_processor(folder, image, text)
     card = card or ModelCard(
         name=name,
         system=system.name,

@@ -1,7 +1,7 @@
-"""Words → batches of ids and back, as the checkpoint's card (`TextSpec`) says.
+"""Text → batches of ids and back, as the checkpoint's card (`TextSpec`) says.
 
-Two conventions share one pipeline. Two-tower models read `[bos] text eos`, cut so that the end token stays last.
-Writers read `pictures, [bos] prompt separator`, which is never cut, and learn to answer `text eos`.
+Two conventions share one pipeline. Encoders read `[bos] text eos`, cut so that the end token stays last. Generative
+models read `images [bos] prompt separator`, which is never cut, and learn to answer `text eos`.
 """
 
 import functools
@@ -47,7 +47,6 @@ class TextPipeline:
     def __init__(self, tokenizer: Tokenizer, spec: TextSpec):
         self.tokenizer = tokenizer
         self.spec = spec
-        self.is_writer = spec.image_token_id is not None or bool(spec.separator)
         for role in ("pad_id", "bos_id", "eos_id"):
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
@@ -67,7 +66,7 @@ class TextPipeline:
         if len(counts) != len(prompts):
             raise BadText(f"{len(prompts)} prompts but images for {len(counts)}: one entry for each is wanted")
         bodies = self._encode(prompts)
-        if self.is_writer:
+        if self.spec.generates:
             rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
         else:
             rows = [self._whole(i, body) for i, body in enumerate(bodies)]
@@ -82,8 +81,9 @@ class TextPipeline:
         and has no end token then, or raises `BadText` when the spec says `truncate=False`.
         """
         rows = []
+        start = [self.spec.bos_id] if self.spec.bos_before_answer and self.spec.bos_id is not None else []
         for i, body in enumerate(self._encode(_listed(texts), answers=True)):
-            row = body if self.spec.eos_id is None else [*body, self.spec.eos_id]
+            row = start + body if self.spec.eos_id is None else [*start, *body, self.spec.eos_id]
             if len(row) > self.spec.context and not self.spec.truncate:
                 raise BadText(f"answer {i} has {len(row):,} tokens, the context holds {self.spec.context:,}")
             rows.append(row[: self.spec.context])

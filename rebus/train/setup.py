@@ -89,8 +89,7 @@ def processor_of(config: TrainConfig) -> Processor:
     system = catalog.system(str(config.system))
     image = system.image_spec(config.model) if system.image_spec else None
     text = system.text_spec(config.model) if system.text_spec else None
-    rows = config.model.text.vocab_size if text is not None else None  # type: ignore[union-attr]
-    return load_processor(source_of(name), image, text, num_embeddings=rows)
+    return load_processor(source_of(name), image, text)
 
 
 def build(config: TrainConfig) -> nn.Module:

@@ -20,7 +20,9 @@ from .vocabularies import WORDS, bert_folder, clip_folder
 TOKENIZER = word_level_tokenizer(WORDS, ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n"], locations=8)
 IMAGE = ImageSpec(size=(4, 6))
 TOWER = TextSpec(context=6, pad_id=0, bos_id=2, eos_id=1)
-WRITER = TextSpec(context=64, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=4, num_image_tokens=3)
+WRITER = TextSpec(
+    context=64, generates=True, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=4, num_image_tokens=3
+)
 
 
 def picture(value: int = 100) -> Image.Image:
@@ -190,9 +192,9 @@ def test_transformers_five_nests_the_image_processor(tmp_path):
 
 def test_fault_23_a_tokenizer_of_another_model(tmp_path):
     clip_folder(tmp_path)
-    load_processor(tmp_path, None, TextSpec(context=77, pad_id=0), num_embeddings=519)
+    load_processor(tmp_path, None, TextSpec(context=77, pad_id=0, vocab_size=519))
     with pytest.raises(BadCheckpoint, match="519 tokens and the weights have 100"):
-        load_processor(tmp_path, None, TextSpec(context=77, pad_id=0), num_embeddings=100)
+        load_processor(tmp_path, None, TextSpec(context=77, pad_id=0, vocab_size=100))
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json", "open_clip_config.json"])

@@ -134,5 +134,7 @@ def two_towers(log_scale: float = 2.0, classify: str | None = None) -> FakeModel
 
 
 def writer(reply: Callable[[str, str], str], sure: float = 0.9, mask_decoder: Any = None) -> FakeModel:
-    text = TextSpec(context=64, pad_id=0, eos_id=EOS, bos_id=2, separator="\n", image_token_id=4, num_image_tokens=2)
+    text = TextSpec(
+        context=64, generates=True, pad_id=0, eos_id=EOS, bos_id=2, separator="\n", image_token_id=4, num_image_tokens=2
+    )
     return _model(Scripted(reply, sure), text, PROMPTS, mask_decoder)

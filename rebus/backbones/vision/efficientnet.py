@@ -93,8 +93,8 @@ def image_spec(cfg: EfficientNetConfig) -> ImageSpec:
     size = cfg.image_size
     return ImageSpec(
         size=(size, size),
-        fit="crop",
-        shorter_side=size + 32,
+        resize="shorter",
+        side=size + 32,
         resample="bicubic",
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,

@@ -200,7 +200,7 @@ def image_spec(cfg: CLIPConfig) -> ImageSpec:
     """Shorter side to size, centre crop, bicubic; OpenAI's means."""
     return ImageSpec(
         size=(cfg.image.image_size, cfg.image.image_size),
-        fit="crop",
+        resize="shorter",
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
     )
@@ -209,7 +209,15 @@ def image_spec(cfg: CLIPConfig) -> ImageSpec:
 def text_spec(cfg: CLIPConfig) -> TextSpec:
     """Start, words, end, zeros; lower case."""
     last = cfg.text.vocab_size - 1
-    return TextSpec(context=cfg.text.context, pad_id=0, bos_id=last - 1, eos_id=last, lower=True, clean=True)
+    return TextSpec(
+        context=cfg.text.context,
+        vocab_size=cfg.text.vocab_size,
+        pad_id=0,
+        bos_id=last - 1,
+        eos_id=last,
+        lower=True,
+        clean=True,
+    )
 
 
 SYSTEM = System(

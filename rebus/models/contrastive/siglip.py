@@ -223,7 +223,7 @@ def image_spec(cfg: SigLIPConfig) -> ImageSpec:
         return ImageSpec(size=size)
     rows, cols = cfg.image.grid
     return ImageSpec(
-        size=size, fit="naflex", resample="bilinear", patch_size=cfg.image.patch_size, max_patches=rows * cols
+        size=size, resize="patches", resample="bilinear", patch_size=cfg.image.patch_size, max_patches=rows * cols
     )
 
 
@@ -231,6 +231,7 @@ def text_spec(cfg: SigLIPConfig) -> TextSpec:
     """Lower case, end token last, always padded to the context. Version 1 strips punctuation too."""
     return TextSpec(
         context=cfg.text.context,
+        vocab_size=cfg.text.vocab_size,
         pad_id=cfg.pad_id,
         eos_id=1,
         pad_to_context=True,

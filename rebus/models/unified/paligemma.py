@@ -224,6 +224,8 @@ def text_spec(cfg: PaliGemmaConfig) -> TextSpec:
     """Image tokens, BOS, prompt and a newline that is tokenised alone; answers end with EOS."""
     return TextSpec(
         context=cfg.text.context,
+        vocab_size=cfg.text.vocab_size,
+        generates=True,
         pad_id=0,
         bos_id=2,
         eos_id=1,
