@@ -52,8 +52,13 @@ def processors(name: str):
         "ALIGN": (
             (EfficientNetImageProcessorPil, EfficientNetImageProcessor),
             {
-                **{"crop_size": {"height": 289, "width": 289}, "do_center_crop": True, "resample": 2},
-                **{"rescale_factor": 2 / 255, "rescale_offset": True, "do_normalize": False, "include_top": False},
+                "crop_size": {"height": 289, "width": 289},
+                "do_center_crop": True,
+                "resample": 2,
+                "rescale_factor": 2 / 255,
+                "rescale_offset": True,
+                "do_normalize": False,
+                "include_top": False,
             },
         ),
         "Chameleon lanczos": ((ChameleonImageProcessorPil, ChameleonImageProcessor), {}),
