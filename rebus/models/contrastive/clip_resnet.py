@@ -22,10 +22,11 @@ class CLIPResNetConfig:
     width: int = 64
     image_size: int = 224
     embed: int = 1024  # the attention pool projects to the shared space
+    head_width: int = 64  # of the attention pool
 
     @property
     def num_heads(self) -> int:
-        return self.width * 32 // 64
+        return self.width * 32 // self.head_width
 
 
 class Bottleneck(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 from rebus.backbones.released_configs import Shapes, read_siglip_vision, write_vision
 from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.vit import ViTConfig
+from rebus.core.errors import BadConfig
 from rebus.core.released_config import Released
 
 SO400M = ViTConfig(width=1152, num_layers=27, num_heads=16, mlp_width=4304, patch_size=14)
@@ -69,12 +70,15 @@ def infer_big_vision(shapes: Mapping[str, tuple[int, ...]]) -> PaliGemmaConfig:
     return PaliGemmaConfig(image=found.image(), text=text, image_id=vocab)
 
 
+_LAYER_TYPES = ("sliding_attention", "full_attention")
+
+
 def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
     """`config.json` of a `PaliGemmaForConditionalGeneration`; absent fields mean that library's defaults."""
     top = Released(data)
     text, image = top.part("text_config"), top.part("vision_config")
     top.skip("hidden_size", "projection_dim", "ignore_index", "vocab_size", "pad_token_id", "bos_token_id")
-    top.skip("eos_token_id", "num_image_tokens")
+    top.skip("eos_token_id", "num_image_tokens", "_vocab_size")
     image.skip("projector_hidden_act", "num_image_tokens", "vision_use_head", "vocab_size", "num_positions")
     vision = read_siglip_vision(image)
     second = text.data.get("model_type", "gemma") == "gemma2"
@@ -85,15 +89,21 @@ def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
     text.demand("attention_bias", False)
     text.demand("rope_scaling", None)
     text.skip("num_image_tokens", "pad_token_id", "bos_token_id", "eos_token_id", "use_bidirectional_attention")
-    text.skip("layer_types", "cache_implementation")
+    text.skip("cache_implementation")
     rope = text.part("rope_parameters")
     rope.demand("rope_type", "default")
     base = text.take("rope_theta", float, rope.take("rope_theta", float, 10_000.0))
-    window = text.take("sliding_window", int, 4096) if second else None
+    window = text.take("sliding_window", int | None, 4096) if second else None
+    num_layers = text.take("num_hidden_layers", int, defaults[1])
+    kinds = text.take("layer_types", tuple[str, ...], ())
+    if set(kinds) <= {"full_attention"}:
+        window = None if kinds else window
+    elif not second or kinds != tuple(_LAYER_TYPES[i % 2] for i in range(num_layers)):
+        raise BadConfig(f"{text.where}.layer_types: only sliding and full attention in turn is supported; got {kinds}")
     decoder = GemmaConfig(
         generation=2 if second else 1,
         width=text.take("hidden_size", int, defaults[0]),
-        num_layers=text.take("num_hidden_layers", int, defaults[1]),
+        num_layers=num_layers,
         num_heads=text.take("num_attention_heads", int, defaults[2]),
         num_kv_heads=text.take("num_key_value_heads", int, defaults[3]),
         mlp_width=text.take("intermediate_size", int, defaults[4]),
@@ -103,8 +113,8 @@ def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
         rope_base=base,
         eps=text.take("rms_norm_eps", float, 1e-6),
         query_scale=text.take("query_pre_attn_scalar", float, 256.0) if second else None,
-        score_cap=text.take("attn_logit_softcapping", float, 50.0) if second else None,
-        logit_cap=text.take("final_logit_softcapping", float, 30.0) if second else None,
+        score_cap=text.take("attn_logit_softcapping", float | None, 50.0) if second else None,
+        logit_cap=text.take("final_logit_softcapping", float | None, 30.0) if second else None,
         # 4096 is what the released files say because their class wants a value; the runs that made the weights
         # attended fully in every layer (big_vision), which differs at 896 px only
         window=None if window == 4096 else window,
@@ -118,8 +128,9 @@ def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
 def write_transformers(cfg: PaliGemmaConfig) -> dict[str, Any]:
     """The `config.json` from which the reference class builds the same network."""
     image, text, second = cfg.image, cfg.text, cfg.text.generation == 2
+    scale = text.query_scale or text.head_width
     caps = {
-        "query_pre_attn_scalar": int(text.query_scale or text.head_width),
+        "query_pre_attn_scalar": int(scale) if scale == int(scale) else scale,  # the reference wants whole numbers
         "attn_logit_softcapping": text.score_cap,
         "final_logit_softcapping": text.logit_cap,
         "sliding_window": text.window or 4096,
