@@ -1,6 +1,6 @@
 """Rows of key tables that several released layouts share: a stack of pre-LN blocks under different names."""
 
-Row = tuple[str | tuple[str, ...], str | tuple[str, ...]]
+from rebus.weights.key_sides import Row
 
 
 def transformers_blocks(theirs: str, ours: str) -> list[Row]:
@@ -60,6 +60,16 @@ def big_vision_blocks(theirs: str, ours: str) -> list[Row]:
         (attention + "out/{p}", block + "attn.out.{p}"),
         (layer + "MlpBlock_0/Dense_0/{p}", block + "mlp.up.{p}"),
         (layer + "MlpBlock_0/Dense_1/{p}", block + "mlp.down.{p}"),
+    ]
+
+
+def siglip_image() -> list[Row]:
+    """SigLIP's vision tower without its pooling, in the transformers layout, alone or inside PaliGemma."""
+    return [
+        ("vision_model.embeddings.patch_embedding.{p}", "image.patch.{p}"),
+        ("vision_model.embeddings.position_embedding.weight", "image.positions"),
+        *transformers_blocks("vision_model.encoder.layers", "image.blocks"),
+        ("vision_model.post_layernorm.{p}", "image.norm.{p}"),
     ]
 
 

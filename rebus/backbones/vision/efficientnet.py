@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from rebus.core.errors import unknown
 from rebus.core.specs import ImageSpec
-from rebus.weights.keymap import KeyMap, Side
+from rebus.weights.key_sides import Row
+from rebus.weights.keymap import KeyMap
 
 # variant: depth multiplier, image size of the release
 _SIZES = {
@@ -103,7 +104,7 @@ def image_spec(cfg: EfficientNetConfig) -> ImageSpec:
 
 def keys(cfg: EfficientNetConfig) -> KeyMap:
     """The layout of the PyTorch conversions of the TensorFlow weights: blocks numbered through, `_` in front."""
-    rows: list[tuple[Side, Side]] = [
+    rows: list[Row] = [
         ("_conv_stem.weight", "net.conv_stem.weight"),
         ("_conv_head.weight", "net.conv_head.weight"),
         ("_fc.{p}", "net.classifier.{p}"),

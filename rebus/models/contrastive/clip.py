@@ -29,7 +29,8 @@ from rebus.models.contrastive.clip_config import (
 from rebus.models.contrastive.clip_resnet import KEYS as RESNET_KEYS
 from rebus.models.contrastive.clip_resnet import CLIPResNet, CLIPResNetConfig
 from rebus.nn.pooling import first_id, largest_id
-from rebus.weights.keymap import KeyMap, Transposed
+from rebus.weights.key_sides import Transposed
+from rebus.weights.keymap import KeyMap
 
 
 def _open(width: int, layers: int, heads: int, mlp: int, embed: int, text_width: int, text_layers: int) -> CLIPConfig:

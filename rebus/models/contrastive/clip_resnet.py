@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.backbones.block_keys import Row
 from rebus.nn.attention import Attention
 from rebus.nn.linear import Linear
 from rebus.nn.positions import resize_grid
+from rebus.weights.key_sides import Row
 
 
 @dataclass(frozen=True, kw_only=True)

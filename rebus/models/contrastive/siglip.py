@@ -16,6 +16,7 @@ from rebus.backbones.block_keys import (
     big_vision_blocks,
     big_vision_image,
     open_clip_blocks,
+    siglip_image,
     timm_blocks,
     transformers_blocks,
 )
@@ -35,7 +36,8 @@ from rebus.models.contrastive.siglip_config import (
     write_transformers,
 )
 from rebus.nn.pooling import ProbePool
-from rebus.weights.keymap import KeyMap, Unsqueezed
+from rebus.weights.key_sides import Unsqueezed
+from rebus.weights.keymap import KeyMap
 
 
 def _sized(width: int, layers: int, heads: int, mlp: int, **text: Any) -> SigLIPConfig:
@@ -148,10 +150,7 @@ class SigLIP(nn.Module):
 
 
 _TOWERS = [
-    ("vision_model.embeddings.patch_embedding.{p}", "image.patch.{p}"),
-    ("vision_model.embeddings.position_embedding.weight", "image.positions"),
-    *transformers_blocks("vision_model.encoder.layers", "image.blocks"),
-    ("vision_model.post_layernorm.{p}", "image.norm.{p}"),
+    *siglip_image(),
     ("vision_model.head.probe", "pool.probe"),
     ("vision_model.head.attention.in_proj_{p}", ("pool.attn.q.{p}", "pool.attn.k.{p}", "pool.attn.v.{p}")),
     ("vision_model.head.attention.out_proj.{p}", "pool.attn.out.{p}"),

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.block_keys import big_vision_image, transformers_blocks
+from rebus.backbones.block_keys import big_vision_image, siglip_image
 from rebus.backbones.examples import generative_example
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
@@ -33,6 +33,7 @@ from rebus.models.unified.paligemma_config import (
 from rebus.models.unified.paligemma_config import PaliGemmaConfig as PaliGemmaConfig
 from rebus.nn.cache import Cache
 from rebus.nn.masks import causal_blocks
+from rebus.weights.key_sides import nested
 from rebus.weights.keymap import KeyMap
 
 
@@ -158,10 +159,7 @@ def _last(hidden: Float[Tensor, "B L D"], real: Bool[Tensor, "B L"]) -> Float[Te
 
 
 _VISION = [
-    ("vision_tower.vision_model.embeddings.patch_embedding.{p}", "image.patch.{p}"),
-    ("vision_tower.vision_model.embeddings.position_embedding.weight", "image.positions"),
-    *transformers_blocks("vision_tower.vision_model.encoder.layers", "image.blocks"),
-    ("vision_tower.vision_model.post_layernorm.{p}", "image.norm.{p}"),
+    *nested(siglip_image(), theirs="vision_tower."),
     ("multi_modal_projector.linear.{p}", "image_proj.{p}"),
 ]
 _LAYER = "language_model.model.layers.{i}."
