@@ -148,7 +148,7 @@ def load_processor(
             image = ImagePipeline(_sized(image_spec_from_json(config), image_default))
             break
     text = None
-    tokenizer = None if text_default is None else load_tokenizer(folder)
+    tokenizer = None if text_default is None else load_tokenizer(folder, text_default.added_tokens)
     if tokenizer is not None and text_default is not None:
         if text_default.vocab_size is not None:
             tokenizer.check_fits(text_default.vocab_size)

@@ -51,6 +51,7 @@ class TextSpec:
     lower: bool = False
     canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space
     clean: bool = False  # CLIP: ftfy where installed, HTML entities, white space
+    added_tokens: tuple[str, ...] = ()  # control tokens that the system adds to those of the file, in this order
     truncate: bool = True  # False: a text that is too long raises BadText
     separator: str = ""  # tokenised alone and put after the prompt: PaliGemma "\n", T5 and BART "</s>"
     bos_before_answer: bool = False  # BART: answers begin with the start token too

@@ -162,6 +162,19 @@ def test_a_text_is_never_longer_than_the_network_reads(tmp_path):
     assert shorter.spec.context == 5
 
 
+def test_added_tokens_are_there_again_after_saving(tmp_path):
+    clip_folder(tmp_path)
+    spec = TextSpec(context=8, pad_id=0, added_tokens=("<image>", "<|endofchunk|>"), vocab_size=521)
+    made = load_processor(tmp_path, None, spec)
+    made.save(tmp_path / "again")
+    again = load_processor(tmp_path / "again", None, spec)
+    for processor in (made, again):
+        assert processor.text is not None
+        tokenizer = processor.text.tokenizer
+        assert (tokenizer.id_of("<image>"), tokenizer.id_of("<|endofchunk|>")) == (519, 520)
+        assert tokenizer.vocab_size == 521
+
+
 def test_open_clip_folders(tmp_path):
     clip_folder(tmp_path)
     text_cfg = {"context_length": 64, "hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "canonicalize"}}
