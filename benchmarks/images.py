@@ -63,7 +63,7 @@ def pillow(spec: ImageSpec) -> Callable[[list[bytes]], torch.Tensor]:
 
     def one(data: bytes) -> np.ndarray:
         picture = Image.open(io.BytesIO(data)).convert("RGB")
-        if spec.fit == "crop":
+        if spec.resize == "shorter":
             side = spec.size[0]
             short, long = min(picture.size), max(picture.size)
             other = int(side * long / short)
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photos")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--fit", choices=["crop", "squash"], default="crop")
+    parser.add_argument("--resize", choices=["shorter", "exact"], default="shorter")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
@@ -104,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.set_num_threads(1)  # the threads are the pipeline's
-    spec = ImageSpec(size=(options.size, options.size), fit=options.fit, **CLIP)
+    spec = ImageSpec(size=(options.size, options.size), resize=options.resize, **CLIP)
     exact = ImagePipeline(spec, threads=options.threads)
     fast = ImagePipeline(spec, threads=options.threads, fast=True)
     ways = {"pillow": pillow(spec), "exact": exact, "fast": fast}
@@ -133,7 +133,12 @@ def main() -> None:
             )
             if not options.json:
                 show(rows[-1], first=len(rows) == 1)
-    about = {"threads": options.threads, "size": options.size, "fit": options.fit, "processor": platform.processor()}
+    about = {
+        "threads": options.threads,
+        "size": options.size,
+        "resize": options.resize,
+        "processor": platform.processor(),
+    }
     if options.json:
         print(json.dumps({"about": about, "rows": rows}, indent=1))
 

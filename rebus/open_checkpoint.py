@@ -116,8 +116,7 @@ def processor_in(folder: Path, system: System, config: Any) -> Processor:
     """The tokenizer and preprocessor in a folder, as a system reads them."""
     image = system.image_spec(config) if system.image_spec else None
     text = system.text_spec(config) if system.text_spec else None
-    rows = config.text.vocab_size if text is not None else None
-    return load_processor(folder, image, text, num_embeddings=rows)
+    return load_processor(folder, image, text)
 
 
 def save_checkpoint(

@@ -20,7 +20,7 @@ TOWER = {"width": 32, "num_layers": 2, "num_heads": 4, "mlp_width": 48}
 def with_words(model: Model) -> Model:
     """The same model with a word-level tokenizer that fits its vocabulary."""
     spec = model.system.text_spec(model.config)
-    writer = spec.image_token_id is not None
+    writer = spec.generates
     tokenizer = word_level_tokenizer(
         WORDS, ("<pad>", "<eos>", "<bos>", "<unk>"), locations=1024 if writer else 0, segments=128 if writer else 0
     )

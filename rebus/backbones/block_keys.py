@@ -1,6 +1,6 @@
 """Rows of key tables that several released layouts share: a stack of pre-LN blocks under different names."""
 
-Row = tuple[str | tuple[str, ...], str | tuple[str, ...]]
+from rebus.weights.key_sides import Row
 
 
 def transformers_blocks(theirs: str, ours: str) -> list[Row]:
@@ -73,23 +73,23 @@ def big_vision_image() -> list[Row]:
     ]
 
 
-def clip_vision(ours: str) -> list[Row]:
+def clip_vision() -> list[Row]:
     """CLIP's vision transformer in the transformers layout, without the projection."""
     return [
-        ("vision_model.embeddings.class_embedding", ours + "class_token"),
-        ("vision_model.embeddings.patch_embedding.weight", ours + "patch.weight"),
-        ("vision_model.embeddings.position_embedding.weight", ours + "positions"),
-        ("vision_model.pre_layrnorm.{p}", ours + "norm_pre.{p}"),  # sic
-        *transformers_blocks("vision_model.encoder.layers", ours + "blocks"),
-        ("vision_model.post_layernorm.{p}", ours + "norm.{p}"),
+        ("vision_model.embeddings.class_embedding", "class_token"),
+        ("vision_model.embeddings.patch_embedding.weight", "patch.weight"),
+        ("vision_model.embeddings.position_embedding.weight", "positions"),
+        ("vision_model.pre_layrnorm.{p}", "norm_pre.{p}"),  # sic
+        *transformers_blocks("vision_model.encoder.layers", "blocks"),
+        ("vision_model.post_layernorm.{p}", "norm.{p}"),
     ]
 
 
-def siglip_vision(theirs: str, ours: str) -> list[Row]:
-    """SigLIP's vision tower without its pooling, alone or inside PaliGemma."""
+def siglip_vision() -> list[Row]:
+    """SigLIP's vision tower without its pooling, in the transformers layout, alone or inside PaliGemma."""
     return [
-        (theirs + "embeddings.patch_embedding.{p}", ours + "patch.{p}"),
-        (theirs + "embeddings.position_embedding.weight", ours + "positions"),
-        *transformers_blocks(theirs + "encoder.layers", ours + "blocks"),
-        (theirs + "post_layernorm.{p}", ours + "norm.{p}"),
+        ("vision_model.embeddings.patch_embedding.{p}", "patch.{p}"),
+        ("vision_model.embeddings.position_embedding.weight", "positions"),
+        *transformers_blocks("vision_model.encoder.layers", "blocks"),
+        ("vision_model.post_layernorm.{p}", "norm.{p}"),
     ]

@@ -51,8 +51,8 @@ def starter_networks(need: str) -> StarterNetworks:
         **_under("image.", efficientnet.keys(image).to_ours(open_weights(weights))),
         **_under("text.", bert.keys(text).to_ours(open_weights(folder))),
     }
-    words = load_processor(folder, None, bert.text_spec(text), num_embeddings=text.vocab_size)
-    whole = replace(efficientnet.image_spec(image), shorter_side=None)  # captions speak of what stands at the border
+    words = load_processor(folder, None, bert.text_spec(text))
+    whole = replace(efficientnet.image_spec(image), side=None)  # captions speak of what stands at the border
     processor = Processor(ImagePipeline(whole), words.text, sources=words.sources)
     return StarterNetworks(image, text, tensors, _class_vectors(class_sentences(describe_classes())), processor)
 
@@ -78,7 +78,7 @@ def encode_texts(texts: Sequence[str], batch_size: int = 50) -> Float[Tensor, "T
     with on_meta():
         network = bert.BERT(cfg)
     load_into(network, bert.keys(cfg).to_ours(open_weights(folder)), dtype=torch.float32).eval()
-    words = load_processor(folder, None, bert.text_spec(cfg), num_embeddings=cfg.vocab_size)
+    words = load_processor(folder, None, bert.text_spec(cfg))
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     vectors = torch.empty(len(texts), cfg.width)
     with torch.inference_mode():

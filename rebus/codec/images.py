@@ -76,8 +76,8 @@ class ImagePipeline:
         self._table = resize.normalisation(spec)
 
     def __call__(self, images: Sequence[ImageSource]) -> dict[str, Tensor]:
-        """`{"pixels": (B, 3, H, W)}` float32, normalised. With fit "naflex": pixels (B, N, patch·patch·3), patch_mask
-        (B, N) bool, grid (B, 2) int64 rows and columns, N being `max_patches`.
+        """`{"pixels": (B, 3, H, W)}` float32, normalised. With resize "patches": pixels (B, N, patch·patch·3),
+        patch_mask (B, N) bool, grid (B, 2) int64 rows and columns, N being `max_patches`.
 
         Raises what `open_image` raises, for the first bad image, naming its index.
         """
@@ -102,7 +102,7 @@ class ImagePipeline:
         return batch, _each(work, len(images), self.threads, skip)
 
     def _room(self, num_images: int) -> dict[str, Tensor]:
-        if self.spec.fit != "naflex":
+        if self.spec.resize != "patches":
             return {"pixels": torch.empty(num_images, 3, *self.spec.size)}
         assert self.spec.patch_size is not None
         assert self.spec.max_patches is not None
@@ -116,8 +116,8 @@ class ImagePipeline:
         enough = partial(resize.enough, self.spec) if self.fast else None
         decoded = decode(image, allow_truncated=self.allow_truncated, alpha=self.spec.alpha, enough=enough)
         pixels = (resize.fast if self.fast else resize.exact)(decoded, self.spec)
-        if self.spec.fit != "naflex":
-            resize.normalise_into(pixels, self._table, row["pixels"])
+        if self.spec.resize != "patches":
+            resize.normalise_into(pixels, self._table, resize.window(row["pixels"], pixels, self._table, self.spec))
             return
         assert self.spec.patch_size is not None
         patches = resize.patches(pixels, self._table, self.spec.patch_size)

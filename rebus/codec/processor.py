@@ -68,7 +68,7 @@ class Processor:
             batch |= self._see(rows)
         if texts is not None:
             text = self._text()
-            if not text.is_writer:
+            if not text.spec.generates:
                 batch["tokens"], batch["mask"] = text(texts)
             else:
                 prompts = _spread(texts, counts)
@@ -124,14 +124,12 @@ def load_processor(
     directory: str | os.PathLike[str],
     image_default: ImageSpec | None,
     text_default: TextSpec | None,
-    *,
-    num_embeddings: int | None = None,
 ) -> Processor:
     """The processor of a checkpoint directory.
 
     Files win over the defaults of the system, except that a text is never longer than the network's context. A part
-    whose file is absent is left out, and so is text when the system has none (`text_default` None).
-    `num_embeddings`: rows of the network's token embedding; a tokenizer of another size raises `BadCheckpoint`.
+    whose file is absent is left out, and so is text when the system has none (`text_default` None). A tokenizer that
+    is not of `text_default.vocab_size` raises `BadCheckpoint`.
     """
     folder = Path(directory)
     sources = {name: (folder / name).read_bytes() for name in _IMAGE_FILES if (folder / name).is_file()}
@@ -150,17 +148,17 @@ def load_processor(
             image = ImagePipeline(_sized(image_spec_from_json(config), image_default))
             break
     text = None
-    tokenizer = None if text_default is None else load_tokenizer(folder)
+    tokenizer = None if text_default is None else load_tokenizer(folder, text_default.added_tokens)
     if tokenizer is not None and text_default is not None:
-        if num_embeddings is not None:
-            tokenizer.check_fits(num_embeddings)
+        if text_default.vocab_size is not None:
+            tokenizer.check_fits(text_default.vocab_size)
         text = TextPipeline(tokenizer, _text_spec(tokenizer, text_default, open_clip))
     return Processor(image, text, sources=sources)
 
 
 def _sized(spec: ImageSpec, default: ImageSpec | None) -> ImageSpec:
     """NaFlex files give no size in pixels; the system's stands for the position table."""
-    return replace(spec, size=default.size) if spec.fit == "naflex" and default is not None else spec
+    return replace(spec, size=default.size) if spec.resize == "patches" and default is not None else spec
 
 
 def _text_spec(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, Any]) -> TextSpec:

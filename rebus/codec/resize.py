@@ -1,4 +1,4 @@
-"""From an image to the rows of a batch: sizes, resampling, crop, normalisation.
+"""From an image to the rows of a batch: sizes, resampling, crop, padding, normalisation.
 
 Two ways to resample. The exact one is Pillow's antialiased filter on uint8, which released checkpoints were
 evaluated with. The fast one reads JPEGs at a fraction of their size (libjpeg scales in the frequency domain) and
@@ -26,34 +26,57 @@ OVERSAMPLING = 2  # fast: a JPEG is decoded at no less than this multiple of the
 
 def check_spec(spec: ImageSpec) -> None:
     """Raise `BadConfig` for a specification that cannot be carried out."""
-    if min(spec.size) < 1 and spec.fit != "naflex":
+    if min(spec.size) < 1 and spec.resize != "patches":
         raise BadConfig(f"image size {spec.size}: wants at least 1 × 1")
-    if spec.fit == "naflex" and not (spec.patch_size and spec.max_patches):
-        raise BadConfig("naflex wants patch_size and max_patches")
-    if spec.fit == "crop" and _shorter(spec) < max(spec.size):
+    if spec.resize == "patches" and not (spec.patch_size and spec.max_patches):
+        raise BadConfig('resize "patches" wants patch_size and max_patches')
+    height, width = spec.size
+    if spec.resize != "longer" and spec.pad is not None:
+        raise BadConfig(f'pad: images are padded where resize is "longer"; got "{spec.resize}"')
+    if spec.resize == "longer" and (spec.pad is None or _side(spec) > min(spec.size)):
         raise BadConfig(
-            f"the crop of {spec.size[0]} × {spec.size[1]} does not fit into a shorter side of {_shorter(spec)} pixels"
+            f"a longer side of {_side(spec)} pixels wants to be padded to at least as much on both sides; "
+            f"got {height} × {width} and pad {spec.pad}"
+        )
+    if spec.resize in ("exact", "shorter") and (spec.side or spec.resize == "shorter") and _side(spec) < max(spec.size):
+        raise BadConfig(
+            f"the crop of {height} × {width} does not fit into a {spec.resize} side of {_side(spec)} pixels"
         )
     if min(spec.std) <= 0:
         raise BadConfig(f"image std {spec.std}: wants numbers above 0")
 
 
-def _shorter(spec: ImageSpec) -> int:
-    return min(spec.size) if spec.shorter_side is None else spec.shorter_side
+def _side(spec: ImageSpec) -> int:
+    if spec.side is not None:
+        return spec.side
+    return max(spec.size) if spec.resize == "longer" else min(spec.size)
 
 
 def resized(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
-    """(width, height) to which an image of that size is resized, before any crop."""
-    if spec.fit == "squash":
-        return spec.size[1], spec.size[0]
-    if spec.fit == "crop":
-        side, short, long = _shorter(spec), min(width, height), max(width, height)
-        other = int(side * long / short)
+    """(width, height) to which an image of that size is resized, before any crop or padding."""
+    if spec.resize == "exact":
+        return (spec.size[1], spec.size[0]) if spec.side is None else (spec.side, spec.side)
+    if spec.resize == "patches":
+        assert spec.patch_size is not None
+        assert spec.max_patches is not None
+        rows, columns = naflex_grid(width, height, spec.patch_size, spec.max_patches)
+        return columns * spec.patch_size, rows * spec.patch_size
+    side, short, long = _side(spec), min(width, height), max(width, height)
+    if spec.resize == "shorter":
+        other = _following(side, long, short, spec.rounding)
         return (side, other) if width <= height else (other, side)
-    assert spec.patch_size is not None
-    assert spec.max_patches is not None
-    rows, columns = naflex_grid(width, height, spec.patch_size, spec.max_patches)
-    return columns * spec.patch_size, rows * spec.patch_size
+    other = max(1, _following(side, short, long, spec.rounding))
+    return (other, side) if width <= height else (side, other)
+
+
+def _following(side: int, follows: int, leads: int, rounding: str) -> int:
+    """The new length of the side that follows, `leads` becoming `side`. Each in the order of operations of its
+    reference, since the last bit decides at halves."""
+    if rounding == "down":
+        return int(side * follows / leads)
+    if rounding == "even":
+        return round(follows / (leads / side))
+    return int(follows * (side / leads) + 0.5)
 
 
 def naflex_grid(width: int, height: int, patch_size: int, max_patches: int) -> tuple[int, int]:
@@ -115,10 +138,11 @@ def _resize_bytes(picture: Image.Image, width: int, height: int, mode: str) -> n
 
 
 def _cropped(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    if spec.fit != "crop":
+    """What is larger than `size`, cut to it at the centre."""
+    if spec.resize == "patches":
         return pixels
     height, width = spec.size
-    top, left = (_offset(have - want, spec) for have, want in zip(pixels.shape[:2], spec.size, strict=True))
+    top, left = (_offset(max(0, have - want), spec) for have, want in zip(pixels.shape[:2], spec.size, strict=True))
     return pixels[top : top + height, left : left + width]
 
 
@@ -128,9 +152,22 @@ def _offset(margin: int, spec: ImageSpec) -> int:
 
 def normalisation(spec: ImageSpec) -> np.ndarray:
     """float32 (3, 256): the value of each byte in each channel, rounded at each step as the references round."""
-    unit = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    unit = (np.arange(256, dtype=np.float64) * spec.rescale).astype(np.float32)
     mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (spec.mean, spec.std))
     return (unit - mean) / std
+
+
+def window(out: np.ndarray, pixels: np.ndarray, table: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """The part of `out`, float32 (3, H, W), where `pixels` belong; padding round them is filled."""
+    height, width = pixels.shape[:2]
+    if (height, width) == spec.size:
+        return out
+    for channel in range(3):
+        out[channel] = 0.0 if spec.pad_colour is None else table[channel, spec.pad_colour[channel]]
+    top, left = (
+        (want - have) // 2 if spec.pad == "centre" else 0 for have, want in zip((height, width), spec.size, strict=True)
+    )
+    return out[:, top : top + height, left : left + width]
 
 
 def normalise_into(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:

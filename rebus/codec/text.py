@@ -1,6 +1,6 @@
-"""Words → batches of ids and back, as the checkpoint's card (`TextSpec`) says.
+"""Text → batches of ids and back, as the checkpoint's card (`TextSpec`) says.
 
-Two conventions share one pipeline. Dual encoders read `[bos] text eos`, cut so that the end token stays last.
+Two conventions share one pipeline. Encoders read `[bos] text eos`, cut so that the end token stays last.
 Generative models read `images, [bos] prompt separator`, which is never cut, and learn to answer `text eos`. Images
 stand before the prompt, or where its `ImageMark`s are.
 """
@@ -61,7 +61,6 @@ class TextPipeline:
     def __init__(self, tokenizer: Tokenizer, spec: TextSpec):
         self.tokenizer = tokenizer
         self.spec = spec
-        self.is_writer = spec.image_token_id is not None or bool(spec.separator)
         for role in ("pad_id", "bos_id", "eos_id"):
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
@@ -84,7 +83,7 @@ class TextPipeline:
         for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
             self._check_marks(i, prompt, count)
         bodies = self._encode(prompts)
-        if self.is_writer:
+        if self.spec.generates:
             rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
         else:
             rows = [self._whole(i, body) for i, body in enumerate(bodies)]
@@ -103,8 +102,9 @@ class TextPipeline:
         for i, answer in enumerate(answers):
             if isinstance(answer, Pieces) and answer.marks:
                 raise BadText(f"answer {i} holds an image: models that write text cannot be taught to answer with one")
+        start = [self.spec.bos_id] if self.spec.bos_before_answer and self.spec.bos_id is not None else []
         for i, body in enumerate(self._encode(answers, answers=True)):
-            row = body if self.spec.eos_id is None else [*body, self.spec.eos_id]
+            row = start + body if self.spec.eos_id is None else [*start, *body, self.spec.eos_id]
             if len(row) > self.spec.context and not self.spec.truncate:
                 raise BadText(f"answer {i} has {len(row):,} tokens, the context holds {self.spec.context:,}")
             rows.append(row[: self.spec.context])

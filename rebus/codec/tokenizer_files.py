@@ -5,7 +5,7 @@ import json
 import os
 import string
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,16 @@ def found_files(directory: str | os.PathLike[str]) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
 
 
-def read_definition(files: Files) -> formats.Definition | None:
+def read_definition(files: Files, added: Sequence[str] = ()) -> formats.Definition | None:
     """The layout of a `tokenizer.json` out of whichever files are there; None when none holds a vocabulary.
 
-    Raises `BadCheckpoint` naming the damaged file.
+    `added`: control tokens that get the next ids, except those that the files have. Raises `BadCheckpoint` naming the
+    damaged file.
     """
     for names, read in _READERS.items():
         if all(name in files for name in names):
             try:
-                return read(files, *(files[name] for name in names))
+                return _with_added(read(files, *(files[name] for name in names)), added)
             except RebusError as error:
                 raise BadCheckpoint(f"{'+'.join(names)}: {error}") from None
             except DAMAGE as error:
@@ -78,7 +79,7 @@ def standalone(files: Files, spec: TextSpec) -> bytes:
 
     Only `spec.clean` (ftfy and HTML entities) cannot be said in that file.
     """
-    made = read_definition(files)
+    made = read_definition(files, spec.added_tokens)
     assert made is not None
     names = {token["id"]: token["content"] for token in made["added_tokens"]}
     steps: list[dict[str, Any]] = []
@@ -96,6 +97,15 @@ def standalone(files: Files, spec: TextSpec) -> bytes:
     before, after = ([names[i] for i in (end,) if i in names] for end in (spec.bos_id, spec.eos_id))
     made["post_processor"] = formats.template(before, after, {name: i for i, name in names.items()})
     return json.dumps(made, ensure_ascii=False).encode()
+
+
+def _with_added(made: formats.Definition, names: Sequence[str]) -> formats.Definition:
+    vocab = made["model"]["vocab"]
+    ids = dict(vocab) if isinstance(vocab, Mapping) else {piece: i for i, (piece, _) in enumerate(vocab)}
+    ids |= {token["content"]: token["id"] for token in made.get("added_tokens") or []}
+    new = [name for name in dict.fromkeys(names) if name not in ids]
+    tokens = [formats.added_token(name, i) for i, name in enumerate(new, start=max(ids.values(), default=-1) + 1)]
+    return {**made, "added_tokens": [*(made.get("added_tokens") or []), *tokens]}
 
 
 def _read_json(files: Files, data: bytes) -> dict[str, Any]:

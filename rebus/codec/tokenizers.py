@@ -140,14 +140,17 @@ class Tokenizer:
             )
 
 
-def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
-    """The tokenizer of a checkpoint directory; None when it holds no tokenizer file. Raises `BadCheckpoint`."""
+def load_tokenizer(directory: str | os.PathLike[str], added: Sequence[str] = ()) -> Tokenizer | None:
+    """The tokenizer of a checkpoint directory; None when it holds no tokenizer file. Raises `BadCheckpoint`.
+
+    `added`: control tokens that the system adds to those of the file, as Florence-2 and OpenFlamingo do.
+    """
     files = found_files(directory)
     if not files:
         return None
     where = os.fspath(directory)
     try:
-        definition = read_definition(files)
+        definition = read_definition(files, added)
         return None if definition is None else Tokenizer(definition, files)
     except RebusError as error:
         raise BadCheckpoint(f"{where}: {error}") from None

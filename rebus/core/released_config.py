@@ -2,24 +2,55 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from rebus.core.config import convert
 from rebus.core.errors import BadConfig
 
-# Fields that the reference library writes into every configuration and that change no number of a forward pass.
+# Fields that the reference library writes into every configuration and that change nothing that we compute.
 HARMLESS = frozenset(
     """_name_or_path _commit_hash _attn_implementation_autoset architectures transformers_version torch_dtype dtype
-    model_type initializer_factor initializer_range attention_dropout dropout add_cross_attention bad_words_ids
-    begin_suppress_tokens chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty
-    do_sample early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task
-    forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label is_decoder is_encoder_decoder label2id
-    length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
-    output_attentions output_hidden_states output_scores prefix problem_type pruned_heads remove_invalid_values
-    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params
-    temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torchscript
-    typical_p use_bfloat16 use_cache""".split()
+    model_type initializer_factor initializer_range attention_dropout dropout chunk_size_feed_forward finetuning_task
+    gradient_checkpointing id2label label2id num_return_sequences output_attentions output_hidden_states output_scores
+    problem_type remove_invalid_values return_dict return_dict_in_generate sep_token_id task_specific_params
+    tf_legacy_loss tokenizer_class torchscript use_bfloat16 use_cache""".split()
 )
+
+# Fields of the network and of decoding that are written into every configuration too, and mean nothing at these
+# values, which are the reference library's defaults. A reader takes them, demands a value, or they must be as here.
+NEUTRAL: dict[str, Any] = {
+    "add_cross_attention": False,
+    "cross_attention_hidden_size": None,
+    "is_decoder": False,
+    "pruned_heads": {},
+    "is_encoder_decoder": False,
+    "tie_encoder_decoder": False,
+    "tie_word_embeddings": True,
+    "scale_embedding": False,
+    "prefix": None,
+    "decoder_start_token_id": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "suppress_tokens": None,
+    "max_length": 20,
+    "min_length": 0,
+    "early_stopping": False,
+    "exponential_decay_length_penalty": None,
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+}
 
 _REQUIRED = object()
 
@@ -33,10 +64,15 @@ class Released:
         self.data, self.where, self.known = data, where, set(HARMLESS)
 
     def take(self, name: str, kind: Any, default: Any = _REQUIRED) -> Any:
-        """The value of `name` as the type `kind`; `default` where it is absent or null."""
+        """The value of `name` as the type `kind`; `default` where it is absent.
+
+        Null is a value where `kind` has a None (`float | None`); elsewhere it means that nothing is said.
+        """
         self.known.add(name)
         value = self.data.get(name)
         if value is None:
+            if name in self.data and type(None) in get_args(kind):
+                return None
             if default is _REQUIRED:
                 raise BadConfig(f"{self.where}.{name}: missing")
             return default
@@ -59,10 +95,15 @@ class Released:
             raise BadConfig(f"{self.where}.{name}: only {value!r} is supported; got {got!r}")
 
     def finish(self) -> None:
-        """Raise `BadConfig` naming every field that nobody took."""
+        """Raise `BadConfig` naming every field that nobody took and that says something."""
         problems = []
-        for name in self.data:
-            if name not in self.known:
+        for name, value in self.data.items():
+            if name in self.known or value is None:
+                continue
+            if name in NEUTRAL:
+                if value != NEUTRAL[name]:
+                    problems.append(f"{self.where}.{name}: only {NEUTRAL[name]!r} is supported; got {value!r}")
+            else:
                 near = difflib.get_close_matches(name, self.known, n=1)
                 problems.append(f"{self.where}.{name}: unknown field" + (f" (did you mean {near[0]}?)" if near else ""))
         if problems:

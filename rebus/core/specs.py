@@ -1,4 +1,4 @@
-"""How a checkpoint wants its images and its words: plain data, read from the released files and written back."""
+"""How a checkpoint wants its images and its texts: plain data, read from the released files and written back."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,43 +6,62 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """Image → pixels. `size` is (height, width) in pixels; values are scaled to [0, 1], then normalised."""
+    """Image → pixels: resized, cut or padded to `size`, scaled, normalised.
+
+    `size` is (height, width) in pixels of what the network reads. What is larger after resizing is cut at the centre;
+    what is smaller is padded, where `pad` says so.
+    """
 
     size: tuple[int, int]
-    fit: Literal["squash", "crop", "naflex"] = "squash"  # crop: shorter side to size, then the centre
-    resample: Literal["bilinear", "bicubic", "lanczos", "nearest"] = (
-        "bicubic"  # always antialiased, on uint8, as PIL does
-    )
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    shorter_side: int | None = None  # crop only: resized to this before the crop; None: to the crop itself
+    # exact: both sides, whatever becomes of the shape; shorter, longer: that side, and the shape is kept;
+    # patches: the shape is kept and the patches are held to `max_patches` (NaFlex)
+    resize: Literal["exact", "shorter", "longer", "patches"] = "exact"
+    side: int | None = None  # what the side, or both, are resized to; None: to `size`
+    # the side that follows where the shape is kept: transformers cuts, open_clip's padding mode takes the nearest
+    # and halves to even, SAM's processor takes the nearest and halves up
+    rounding: Literal["down", "even", "up"] = "down"
     crop_offset: Literal["down", "even"] = "down"  # odd margins: transformers rounds down, torchvision half to even
+    pad: Literal["end", "centre"] | None = None  # longer only; end: to the right and at the bottom
+    pad_colour: tuple[int, int, int] | None = None  # 0 to 255; None: zero after normalisation, which is the mean
+    # always antialiased, on uint8, as PIL does
+    resample: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bicubic"
+    rescale: float = 1 / 255  # what bytes are multiplied with
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of the scaled values
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     alpha: Literal["white", "drop"] = "white"  # transparent: laid on white (transformers 5) or its colours bared
-    patch_size: int | None = None  # naflex only: patches are cut by the processor
-    max_patches: int | None = None  # naflex only
+    patch_size: int | None = None  # patches only: they are cut by the processor
+    max_patches: int | None = None  # patches only
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSpec:
-    """Words → tokens, on top of the released tokenizer file. Ids are of that file."""
+    """Text → tokens, on top of the released tokenizer file. Ids are of that file.
+
+    An encoder (`generates=False`) reads `[bos] text eos`, cut to the context. A generative model reads `images [bos]
+    prompt separator`, never cut, and learns to answer `text eos`.
+    """
 
     context: int  # most tokens of one text, special ones included
     pad_id: int
-    eos_id: int | None = None  # appended to texts of two-tower models and to writers' targets
+    generates: bool = False
+    vocab_size: int | None = None  # rows of the network's token embedding, which a tokenizer must fit; None: any
+    eos_id: int | None = None  # appended to the texts of encoders and to the answers of generative models
     bos_id: int | None = None  # put before a text or prompt
     pad_to_context: bool = False  # always (n, context): SigLIP was trained so and reads the last position
     lower: bool = False
     canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space
     clean: bool = False  # CLIP: ftfy where installed, HTML entities, white space
+    added_tokens: tuple[str, ...] = ()  # control tokens that the system adds to those of the file, in this order
     truncate: bool = True  # False: a text that is too long raises BadText
-    separator: str = ""  # PaliGemma: tokenised alone and put after the prompt ("\n")
+    separator: str = ""  # tokenised alone and put after the prompt: PaliGemma "\n", T5 and BART "</s>"
+    bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """The prompts by which a generative model is asked for each task; a task without a prompt is one it cannot do."""
+    """The prompt by which a generative model is asked for each task; a task without one is one it cannot do."""
 
     caption: str | None = None
     ask: str | None = None  # holds {question}

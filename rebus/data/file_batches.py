@@ -78,7 +78,7 @@ class FileBatches:
         if not 0 < files.least_crop <= 1:
             raise UsageError(f"data.least_crop is a share of the image, above 0 and at most 1; got {files.least_crop}")
         if files.form == "auto":
-            writes = processor.text is not None and processor.text.is_writer
+            writes = processor.text is not None and processor.text.spec.generates
             files = replace(files, form="caption" if writes else "pairs")
         self.files, self.processor, self.most_damaged = files, processor, files.most_damaged
         if files.form == "detect" and locations is None:

@@ -175,5 +175,5 @@ def _resize(model: Any) -> tuple[bool | None, str]:
     exact, fast = (ImagePipeline(spec, fast=quick)([buffer.getvalue()])["pixels"] for quick in (False, True))
     if exact.shape != fast.shape:
         return False, f"shapes {tuple(exact.shape)} and {tuple(fast.shape)}"
-    apart = (exact - fast).abs() * (255 * max(spec.std))
+    apart = (exact - fast).abs() * (max(spec.std) / spec.rescale)
     return float(apart.mean()) <= _RESIZE_MEAN, f"mean {float(apart.mean()):.2f}/255, most {float(apart.max()):.0f}/255"

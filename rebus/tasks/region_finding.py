@@ -30,10 +30,10 @@ class RegionFinder:
 
     def __init__(self, model: TaskModel, labels: Sequence[str]):
         spec = image_spec(model)
-        if spec.fit != "squash":
+        if spec.resize != "exact":
             raise UnsupportedTask(
-                f'{model.system.name} resizes images by "{spec.fit}"; regions are placed in images resized whole '
-                'by "squash"'
+                f'{model.system.name} resizes images by "{spec.resize}"; regions are placed in images resized whole '
+                'by "exact"'
             )
         self.model, self.labels = model, list(labels)
         templates = templates_of(model.system.prompts.classify or "plain")

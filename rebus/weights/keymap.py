@@ -2,8 +2,8 @@
 
 A row is `(theirs, ours)`. Both are names with the same placeholders: `{i}`, `{j}` … stand for a number, `{p}` for
 `weight` or `bias`, `{p:weight|bias|running_mean}` for any of those listed (later mentions may just say `{p}`). A tuple
-in place of a name says that the other side is its parts joined along dimension 0, in equal slices. `Transposed(name)`
-says that the matrix stands turned there, `Unsqueezed(name)` that it has one more leading dimension, of size 1.
+in place of a name says that the other side is its parts joined along dimension 0, in equal slices. A tensor that lies
+otherwise than on the other side has one of `rebus.weights.key_sides` round its name: `Transposed("proj")`.
 """
 
 import difflib
@@ -13,18 +13,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from rebus.core.errors import BadCheckpoint
+from rebus.weights.key_sides import Name, Names, Row, Side, name_of
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
 
-
-class Transposed(str):
-    """The name of a tensor whose last two dimensions are exchanged, compared with the other side of the row."""
-
-
-class Unsqueezed(str):
-    """The name of a tensor with one more leading dimension of size 1 than the other side of the row."""
-
-
-Side = str | tuple[str, ...]
 _PLACE = re.compile(r"\{(\w+)(?::([^}]*))?\}")
 
 
@@ -35,11 +26,11 @@ class _Name:
     text: str
     pattern: re.Pattern[str]
     template: str
-    turned: bool
-    unsqueezed: bool
+    side: Side | None
 
     @classmethod
-    def compile(cls, name: str, choices: dict[str, str]) -> "_Name":
+    def compile(cls, given: Name, choices: dict[str, str]) -> "_Name":
+        name = name_of(given)
         pattern, template, at, seen = "", "", 0, set[str]()
         for place in _PLACE.finditer(name):
             key = place[1]
@@ -50,27 +41,19 @@ class _Name:
             seen.add(key)
             at = place.end()
         pattern += re.escape(name[at:])
-        return cls(
-            name, re.compile(pattern), template + name[at:], isinstance(name, Transposed), isinstance(name, Unsqueezed)
-        )
+        side = None if isinstance(given, str) else given
+        return cls(name, re.compile(pattern), template + name[at:], side)
 
     def fill(self, places: dict[str, str]) -> str:
         return self.template.format_map(places)
 
     def plain(self, tensor: LazyTensor, name: str) -> LazyTensor:
-        """What came under this name, as the row means it: turned back, without the extra dimension."""
-        if (self.turned and len(tensor.shape) < 2) or (self.unsqueezed and tensor.shape[:1] != (1,)):
-            wanted = "a matrix" if self.turned else "a leading dimension of size 1"
-            raise BadCheckpoint(f'weight "{name}" wants {wanted}; got shape {list(tensor.shape)}')
-        if self.turned:
-            return tensor.turned()
-        return tensor.reshaped(*tensor.shape[1:]) if self.unsqueezed else tensor
+        """What came under this name, as the row means it."""
+        return tensor if self.side is None else self.side.plain(tensor, name)
 
-    def written(self, tensor: LazyTensor) -> LazyTensor:
+    def written(self, tensor: LazyTensor, name: str) -> LazyTensor:
         """The reverse of `plain`."""
-        if self.turned:
-            return tensor.turned()
-        return tensor.reshaped(1, *tensor.shape) if self.unsqueezed else tensor
+        return tensor if self.side is None else self.side.written(tensor, name)
 
 
 @dataclass(frozen=True)
@@ -79,16 +62,16 @@ class _Row:
     ours: tuple[_Name, ...]
 
     @classmethod
-    def compile(cls, theirs: Side, ours: Side) -> "_Row":
+    def compile(cls, theirs: Names, ours: Names) -> "_Row":
         left, right = _several(theirs), _several(ours)
         if len(left) > 1 and len(right) > 1:
             raise ValueError(f"one side of a row must be a single name; got {theirs} and {ours}")
         choices: dict[str, str] = {}
         for name in (*left, *right):
-            for key, allowed in _PLACE.findall(name):
+            for key, allowed in _PLACE.findall(name_of(name)):
                 if allowed:
                     choices[key] = "|".join(re.escape(word) for word in allowed.split("|"))
-        keys = [{place[0] for place in _PLACE.findall(name)} for name in (*left, *right)]
+        keys = [{place[0] for place in _PLACE.findall(name_of(name))} for name in (*left, *right)]
         if any(k != keys[0] for k in keys):
             raise ValueError(f"both sides of a row must hold the same placeholders; got {theirs} and {ours}")
         return cls(
@@ -100,8 +83,8 @@ class _Row:
         return " + ".join(n.text for n in self.theirs) + " → " + " + ".join(n.text for n in self.ours)
 
 
-def _several(side: Side) -> tuple[str, ...]:
-    return side if isinstance(side, tuple) else (side,)
+def _several(names: Names) -> tuple[Name, ...]:
+    return names if isinstance(names, tuple) else (names,)
 
 
 class KeyMap:
@@ -115,7 +98,7 @@ class KeyMap:
 
     def __init__(
         self,
-        rows: Iterable[tuple[Side, Side]],
+        rows: Iterable[Row],
         *,
         ignore: Sequence[str] = (),
         prefixes: Sequence[str] = (),
@@ -224,7 +207,7 @@ class KeyMap:
                 new = n.fill(places)
                 if new in result:
                     raise BadCheckpoint(f'two weights become "{new}"; the second is "{names[0]}"')
-                result[new] = n.written(whole.part(index, len(target)) if len(target) > 1 else whole)
+                result[new] = n.written(whole.part(index, len(target)) if len(target) > 1 else whole, new)
         return result
 
     def _unmapped(self, name: str, rules: list[str]) -> BadCheckpoint:

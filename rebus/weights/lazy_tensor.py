@@ -60,11 +60,15 @@ class LazyTensor:
     def part(self, index: int, parts: int) -> "LazyTensor":
         """One of `parts` equal slices along dimension 0."""
         size = self.shape[0] // parts
-        first, last = index * size, (index + 1) * size
+        return self.between(index * size, (index + 1) * size)
+
+    def between(self, first: int, last: int) -> "LazyTensor":
+        """The elements `first` to `last` of dimension 0, the last not among them."""
+        shape = (last - first, *self.shape[1:])
         if self.rows is not None:
             read = self.rows
-            return self._changed((size, *self.shape[1:]), lambda: read(first, last))
-        return self._changed((size, *self.shape[1:]), lambda: self.load()[first:last])
+            return self._changed(shape, lambda: read(first, last))
+        return self._changed(shape, lambda: self.load()[first:last])
 
     def at(self, index: int) -> "LazyTensor":
         """One element of dimension 0, without that dimension."""

@@ -142,9 +142,9 @@ def test_fault_04_a_decoders_own_refusal_is_a_limit_too():
 def test_fault_05_one_pixel_and_long_strips(pipeline):
     assert pipeline([photo(1, 1)])["pixels"].shape == (1, 3, 32, 32)
     assert pipeline([encoded(photo(1, 400), "JPEG")])["pixels"].isfinite().all()
-    cropping = ImagePipeline(ImageSpec(size=(8, 8), fit="crop"), fast=pipeline.fast)
+    cropping = ImagePipeline(ImageSpec(size=(8, 8), resize="shorter"), fast=pipeline.fast)
     assert cropping([photo(1, 1), photo(1, 400), photo(400, 1)])["pixels"].shape == (3, 3, 8, 8)
-    patches = ImagePipeline(ImageSpec(size=(0, 0), fit="naflex", patch_size=4, max_patches=9), fast=pipeline.fast)
+    patches = ImagePipeline(ImageSpec(size=(0, 0), resize="patches", patch_size=4, max_patches=9), fast=pipeline.fast)
     assert patches([photo(1, 1), photo(1, 400)])["grid"].tolist() == [[3, 3], [9, 1]]
     with pytest.raises(LimitExceeded, match="MAX_ASPECT"):
         pipeline([photo(1, 10_000)])
@@ -238,7 +238,7 @@ def test_fault_07_exif_orientation(orientation, format):
     opened = open_image(data)
     assert opened.size == upright.size
     assert np.abs(np.asarray(opened).astype(int) - np.asarray(upright)).max() <= (6 if format == "JPEG" else 0)
-    for spec in (ImageSpec(size=(24, 16)), ImageSpec(size=(20, 20), fit="crop")):
+    for spec in (ImageSpec(size=(24, 16)), ImageSpec(size=(20, 20), resize="shorter")):
         alike = ImagePipeline(spec)([data])["pixels"] - ImagePipeline(spec)([opened])["pixels"]
         assert alike.abs().max() == 0
         fast = ImagePipeline(spec, fast=True)([data])["pixels"] - ImagePipeline(spec)([opened])["pixels"]

@@ -12,8 +12,8 @@ from rebus.core.specs import ImageSpec
 from tests.codec.pictures import encoded, photo
 
 SQUASH = ImageSpec(size=(24, 32))
-CROP = ImageSpec(size=(24, 24), fit="crop")
-NAFLEX = ImageSpec(size=(0, 0), fit="naflex", resample="bilinear", patch_size=4, max_patches=20)
+CROP = ImageSpec(size=(24, 24), resize="shorter")
+NAFLEX = ImageSpec(size=(0, 0), resize="patches", resample="bilinear", patch_size=4, max_patches=20)
 
 
 def sources(tmp_path):
@@ -113,12 +113,41 @@ def test_values_are_normalised_channel_by_channel():
 def test_odd_margins(offset, left):
     picture = np.zeros((4, 7, 3), np.uint8)
     picture[:, left] = 255  # 7 - 4 = 3: a margin of 1.5
-    spec = ImageSpec(size=(4, 4), fit="crop", crop_offset=offset, mean=(0, 0, 0), std=(1, 1, 1))
+    spec = ImageSpec(size=(4, 4), resize="shorter", crop_offset=offset, mean=(0, 0, 0), std=(1, 1, 1))
     assert ImagePipeline(spec)([picture])["pixels"][0, 0, 0].tolist() == [1, 0, 0, 0]
 
 
+def padded(**fields) -> list[list[float]]:
+    """The red values of a white image of 2 × 4 in a square of 4."""
+    spec = ImageSpec(size=(4, 4), resize="longer", mean=(0.25, 0, 0), std=(1, 1, 1), resample="nearest", **fields)
+    return ImagePipeline(spec)([np.full((2, 4, 3), 255, np.uint8)])["pixels"][0, 0].tolist()
+
+
+def test_what_is_smaller_is_padded():
+    white, blank, dark = [0.75] * 4, [0.0] * 4, [-0.25] * 4
+    assert padded(pad="end") == [white, white, blank, blank]
+    assert padded(pad="centre") == [blank, white, white, blank]
+    assert padded(pad="centre", pad_colour=(0, 255, 255)) == [dark, white, white, dark]
+    assert padded(pad="end", side=2) == [[0.75, 0.75, 0, 0], blank, blank, blank]
+
+
+@pytest.mark.parametrize(("rounding", "other"), [("down", 12), ("even", 12), ("up", 13)])
+def test_the_other_side_is_rounded_as_the_reference_rounds(rounding, other):
+    longer = ImageSpec(size=(20, 20), resize="longer", pad="end", rounding=rounding)
+    assert resize.resized(longer, 40, 25) == (20, other)  # 12.5
+    assert resize.resized(longer, 25, 40) == (other, 20)
+    assert resize.resized(longer, 4000, 1) == (20, 1)
+
+
+def test_exactly_resized_and_cut():
+    spec = ImageSpec(size=(8, 10), side=16)
+    assert resize.resized(spec, 33, 20) == (16, 16)
+    whole = ImagePipeline(ImageSpec(size=(16, 16)))([photo(33, 20)])["pixels"]
+    assert ImagePipeline(spec)([photo(33, 20)])["pixels"].equal(whole[..., 4:12, 3:13])
+
+
 def test_shorter_side_larger_than_the_crop():
-    spec = ImageSpec(size=(8, 10), fit="crop", shorter_side=16)
+    spec = ImageSpec(size=(8, 10), resize="shorter", side=16)
     assert resize.resized(spec, 33, 20) == (26, 16)
     assert resize.resized(spec, 20, 33) == (16, 26)
     assert ImagePipeline(spec)([photo(33, 20)])["pixels"].shape == (1, 3, 8, 10)
@@ -128,9 +157,13 @@ def test_shorter_side_larger_than_the_crop():
     ("spec", "said"),
     [
         (ImageSpec(size=(0, 8)), "at least 1"),
-        (ImageSpec(size=(8, 8), fit="naflex"), "patch_size and max_patches"),
-        (ImageSpec(size=(8, 16), fit="crop"), "does not fit"),
-        (ImageSpec(size=(8, 8), fit="crop", shorter_side=4), "does not fit"),
+        (ImageSpec(size=(8, 8), resize="patches"), "patch_size and max_patches"),
+        (ImageSpec(size=(8, 16), resize="shorter"), "does not fit"),
+        (ImageSpec(size=(8, 8), resize="shorter", side=4), "does not fit"),
+        (ImageSpec(size=(8, 8), side=4), "does not fit"),
+        (ImageSpec(size=(8, 8), resize="longer"), "wants to be padded"),
+        (ImageSpec(size=(8, 16), resize="longer", pad="end"), "longer side of 16 pixels"),
+        (ImageSpec(size=(8, 8), resize="shorter", pad="end"), 'padded where resize is "longer"'),
         (ImageSpec(size=(8, 8), std=(1, 0, 1)), "std"),
     ],
 )
@@ -168,10 +201,12 @@ def test_naflex_patches_are_square_and_masked():
     assert torch.allclose(batch["pixels"][0, rows * 6 + columns].double(), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop"])
+@pytest.mark.parametrize(
+    "how", [{}, {"resize": "shorter"}, {"resize": "longer", "pad": "centre"}], ids=["exact", "shorter", "longer"]
+)
 @pytest.mark.parametrize("size", [(640, 480), (641, 483), (479, 601), (100, 80), (33, 900)])
-def test_the_fast_path_stays_close(fit, size):
-    spec = ImageSpec(size=(56, 56), fit=fit)
+def test_the_fast_path_stays_close(how, size):
+    spec = ImageSpec(size=(56, 56), **how)
     data = encoded(photo(*size), "JPEG", quality=92)
     drift = (ImagePipeline(spec, fast=True)([data])["pixels"] - ImagePipeline(spec)([data])["pixels"]).abs() * 127.5
     assert drift.mean() < 0.6

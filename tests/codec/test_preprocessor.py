@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -17,12 +18,15 @@ OPENAI_CLIP = {  # as released with ViT-B/32
     "resample": 3,
     "size": 224,
 }
-CLIP = ImageSpec(size=(224, 224), fit="crop", mean=CLIP_MEAN, std=CLIP_STD)
+CLIP = ImageSpec(size=(224, 224), resize="shorter", mean=CLIP_MEAN, std=CLIP_STD)
 SPECS = [
     CLIP,
-    ImageSpec(size=(336, 300), fit="crop", shorter_side=384, crop_offset="even", alpha="drop"),
+    ImageSpec(size=(336, 300), resize="shorter", side=384, crop_offset="even", alpha="drop"),
     ImageSpec(size=(384, 256), resample="bilinear"),
-    ImageSpec(size=(0, 0), fit="naflex", resample="bilinear", patch_size=16, max_patches=256),
+    ImageSpec(size=(289, 280), side=346, rescale=2 / 255, mean=(1, 1, 1), std=(1, 1, 1)),
+    ImageSpec(size=(90, 70), resize="longer", side=70, rounding="up", pad="end"),
+    ImageSpec(size=(70, 70), resize="longer", rounding="even", pad="centre", pad_colour=(9, 8, 255)),
+    ImageSpec(size=(0, 0), resize="patches", resample="bilinear", patch_size=16, max_patches=256),
 ]
 
 
@@ -56,12 +60,12 @@ def test_siglip_and_paligemma():
 def test_siglip2_naflex():
     config = {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 64, "patch_size": 14, "resample": 2}
     spec = image_spec_from_json(config)
-    assert (spec.fit, spec.max_patches, spec.patch_size, spec.resample) == ("naflex", 64, 14, "bilinear")
+    assert (spec.resize, spec.max_patches, spec.patch_size, spec.resample) == ("patches", 64, 14, "bilinear")
 
 
 def test_florence_squashes_with_the_clip_processor(shared):
     spec = image_spec_from_json(json.loads((shared / "tokenizers/florence2_preprocessor_config.json").read_text()))
-    assert (spec.size, spec.fit) == ((768, 768), "squash")
+    assert (spec.size, spec.resize) == ((768, 768), "exact")
     assert spec.mean == (0.485, 0.456, 0.406)
 
 
@@ -72,7 +76,82 @@ def test_open_clip():
     }
     assert image_spec_from_json(config) == ImageSpec(size=(256, 256), crop_offset="even", alpha="drop")
     spec = image_spec_from_json({"size": [224, 224], "mode": "RGB", "resize_mode": "shortest", "fill_color": 0})
-    assert (spec.fit, spec.crop_offset, spec.mean) == ("crop", "even", CLIP_MEAN)
+    assert (spec.resize, spec.crop_offset, spec.mean) == ("shorter", "even", CLIP_MEAN)
+
+
+OPEN_CLIP_LONGEST = ImageSpec(
+    size=(224, 224),
+    resize="longer",
+    rounding="even",
+    pad="centre",
+    pad_colour=(127, 127, 127),
+    crop_offset="even",
+    alpha="drop",
+    mean=CLIP_MEAN,
+    std=CLIP_STD,
+)
+
+
+def test_open_clip_pads_to_a_square():
+    assert image_spec_from_json({"size": 224, "resize_mode": "longest", "fill_color": 127}) == OPEN_CLIP_LONGEST
+    black = image_spec_from_json({"size": 224, "resize_mode": "longest"})
+    assert black.pad_colour == (0, 0, 0)
+
+
+def test_align_cuts_the_centre_out_of_a_resized_square():
+    """As released with kakaobrain/align-base: 0 to 255 become −1 to 1 by the offset, not by mean and deviation."""
+    config = {
+        "crop_size": {"height": 289, "width": 289},
+        "do_center_crop": True,
+        "do_normalize": False,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.0] * 3,
+        "image_processor_type": "EfficientNetImageProcessor",
+        "image_std": [1.0] * 3,
+        "include_top": False,
+        "processor_class": "ALIGNProcessor",
+        "resample": 2,
+        "rescale_factor": 0.00784313725490196,
+        "rescale_offset": True,
+        "size": {"height": 346, "width": 346},
+    }
+    spec = image_spec_from_json(config)
+    assert (spec.size, spec.resize, spec.side, spec.resample) == ((289, 289), "exact", 346, "bilinear")
+    assert (spec.rescale, spec.mean, spec.std) == (2 / 255, (1, 1, 1), (1, 1, 1))
+    for change, said in (
+        ({"include_top": True}, "include_top"),
+        ({"include_top": None}, "include_top"),  # the class default
+        ({"do_normalize": True}, "rescale_offset"),
+        ({"size": {"height": 346, "width": 300}}, "must be equal"),
+    ):
+        with pytest.raises(BadConfig, match=said):
+            image_spec_from_json(config | change)
+
+
+def test_chameleon():
+    spec = image_spec_from_json({"image_processor_type": "ChameleonImageProcessor"})
+    assert (spec.size, spec.resize, spec.resample) == ((512, 512), "shorter", "lanczos")
+    assert (spec.rescale, spec.mean, spec.std) == (0.0078, (1, 1, 1), (1, 1, 1))
+
+
+def test_a_longer_side_is_padded():
+    config = {
+        "image_processor_type": "SamImageProcessor",
+        "size": {"longest_edge": 100},
+        "pad_size": {"height": 128, "width": 112},
+    }
+    spec = image_spec_from_json(config)
+    assert (spec.size, spec.resize, spec.side, spec.pad, spec.pad_colour) == ((128, 112), "longer", 100, "end", None)
+    for change, said in (
+        ({"do_pad": False}, "do_pad is false"),
+        ({"size": {"shortest_edge": 100}}, "wants longest_edge"),
+        ({"pad_size": {"longest_edge": 100}}, "pad_size .*height and width"),
+        ({"pad_colour": [0, 0]}, "pad_colour"),
+        ({"pad": "start"}, "pad: wants one of end, centre"),
+    ):
+        with pytest.raises(BadConfig, match=said):
+            image_spec_from_json(config | change)
 
 
 def test_nested_processor_config():
@@ -85,7 +164,7 @@ def test_normalisation_may_be_off():
     assert (spec.mean, spec.std) == ((0, 0, 0), (1, 1, 1))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["clip", "crop", "squash", "naflex"])
+@pytest.mark.parametrize("spec", SPECS, ids=["clip", "crop", "exact", "align", "longer", "centred", "patches"])
 def test_specs_survive_their_file(spec):
     written = json.loads(json.dumps(image_spec_to_json(spec, processor_class="CLIPProcessor")))
     assert written["processor_class"] == "CLIPProcessor"
@@ -94,11 +173,12 @@ def test_specs_survive_their_file(spec):
 
 def test_specs_survive_open_clip():
     for spec in (
-        ImageSpec(size=(224, 224), fit="crop", crop_offset="even", alpha="drop", mean=CLIP_MEAN, std=CLIP_STD),
+        ImageSpec(size=(224, 224), resize="shorter", crop_offset="even", alpha="drop", mean=CLIP_MEAN, std=CLIP_STD),
         ImageSpec(size=(256, 224), crop_offset="even", alpha="drop", resample="bilinear"),
+        OPEN_CLIP_LONGEST,
     ):
         assert image_spec_from_json(image_spec_to_json(spec, processor_class="open_clip")) == spec
-    for spec in (SPECS[1], SPECS[3]):
+    for spec in [*SPECS[1:2], *SPECS[3:], replace(OPEN_CLIP_LONGEST, pad_colour=(1, 2, 3))]:
         with pytest.raises(BadConfig, match="open_clip"):
             image_spec_to_json(spec, processor_class="open_clip")
 
@@ -110,7 +190,9 @@ def test_specs_survive_open_clip():
         ({"do_resize": False}, "do_resize"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
         ({"do_rescale": False}, "rescale_factor"),
-        ({"size": {"longest_edge": 224}}, "shortest_edge"),
+        ({"size": {"longest_edge": 224}}, "shortest_edge; got longest_edge"),
+        ({"size": {"longest_edge": 224, "shortest_edge": 112}}, "wants height and width"),
+        ({"do_pad": True}, "do_pad"),
         ({"size": "224"}, "size: wants a whole number"),
         ({"size": -3}, "size"),
         ({"size": True}, "size"),
@@ -130,8 +212,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(change, said):
 def test_open_clip_faults():
     for config, said in (
         ({"preprocess_cfg": {}}, "no size"),
-        ({"size": 224, "resize_mode": "longest"}, "resize_mode: wants one of shortest, squash"),
+        ({"size": 224, "resize_mode": "random"}, "resize_mode: wants one of shortest, longest, squash"),
         ({"size": [224, 200], "resize_mode": "shortest"}, "square"),
+        ({"size": [224, 200], "resize_mode": "longest"}, "square"),
+        ({"size": 224, "resize_mode": "longest", "fill_color": 300}, "fill_color: wants values of 0 to 255"),
         ({"size": 224, "resize_mode": "squash", "blur": 1}, "unknown fields blur"),
         ({"preprocess_cfg": 3}, "preprocess_cfg must be an object"),
     ):

@@ -20,7 +20,9 @@ from .vocabularies import WORDS, bert_folder, clip_folder
 TOKENIZER = word_level_tokenizer(WORDS, ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n"], locations=8)
 IMAGE = ImageSpec(size=(4, 6))
 TOWER = TextSpec(context=6, pad_id=0, bos_id=2, eos_id=1)
-WRITER = TextSpec(context=64, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=4, num_image_tokens=3)
+WRITER = TextSpec(
+    context=64, generates=True, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=4, num_image_tokens=3
+)
 
 
 def picture(value: int = 100) -> Image.Image:
@@ -160,6 +162,19 @@ def test_a_text_is_never_longer_than_the_network_reads(tmp_path):
     assert shorter.spec.context == 5
 
 
+def test_added_tokens_are_there_again_after_saving(tmp_path):
+    clip_folder(tmp_path)
+    spec = TextSpec(context=8, pad_id=0, added_tokens=("<image>", "<|endofchunk|>"), vocab_size=521)
+    made = load_processor(tmp_path, None, spec)
+    made.save(tmp_path / "again")
+    again = load_processor(tmp_path / "again", None, spec)
+    for processor in (made, again):
+        assert processor.text is not None
+        tokenizer = processor.text.tokenizer
+        assert (tokenizer.id_of("<image>"), tokenizer.id_of("<|endofchunk|>")) == (519, 520)
+        assert tokenizer.vocab_size == 521
+
+
 def test_open_clip_folders(tmp_path):
     clip_folder(tmp_path)
     text_cfg = {"context_length": 64, "hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "canonicalize"}}
@@ -190,9 +205,9 @@ def test_transformers_five_nests_the_image_processor(tmp_path):
 
 def test_fault_23_a_tokenizer_of_another_model(tmp_path):
     clip_folder(tmp_path)
-    load_processor(tmp_path, None, TextSpec(context=77, pad_id=0), num_embeddings=519)
+    load_processor(tmp_path, None, TextSpec(context=77, pad_id=0, vocab_size=519))
     with pytest.raises(BadCheckpoint, match="519 tokens and the weights have 100"):
-        load_processor(tmp_path, None, TextSpec(context=77, pad_id=0), num_embeddings=100)
+        load_processor(tmp_path, None, TextSpec(context=77, pad_id=0, vocab_size=100))
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json", "open_clip_config.json"])

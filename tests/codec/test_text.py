@@ -16,7 +16,15 @@ from .vocabularies import TYPED, WORDS
 TOKENIZER = word_level_tokenizer(WORDS, ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n"], locations=8, segments=4)
 TOWER = TextSpec(context=6, pad_id=0, bos_id=2, eos_id=1)
 WRITER = TextSpec(
-    context=16, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=4, num_image_tokens=3, truncate=False
+    context=16,
+    generates=True,
+    pad_id=0,
+    bos_id=2,
+    eos_id=1,
+    separator="\n",
+    image_token_id=4,
+    num_image_tokens=3,
+    truncate=False,
 )
 
 
@@ -85,6 +93,26 @@ def test_an_empty_prompt_is_still_a_prompt():
 def test_a_separator_without_a_piece_of_its_own_is_encoded():
     pipeline = TextPipeline(TOKENIZER, replace(WRITER, separator="? ."))
     assert pipeline("a")[0].tolist() == [[2, *ids("a ? .")]]
+
+
+def test_generating_is_said_and_not_guessed():
+    """Flamingo's prompts have neither a separator nor placeholders in front, and are never cut."""
+    pipeline = TextPipeline(TOKENIZER, replace(TOWER, generates=True))
+    assert pipeline("a red circle")[0].tolist() == [[2, *ids("a red circle")]]
+    with pytest.raises(BadText, match="the context holds 6"):
+        pipeline("a red circle of the blue square")
+    tower = TextPipeline(TOKENIZER, replace(TOWER, separator="\n"))
+    assert tower("a")[0].tolist() == [[2, *ids("a"), 1]]
+
+
+def test_an_encoder_decoder_reads_an_ended_prompt_and_answers_from_the_start_token():
+    """BART: `<s> prompt </s>` for the encoder, `<s> answer </s>` for the decoder. T5 does without `<s>`."""
+    bart = TextPipeline(TOKENIZER, replace(TOWER, generates=True, separator="<eos>", bos_before_answer=True))
+    assert bart("a red circle")[0].tolist() == [[2, *ids("a red circle"), 1]]
+    assert bart.targets(["a", ""]).tolist() == [[2, *ids("a"), 1], [2, 1, -100]]
+    t5 = TextPipeline(TOKENIZER, replace(TOWER, generates=True, separator="<eos>", bos_id=None))
+    assert t5("a red")[0].tolist() == [[*ids("a red"), 1]]
+    assert t5.targets("a").tolist() == [[*ids("a"), 1]]
 
 
 def test_tasks_put_control_tokens_into_prompts():

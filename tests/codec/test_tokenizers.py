@@ -154,6 +154,21 @@ def test_wordpiece(tmp_path):
     assert loaded(tmp_path).encode("A photo") == [1, 6]
 
 
+@pytest.mark.parametrize("folder", [clip_folder, bert_folder])
+def test_control_tokens_that_the_system_adds(tmp_path, folder):
+    """OpenFlamingo puts its marks behind the released vocabulary; what the file has already keeps its id."""
+    plain = loaded(folder(tmp_path))
+    there = plain.piece_of(min(plain.special_ids))
+    made = load_tokenizer(tmp_path, ("<|endofchunk|>", there, "<image>", "<|endofchunk|>"))
+    assert made is not None
+    size = plain.vocab_size
+    assert [made.id_of(name) for name in ("<|endofchunk|>", there, "<image>")] == [size, plain.id_of(there), size + 1]
+    assert made.vocab_size == size + 2
+    assert made.encode("a photo <image> <|endofchunk|>") == plain.encode("a photo <image> <|endofchunk|>")
+    assert {size, size + 1} <= made.special_ids
+    assert made.files == plain.files
+
+
 def test_a_folder_without_tokenizer(tmp_path):
     assert load_tokenizer(tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text("{}")

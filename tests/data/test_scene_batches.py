@@ -23,7 +23,14 @@ from rebus.data.scene_masks import SceneMasks, load_codebook, mask_codes
 from rebus.data.scene_tasks import SceneTasks
 
 WRITER = TextSpec(
-    context=512, pad_id=PAD, bos_id=BOS, eos_id=EOS, separator="\n", image_token_id=IMAGE, num_image_tokens=64
+    context=512,
+    generates=True,
+    pad_id=PAD,
+    bos_id=BOS,
+    eos_id=EOS,
+    separator="\n",
+    image_token_id=IMAGE,
+    num_image_tokens=64,
 )
 
 

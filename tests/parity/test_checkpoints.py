@@ -253,6 +253,24 @@ OPEN_CLIP: dict[str, dict[str, Any]] = {
         "vision_cfg": {"image_size": 24, "layers": 2, "width": 24, "head_width": 8, "patch_size": 8},
         "text_cfg": {"context_length": 11, "vocab_size": 61, "width": 20, "heads": 2, "layers": 2},
     },
+    "vit, first end": {
+        "embed_dim": 14,
+        "vision_cfg": {"image_size": 24, "layers": 2, "width": 24, "head_width": 8, "patch_size": 8},
+        "text_cfg": {
+            "context_length": 11,
+            "vocab_size": 61,
+            "width": 20,
+            "heads": 2,
+            "layers": 2,
+            "pool_type": "eos",
+            "eos_id": 5,
+        },
+    },
+    "resnet, narrow heads": {
+        "embed_dim": 14,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": None},
+        "text_cfg": {"context_length": 11, "vocab_size": 61, "width": 20, "heads": 2, "layers": 2},
+    },
     "resnet": {
         "embed_dim": 14,
         "quick_gelu": True,
@@ -274,7 +292,8 @@ def test_open_clip_directories_both_ways(name, tmp_path):
             module.running_var.uniform_(0.5, 2)
     ours = rebus.load(open_clip_folder(tmp_path / "theirs", reference, config), device="cpu")
     size = config["vision_cfg"]["image_size"]
-    pixels, tokens = torch.randn(3, 3, size, size), torch.randint(1, 60, (4, 11))
+    pixels, tokens = torch.randn(3, 3, size, size), torch.randint(6, 60, (4, 11))
+    tokens[:, 3] = 5
 
     def logits(model: nn.Module) -> Tensor:
         image, text, scale = model(pixels, tokens)

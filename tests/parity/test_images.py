@@ -19,12 +19,19 @@ pytestmark = pytest.mark.parity
 
 SIZES = [(61, 47), (47, 61), (300, 225), (225, 300), (517, 389), (640, 427), (33, 200), (224, 224), (7, 5)]
 PROCESSORS = ["CLIP", "CLIP crop", "CLIP bilinear", "Siglip", "Siglip lanczos", "Siglip2", "Siglip2 patches"]
+PROCESSORS += ["ALIGN", "Chameleon lanczos", "Sam"]
 
 
 def processors(name: str):
     """The two processors of transformers by that name: (on Pillow, on torchvision)."""
+    from transformers.models.chameleon.image_processing_chameleon import ChameleonImageProcessor
+    from transformers.models.chameleon.image_processing_pil_chameleon import ChameleonImageProcessorPil
     from transformers.models.clip.image_processing_clip import CLIPImageProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.efficientnet.image_processing_efficientnet import EfficientNetImageProcessor
+    from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
+    from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+    from transformers.models.sam.image_processing_sam import SamImageProcessor
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
     from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
     from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
@@ -42,6 +49,23 @@ def processors(name: str):
         ),
         "Siglip": (siglip, {}),
         "Siglip lanczos": (siglip, {"size": {"height": 90, "width": 130}, "resample": 1}),
+        "ALIGN": (
+            (EfficientNetImageProcessorPil, EfficientNetImageProcessor),
+            {
+                "crop_size": {"height": 289, "width": 289},
+                "do_center_crop": True,
+                "resample": 2,
+                "rescale_factor": 2 / 255,
+                "rescale_offset": True,
+                "do_normalize": False,
+                "include_top": False,
+            },
+        ),
+        "Chameleon lanczos": ((ChameleonImageProcessorPil, ChameleonImageProcessor), {}),
+        "Sam": (
+            (SamImageProcessorPil, SamImageProcessor),
+            {"size": {"longest_edge": 190}, "pad_size": {"height": 200, "width": 190}},
+        ),
         "Siglip2": (siglip2, {}),
         "Siglip2 patches": (siglip2, {"patch_size": 14, "max_num_patches": 50}),
     }[name]
@@ -62,8 +86,8 @@ def photos(request) -> list[Image.Image]:
 def in_bytes(difference: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
     """Differences of normalised values in units of 1/255."""
     std = torch.tensor(spec.std)
-    std = std.repeat(difference.shape[-1] // 3) if spec.fit == "naflex" else std[:, None, None]
-    return (difference * std * 255).abs()
+    std = std.repeat(difference.shape[-1] // 3) if spec.resize == "patches" else std[:, None, None]
+    return (difference * std / spec.rescale).abs()
 
 
 def compare(reference, pictures: list[Image.Image]) -> list[torch.Tensor]:
@@ -73,7 +97,7 @@ def compare(reference, pictures: list[Image.Image]) -> list[torch.Tensor]:
     for picture in pictures:
         theirs, ours = reference(picture, return_tensors="pt"), pipeline([picture])
         drifts.append(in_bytes(theirs["pixel_values"][0] - ours["pixels"][0], spec))
-        if spec.fit == "naflex":
+        if spec.resize == "patches":
             assert theirs["pixel_attention_mask"].bool().equal(ours["patch_mask"])
             assert theirs["spatial_shapes"].equal(ours["grid"])
     return drifts
@@ -95,14 +119,15 @@ def test_close_to_transformers_on_torchvision(name, request):
     assert everything.max() < 2.01
 
 
-@pytest.mark.parametrize("mode", ["shortest", "squash"])
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [224, 97])
 def test_equals_open_clip(mode, interpolation, size, request):
     from open_clip.transform import image_transform
 
-    reference = image_transform(size, is_train=False, resize_mode=mode, interpolation=interpolation)
-    spec = image_spec_from_json({"size": size, "resize_mode": mode, "interpolation": interpolation})
+    reference = image_transform(size, is_train=False, resize_mode=mode, interpolation=interpolation, fill_color=90)
+    said = {"size": size, "resize_mode": mode, "interpolation": interpolation, "fill_color": 90}
+    spec = image_spec_from_json(said)
     pipeline = ImagePipeline(spec)
     for picture in photos(request):
         for given in (picture, picture.convert("L")):
@@ -127,7 +152,9 @@ def test_dropped_alpha_is_what_open_clip_sees_where_it_need_not_resize():
     assert in_bytes(theirs - ImagePipeline(spec)([picture])["pixels"][0], spec).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["CLIP", "CLIP crop", "Siglip", "Siglip2 patches"])
+@pytest.mark.parametrize(
+    "name", ["CLIP", "CLIP crop", "Siglip", "Siglip2 patches", "ALIGN", "Chameleon lanczos", "Sam"]
+)
 def test_files_we_write_make_the_same_processor_there(name, tmp_path):
     from transformers import AutoImageProcessor
 
@@ -143,7 +170,7 @@ def test_files_we_write_make_the_same_processor_there(name, tmp_path):
 def test_fields_only_we_have_do_not_disturb_transformers(tmp_path):
     from transformers import AutoImageProcessor
 
-    spec = ImageSpec(size=(32, 32), fit="crop", crop_offset="even", alpha="drop")
+    spec = ImageSpec(size=(32, 32), resize="shorter", crop_offset="even", alpha="drop")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(image_spec_to_json(spec)))
     again = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     assert again(photo(), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 32)

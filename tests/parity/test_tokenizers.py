@@ -276,8 +276,18 @@ def paligemma_folder(gemma: dict[str, Any], tmp_path_factory: pytest.TempPathFac
 def _paligemma(folder: Path) -> Processor:
     image = _load(folder).id_of("<image>")
     assert image is not None
-    spec = TextSpec(context=128, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=image, num_image_tokens=4)
-    return load_processor(folder, ImageSpec(size=(28, 28)), spec, num_embeddings=image + 64)
+    spec = TextSpec(
+        context=128,
+        vocab_size=image + 64,
+        generates=True,
+        pad_id=0,
+        bos_id=2,
+        eos_id=1,
+        separator="\n",
+        image_token_id=image,
+        num_image_tokens=4,
+    )
+    return load_processor(folder, ImageSpec(size=(28, 28)), spec)
 
 
 def _reference(folder: Path) -> Any:
@@ -371,13 +381,13 @@ def test_saved_word_level_opens_in_transformers(tmp_path, captions):
     _reread(Processor(None, TextPipeline(made, spec)), tmp_path, [t for t in NASTY if "İ" not in t] + captions)
 
 
-@pytest.mark.parametrize("fit", ["crop", "squash"])
-def test_saved_preprocessor_opens_in_transformers(tmp_path, fit):
+@pytest.mark.parametrize("resize", ["shorter", "exact"])
+def test_saved_preprocessor_opens_in_transformers(tmp_path, resize):
     from transformers import AutoImageProcessor
 
     from rebus.codec.images import ImagePipeline
 
-    processor = Processor(ImagePipeline(ImageSpec(size=(16, 16), fit=fit)), None)
+    processor = Processor(ImagePipeline(ImageSpec(size=(16, 16), resize=resize)), None)
     processor.save(tmp_path)
     noise = np.random.default_rng(1).integers(0, 256, (33, 47, 3), dtype=np.uint8)
     theirs = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")

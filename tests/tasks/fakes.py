@@ -148,7 +148,9 @@ def two_towers(log_scale: float = 2.0, classify: str | None = None) -> FakeModel
 MASK_DECODER = Companion(
     file="vae-oid.npz", load=load_npz, tasks=frozenset({"segment"}), purpose="there is nothing to decode masks by"
 )
-TEXT = TextSpec(context=64, pad_id=0, eos_id=EOS, bos_id=2, separator="\n", image_token_id=4, num_image_tokens=2)
+TEXT = TextSpec(
+    context=64, generates=True, pad_id=0, eos_id=EOS, bos_id=2, separator="\n", image_token_id=4, num_image_tokens=2
+)
 
 
 def writer(reply: Callable[[str, str], str], sure: float = 0.9, mask_decoder: Any = None, **declared: Any) -> FakeModel:

@@ -76,8 +76,8 @@ def test_decoding_options_are_refused():
 
 def test_boxes_of_a_cropped_image_are_refused_rather_than_misplaced():
     model = finder()
-    model.processor.image = ImagePipeline(ImageSpec(size=(4, 4), fit="crop"), threads=1)
-    with pytest.raises(UnsupportedTask, match='resizes images by "crop"'):
+    model.processor.image = ImagePipeline(ImageSpec(size=(4, 4), resize="shorter"), threads=1)
+    with pytest.raises(UnsupportedTask, match='resizes images by "shorter"'):
         detect(model, halves("red", "blue"), "red")
 
 

@@ -22,7 +22,7 @@ FIRST = TOKENIZER.id_of("<code0>")
 IMAGE_TOKENS = ImageTokens(
     begin=TOKENIZER.id_of("<begin>"), end=TOKENIZER.id_of("<end>"), first=FIRST, last=FIRST + 2, each=4
 )
-TEXT = TextSpec(context=64, pad_id=0, eos_id=EOS, bos_id=2, image_token_id=4, num_image_tokens=2)
+TEXT = TextSpec(context=64, generates=True, pad_id=0, eos_id=EOS, bos_id=2, image_token_id=4, num_image_tokens=2)
 PROMPTS = Prompts(complete="{document}", imagine="draw {prompt}")
 
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from rebus.core.errors import BadCheckpoint
-from rebus.weights.keymap import KeyMap, Transposed, Unsqueezed
+from rebus.weights.key_sides import Transposed, Unsqueezed
+from rebus.weights.keymap import KeyMap
 from rebus.weights.lazy_tensor import LazyTensor
 
 KEYS = KeyMap(

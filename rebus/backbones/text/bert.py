@@ -137,7 +137,7 @@ def visible(mask: Bool[Tensor, "B L"]) -> Bool[Tensor, "B 1 1 L"]:
 
 def text_spec(cfg: BERTConfig) -> TextSpec:
     """[CLS] words [SEP], lower case; the ids of the released English vocabularies."""
-    return TextSpec(context=cfg.context, pad_id=cfg.pad_id, bos_id=101, eos_id=102)
+    return TextSpec(context=cfg.context, vocab_size=cfg.vocab_size, pad_id=cfg.pad_id, bos_id=101, eos_id=102)
 
 
 _LAYER, _BLOCK = "encoder.layer.{i}.", "blocks.{i}."

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rebus.backbones.block_keys import Row
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
+from rebus.core.errors import BadConfig
 from rebus.core.released_config import Released
 from rebus.core.specs import TextSpec
 from rebus.core.system import Layout, System
+from rebus.weights.key_sides import Row
 from rebus.weights.keymap import KeyMap
+
+_LAYER_TYPES = ("sliding_attention", "full_attention")  # of even and of odd layers
 
 
 def gemma_rows(cfg: GemmaConfig, theirs: str, ours: str) -> list[Row]:
@@ -43,16 +46,22 @@ def read_gemma(text: Released) -> GemmaConfig:
     text.demand("attention_bias", False)
     text.demand("rope_scaling", None)
     text.skip("num_image_tokens", "pad_token_id", "bos_token_id", "eos_token_id", "use_bidirectional_attention")
-    text.skip("layer_types", "cache_implementation")
+    text.skip("cache_implementation")
     rope = text.part("rope_parameters")
     rope.demand("rope_type", "default")
     base = text.take("rope_theta", float, rope.take("rope_theta", float, 10_000.0))
-    window = text.take("sliding_window", int, 4096) if second else None
+    window = text.take("sliding_window", int | None, 4096) if second else None
+    num_layers = text.take("num_hidden_layers", int, defaults[1])
+    kinds = text.take("layer_types", tuple[str, ...], ())
+    if set(kinds) <= {"full_attention"}:
+        window = None if kinds else window
+    elif not second or kinds != tuple(_LAYER_TYPES[i % 2] for i in range(num_layers)):
+        raise BadConfig(f"{text.where}.layer_types: only sliding and full attention in turn is supported; got {kinds}")
     rope.finish()
     return GemmaConfig(
         generation=2 if second else 1,
         width=text.take("hidden_size", int, defaults[0]),
-        num_layers=text.take("num_hidden_layers", int, defaults[1]),
+        num_layers=num_layers,
         num_heads=text.take("num_attention_heads", int, defaults[2]),
         num_kv_heads=text.take("num_key_value_heads", int, defaults[3]),
         mlp_width=text.take("intermediate_size", int, defaults[4]),
@@ -62,8 +71,8 @@ def read_gemma(text: Released) -> GemmaConfig:
         rope_base=base,
         eps=text.take("rms_norm_eps", float, 1e-6),
         query_scale=text.take("query_pre_attn_scalar", float, 256.0) if second else None,
-        score_cap=text.take("attn_logit_softcapping", float, 50.0) if second else None,
-        logit_cap=text.take("final_logit_softcapping", float, 30.0) if second else None,
+        score_cap=text.take("attn_logit_softcapping", float | None, 50.0) if second else None,
+        logit_cap=text.take("final_logit_softcapping", float | None, 30.0) if second else None,
         # 4096 is what the released files say because their class wants a value; the runs that made the weights
         # attended fully in every layer (big_vision), which differs at 896 px only
         window=None if window == 4096 else window,
@@ -73,8 +82,9 @@ def read_gemma(text: Released) -> GemmaConfig:
 def write_gemma(cfg: GemmaConfig) -> dict[str, Any]:
     """The fields from which the reference class builds the same network."""
     second = cfg.generation == 2
+    scale = cfg.query_scale or cfg.head_width
     caps = {
-        "query_pre_attn_scalar": int(cfg.query_scale or cfg.head_width),
+        "query_pre_attn_scalar": int(scale) if scale == int(scale) else scale,  # the reference wants whole numbers
         "attn_logit_softcapping": cfg.score_cap,
         "final_logit_softcapping": cfg.logit_cap,
         "sliding_window": cfg.window or 4096,
@@ -109,7 +119,7 @@ def _write(cfg: GemmaConfig) -> dict[str, Any]:
 
 def text_spec(cfg: GemmaConfig) -> TextSpec:
     """BOS, text; EOS ends what is generated."""
-    return TextSpec(context=cfg.context, pad_id=0, bos_id=2, eos_id=1)
+    return TextSpec(context=cfg.context, generates=True, vocab_size=cfg.vocab_size, pad_id=0, bos_id=2, eos_id=1)
 
 
 _TINY = {"width": 24, "num_layers": 2, "num_heads": 4, "num_kv_heads": 1, "head_width": 8, "mlp_width": 48}

@@ -18,7 +18,8 @@ from rebus.backbones.released_configs import timm_architecture
 from rebus.core.errors import unknown
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
-from rebus.weights.keymap import KeyMap, OwnNames, Side
+from rebus.weights.key_sides import Row
+from rebus.weights.keymap import KeyMap, OwnNames
 
 # variant: depth multiplier, image size of the release
 _SIZES = {
@@ -96,8 +97,8 @@ def image_spec(cfg: EfficientNetConfig) -> ImageSpec:
     size = cfg.image_size
     return ImageSpec(
         size=(size, size),
-        fit="crop",
-        shorter_side=size + 32,
+        resize="shorter",
+        side=size + 32,
         resample="bicubic",
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
@@ -106,7 +107,7 @@ def image_spec(cfg: EfficientNetConfig) -> ImageSpec:
 
 def keys(cfg: EfficientNetConfig) -> KeyMap:
     """The layout of the PyTorch conversions of the TensorFlow weights: blocks numbered through, `_` in front."""
-    rows: list[tuple[Side, Side]] = [
+    rows: list[Row] = [
         ("_conv_stem.weight", "net.conv_stem.weight"),
         ("_conv_head.weight", "net.conv_head.weight"),
         ("_fc.{p}", "net.classifier.{p}"),

@@ -65,8 +65,8 @@ def image_spec(cfg: ResNetConfig) -> ImageSpec:
     """As torchvision's first release of the weights: shorter side 256, centre of 224, ImageNet's mean and deviation."""
     return ImageSpec(
         size=(cfg.image_size, cfg.image_size),
-        fit="crop",
-        shorter_side=256,
+        resize="shorter",
+        side=256,
         resample="bilinear",
         crop_offset="even",
         mean=(0.485, 0.456, 0.406),

@@ -27,7 +27,7 @@ def _write(cfg: ViTConfig) -> dict[str, Any]:
 
 
 def _keys(cfg: ViTConfig) -> KeyMap:
-    rows = clip_vision("") if cfg.class_token else siglip_vision("vision_model.", "")
+    rows = clip_vision() if cfg.class_token else siglip_vision()
     return KeyMap(rows, ignore=["*.position_ids", "vision_model.head.*", "visual_projection.weight"])
 
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"  {title:<12}{value}")
     if image is not None:
         height, width = image.size
-        say(f"  {'images':<12}{height} × {width}, {image.fit}, {image.resample}, {_spread(image)}")
+        say(f"  {'images':<12}{height} × {width}, resize {image.resize}, {image.resample}, {_spread(image)}")
     if text is not None:
         case = ", lower case" if text.lower else ""
         say(f"  {'words':<12}up to {text.context} tokens{case}")

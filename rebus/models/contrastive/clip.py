@@ -30,7 +30,8 @@ from rebus.models.contrastive.clip_config import (
 from rebus.models.contrastive.clip_resnet import KEYS as RESNET_KEYS
 from rebus.models.contrastive.clip_resnet import CLIPResNet, CLIPResNetConfig
 from rebus.nn.pooling import first_id, largest_id
-from rebus.weights.keymap import KeyMap, Transposed
+from rebus.weights.key_sides import Transposed, nested
+from rebus.weights.keymap import KeyMap
 
 
 def _open(width: int, layers: int, heads: int, mlp: int, embed: int, text_width: int, text_layers: int) -> CLIPConfig:
@@ -152,7 +153,7 @@ class CLIP(nn.Module):
 
 KEYS = KeyMap(
     [
-        *clip_vision("image."),
+        *nested(clip_vision(), ours="image."),
         ("visual_projection.weight", "image_proj.weight"),
         ("text_model.embeddings.token_embedding.weight", "text.tokens.weight"),
         ("text_model.embeddings.position_embedding.weight", "text.positions"),
@@ -196,7 +197,7 @@ def image_spec(cfg: CLIPConfig) -> ImageSpec:
     """Shorter side to size, centre crop, bicubic; OpenAI's means."""
     return ImageSpec(
         size=(cfg.image.image_size, cfg.image.image_size),
-        fit="crop",
+        resize="shorter",
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
     )
@@ -205,7 +206,15 @@ def image_spec(cfg: CLIPConfig) -> ImageSpec:
 def text_spec(cfg: CLIPConfig) -> TextSpec:
     """Start, words, end, zeros; lower case."""
     last = cfg.text.vocab_size - 1
-    return TextSpec(context=cfg.text.context, pad_id=0, bos_id=last - 1, eos_id=last, lower=True, clean=True)
+    return TextSpec(
+        context=cfg.text.context,
+        vocab_size=cfg.text.vocab_size,
+        pad_id=0,
+        bos_id=last - 1,
+        eos_id=last,
+        lower=True,
+        clean=True,
+    )
 
 
 SYSTEM = System(

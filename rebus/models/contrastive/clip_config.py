@@ -79,7 +79,9 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
     head_width, ratio = image.take("head_width", int, 64), image.take("mlp_ratio", float, 4.0)
     layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.take("patch_size", int, 16)
     if isinstance(layers, tuple):
-        tower: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(layers=layers, width=width, image_size=size, embed=embed)
+        tower: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(
+            layers=layers, width=width, image_size=size, embed=embed, head_width=head_width
+        )
     else:
         tower = ViTConfig(
             class_token=True,
@@ -93,6 +95,10 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             eps=1e-5,
         )
     text_width = text.take("width", int, 512)
+    image.demand("pool_type", "tok")
+    pool, end = text.take("pool_type", str, "argmax"), text.take("eos_id", int, 2)
+    if pool not in ("argmax", "eos"):
+        raise BadConfig(f"{text.where}.pool_type: only argmax and eos are supported; got {pool!r}")
     cfg = CLIPConfig(
         image=tower,
         text=TextConfig(
@@ -105,6 +111,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             act=act,
         ),
         embed=embed,
+        end_id=end if pool == "eos" else None,
     )
     for part in (file, top, image, text):
         part.finish()
@@ -130,6 +137,7 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
             "image_size": image.image_size,
             "layers": list(image.layers),
             "width": image.width,
+            "head_width": image.head_width,
             "patch_size": None,
         }
     return {
@@ -144,6 +152,7 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
                 "heads": text.num_heads,
                 "layers": text.num_layers,
                 "mlp_ratio": text.mlp_width / text.width,
+                **({} if cfg.end_id is None else {"pool_type": "eos", "eos_id": cfg.end_id}),
             },
         }
     }

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.backbones.block_keys import Row
 from rebus.nn.attention import Attention
 from rebus.nn.linear import Linear
 from rebus.nn.positions import resize_grid
+from rebus.weights.key_sides import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,11 @@ class CLIPResNetConfig:
     width: int = 64
     image_size: int = 224
     embed: int = 1024  # the attention pool projects to the shared space
+    head_width: int = 64  # of the attention pool
 
     @property
     def num_heads(self) -> int:
-        return self.width * 32 // 64
+        return self.width * 32 // self.head_width
 
 
 class Bottleneck(nn.Module):

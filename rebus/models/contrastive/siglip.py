@@ -37,7 +37,8 @@ from rebus.models.contrastive.siglip_config import (
     write_transformers,
 )
 from rebus.nn.pooling import ProbePool
-from rebus.weights.keymap import KeyMap, Unsqueezed
+from rebus.weights.key_sides import Unsqueezed, nested
+from rebus.weights.keymap import KeyMap
 from rebus.weights.npz import big_vision
 
 
@@ -151,7 +152,7 @@ class SigLIP(nn.Module):
 
 
 _TOWERS = [
-    *siglip_vision("vision_model.", "image."),
+    *nested(siglip_vision(), ours="image."),
     ("vision_model.head.probe", "pool.probe"),
     ("vision_model.head.attention.in_proj_{p}", ("pool.attn.q.{p}", "pool.attn.k.{p}", "pool.attn.v.{p}")),
     ("vision_model.head.attention.out_proj.{p}", "pool.attn.out.{p}"),
@@ -223,7 +224,7 @@ def image_spec(cfg: SigLIPConfig) -> ImageSpec:
         return ImageSpec(size=size)
     rows, cols = cfg.image.grid
     return ImageSpec(
-        size=size, fit="naflex", resample="bilinear", patch_size=cfg.image.patch_size, max_patches=rows * cols
+        size=size, resize="patches", resample="bilinear", patch_size=cfg.image.patch_size, max_patches=rows * cols
     )
 
 
@@ -231,6 +232,7 @@ def text_spec(cfg: SigLIPConfig) -> TextSpec:
     """Lower case, end token last, always padded to the context. Version 1 strips punctuation too."""
     return TextSpec(
         context=cfg.text.context,
+        vocab_size=cfg.text.vocab_size,
         pad_id=cfg.pad_id,
         eos_id=1,
         pad_to_context=True,

@@ -36,6 +36,7 @@ from rebus.models.unified.paligemma_config import (
 from rebus.models.unified.paligemma_config import PaliGemmaConfig as PaliGemmaConfig
 from rebus.nn.cache import Cache
 from rebus.nn.masks import causal_blocks
+from rebus.weights.key_sides import nested
 from rebus.weights.keymap import KeyMap
 from rebus.weights.npz import big_vision
 
@@ -162,7 +163,7 @@ def _last(hidden: Float[Tensor, "B L D"], real: Bool[Tensor, "B L"]) -> Float[Te
 
 
 _VISION = [
-    *siglip_vision("vision_tower.vision_model.", "image."),
+    *nested(siglip_vision(), theirs="vision_tower.", ours="image."),
     ("multi_modal_projector.linear.{p}", "image_proj.{p}"),
 ]
 
@@ -208,6 +209,8 @@ def text_spec(cfg: PaliGemmaConfig) -> TextSpec:
     """Image tokens, BOS, prompt and a newline that is tokenised alone; answers end with EOS."""
     return TextSpec(
         context=cfg.text.context,
+        vocab_size=cfg.text.vocab_size,
+        generates=True,
         pad_id=0,
         bos_id=2,
         eos_id=1,

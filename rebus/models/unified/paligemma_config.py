@@ -75,7 +75,7 @@ def read_transformers(data: Mapping[str, Any]) -> PaliGemmaConfig:
     top = Released(data)
     text, image = top.part("text_config"), top.part("vision_config")
     top.skip("hidden_size", "projection_dim", "ignore_index", "vocab_size", "pad_token_id", "bos_token_id")
-    top.skip("eos_token_id", "num_image_tokens")
+    top.skip("eos_token_id", "num_image_tokens", "_vocab_size")
     image.skip("projector_hidden_act", "num_image_tokens", "vision_use_head", "vocab_size", "num_positions")
     vision = read_siglip_vision(image)
     decoder = read_gemma(text)

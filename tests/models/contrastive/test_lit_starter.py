@@ -24,7 +24,7 @@ def test_it_finds_photos_by_their_names_and_is_saved_whole(tmp_path, shared):
     model = rebus.load("lit/starter", device="cpu")
     assert model.config == PRESETS["starter"] == recipe("lit_photos").model
     assert model.dtype == torch.float32
-    assert model.processor.image.spec.shorter_side is None  # all of the shorter side is seen
+    assert model.processor.image.spec.side is None  # all of the shorter side is seen
     rows = json.loads((shared / "photos_permissive" / "labels.json").read_text())
     found = [next(row["file"] for row in rows if word in row["label"]) for word in ("cat", "coffee")]
     pictures = [shared / "photos_permissive" / file for file in found]

@@ -1,0 +1,97 @@
+"""Every configuration that the reference library writes is read; what would change numbers is refused by name."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rebus.backbones.text import bert
+from rebus.core.errors import BadConfig
+from rebus.core.released_config import NEUTRAL
+from rebus.models.contrastive import clip_config, siglip_config
+from rebus.models.unified import paligemma_config
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.parity
+
+
+def configs() -> dict[str, tuple[Any, Any]]:
+    """(the reference's configuration, our reader), by name."""
+    gemma2 = {"model_type": "gemma2"}
+    return {
+        "clip": (transformers.CLIPConfig(), clip_config.read_transformers),
+        "siglip": (transformers.SiglipConfig(), siglip_config.read_transformers),
+        "siglip2": (transformers.Siglip2Config(), siglip_config.read_transformers),
+        "paligemma": (transformers.PaliGemmaConfig(), paligemma_config.read_transformers),
+        "paligemma2": (transformers.PaliGemmaConfig(text_config=gemma2), paligemma_config.read_transformers),
+        "bert": (transformers.BertConfig(), bert.read_transformers),
+    }
+
+
+NAMES = ["clip", "siglip", "siglip2", "paligemma", "paligemma2", "bert"]
+
+
+def parts(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return [data, *(data[name] for name in ("text_config", "vision_config") if name in data)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_reference_writes_is_read(name, tmp_path):
+    config, read = configs()[name]
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert read(config.to_dict()) == read(saved)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_defaults_of_decoding_that_older_files_spell_out_are_read(name):
+    """Files of version 4 repeat every default in every part."""
+    config, read = configs()[name]
+    data = json.loads(config.to_json_string(use_diff=False))
+    plain = read(data)
+    for part in parts(data):
+        part |= {**NEUTRAL, **part, "bos_token_id": None, "sep_token_id": None, "_attn_implementation_autoset": False}
+    assert read(data) == plain
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_beams", 3), ("tie_word_embeddings", False), ("decoder_start_token_id", 2), ("is_encoder_decoder", True)],
+)
+def test_what_would_change_numbers_is_refused_by_name(name, field, value):
+    config, read = configs()[name]
+    data = json.loads(config.to_json_string(use_diff=False))
+    for i in range(len(parts(data))):
+        changed = json.loads(json.dumps(data))
+        parts(changed)[i][field] = value
+        with pytest.raises(BadConfig, match=rf"{field}: only .*; got {value}"):
+            read(changed)
+
+
+def gemma2(**fields: Any) -> Any:
+    config = transformers.PaliGemmaConfig(text_config={"model_type": "gemma2", **fields})
+    return paligemma_config.read_transformers(json.loads(config.to_json_string(use_diff=False))).text
+
+
+def test_caps_that_are_null_are_none():
+    text = gemma2(attn_logit_softcapping=None, final_logit_softcapping=None)
+    assert (text.score_cap, text.logit_cap) == (None, None)
+    assert (gemma2().score_cap, gemma2().logit_cap) == (50.0, 30.0)
+
+
+def test_which_layers_look_through_a_window_is_read():
+    turns = ["sliding_attention", "full_attention"]
+    common = {"num_hidden_layers": 2, "sliding_window": 9}
+    assert gemma2(**common).window == 9
+    assert gemma2(**common, layer_types=turns).window == 9
+    assert gemma2(**common, layer_types=["full_attention"] * 2).window is None
+    with pytest.raises(BadConfig, match="layer_types: only sliding and full attention in turn"):
+        gemma2(**common, layer_types=turns[::-1])
+
+
+def test_a_scale_that_is_no_whole_number_is_kept():
+    cfg = paligemma_config.PaliGemmaConfig(text=replace(paligemma_config.GEMMA2, query_scale=56.25))
+    written = paligemma_config.write_transformers(cfg)
+    assert paligemma_config.read_transformers(written).text.query_scale == 56.25
