@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.scene_batches import normalise
+from rebus.nn.blocks import blocks_of
 from rebus.objectives import Learner, Losses, backward, measure, split
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
 from rebus.train.config import TrainConfig
-from rebus.train.distributed import Ranks, average_scalars, clip_gradients, distribute, join_ranks, transformer_blocks
+from rebus.train.distributed import Ranks, average_replicated, clip_gradients, distribute, join_ranks
 from rebus.train.ema import Average, averaged
 from rebus.train.loss_spikes import LossGuard
 from rebus.train.optim import make_optimisers, rate_at
@@ -108,7 +109,7 @@ class Run:
         begin = getattr(self.config.objective, "begin", None)
         if not self.start and begin is not None and self.starts_anew:
             begin(self.network, self.data.batch(self.config.seed, 0, self.config.batch_size))
-        distribute(self.learner, self.place)
+        distribute(self.learner, self.place, self.config.bf16)
         self.optimisers = make_optimisers(self.network, self.config.optim)
         self.average = Average(self.network, self.config.ema) if self.config.ema else None
         self.state = checkpoint.State(self.network, self.optimisers, self.average)
@@ -209,7 +210,7 @@ class Run:
                 f"out of memory at batch_size={self.config.batch_size} in {self.config.accumulate} parts; try "
                 f"--set accumulate={2 * self.config.accumulate} or --set devices.recompute=true"
             ) from error
-        average_scalars(self.learner, self.place)
+        average_replicated(self.learner, self.place)
         return losses, clip_gradients(self.learner, self.config.optim.clip_norm)
 
     def _move(self, rate: float) -> None:
@@ -295,7 +296,9 @@ class Run:
         return found
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=self.config.bf16)
+        """bfloat16 on one rank; on several FSDP casts, so that no rank keeps copies of weights that it has a share of."""
+        bf16 = self.config.bf16 and self.place.mesh is None
+        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16)
 
 
 def _check_batch(config: TrainConfig, place: Ranks) -> None:
@@ -310,7 +313,7 @@ def _check_batch(config: TrainConfig, place: Ranks) -> None:
 
 def _prepare_blocks(config: TrainConfig, learner: Learner) -> None:
     """Recomputation and compilation, a block at a time: what is compiled stays small, and is compiled once."""
-    for block in transformer_blocks(learner.network):
+    for block in blocks_of(learner.network):
         if config.devices.recompute:
             block.forward = _recomputed(block.forward)
         if config.devices.compile:
