@@ -91,6 +91,8 @@ class TrainConfig:
     batch_size: int = 128  # images, over all ranks
     accumulate: int = 1  # parts of a batch that go through the network one after another, for less memory; the
     # gradients are those of the whole batch, for contrastive losses too
+    batch_norm: Literal["synchronised", "ghost", "frozen"] = "synchronised"  # what BatchNorm normalises by: the whole
+    # batch over all ranks; each rank's and each part's own share of it, with other numbers; or running statistics
     seed: int = 0
     start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
     # system, its image tower where it is not
