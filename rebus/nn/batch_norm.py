@@ -55,7 +55,7 @@ class SynchronisedBatchNorm(BatchNorm):
         self.drop, self.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
         self.train(norm.training)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
         running_mean, running_var = self.running_mean, self.running_var
         assert running_mean is not None
@@ -69,7 +69,7 @@ class SynchronisedBatchNorm(BatchNorm):
                 share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
                 running_mean.lerp_(mean.to(running_mean.dtype), share)
                 running_var.lerp_((var * number / (number - 1).clamp(min=1)).to(running_var.dtype), share)
-        return self.act(self.drop(y))  # type: ignore[no-any-return]
+        return self.act(self.drop(y))
 
 
 class _Normalise(torch.autograd.Function):

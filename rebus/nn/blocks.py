@@ -6,7 +6,7 @@ as `split_parts`, the submodules that are; each of these has `split` and, if it 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -60,6 +60,6 @@ def split_parameters(network: nn.Module) -> set[str]:
     return found
 
 
-def _parts(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _parts(block: nn.Module) -> Iterator[tuple[str, Any]]:
     for name in getattr(block, "split_parts", ()):
         yield name, block.get_submodule(name)

@@ -184,7 +184,9 @@ def _split(blocks: list[nn.Module], mesh: DeviceMesh) -> None:
         keep_heads(block, mesh.size())
         for name in shared:
             block.get_submodule(name).register_forward_hook(sums_gradients)
-        plan = {name: ColwiseParallel() for name in columns} | {name: RowwiseParallel() for name in rows}
+        plan: dict[str, Any] = {name: ColwiseParallel() for name in columns} | {
+            name: RowwiseParallel() for name in rows
+        }
         parallelize_module(block, mesh, plan)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from rebus.nn.batch_norm import batch_norms, statistics_held
 from rebus.nn.blocks import blocks_of
 from rebus.train.config import Devices
 
+Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+
 
 def prepare_blocks(network: nn.Module, devices: Devices) -> None:
     """Wrap the blocks in place, as the run's settings ask. A block at a time, what is compiled stays small, and is
@@ -21,7 +24,7 @@ def prepare_blocks(network: nn.Module, devices: Devices) -> None:
         if devices.recompute and has_norms:
             if devices.compile:  # inside, since the second time it runs differs from the first
                 block.forward = torch.compile(block.forward)
-            block.forward = _recomputed(block.forward, lambda block=block: (nullcontext(), statistics_held(block)))
+            block.forward = _recomputed(block.forward, partial(_seen_once, block))
             continue
         if devices.recompute:
             block.forward = _recomputed(block.forward, noop_context_fn)
@@ -29,15 +32,16 @@ def prepare_blocks(network: nn.Module, devices: Devices) -> None:
             block.compile()
 
 
-Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
-
-
-def _recomputed(forward: Callable[..., Any], contexts: Contexts) -> Callable[..., Any]:
+def _recomputed(forward: Callable[..., Any], contexts: Callable[[], Contexts]) -> Callable[..., Any]:
     """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). `contexts`: what
-    the first and the second time happen in; BatchNorm takes a batch into its running statistics the first time alone.
-    """
+    the first and the second time happen in."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     return run
+
+
+def _seen_once(block: nn.Module) -> Contexts:
+    """BatchNorm takes a batch into its running statistics the first time alone."""
+    return nullcontext(), statistics_held(block)

@@ -10,6 +10,7 @@ from rebus.data.scene_batches import EOS, IMAGE, SceneCaptions, scenes_tokenizer
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
@@ -45,6 +46,13 @@ CLIP = TrainConfig(
     save_every=2,
     eval_every=0,
     workers=0,
+)
+RESNET = replace(
+    CLIP,
+    model=CLIPConfig(
+        image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=8, image_size=96, embed=16), text=_WORDS, embed=16, end_id=EOS
+    ),
+    optim=AdamW(lr=3e-3, warmup=2),
 )
 SIGLIP = replace(
     CLIP,
