@@ -29,15 +29,18 @@ def live_batch_norms(network: nn.Module) -> dict[str, BatchNorm]:
 
 @contextmanager
 def statistics_held(network: nn.Module) -> Iterator[None]:
-    """Inside, running statistics stay as they are: for what goes through the network a second time."""
-    norms = [norm for norm in live_batch_norms(network).values() if norm.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Inside, running statistics stay as they are: for what goes through the network a second time. What is seen
+    goes into copies, since a layer that updates nothing also keeps fewer tensors for the way back."""
+    held = [(norm, dict(norm.named_buffers())) for norm in live_batch_norms(network).values()]
+    for norm, buffers in held:
+        for name, buffer in buffers.items():
+            setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in held:
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)
 
 
 class SynchronisedBatchNorm(BatchNorm):
