@@ -22,7 +22,7 @@ from rebus.train.config import TrainConfig
 from rebus.train.distributed import Ranks, average_replicated, clip_gradients, distribute, join_ranks
 from rebus.train.ema import Average, averaged
 from rebus.train.loss_spikes import LossGuard
-from rebus.train.optim import make_optimisers, rate_at
+from rebus.train.optim import make_optimisers, rate_at, set_rate
 from rebus.train.prepare_blocks import prepare_blocks
 from rebus.train.run_directory import check_claim, claim, cut
 from rebus.train.setup import build, interpolate, open_data, reads_files, resolved, save_final, starts_whole
@@ -221,9 +221,8 @@ class Run:
         return losses, clip_gradients(self.learner, self.config.optim.clip_norm)
 
     def _move(self, rate: float) -> None:
+        set_rate(self.optimisers, rate)
         for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
             optimiser.step()
         if self.average is not None:
             self.average.update()

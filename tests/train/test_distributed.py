@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rebus.core.errors import UsageError
-from rebus.train import LoRA, TrainConfig, train
+from rebus.train import LoRA, Optim, TrainConfig, train
 from rebus.train.config import Devices
 from rebus.weights.checkpoint_files import open_weights
 from tests.train.ranks import together
@@ -36,6 +36,9 @@ RUNS = {
     "writer, split": (PALIGEMMA, Devices(tensor_parallel=2)),
     "writer with one head of keys, split": (replace(PALIGEMMA, model=ONE_KEY_HEAD), Devices(tensor_parallel=2)),
     "softmax, split": (CLIP, Devices(tensor_parallel=2)),
+    "lamb, sharded": (replace(CLIP, optim=Optim(kind="lamb", lr=0.01, warmup=2)), Devices()),
+    "lamb, split": (replace(PALIGEMMA, optim=Optim(kind="lamb", lr=0.01, warmup=2)), Devices(tensor_parallel=2)),
+    "sgd, sharded": (replace(CLIP, optim=Optim(kind="sgd", lr=0.1, warmup=2)), Devices()),
     "bfloat16, sharded": (replace(PALIGEMMA, bf16=True), Devices()),
     "softmax in bfloat16, sharded": (replace(CLIP, bf16=True), Devices()),
     "sigmoid in bfloat16 in parts, recomputed": (
