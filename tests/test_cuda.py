@@ -183,7 +183,7 @@ def test_a_step_of_lora_moves_the_thin_matrices_only():
     from rebus.models.unified import paligemma
     from rebus.nn.lora import add_lora
     from rebus.objectives import Learner, NextTokenLoss, backward
-    from rebus.train import AdamW
+    from rebus.train import Optim
     from rebus.train.optim import make_optimisers
 
     cfg = paligemma.PRESETS["tiny"]
@@ -193,7 +193,7 @@ def test_a_step_of_lora_moves_the_thin_matrices_only():
     batch = {n: t.to(CUDA) for n, t in paligemma.SYSTEM.example(cfg, 2, prompt=4, answer=4).items()}
     before = {name: value.clone() for name, value in network.state_dict().items()}
     learner = Learner(NextTokenLoss(), network)
-    optimisers = make_optimisers(network, AdamW(lr=1e-2))
+    optimisers = make_optimisers(network, Optim(lr=1e-2))
     found = []
     for _ in range(3):
         learner.zero_grad(set_to_none=True)

@@ -6,7 +6,8 @@ norms       LayerNorm, RMSNorm, frozen BatchNorm        mlp        the position-
 block       attention + MLP, normalised before          pooling    many tokens → one vector
 positions   learned tables and how they are resized     patches    images as rows of patches
 linear      where bfloat16 is slow; joined layers       embedding  a table of words that reads both ways
-int8        linear layers in 8-bit integers
+int8        linear layers in 8-bit integers             blocks     what is sharded, split, recomputed one by one
+batch_norm  statistics over ranks and parts of a batch
 """
 
 from rebus.core.machine import avoid_broken_amx

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.core.errors import UsageError
+from rebus.nn.blocks import Split
 from rebus.nn.linear import Linear, join
 from rebus.nn.rope import rotate
 
@@ -135,6 +137,23 @@ class Attention(nn.Module):
             k, v = remember(k, v)
         out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap)
         return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
+
+    @property
+    def split(self) -> Split:
+        """Ranks take whole heads; a lone head of keys and values, which all queries share, every rank works out."""
+        if self.num_kv_heads == 1:
+            return Split(columns=("q",), rows=("out",), shared=("k", "v"))
+        return Split(columns=("q", "k", "v"), rows=("out",))
+
+    def keep_heads(self, ranks: int) -> None:
+        """Count the heads of one of `ranks` ranks alone. Raises `UsageError` where they do not divide."""
+        if self.num_heads % ranks or (self.num_kv_heads > 1 and self.num_kv_heads % ranks):
+            heads = f"{self.num_heads} heads ({self.num_kv_heads} for keys)"
+            raise UsageError(f"{heads} do not divide by devices.tensor_parallel={ranks}")
+        if any(True for norm in (self.q_norm, self.k_norm) for _ in norm.parameters()):
+            raise UsageError("norms of queries and keys with gains of their own cannot be split: tensor_parallel=1")
+        self.num_heads //= ranks
+        self.num_kv_heads = max(1, self.num_kv_heads // ranks)
 
     def join_qkv(self) -> None:
         """For inference: q, k and v as one product. Self-attention only, since all three then read the same input."""

@@ -11,6 +11,8 @@ from rebus.nn.norms import LayerNorm
 class Block(nn.Module):
     """x + attn(norm1(x)), then x + mlp(norm2(x))."""
 
+    split_parts = ("attn", "mlp")
+
     def __init__(self, width: int, num_heads: int, mlp_width: int, *, act: str = "gelu", eps: float = 1e-6):
         super().__init__()
         self.norm1 = LayerNorm(width, eps)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.nn.blocks import Split
 from rebus.nn.linear import Linear, join, scaled
 
 
@@ -28,6 +29,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class MLP(nn.Module):
     """down(act(up(x)))."""
 
+    split = Split(columns=("up",), rows=("down",))
+
     def __init__(self, width: int, mlp_width: int, act: str = "gelu", bias: bool = True):
         super().__init__()
         self.up = Linear(width, mlp_width, bias)
@@ -46,6 +49,8 @@ class MLP(nn.Module):
 
 class GatedMLP(nn.Module):
     """down(act(gate(x)) · up(x)). Shazeer 2020; Gemma with tanh-GELU, Llama with SiLU; no biases."""
+
+    split = Split(columns=("gate", "up"), rows=("down",))
 
     def __init__(self, width: int, mlp_width: int, act: str = "gelu_tanh"):
         super().__init__()

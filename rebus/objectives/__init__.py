@@ -5,7 +5,7 @@ Objectives know no model: they call the network with the batch and read one of t
 
 from typing import Any
 
-from rebus.objectives.accumulate import Learner, backward, measure, split
+from rebus.objectives.accumulate import Learner, backward, check_parts, measure, split
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.distillation import embedding_distillation
@@ -30,6 +30,7 @@ __all__ = [
     "SigmoidLoss",
     "SoftmaxLoss",
     "backward",
+    "check_parts",
     "embedding_distillation",
     "make_blanks",
     "masked_lm",

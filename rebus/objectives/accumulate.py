@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Embeddings
+from rebus.nn.batch_norm import live_batch_norms, statistics_held
 from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
@@ -25,11 +26,14 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 class Learner(nn.Module):
-    """A network and its objective as one module: what shards or replicates it sees all that a step does."""
+    """A network and its objective as one module: what shards or replicates it sees all that a step does.
 
-    def __init__(self, objective: Any, network: Any):
+    `ghost`: BatchNorm may see each part of a batch by itself, which is not what the whole batch would give.
+    """
+
+    def __init__(self, objective: Any, network: Any, ghost: bool = False):
         super().__init__()
-        self.objective, self.network = objective, network
+        self.objective, self.network, self.ghost = objective, network, ghost
 
     def forward(self, batch: Batch) -> Losses:
         losses: Losses = self.objective(self.network, batch)
@@ -60,16 +64,32 @@ def backward(learner: Learner, parts: Sequence[Batch], forward: Context = nullco
     `forward`: what the way forward happens in, such as autocast, which the way back must not be in.
     Works for objectives with `embed` and `compare` (contrastive) or with `examples` (means over examples); others take
     one part only. Parts of contrastive batches must not draw random numbers (no dropout), since they run twice.
+    Raises `UsageError` where the whole batch cannot be had from its parts.
     """
+    check_parts(learner, len(parts))
     objective = learner.objective
     if hasattr(objective, "compare"):
         return _cached(learner, parts, forward) if len(parts) > 1 else _whole(learner, parts[0], forward)
     if hasattr(objective, "examples"):
         return _summed(learner, parts, forward)
-    if len(parts) > 1:
-        raise UsageError(f"the objective {objective.kind!r} is not a sum over examples: accumulate must be 1")
     losses = _whole(learner, parts[0], forward)
     return Losses(_mean(losses.total), {name: _mean(value) for name, value in losses.parts.items()})
+
+
+def check_parts(learner: Learner, parts: int) -> None:
+    """Raises `UsageError` where that many parts of a batch would not give the gradients of the whole."""
+    if parts == 1:
+        return
+    objective = learner.objective
+    if not hasattr(objective, "compare") and not hasattr(objective, "examples"):
+        raise UsageError(f"the objective {objective.kind!r} is not a sum over examples: accumulate must be 1")
+    norms = {} if learner.ghost else live_batch_norms(learner.network)
+    if norms:
+        raise UsageError(
+            f"accumulate={parts}: BatchNorm ({next(iter(norms))}) normalises by the statistics of the whole batch, "
+            "which a part of it does not have. Set batch_norm=frozen (running statistics), batch_norm=ghost (those of "
+            "each part: other losses than the whole batch has), or accumulate=1"
+        )
 
 
 @torch.no_grad()
@@ -91,7 +111,7 @@ def _whole(learner: Learner, part: Batch, forward: Context) -> Losses:
 
 
 def _cached(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losses:
-    with torch.no_grad(), forward():
+    with torch.no_grad(), statistics_held(learner.network), forward():
         seen = [learner.embed(part) for part in parts]
     shared = [p for p in (seen[0].scale, seen[0].bias) if p is not None]
     together = [torch.cat([e.image for e in seen]), torch.cat([e.text for e in seen]), *shared]

@@ -3,7 +3,7 @@
 Softmax: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, Sec. 2.3 and
 fig. 3. Sigmoid: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, Sec. 3.2 and algorithm 1.
 
-Both take the batch of all ranks (`rebus.objectives.ranks`).
+Both take the batch of all ranks (`rebus.objectives.ranks`), and score in float32 whatever the network computes in.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -37,12 +37,13 @@ def softmax_contrastive(embeddings: Embeddings, label_smoothing: float = 0.0) ->
     `label_smoothing` spreads over the whole batch (ALIGN: 0.1; Jia et al., 2021, Sec. 5.1). Each rank compares its own
     rows with everybody's.
     """
-    image, text = embeddings.image, embeddings.text
+    image, text = _unrounded(embeddings.image), _unrounded(embeddings.text)
     rank, number = ranks.world()
     counts = ranks.everybodys(len(image), image.device)
     right = torch.arange(len(image), device=image.device) + sum(counts[:rank])
-    to_text = embeddings.scale * image @ ranks.gather(text, counts).T
-    to_image = embeddings.scale * text @ ranks.gather(image, counts).T
+    with torch.autocast(image.device.type, enabled=False):
+        to_text = embeddings.scale * image @ ranks.gather(text, counts).T
+        to_image = embeddings.scale * text @ ranks.gather(image, counts).T
     both = [F.cross_entropy(s, right, reduction="sum", label_smoothing=label_smoothing) for s in (to_text, to_image)]
     share = (both[0] + both[1]) / (2 * sum(counts))
     loss = number * (share - share.detach()) + ranks.total(share)
@@ -57,13 +58,18 @@ def sigmoid_contrastive(embeddings: Embeddings, owners: Int[Tensor, "T"] | None 
     ranks, and the scores of `chunk` images with the texts of one rank are in memory at a time: gradients are worked
     out beside them, in closed form, since autograd would keep every chunk.
     """
-    image, text, bias = embeddings.image, embeddings.text, embeddings.bias
+    image, text, bias = _unrounded(embeddings.image), _unrounded(embeddings.text), embeddings.bias
     if owners is None:
         owners = torch.arange(len(text), device=text.device)
     bias = torch.zeros((), dtype=image.dtype, device=image.device) if bias is None else bias
     with torch.autocast(image.device.type, enabled=False):
         parts = _Sigmoid.apply(image, text, embeddings.scale, bias, owners, chunk)
     return Contrast(*parts)
+
+
+def _unrounded(rows: Float[Tensor, "B E"]) -> Float[Tensor, "B E"]:
+    """In float32; what was rounded to half of it is made unit length again, or a whole row would be off by 0.4%."""
+    return F.normalize(rows.float(), dim=-1) if rows.dtype in (torch.bfloat16, torch.float16) else rows
 
 
 class _Sigmoid(torch.autograd.Function):

@@ -4,7 +4,9 @@ Without `torch.distributed` there is one rank, and nothing is sent. Losses are t
 gradients whose mean over the ranks is that of the whole batch: what DDP and FSDP take.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,11 +17,24 @@ from torch.autograd.function import once_differentiable
 # PyTorch 2.14 renames it.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
+_group: Any = None  # the ranks that have different examples; None: all
+
+
+@contextmanager
+def examples_over(group: Any) -> Iterator[None]:
+    """Inside, losses are over the ranks of this process group: others have the same examples (tensor parallelism)."""
+    global _group
+    before, _group = _group, group
+    try:
+        yield
+    finally:
+        _group = before
+
 
 def world() -> tuple[int, int]:
-    """(this rank, number of ranks)."""
+    """(this rank, number of ranks), of those that have different examples."""
     if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
+        return dist.get_rank(_group), dist.get_world_size(_group)
     return 0, 1
 
 
@@ -29,7 +44,7 @@ def everybodys(number: int, device: torch.device) -> list[int]:
     if ranks == 1:
         return [number]
     all_numbers = torch.empty(ranks, dtype=torch.int64, device=device)
-    _all_gather(all_numbers, torch.tensor([number], device=device))
+    _all_gather(all_numbers, torch.tensor([number], device=device), group=_group)
     return [int(n) for n in all_numbers.tolist()]
 
 
@@ -37,7 +52,7 @@ def total(value: Tensor) -> Tensor:
     """The sum over the ranks, without gradient."""
     value = value.detach().clone()
     if world()[1] > 1:
-        dist.all_reduce(value)
+        dist.all_reduce(value, group=_group)
     return value
 
 
@@ -54,14 +69,14 @@ class _Gather(torch.autograd.Function):
         padded = rows.new_zeros(most, *rows.shape[1:])
         padded[: len(rows)] = rows
         everyone = rows.new_empty(len(counts) * most, *rows.shape[1:])
-        _all_gather(everyone, padded)
+        _all_gather(everyone, padded, group=_group)
         return torch.cat([part[:count] for part, count in zip(everyone.split(most), counts, strict=True)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         grad = grad.contiguous()
-        dist.all_reduce(grad)
+        dist.all_reduce(grad, group=_group)
         return grad.split(ctx.counts)[world()[0]], None
 
 
@@ -69,8 +84,9 @@ def pass_on(sent: Sequence[Tensor], rows: int) -> list[Tensor]:
     """Send tensors to the next rank of the ring; gives those of the one before, which have that many rows."""
     rank, ranks = world()
     received = [tensor.new_empty(rows, *tensor.shape[1:]) for tensor in sent]
-    operations = [dist.P2POp(dist.isend, tensor.contiguous(), (rank + 1) % ranks) for tensor in sent]
-    operations += [dist.P2POp(dist.irecv, tensor, (rank - 1) % ranks) for tensor in received]
+    after, before = (rank + 1) % ranks, (rank - 1) % ranks
+    operations = [dist.P2POp(dist.isend, t.contiguous(), group=_group, group_peer=after) for t in sent]
+    operations += [dist.P2POp(dist.irecv, t, group=_group, group_peer=before) for t in received]
     for request in dist.batch_isend_irecv(operations):
         request.wait()
     return received

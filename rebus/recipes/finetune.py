@@ -7,7 +7,7 @@ wise_ft=0.5` keeps weights halfway between old and new.
 
 from rebus.data.file_batches import Files
 from rebus.objectives import NextTokenLoss, SigmoidLoss, SoftmaxLoss
-from rebus.train.config import AdamW, LoRA, TrainConfig
+from rebus.train.config import LoRA, Optim, TrainConfig
 
 
 def paligemma_captions() -> TrainConfig:
@@ -17,7 +17,7 @@ def paligemma_captions() -> TrainConfig:
     return TrainConfig(
         objective=NextTokenLoss(),
         data=Files(),
-        optim=AdamW(lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0, warmup=50, final=0.0),
+        optim=Optim(lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0, warmup=50, final=0.0),
         steps=1000,
         batch_size=16,
     )
@@ -29,7 +29,7 @@ def paligemma_lora() -> TrainConfig:
     return TrainConfig(
         objective=NextTokenLoss(),
         data=Files(),
-        optim=AdamW(lr=2e-4, betas=(0.9, 0.999), weight_decay=0.0, warmup=50, final=0.0),
+        optim=Optim(lr=2e-4, betas=(0.9, 0.999), weight_decay=0.0, warmup=50, final=0.0),
         steps=1000,
         batch_size=16,
         lora=LoRA(parts=("text.blocks",), rank=16, alpha=16.0),
@@ -43,7 +43,7 @@ def clip_captions() -> TrainConfig:
     return TrainConfig(
         objective=SoftmaxLoss(),
         data=Files(least_crop=0.9),
-        optim=AdamW(lr=1e-5, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2, warmup=50, final=0.0),
+        optim=Optim(lr=1e-5, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2, warmup=50, final=0.0),
         steps=1000,
         batch_size=64,
         wise_ft=0.5,
@@ -56,7 +56,7 @@ def siglip_captions() -> TrainConfig:
     return TrainConfig(
         objective=SigmoidLoss(),
         data=Files(least_crop=0.9),
-        optim=AdamW(lr=1e-5, betas=(0.9, 0.95), weight_decay=1e-4, warmup=50, final=0.0),
+        optim=Optim(lr=1e-5, betas=(0.9, 0.95), weight_decay=1e-4, warmup=50, final=0.0),
         steps=1000,
         batch_size=64,
         wise_ft=0.5,

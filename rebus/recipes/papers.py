@@ -10,7 +10,7 @@ from rebus.models.contrastive.clip import PRESETS as CLIP
 from rebus.models.contrastive.siglip import PRESETS as SIGLIP
 from rebus.models.unified.paligemma import PRESETS as PALIGEMMA
 from rebus.objectives import NextTokenLoss, SigmoidLoss, SoftmaxLoss
-from rebus.train.config import AdamW, Devices, TrainConfig
+from rebus.train.config import Devices, Optim, TrainConfig
 
 _GPU = Devices(device="cuda", compile=True)
 _PAIRS = 400_000_000  # OpenAI's, never released
@@ -24,7 +24,7 @@ def clip_b32() -> TrainConfig:
         model=CLIP["b32"],
         objective=SoftmaxLoss(),
         data=Files(layout="webdataset", least_crop=0.9),
-        optim=AdamW(lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2, warmup=2000, final=0.0),
+        optim=Optim(lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2, warmup=2000, final=0.0),
         steps=32 * _PAIRS // 32_768,
         batch_size=32_768,
         bf16=True,
@@ -42,7 +42,7 @@ def siglip_b16() -> TrainConfig:
         model=SIGLIP["b16_224"],
         objective=SigmoidLoss(bias=-10.0),
         data=Files(layout="webdataset"),
-        optim=AdamW(lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-4, warmup=20_000, final=0.0),
+        optim=Optim(lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-4, warmup=20_000, final=0.0),
         steps=40_000_000_000 // 32_768,
         batch_size=32_768,
         bf16=True,
@@ -60,7 +60,7 @@ def paligemma_3b() -> TrainConfig:
         model=PALIGEMMA["3b_224"],
         objective=NextTokenLoss(),
         data=Files(layout="webdataset"),
-        optim=AdamW(lr=2e-5, betas=(0.9, 0.999), weight_decay=0.0, warmup=10_000, schedule="rsqrt"),
+        optim=Optim(lr=2e-5, betas=(0.9, 0.999), weight_decay=0.0, warmup=10_000, schedule="rsqrt"),
         steps=1_000_000_000 // 8192,
         batch_size=8192,
         bf16=True,

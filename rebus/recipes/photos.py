@@ -3,7 +3,7 @@
 from rebus.data.file_batches import Files
 from rebus.models.contrastive.lit import PRESETS
 from rebus.objectives import SoftmaxLoss
-from rebus.train.config import AdamW, TrainConfig
+from rebus.train.config import Optim, TrainConfig
 
 
 def lit_photos() -> TrainConfig:
@@ -22,7 +22,7 @@ def lit_photos() -> TrainConfig:
         model=PRESETS["starter"],
         objective=SoftmaxLoss(),
         data=Files(form="pairs", fast=False),
-        optim=AdamW(lr=2e-3, weight_decay=0.1, warmup=10, final=0.0),
+        optim=Optim(lr=2e-3, weight_decay=0.1, warmup=10, final=0.0),
         steps=60,
         batch_size=100,
         start_from="lit/starter",

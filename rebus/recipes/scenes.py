@@ -13,7 +13,7 @@ from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
-from rebus.train.config import AdamW, TrainConfig
+from rebus.train.config import Optim, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
 _TOWER = ViTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, patch_size=12, image_size=96, act="gelu")
@@ -38,7 +38,7 @@ def clip_scenes() -> TrainConfig:
         ),
         objective=SoftmaxLoss(),
         data=SceneCaptions(context=32, begin=True),
-        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=120),
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=120),
         steps=400,
         batch_size=128,
     )
@@ -70,7 +70,7 @@ def siglip_scenes() -> TrainConfig:
         ),
         objective=SigmoidLoss(bias=-4.85),
         data=SceneCaptions(context=32),
-        optim=AdamW(lr=1.5e-3, matrices="muon", schedule="constant", cooldown=120),
+        optim=Optim(lr=1.5e-3, matrices="muon", schedule="constant", cooldown=120),
         steps=470,
         batch_size=128,
     )
@@ -83,7 +83,7 @@ def mask_vqvae_scenes() -> TrainConfig:
         model=SMALL,
         objective=CodebookLoss(),
         data=SceneMasks(),
-        optim=AdamW(lr=2e-3, weight_decay=0.0, warmup=50),
+        optim=Optim(lr=2e-3, weight_decay=0.0, warmup=50),
         steps=400,
         batch_size=32,
     )
@@ -107,7 +107,7 @@ def paligemma_scenes() -> TrainConfig:
         ),
         objective=SeeAndSpeakLoss(places=(words - 1024 - 128, 1024)),
         data=SceneTasks(tower_first=1600, turn=3100),
-        optim=AdamW(lr=1.5e-3, matrices="muon", warmup=100, again=1600, schedule="constant", cooldown=500),
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, again=1600, schedule="constant", cooldown=500),
         steps=4250,
         batch_size=32,
         position_waves=5.0,
@@ -126,7 +126,7 @@ def paligemma_scenes_mix() -> TrainConfig:
         paligemma_scenes(),
         objective=NextTokenLoss(),
         data=SceneTasks(caption=0.1, detect=0.2, ask=0.4, segment=0.3),
-        optim=AdamW(lr=1e-3, matrices="muon", warmup=50, schedule="constant", cooldown=1500),
+        optim=Optim(lr=1e-3, matrices="muon", warmup=50, schedule="constant", cooldown=1500),
         steps=3500,
         seed=1,
         start_from="paligemma/scenes",

@@ -19,7 +19,7 @@ from rebus.objectives.losses import Losses
 from rebus.reproduce import shapes_world as shapes
 from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
 from rebus.reproduce.train_in_memory import fit, rows_at
-from rebus.train.config import AdamW
+from rebus.train.config import Optim
 
 TRANSFER, CONTRASTIVE, WORDS = "48 of 64 pairs", "contrastive", "bag of words"
 CHANCE = 1 / len(shapes.PAIRS)
@@ -112,8 +112,8 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     return _raced(budget, learner, SoftmaxLoss() if setting == CONTRASTIVE else words_loss, batch_at, score, test)
 
 
-def _optim(budget: Budget, steps: int, **fields: Any) -> AdamW:
-    return AdamW(lr=budget.lr, warmup=min(50, steps // 2), **fields)
+def _optim(budget: Budget, steps: int, **fields: Any) -> Optim:
+    return Optim(lr=budget.lr, warmup=min(50, steps // 2), **fields)
 
 
 def _transferred(clip: CLIP, test: shapes.Pictures) -> dict[str, float]:

@@ -16,7 +16,7 @@ from rebus.objectives import NextTokenLoss
 from rebus.reproduce import cells_world as cells
 from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
 from rebus.reproduce.train_in_memory import fit
-from rebus.train.config import AdamW
+from rebus.train.config import Optim
 from rebus.train.setup import grid_waves
 
 TASKS = ("count", "at")
@@ -98,7 +98,7 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
             found[f"all at {step}"] = found["all"] = float(right.mean())
         return False
 
-    optim = AdamW(lr=budget.lr, warmup=min(100, budget.steps // 2), matrices="muon")
+    optim = Optim(lr=budget.lr, warmup=min(100, budget.steps // 2), matrices="muon")
     fit(made, NextTokenLoss(), lambda i: cells.batch(seed, i, budget.batch_size), optim, budget.steps, check)
     along = {int(name[7:]): value for name, value in found.items() if name.startswith("all at ")}
     reached = min((step for step, value in along.items() if value >= GOAL), default=budget.steps)

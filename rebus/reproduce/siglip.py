@@ -22,7 +22,7 @@ from rebus.objectives import SigmoidLoss, SoftmaxLoss
 from rebus.reproduce import shapes_world as shapes
 from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
 from rebus.reproduce.train_in_memory import fit, rows_at
-from rebus.train.config import AdamW
+from rebus.train.config import Optim
 
 LOSSES = ("sigmoid", "softmax")
 LOCKED = (4, 16, 128)  # batch sizes
@@ -156,8 +156,8 @@ def _scratch(budget: Budget, loss: str, batch: int, lr: float, seed: int) -> dic
     return {"accuracy": _accuracy(network, test.pixels, test.pairs)}
 
 
-def _optim(lr: float, steps: int) -> AdamW:
-    return AdamW(lr=lr, betas=(0.9, 0.95), warmup=max(1, steps // 20))  # β₂: the paper's, against spikes
+def _optim(lr: float, steps: int) -> Optim:
+    return Optim(lr=lr, betas=(0.9, 0.95), warmup=max(1, steps // 20))  # β₂: the paper's, against spikes
 
 
 @torch.no_grad()

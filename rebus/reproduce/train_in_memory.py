@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rebus.train.config import AdamW
-from rebus.train.optim import make_optimisers, rate_at
+from rebus.train.config import Optim
+from rebus.train.optim import make_optimisers, rate_at, set_rate
 
 Check = Callable[[int], bool]
 
@@ -19,7 +19,7 @@ def fit(
     network: nn.Module,
     objective: Callable[[Any, Mapping[str, Tensor]], Any],
     batch_at: Callable[[int], Mapping[str, Tensor]],
-    optim: AdamW,
+    optim: Optim,
     steps: int,
     check: Check | None = None,
 ) -> None:
@@ -33,9 +33,8 @@ def fit(
     for step in range(1, steps + 1):
         objective(network, batch_at(step - 1)).total.backward()
         nn.utils.clip_grad_norm_(learned, optim.clip_norm)
+        set_rate(optimisers, rate_at(optim, step, steps))
         for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate_at(optim, step, steps)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         if check is not None and check(step):

@@ -1,7 +1,7 @@
 """One loop for every run: settings → batches → losses → checkpoints → a directory that `rebus.load` opens."""
 
-from rebus.train.config import AdamW, LoRA, Start, TrainConfig
+from rebus.train.config import LoRA, Optim, Start, TrainConfig
 from rebus.train.loop import Stopped, train
 from rebus.train.overrides import override
 
-__all__ = ["AdamW", "LoRA", "Start", "Stopped", "TrainConfig", "override", "train"]
+__all__ = ["LoRA", "Optim", "Start", "Stopped", "TrainConfig", "override", "train"]

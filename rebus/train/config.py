@@ -11,15 +11,21 @@ from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, Sigmo
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
-    """Adam with decoupled weight decay on matrices (no gains, biases, scalars).
+class Optim:
+    """What moves the weights, with weight decay on matrices and convolutions (no gains, biases, scalars).
+
+    "adamw": Adam with decoupled decay; "lamb": its steps at lengths in proportion to each matrix, for batches of many
+    thousands (You et al., 2020); "sgd": with `momentum`, where decay is part of the gradient.
 
     The rate rises over the first `warmup` steps and then falls to `final` times the peak: along half a cosine, a
     straight line, with 1 / √step ("rsqrt"), or not at all ("constant"), and in any case over the last `cooldown`
     steps. What comes before the cooldown of "rsqrt" and "constant" does not depend on `steps`.
     """
 
+    kind: Literal["adamw", "lamb", "sgd"] = "adamw"
     lr: float = 1e-3
+    rates: tuple[tuple[str, float], ...] = ()  # part and factor: (("image", 0.1),) lets the image tower learn at a
+    # tenth of the rate. Of several that hold a parameter the longest name counts
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
     weight_decay: float = 0.1
@@ -29,6 +35,8 @@ class AdamW:
     cooldown: int = 0
     again: int = 0  # after this step the rate rises once more, for parts that begin to learn there
     clip_norm: float = 1.0
+    momentum: float = 0.9  # of sgd
+    nesterov: bool = False  # of sgd
     matrices: Literal["adam", "muon"] = "adam"  # muon: the blocks' matrices follow their orthogonalised momentum
     # (Jordan et al., "Muon", 2024), scaled to Adam's usual step, which takes fewer steps on a small budget
 
@@ -91,11 +99,13 @@ class TrainConfig:
     model: Any = None  # the configuration of that system
     objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
     data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
-    optim: AdamW = field(default_factory=AdamW)
+    optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks
     accumulate: int = 1  # parts of a batch that go through the network one after another, for less memory; the
     # gradients are those of the whole batch, for contrastive losses too
+    batch_norm: Literal["synchronised", "ghost", "frozen"] = "synchronised"  # what BatchNorm normalises by: the whole
+    # batch over all ranks; each rank's and each part's own share of it, with other numbers; or running statistics
     seed: int = 0
     start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
     # system, its image tower where it is not

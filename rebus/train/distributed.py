@@ -1,8 +1,8 @@
 """Where a run happens: one process, or as many as torchrun starts, each with its device.
 
-Weights are replicated or sharded by PyTorch's FSDP2 (Zhao et al., "PyTorch FSDP", 2023), and decoders' matrices split
-over ranks as in Shoeybi et al., "Megatron-LM", 2019, Sec. 3. A recipe says how many ranks share what; nothing else in
-it knows of ranks.
+Weights are replicated or sharded by PyTorch's FSDP2 (Zhao et al., "PyTorch FSDP", 2023), and the matrices of blocks
+split over ranks as in Shoeybi et al., "Megatron-LM", 2019, Sec. 3. A recipe says how many ranks share what; nothing
+else in it knows of ranks.
 """
 
 import math
@@ -16,11 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from rebus.backbones.text.gemma import GemmaBlock
 from rebus.core.errors import RebusError, UsageError
+from rebus.nn.batch_norm import batch_norms
+from rebus.nn.blocks import blocks_of, keep_heads, split_of
+from rebus.nn.linear import Linear
 from rebus.objectives import Learner
+from rebus.objectives.ranks import examples_over
 from rebus.train.config import Devices
 from rebus.train.sharded_tensors import layout_of, whole
 
@@ -29,7 +33,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """`rank` of `ranks`, on `device`; `part` of `parts`: which share of each batch this rank learns from."""
+    """`rank` of `ranks`, on `device`; `part` of `parts`: which share of each batch this rank learns from. `examples`
+    is the process group of the ranks that learn from the other shares; None: all ranks."""
 
     device: torch.device
     rank: int = 0
@@ -37,6 +42,7 @@ class Ranks:
     part: int = 0
     parts: int = 1
     mesh: DeviceMesh | None = None
+    examples: Any = None
 
     @property
     def leads(self) -> bool:
@@ -85,7 +91,9 @@ def join_ranks(devices: Devices) -> Iterator[Ranks]:
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield _place(devices, device)
+        place = _place(devices, device)
+        with examples_over(place.examples):
+            yield place
     finally:
         if begun:
             dist.destroy_process_group()
@@ -114,66 +122,85 @@ def _place(devices: Devices, device: torch.device) -> Ranks:
         raise UsageError(f"devices.shard={shard} does not divide the {parts} ranks that share a batch")
     names = ("replicate", "shard", "split")
     mesh = init_device_mesh(device.type, (parts // shard, shard, split), mesh_dim_names=names)
-    return Ranks(device, rank, number, rank // split, parts, mesh)
+    same_half = [list(range(first, number, split)) for first in range(split)]
+    examples = dist.new_subgroups_by_enumeration(same_half)[0] if split > 1 else None
+    return Ranks(device, rank, number, rank // split, parts, mesh, examples)
 
 
-def distribute(learner: Learner, place: Ranks) -> None:
+def distribute(learner: Learner, place: Ranks, bf16: bool = False) -> None:
     """Lay the network out over the ranks, in place: its parameters become the shares of this rank.
 
-    Scalars (temperature, bias) cannot be shared: every rank has them, and `average_scalars` keeps them equal.
+    `bf16`: ranks send each other bfloat16 copies of the weights, block by block, compute with these and drop them;
+    gradients are added up in float32. Scalars and BatchNorm's gains are not shared: every rank has them in float32,
+    and `average_replicated` keeps them equal.
     """
     if place.mesh is None:
         learner.to(place.device)
         return
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    blocks = transformer_blocks(learner.network)
+    blocks = blocks_of(learner.network)
     if place.mesh["split"].size() > 1:
         _split(blocks, place.mesh["split"])
-    mesh = place.mesh["replicate", "shard"]
-    scalars = {p for p in learner.parameters() if p.ndim == 0}
     learner.to(place.device)
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32 if bf16 else None
+    )
+    settings: Any = {
+        "mesh": place.mesh["replicate", "shard"],
+        "mp_policy": policy,
+        "ignored_params": set(_replicated(learner)),
+    }
     for block in blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(learner, mesh=mesh, ignored_params=scalars)
+        fully_shard(block, **settings)
+    fully_shard(learner, **settings)
     for method in ("embed", "inside"):
         register_fsdp_forward_method(learner, method)
 
 
-def transformer_blocks(network: nn.Module) -> list[nn.Module]:
-    """The blocks of all towers, in order: the pieces that are sharded, compiled and recomputed one by one."""
-    lists = [m for n, m in network.named_modules() if n.rpartition(".")[2] == "blocks" and isinstance(m, nn.ModuleList)]
-    return [block for blocks in lists for block in blocks]
+def _replicated(learner: Learner) -> list[nn.Parameter]:
+    """What every rank has whole: scalars, which have no dimension to deal out, and BatchNorm's gains and biases, which
+    stay float32 beside its statistics, as its kernels ask."""
+    norms = {id(p) for norm in batch_norms(learner).values() for p in norm.parameters()}
+    return [p for p in learner.parameters() if p.ndim == 0 or id(p) in norms]
 
 
 def _split(blocks: list[nn.Module], mesh: DeviceMesh) -> None:
-    """Gemma's heads and hidden units, dealt out over the ranks of `mesh`."""
-    decoder = [block for block in blocks if isinstance(block, GemmaBlock)]
-    if not decoder:
-        raise UsageError("devices.tensor_parallel splits decoders; this network has none: set it to 1")
-    number = mesh.size()
-    for block in decoder:
-        attn = block.attn
-        shares_keys = attn.num_kv_heads == 1  # one head for all queries is kept whole on every rank
-        if attn.num_heads % number or (not shares_keys and attn.num_kv_heads % number):
-            raise UsageError(
-                f"{attn.num_heads} heads ({attn.num_kv_heads} for keys) do not divide by "
-                f"devices.tensor_parallel={number}"
-            )
-        plan = {name: ColwiseParallel() for name in ("attn.q", "mlp.gate", "mlp.up")}
-        plan |= {} if shares_keys else {name: ColwiseParallel() for name in ("attn.k", "attn.v")}
-        parallelize_module(block, mesh, {**plan, "attn.out": RowwiseParallel(), "mlp.down": RowwiseParallel()})
-        attn.num_heads //= number
-        attn.num_kv_heads //= 1 if shares_keys else number
+    """The blocks' heads and hidden units, dealt out over the ranks of `mesh`."""
+    declared = [block for block in blocks if split_of(block).columns]
+    if not declared:
+        raise UsageError("devices.tensor_parallel splits blocks of attention; this network has none: set it to 1")
+
+    def sums_gradients(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        """What each rank uses for its own heads alone gets the gradients of all ranks' heads."""
+        everywhere = DTensor.from_local(output, mesh, [Replicate()], run_check=False)
+        return everywhere.to_local(grad_placements=[Partial()])
+
+    for block in declared:
+        columns, rows, shared = split_of(block)
+        for name in (*columns, *rows, *shared):
+            if type(block.get_submodule(name)) not in (Linear, nn.Linear):
+                raise UsageError(f"devices.tensor_parallel splits plain linear layers; {name} has LoRA: set it to 1")
+        keep_heads(block, mesh.size())
+        for name in shared:
+            block.get_submodule(name).register_forward_hook(sums_gradients)
+        plan: dict[str, Any] = {name: ColwiseParallel() for name in columns} | {
+            name: RowwiseParallel() for name in rows
+        }
+        parallelize_module(block, mesh, plan)
 
 
-def average_scalars(learner: Learner, place: Ranks) -> None:
+def average_replicated(learner: Learner, place: Ranks) -> None:
     """Of the gradients that FSDP leaves alone, the mean over the ranks."""
-    if place.ranks > 1:
-        for parameter in learner.parameters():
-            if parameter.ndim == 0 and parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= place.ranks
+    if place.ranks == 1:
+        return
+    grads = [p.grad for p in _replicated(learner) if p.grad is not None]
+    if grads:
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        means = (flat / place.ranks).split([grad.numel() for grad in grads])
+        for grad, mean in zip(grads, means, strict=True):
+            grad.copy_(mean.view_as(grad))
 
 
 def clip_gradients(learner: Learner, most: float) -> float:

@@ -14,14 +14,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.scene_batches import normalise
-from rebus.objectives import Learner, Losses, backward, measure, split
+from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
+from rebus.train.batch_norm import BatchNorms
 from rebus.train.config import TrainConfig
-from rebus.train.distributed import Ranks, average_scalars, clip_gradients, distribute, join_ranks, transformer_blocks
+from rebus.train.distributed import Ranks, average_replicated, clip_gradients, distribute, join_ranks
 from rebus.train.ema import Average, averaged
 from rebus.train.loss_spikes import LossGuard
-from rebus.train.optim import make_optimisers, rate_at
+from rebus.train.optim import make_optimisers, rate_at, set_rate
+from rebus.train.prepare_blocks import prepare_blocks
 from rebus.train.run_directory import check_claim, claim, cut
 from rebus.train.setup import (
     build,
@@ -104,7 +106,10 @@ class Run:
         network, self.copied = build(config)
         self.learner = Learner(config.objective, network)
         self.network = self.learner.network
-        _prepare_blocks(config, self.learner)
+        self.norms = BatchNorms(self.learner, config.batch_norm, place)
+        self.norms.train()
+        check_parts(self.learner, config.accumulate)
+        prepare_blocks(self.network, config.devices)
         self.starts_anew = not starts_whole(config)
         self.folder = out / "checkpoints"
         self.saver = checkpoint.Saver(self.folder, config.keep, place.leads)
@@ -119,7 +124,7 @@ class Run:
         begin = getattr(self.config.objective, "begin", None)
         if not self.start and begin is not None and self.starts_anew:
             begin(self.network, self.data.batch(self.config.seed, 0, self.config.batch_size))
-        distribute(self.learner, self.place)
+        distribute(self.learner, self.place, self.config.bf16)
         self.optimisers = make_optimisers(self.network, self.config.optim)
         self.average = Average(self.network, self.config.ema) if self.config.ema else None
         self.state = checkpoint.State(self.network, self.optimisers, self.average)
@@ -185,20 +190,23 @@ class Run:
 
     def _learn(self) -> Iterator[dict[str, Any]]:
         config = self.config
-        self.learner.train()
+        self.norms.train()
         began = waited_from = time.monotonic()
         numbers = range(self.start, config.steps)
         for step, batch in enumerate(self._batches(self.data, "train", config.seed, numbers), start=self.start + 1):
             waited = time.monotonic() - waited_from
             damaged = self.records.count(batch.pop("damaged", []), config.batch_size // self.place.parts)
             torch.manual_seed(config.seed + step)  # dropout and the like depend on the step alone
+            self.norms.before_step()
             losses, norm = self._gradients(batch)
             rate = rate_at(config.optim, step, config.steps)
             loss = float(losses.total)
             line: dict[str, Any] = {"step": step, "loss": loss}
             if self.guard.accepts(step, loss, norm):
                 self._move(rate)
+                self.norms.after_step()
             else:
+                self.norms.leave_out()
                 line["skipped"] = self.guard.skipped
             line |= {k: float(v) for k, v in losses.parts.items()} | {"lr": rate, "norm": norm}
             line |= {"damaged": damaged} if damaged else {}
@@ -220,13 +228,12 @@ class Run:
                 f"out of memory at batch_size={self.config.batch_size} in {self.config.accumulate} parts; try "
                 f"--set accumulate={2 * self.config.accumulate} or --set devices.recompute=true"
             ) from error
-        average_scalars(self.learner, self.place)
+        average_replicated(self.learner, self.place)
         return losses, clip_gradients(self.learner, self.config.optim.clip_norm)
 
     def _move(self, rate: float) -> None:
+        set_rate(self.optimisers, rate)
         for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
             optimiser.step()
         if self.average is not None:
             self.average.update()
@@ -241,7 +248,7 @@ class Run:
                 losses = measure(self.learner, self._ready(batch))
             for key, value in {"loss": losses.total, **losses.parts}.items():
                 sums[key] = sums.get(key, 0.0) + float(value) / self.config.eval_batches
-        self.learner.train()
+        self.norms.train()
         return sums
 
     def _draw(self, step: int) -> None:
@@ -252,7 +259,7 @@ class Run:
         self.learner.eval()
         batch = self.data.batch(0, 0, self.config.watch.gallery, "val")
         draw(self.learner, self._ready(batch), self.config, self.out if self.place.leads else None, step)
-        self.learner.train()
+        self.norms.train()
 
     def save(self, step: int) -> None:
         """Begin to write the checkpoint of a step."""
@@ -306,7 +313,9 @@ class Run:
         return found
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=self.config.bf16)
+        """For one rank. On several FSDP casts, or each would keep bfloat16 copies of weights that it has a share of."""
+        bf16 = self.config.bf16 and self.place.mesh is None
+        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16)
 
 
 def _check_batch(config: TrainConfig, place: Ranks) -> None:
@@ -317,25 +326,9 @@ def _check_batch(config: TrainConfig, place: Ranks) -> None:
             f"a batch_size of {config.batch_size} does not divide into {config.accumulate} equal parts "
             f"(accumulate){over}"
         )
-
-
-def _prepare_blocks(config: TrainConfig, learner: Learner) -> None:
-    """Recomputation and compilation, a block at a time: what is compiled stays small, and is compiled once."""
-    for block in transformer_blocks(learner.network):
-        if config.devices.recompute:
-            block.forward = _recomputed(block.forward)
-        if config.devices.compile:
-            block.compile()
-
-
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016)."""
-    from torch.utils.checkpoint import checkpoint as recompute
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return recompute(forward, *args, use_reentrant=False, **kwargs)
-
-    return run
+    objective = config.objective
+    if place.parts > 1 and not hasattr(objective, "compare") and not hasattr(objective, "examples"):
+        raise UsageError(f"the objective {objective.kind!r} needs the whole batch on one rank: start one process")
 
 
 def _memory(device: torch.device) -> dict[str, float]:

@@ -34,9 +34,7 @@ class Muon(torch.optim.Optimizer):
     """For parameters of two dimensions. Nesterov momentum, decoupled weight decay, and steps of Adam's usual size:
     0.2 · √(longer side), Liu et al., "Muon is Scalable for LLM Training", 2025, Sec. 2.2."""
 
-    def __init__(
-        self, params: Iterable[nn.Parameter], lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95
-    ):
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

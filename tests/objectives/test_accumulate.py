@@ -90,6 +90,42 @@ def test_what_cannot_be_cut_is_refused() -> None:
         backward(Learner(CodebookLoss(), nn.Identity()), [{}, {}])
 
 
+class Convolved(Towers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(12)
+
+    def forward(self, *, pixels: Tensor, tokens: Tensor) -> Embeddings:
+        return super().forward(pixels=self.norm(pixels), tokens=tokens)
+
+
+def test_batch_norm_does_not_see_the_whole_batch_in_its_parts() -> None:
+    torch.manual_seed(0)
+    network = Convolved().double()
+    batch = {"pixels": torch.randn(16, 12).double() + 1, "tokens": torch.randn(16, 10).double()}
+    with pytest.raises(UsageError, match=r"accumulate=4: BatchNorm \(norm\).*batch_norm=frozen"):
+        backward(Learner(SoftmaxLoss(), network), split(batch, 4))
+    network(**batch)
+    network.norm.eval()  # frozen statistics; its gains learn
+    whole, expected = grads(SoftmaxLoss(), network, batch, 1)
+    loss, found = grads(SoftmaxLoss(), network, batch, 4)
+    assert loss == pytest.approx(whole, rel=1e-12)
+    assert network.norm.weight.grad is not None
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_each_part_enters_the_running_statistics_once() -> None:
+    torch.manual_seed(0)
+    network = Convolved()
+    batch = {"pixels": torch.randn(8, 12), "tokens": torch.randn(8, 10)}
+    backward(Learner(SoftmaxLoss(), network, ghost=True), split(batch, 4))
+    alone = nn.BatchNorm1d(12)
+    for part in split(batch, 4):
+        alone(part["pixels"])
+    torch.testing.assert_close(dict(network.norm.named_buffers()), dict(alone.named_buffers()))
+
+
 class Told(torch.autograd.Function):
     """Remembers whether autocast was on, on the way forward and on the way back."""
 

@@ -10,10 +10,11 @@ from rebus.data.scene_batches import EOS, IMAGE, SceneCaptions, scenes_tokenizer
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
-from rebus.train import AdamW, TrainConfig
+from rebus.train import Optim, TrainConfig
 
 MASKS = TrainConfig(
     system="mask_vqvae",
@@ -22,7 +23,7 @@ MASKS = TrainConfig(
     ),
     objective=CodebookLoss(),
     data=SceneMasks(sizes=(96,)),
-    optim=AdamW(lr=1e-2, warmup=2),
+    optim=Optim(lr=1e-2, warmup=2),
     steps=6,
     batch_size=4,
     save_every=2,
@@ -39,12 +40,19 @@ CLIP = TrainConfig(
     model=CLIPConfig(image=replace(_TOWER, class_token=True), text=_WORDS, embed=16, end_id=EOS),
     objective=SoftmaxLoss(),
     data=SceneCaptions(begin=True, full=1.0),
-    optim=AdamW(lr=3e-3, warmup=2, matrices="muon"),
+    optim=Optim(lr=3e-3, warmup=2, matrices="muon"),
     steps=4,
     batch_size=8,
     save_every=2,
     eval_every=0,
     workers=0,
+)
+RESNET = replace(
+    CLIP,
+    model=CLIPConfig(
+        image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=8, image_size=96, embed=16), text=_WORDS, embed=16, end_id=EOS
+    ),
+    optim=Optim(lr=3e-3, warmup=2),
 )
 SIGLIP = replace(
     CLIP,

@@ -15,7 +15,7 @@ from rebus.core.errors import BadCheckpoint, RebusError, UnknownName, UsageError
 from rebus.models.contrastive.clip import KEYS
 from rebus.objectives import CodebookLoss, SigmoidLoss
 from rebus.recipes import recipe
-from rebus.train import AdamW, LoRA, TrainConfig, train
+from rebus.train import LoRA, Optim, TrainConfig, train
 from rebus.train.ema import Average, averaged
 from rebus.train.optim import rate_at
 from rebus.train.setup import build, grid_waves, starts_whole
@@ -116,19 +116,19 @@ def test_a_run_without_a_finite_loss_is_given_up(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    cosine = AdamW(lr=1.0, warmup=10, final=0.1)
+    cosine = Optim(lr=1.0, warmup=10, final=0.1)
     assert rate_at(cosine, 5, 100) == pytest.approx(0.5)
     assert rate_at(cosine, 10, 100) == 1.0
     assert rate_at(cosine, 55, 100) == pytest.approx(0.55)
     assert rate_at(cosine, 100, 100) == pytest.approx(0.1)
-    straight = AdamW(lr=1.0, warmup=10, final=0.0, schedule="linear")
+    straight = Optim(lr=1.0, warmup=10, final=0.0, schedule="linear")
     assert [rate_at(straight, step, 110) for step in (10, 60, 110)] == pytest.approx([1.0, 0.5, 0.0])
-    roots = AdamW(lr=1.0, warmup=10, final=0.0, schedule="rsqrt")
+    roots = Optim(lr=1.0, warmup=10, final=0.0, schedule="rsqrt")
     assert [rate_at(roots, step, 10_000) for step in (10, 40, 1000)] == pytest.approx([1.0, 0.5, 0.1])
-    flat = AdamW(lr=1.0, warmup=10, final=0.0, schedule="constant", cooldown=20)
+    flat = Optim(lr=1.0, warmup=10, final=0.0, schedule="constant", cooldown=20)
     assert rate_at(flat, 80, 100) == rate_at(flat, 80, 10_000) == 1.0
     assert rate_at(flat, 91, 100) == pytest.approx(0.5)
-    twice = AdamW(lr=1.0, warmup=10, schedule="constant", cooldown=20, again=50)
+    twice = Optim(lr=1.0, warmup=10, schedule="constant", cooldown=20, again=50)
     assert [rate_at(twice, step, 200) for step in (5, 50, 55, 60, 61)] == [0.5, 1.0, 0.5, 1.0, 1.0]
 
 

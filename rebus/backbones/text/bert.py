@@ -112,6 +112,8 @@ class BERT(nn.Module):
 class BERTBlock(nn.Module):
     """norm1(x + attn(x)), then norm2(x + mlp(x))."""
 
+    split_parts = ("attn", "mlp")
+
     def __init__(self, cfg: BERTConfig):
         super().__init__()
         self.attn = Attention(cfg.width, cfg.num_heads)

@@ -44,6 +44,8 @@ class GemmaConfig:
 class GemmaBlock(nn.Module):
     """Pre-norm attention and gated MLP; Gemma 2 normalises once more before each residual sum."""
 
+    split_parts = ("attn", "mlp")
+
     def __init__(self, cfg: GemmaConfig):
         super().__init__()
         self.norm1 = RMSNorm(cfg.width, cfg.eps)

@@ -75,6 +75,11 @@ class EfficientNet(nn.Module):
         self.net = cast(Any, timm.create_model(name, pretrained=False, num_classes=cfg.num_classes))
         self.width = int(self.net.num_features)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of all stages, in order (`rebus.nn.blocks`)."""
+        return [block for stage in self.net.blocks for block in stage]
+
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size."""
         return self.net.forward_features(pixels)

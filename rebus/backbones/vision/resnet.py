@@ -44,6 +44,11 @@ class ResNet(nn.Module):
         self.net = cast(Any, timm.create_model(cfg.variant, pretrained=False, num_classes=cfg.num_classes))
         self.width = int(self.net.num_features)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks, in order (`rebus.nn.blocks`)."""
+        return [block for i in range(1, 5) for block in self.net.get_submodule(f"layer{i}")]
+
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size (VirTex reads its 7 × 7 places as words)."""
         return self.net.forward_features(pixels)

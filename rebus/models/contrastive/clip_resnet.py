@@ -97,6 +97,11 @@ class CLIPResNet(nn.Module):
             if isinstance(module, Bottleneck):
                 nn.init.zeros_(module.norm3.weight)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The bottlenecks of all stages, in order (`rebus.nn.blocks`)."""
+        return [block for stage in self.stages for block in stage]  # type: ignore[attr-defined]
+
     def forward(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B E"]:
         x = pixels
         for layer in self.stem:

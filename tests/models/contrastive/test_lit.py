@@ -125,7 +125,8 @@ def test_a_directory_brings_it_back(network, batch, tmp_path):
     assert not any(p.requires_grad for p in again.network.image.parameters())
     with torch.no_grad():
         for one, other in zip(network(**batch)[:2], again(**batch)[:2], strict=True):
-            torch.testing.assert_close(one, other, atol=0, rtol=0)
+            # a last bit: mapped weights lie elsewhere in memory, and a product of them may be summed in another order
+            torch.testing.assert_close(one, other, atol=1e-7, rtol=0)
 
 
 def test_unknown_fields_are_refused():

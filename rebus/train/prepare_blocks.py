@@ -1,0 +1,47 @@
+"""Recomputation and compilation of a network's repeated blocks, one by one."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint, noop_context_fn
+
+from rebus.nn.batch_norm import batch_norms, statistics_held
+from rebus.nn.blocks import blocks_of
+from rebus.train.config import Devices
+
+Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+
+
+def prepare_blocks(network: nn.Module, devices: Devices) -> None:
+    """Wrap the blocks in place, as the run's settings ask. A block at a time, what is compiled stays small, and is
+    compiled once."""
+    for block in blocks_of(network):
+        has_norms = bool(batch_norms(block))
+        if devices.recompute and has_norms:
+            if devices.compile:  # inside, since the second time it runs differs from the first
+                block.forward = torch.compile(block.forward)
+            block.forward = _recomputed(block.forward, partial(_seen_once, block))
+            continue
+        if devices.recompute:
+            block.forward = _recomputed(block.forward, noop_context_fn)
+        if devices.compile:
+            block.compile()
+
+
+def _recomputed(forward: Callable[..., Any], contexts: Callable[[], Contexts]) -> Callable[..., Any]:
+    """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). `contexts`: what
+    the first and the second time happen in."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+    return run
+
+
+def _seen_once(block: nn.Module) -> Contexts:
+    """BatchNorm takes a batch into its running statistics the first time alone."""
+    return nullcontext(), statistics_held(block)
