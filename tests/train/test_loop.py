@@ -160,14 +160,14 @@ def test_waves_over_the_picture_tell_rows_and_columns_apart() -> None:
 
 def test_a_run_starts_from_a_checkpoint_of_its_system(tmp_path: Path) -> None:
     final = train(replace(CLIP, steps=1), tmp_path / "run")
-    again = build(replace(CLIP, start_from=str(final), seed=5))
+    again = build(replace(CLIP, start_from=str(final), seed=5)).network
     there = KEYS.to_ours(open_weights(final))
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor.half(), there[name].load())
     set_before = replace(CLIP, start_from=str(final), position_waves=5.0, objective=SigmoidLoss(bias=-3.0))
     assert starts_whole(set_before)
     train(replace(set_before, steps=1), tmp_path / "on")  # the bias, which CLIP has not, is not set anew
-    assert torch.equal(build(set_before).get_parameter("image.positions"), again.get_parameter("image.positions"))
+    assert torch.equal(build(set_before).network.get_parameter("image.positions"), again.get_parameter("image.positions"))
     wider = replace(CLIP.model, image=replace(CLIP.model.image, mlp_width=8))  # type: ignore[union-attr, type-var]
     with pytest.raises(BadCheckpoint, match="the network has another size"):
         build(replace(CLIP, start_from=str(final), model=wider))
@@ -175,7 +175,7 @@ def test_a_run_starts_from_a_checkpoint_of_its_system(tmp_path: Path) -> None:
 
 def test_a_tower_starts_from_another_systems_checkpoint() -> None:
     config = recipe("paligemma_scenes")
-    network = build(replace(config, start_from="siglip/scenes", position_waves=0.0))
+    network = build(replace(config, start_from="siglip/scenes", position_waves=0.0)).network
     theirs = rebus.load("siglip/scenes").network.state_dict()
     tower = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("image.")}
     assert len(tower) > 20
@@ -216,4 +216,4 @@ def test_thin_matrices_train_and_end_in_the_weights(tmp_path: Path) -> None:
 
 def build_seeded(config: TrainConfig) -> torch.nn.Module:
     torch.manual_seed(config.seed)
-    return build(config)
+    return build(config).network
