@@ -32,7 +32,7 @@ def prepare_blocks(network: nn.Module, devices: Devices) -> None:
             block.compile()
 
 
-def _recomputed(forward: Callable[..., Any], **how: Callable[[], Contexts]) -> Callable[..., Any]:
+def _recomputed(forward: Callable[..., Any], **how: Any) -> Callable[..., Any]:
     """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). `context_fn` gives
     what the first and the second time happen in; where it is left out, the whole can be compiled."""
 
