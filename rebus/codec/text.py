@@ -1,7 +1,8 @@
 """Words → batches of ids and back, as the checkpoint's card (`TextSpec`) says.
 
-Two conventions share one pipeline. Two-tower models read `[bos] text eos`, cut so that the end token stays last.
-Writers read `pictures, [bos] prompt separator`, which is never cut, and learn to answer `text eos`.
+Two conventions share one pipeline. Dual encoders read `[bos] text eos`, cut so that the end token stays last.
+Generative models read `images, [bos] prompt separator`, which is never cut, and learn to answer `text eos`. Images
+stand before the prompt, or where its `ImageMark`s are.
 """
 
 import functools
@@ -19,6 +20,7 @@ from rebus.core.specs import TextSpec
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 IGNORED = -100  # the target of a position that is not to be predicted
+_MARK = -1  # an image inside a prompt, before it is made room for
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,25 @@ class Control:
     name: str
 
 
-class Pieces(tuple[str | Control, ...]):
-    """A prompt of words and control tokens: `Pieces("caption ", Control("<loc0001>"), Control("<loc0002>"))`."""
+@dataclass(frozen=True)
+class ImageMark:
+    """Where an image stands inside a prompt; marks take the images of their row in order."""
 
-    def __new__(cls, *parts: str | Control) -> "Pieces":
+
+class Pieces(tuple[str | Control | ImageMark, ...]):
+    """A prompt of text, control tokens and images: `Pieces("caption ", Control("<loc0001>"), Control("<loc0002>"))`,
+    `Pieces("a cat: ", ImageMark(), " a dog: ", ImageMark())`."""
+
+    def __new__(cls, *parts: str | Control | ImageMark) -> "Pieces":
         for part in parts:
-            if not isinstance(part, str | Control):
-                raise BadText(f"a prompt is made of str and Control; got {type(part).__name__}")
+            if not isinstance(part, str | Control | ImageMark):
+                raise BadText(f"a prompt is made of str, Control and ImageMark; got {type(part).__name__}")
         return super().__new__(cls, parts)
+
+    @property
+    def marks(self) -> int:
+        """How many images the prompt has room for."""
+        return sum(isinstance(part, ImageMark) for part in self)
 
 
 Prompt = str | Pieces
@@ -59,13 +72,16 @@ class TextPipeline:
         """tokens (B, L) int64 and mask (B, L) bool, padded on the right.
 
         `images`: how many images each prompt has (one number for all, or one each), for models whose prompts hold
-        placeholders. Raises `BadText` for what cannot be encoded, and for what is too long: prompts always, other
-        texts when the spec says `truncate=False`.
+        placeholders: in front of the prompt, or where its marks are. Raises `BadText` for what cannot be encoded, for
+        another number of marks than images, and for what is too long: prompts always, other texts when the spec says
+        `truncate=False`.
         """
         prompts = _listed(texts)
         counts = [images] * len(prompts) if isinstance(images, int) else list(images)
         if len(counts) != len(prompts):
             raise BadText(f"{len(prompts)} prompts but images for {len(counts)}: one entry for each is wanted")
+        for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
+            self._check_marks(i, prompt, count)
         bodies = self._encode(prompts)
         if self.is_writer:
             rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
@@ -82,7 +98,11 @@ class TextPipeline:
         and has no end token then, or raises `BadText` when the spec says `truncate=False`.
         """
         rows = []
-        for i, body in enumerate(self._encode(_listed(texts), answers=True)):
+        answers = _listed(texts)
+        for i, answer in enumerate(answers):
+            if isinstance(answer, Pieces) and answer.marks:
+                raise BadText(f"answer {i} holds an image: models that write text cannot be taught to answer with one")
+        for i, body in enumerate(self._encode(answers, answers=True)):
             row = body if self.spec.eos_id is None else [*body, self.spec.eos_id]
             if len(row) > self.spec.context and not self.spec.truncate:
                 raise BadText(f"answer {i} has {len(row):,} tokens, the context holds {self.spec.context:,}")
@@ -115,11 +135,21 @@ class TextPipeline:
             if isinstance(part, str):
                 ids += encode(self.prepare(part))
                 continue
+            if isinstance(part, ImageMark):
+                ids += [_MARK]
+                continue
             token = self.tokenizer.id_of(part.name)
             if token is None:
                 raise BadText(f"the tokenizer has no control token {part.name}")
             ids.append(token)
         return ids
+
+    def _check_marks(self, index: int, prompt: Prompt, images: int) -> None:
+        marks = prompt.marks if isinstance(prompt, Pieces) else 0
+        if marks and self.spec.image_token_id is None:
+            raise BadText(f"text {index} holds {_number(marks)}: this model's texts have no place for images")
+        if marks and marks != images:
+            raise BadText(f"prompt {index} has marks for {_number(marks)} and {_number(images)} beside it")
 
     def prepare(self, text: str) -> str:
         """The text as the tokenizer is to see it: cleaned, without punctuation, in lower case, as the spec says."""
@@ -141,18 +171,29 @@ class TextPipeline:
         return start + body[: max(room, 0)] + end
 
     def _prompt(self, index: int, body: list[int], images: int) -> list[int]:
-        """`pictures [bos] body separator`: the placeholders of all images first, the start token after them."""
+        """`images [bos] body separator`: the start token comes after the last placeholder, marked or in front, as the
+        released processor of PaliGemma has it."""
         place = self.spec.image_token_id
-        seen = [] if place is None else [place] * (images * self.spec.num_image_tokens)
-        words = ([] if self.spec.bos_id is None else [self.spec.bos_id]) + body + self._separator
-        size = len(seen) + len(words)
-        if size > self.spec.context:
-            pictures = f"{images} image{'s' * (images != 1)} ({len(seen):,} tokens) and " if seen else ""
+        image = [] if place is None else [place] * self.spec.num_image_tokens
+        if _MARK in body:
+            last = len(body) - body[::-1].index(_MARK)
+            seen = [token for part in body[:last] for token in (image if part == _MARK else [part])]
+            body = body[last:]
+        else:
+            seen = image * images
+        row = seen + ([] if self.spec.bos_id is None else [self.spec.bos_id]) + body + self._separator
+        if len(row) > self.spec.context:
+            placed = len(image) * images
+            pictures = f"{_number(images)} ({placed:,} tokens) and " if placed else ""
             raise BadText(
-                f"prompt {index}: {pictures}{len(words):,} tokens of text make {size:,}; "
+                f"prompt {index}: {pictures}{len(row) - placed:,} tokens of text make {len(row):,}; "
                 f"the context holds {self.spec.context:,}"
             )
-        return seen + words
+        return row
+
+
+def _number(images: int) -> str:
+    return f"{images} image{'s' * (images != 1)}"
 
 
 def clean(text: str) -> str:
