@@ -19,7 +19,7 @@ from rebus.data.record import BadRecord, Record
 
 
 class TextRow(NamedTuple):
-    """A prompt (None for dual encoders) and the text: what a dual encoder reads, or the target of a generative model."""
+    """A prompt (None for dual encoders) and the text that a dual encoder reads or a generative model is to write."""
 
     prompt: str | None
     text: str

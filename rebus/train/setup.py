@@ -1,6 +1,5 @@
 """What a run starts from and what it leaves: a network, its data, and a directory in Hub layout."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,11 @@ from rebus.codec.processor import Processor, load_processor
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.core.specs import Prompts
 from rebus.data.bundled_checkpoints import directory_of
-from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
-from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
+from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
+from rebus.data.record_batches import Batches, RecordBatches
+from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import CODEBOOK_FILE
+from rebus.data.scene_tasks import SceneTasks
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.train import lit_starter as starter
@@ -61,20 +62,37 @@ def source_of(name: str) -> Path:
     return find(card.repo if card is not None and card.repo else name)
 
 
-def open_data(config: TrainConfig, data: Any = None) -> Any:
+def open_data(config: TrainConfig, data: Any = None) -> Batches:
     """What gives the batches of `data`, by default the recipe's own. Raises what the data set raises."""
     data = config.data if data is None else data
     if isinstance(data, Files):
-        return FileBatches(data, processor_of(config), _prompts_of(config))
+        return file_batches(data, processor_of(config), _prompts_of(config))
     if isinstance(data, Mixture):
-        processor, prompts = processor_of(config), _prompts_of(config)
-        return MixedBatches(data, lambda part: FileBatches(part, processor, prompts))
-    return data
+        return mixed_batches(data, processor_of(config), _prompts_of(config))
+    if isinstance(data, SceneCaptions):
+        return _of_scenes(config, data.open())
+    if isinstance(data, SceneTasks):
+        text = catalog.system(str(config.system)).text_spec
+        if text is None:
+            raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
+        return _of_scenes(config, data.open(text(config.model), _prompts_of(config)))
+    batches: Batches = data
+    return batches
 
 
-def reads_files(config: TrainConfig) -> bool:
-    """Whether the run learns from data on disk, through a released processor, and not from the scenes world."""
-    return isinstance(config.data, Files | Mixture)
+def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
+    """The batches, of which a model with another vocabulary or image size would learn nonsense."""
+    model: Any = config.model
+    assert batches.images is not None
+    tokens, size = batches.text.tokenizer.vocab_size, batches.images.spec.size[0]
+    if model.text.vocab_size != tokens:
+        raise UsageError(
+            f"scenes are told in the {tokens:,} tokens of their own world; the model has {model.text.vocab_size:,}. "
+            "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
+        )
+    if getattr(model.image, "image_size", size) != size:
+        raise UsageError(f"the scenes have {size} pixels a side, the model's images {model.image.image_size}")
+    return batches
 
 
 def _prompts_of(config: TrainConfig) -> Prompts:
@@ -170,9 +188,9 @@ def set_trained(network: nn.Module, parts: tuple[str, ...], trained: bool) -> No
                 parameter.requires_grad_(trained)
 
 
-def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
-    """The finished model in Hub layout with its tokenizer and preprocessor, in the precision of what it started from;
-    of scenes, float16; a mask VQ-VAE as the release's single file of arrays."""
+def save_final(config: TrainConfig, network: nn.Module, processor: Processor | None, directory: Path) -> Path:
+    """The finished model in Hub layout with its tokenizer and preprocessor; a mask VQ-VAE as the release's single file
+    of arrays."""
     if isinstance(network, MaskVQVAE):
         directory.mkdir(parents=True, exist_ok=True)
         save_npz(network, directory / CODEBOOK_FILE)
@@ -180,7 +198,9 @@ def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path
     merge_lora(network)
     layout = catalog.system(str(config.system)).layouts["transformers"]
     assert layout.write_config is not None
-    dtype, files = _own_files(config) if reads_files(config) else _scene_files(config)
+    dtype, files = _final_dtype(config), {} if processor is None else processor.files()
+    if config.start_from is not None and (source_of(config.start_from) / CODEBOOK_FILE).is_file():
+        files[CODEBOOK_FILE] = (source_of(config.start_from) / CODEBOOK_FILE).read_bytes()
     kept = {k: v.detach() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
     kept = {k: v.to(dtype) if v.is_floating_point() else v for k, v in kept.items()}
     data = {**layout.write_config(config.model), "dtype": str(dtype).removeprefix("torch.")}
@@ -201,29 +221,12 @@ def interpolate(network: nn.Module, config: TrainConfig) -> None:
             parameter.mul_(config.wise_ft)
 
 
-def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
-    """The precision and the files of what the run started from."""
-    files = processor_of(config).files()
+def _final_dtype(config: TrainConfig) -> torch.dtype:
+    """That of the recipe, or of what the run started from."""
+    if config.final_dtype is not None:
+        found: torch.dtype = getattr(torch, config.final_dtype)
+        return found
     if config.start_from is None:
-        return torch.float32, files
-    source = source_of(config.start_from)
-    if (source / CODEBOOK_FILE).is_file():
-        files[CODEBOOK_FILE] = (source / CODEBOOK_FILE).read_bytes()
-    return next(w.dtype for w in open_weights(source).values() if w.dtype.is_floating_point), files
-
-
-def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
-    size = config.model.image.image_size  # type: ignore[union-attr]
-    preprocessor: dict[str, Any] = {
-        "image_processor_type": "SiglipImageProcessor",
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "resample": 3,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(PIXEL_MEAN),
-        "image_std": list(PIXEL_STD),
-    }
-    files = scenes_tokenizer(locations=config.system == "paligemma").files
-    return torch.float16, {**files, "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode()}
+        return torch.float32
+    weights = open_weights(source_of(config.start_from)).values()
+    return next(w.dtype for w in weights if w.dtype.is_floating_point)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture, even_pattern, varied
 
 import rebus
 from rebus.core.errors import RebusError, UsageError
 from rebus.core.specs import Prompts
-from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture, even_pattern, varied
 from rebus.data.scenes import scene
 
 PALIGEMMA = Prompts(caption="caption en", ask="answer en {question}", detect="detect {labels}")

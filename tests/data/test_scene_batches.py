@@ -2,12 +2,6 @@
 
 import pytest
 import torch
-
-from rebus.codec.boxes import parse_boxes
-from rebus.codec.masks import parse_segments, paste_mask
-from rebus.codec.text import TextPipeline
-from rebus.core.specs import TextSpec
-from rebus.data import scenes
 from rebus.data.scene_batches import (
     BOS,
     EOS,
@@ -19,6 +13,12 @@ from rebus.data.scene_batches import (
     scene_at,
     scenes_tokenizer,
 )
+
+from rebus.codec.boxes import parse_boxes
+from rebus.codec.masks import parse_segments, paste_mask
+from rebus.codec.text import TextPipeline
+from rebus.core.specs import TextSpec
+from rebus.data import scenes
 from rebus.data.scene_masks import SceneMasks, load_codebook, mask_codes
 from rebus.data.scene_tasks import SceneTasks
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 import rebus
 from rebus.core.errors import MissingExtra, MissingFile, RebusError, UnknownName, UsageError
-from rebus.data.file_batches import Files
-from rebus.data.scene_batches import SceneCaptions
+from rebus.data.file_records import Files
+from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import TrainConfig, override, train

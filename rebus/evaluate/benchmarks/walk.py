@@ -14,7 +14,7 @@ from PIL import Image
 from rebus.codec.images import open_images
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 from rebus.data.layouts import open_layout
-from rebus.data.record import BadRecord, StoredImage, Reader, Record
+from rebus.data.record import BadRecord, Reader, Record, StoredImage
 from rebus.data.shuffle import ShuffledOrder
 from rebus.tasks.batching import progress
 
