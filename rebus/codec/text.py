@@ -11,6 +11,7 @@ import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -228,7 +229,7 @@ def _listed(texts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
-    filled = torch.full((len(rows), width), value, dtype=torch.int64)
-    for target, row in zip(filled, rows, strict=True):
-        target[: len(row)] = torch.tensor(row, dtype=torch.int64)
-    return filled
+    filled = np.full((len(rows), width), value, dtype=np.int64)
+    for i, row in enumerate(rows):
+        filled[i, : len(row)] = row
+    return torch.from_numpy(filled)

@@ -137,8 +137,8 @@ class RecordBatches:
             return {}
         spec = self.images.spec
         if spec.fit != "naflex" and images and all(_drawn(image, spec.size) for image in images):
-            planes = [np.asarray(image).transpose(2, 0, 1) for image in images]
-            return {"pixels": torch.from_numpy(np.stack(planes))}
+            planes = [torch.from_numpy(np.asarray(image).transpose(2, 0, 1)) for image in images]
+            return {"pixels": planes[0][None] if len(planes) == 1 else torch.stack(planes)}
         return self.images(images)
 
     def _tensors(self, rows: Sequence[_Row]) -> dict[str, Tensor]:

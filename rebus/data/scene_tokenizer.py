@@ -40,7 +40,10 @@ class _LookUp(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts at once."""
-        return [self._look_up(text) or super(_LookUp, self).encode_batch([text])[0] for text in texts]
+        found = [self._look_up(text) for text in texts]
+        slow = [text for text, row in zip(texts, found, strict=True) if row is None]
+        rest = iter(super().encode_batch(slow) if slow else ())
+        return [next(rest) if row is None else row for row in found]
 
     def _look_up(self, text: str) -> list[int] | None:
         """None where the text has to be looked at more closely."""

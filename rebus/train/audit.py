@@ -92,7 +92,8 @@ def read(tokens: Tensor, processor: Processor) -> str:
     """One row of ids, without placeholders, as text up to its end."""
     if processor.text is None:
         return ""
-    return processor.text.decode(tokens[tokens != processor.text.spec.image_token_id][None])[0]
+    image = processor.text.spec.image_token_id
+    return processor.text.decode([[token for token in tokens.tolist() if token != image]])[0]
 
 
 def as_picture(pixels: Tensor) -> Image.Image:

@@ -15,11 +15,7 @@ def scene_at(seed: int, number: int, split: str, size: int) -> Scene:
 def scene_record(s: Scene, fields: tuple[str, ...] = FIELDS) -> Record:
     """What can be said of a scene, in the given fields alone, since wording questions takes time. The scene itself is
     among the facts."""
-    things = tuple(
-        Thing(label=label, box=box, area=float(mask.sum()), id=str(i))
-        for i, (label, box, mask) in enumerate(zip(s.labels, s.boxes, s.masks, strict=True))
-        if "things" in fields or "phrases" in fields
-    )
+    things = _things(s) if "things" in fields or "phrases" in fields else ()
     asked = s.questions_by_kind if "questions" in fields else ()
     return Record(
         key=f"scene {s.split}:{s.seed}",
@@ -30,4 +26,11 @@ def scene_record(s: Scene, fields: tuple[str, ...] = FIELDS) -> Record:
         things=things if "things" in fields else (),
         phrases=tuple(Phrase(text=text, thing=things[i]) for text, i in s.phrases) if "phrases" in fields else (),
         facts={"scene": s},
+    )
+
+
+def _things(s: Scene) -> tuple[Thing, ...]:
+    parts = zip(s.labels, s.boxes, s.masks, strict=True)
+    return tuple(
+        Thing(label=label, box=box, area=float(mask.sum()), id=str(i)) for i, (label, box, mask) in enumerate(parts)
     )

@@ -189,7 +189,7 @@ def _content(record: Record) -> bytes:
         with image.open("rb") as file:
             picture = hashlib.file_digest(file, "sha256").hexdigest()
     else:
-        picture = hashlib.sha256(image or b"").hexdigest()
+        picture = hashlib.sha256(b"" if image is None else bytes(image)).hexdigest()
     truths = {
         "label": record.label,
         "captions": record.captions,
