@@ -73,7 +73,9 @@ class SceneTasks:
             return Plan(range(index * stride, (index + 1) * stride), self._patches)
         asked = self.ask_later if 0 < self.turn <= index else self.ask
         odds = np.array([self.caption, self.detect, asked, self.segment])
-        make = partial(self._tasks, odds / odds.sum(), prompts, spelling)
+        forms = tuple(self._forms().values())
+        asking = [(form, getattr(prompts, str(form.prompt))) for form in forms]
+        make = partial(self._tasks, odds / odds.sum(), asking, spelling)
         return Plan(range(index * stride, index * stride + batch_size), make)
 
     def _forms(self) -> dict[str, Form]:
@@ -90,14 +92,17 @@ class SceneTasks:
         return Example((record.image,), (), patch_owners(_scene(record), self.patch))
 
     def _tasks(
-        self, odds: np.ndarray, prompts: Prompts, spelling: Spelling, record: Record, rng: np.random.Generator
+        self,
+        odds: np.ndarray,
+        asking: Sequence[tuple[Form, str | None]],
+        spelling: Spelling,
+        record: Record,
+        rng: np.random.Generator,
     ) -> Example:
         assert record.image is not None
-        forms = list(self._forms().values())
         texts: list[TextRow] = []
-        for task in rng.choice(len(forms), size=self.per_picture, replace=False, p=odds):
-            form = forms[task]
-            prompt = getattr(prompts, str(form.prompt))
+        for task in rng.choice(len(asking), size=self.per_picture, replace=False, p=odds):
+            form, prompt = asking[task]
             texts += form.make(record, Given(record.image, prompt, rng, spelling)).texts
         return Example((record.image,), tuple(texts), patch_owners(_scene(record), self.patch))
 
