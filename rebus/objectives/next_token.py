@@ -25,7 +25,7 @@ def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_
     `z_loss` · (ln Σ exp logits)² is added for each token, which keeps the logits from drifting (Chowdhery et al.,
     "PaLM", 2022, Sec. 5). Rows without any target count nothing.
     """
-    scores = logits.flatten(0, 1).float()
+    scores = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
     each = F.cross_entropy(
         scores, targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="none"
     ).view_as(targets)

@@ -99,18 +99,17 @@ class PaliGemma(nn.Module):
         """
         places = tokens == self.cfg.image_id
         x = self.text.embed(tokens.masked_fill(places, 0))
-        rows = None
+        rows = images = None
         if seen is not None:
             rows = ImageRows(torch.ones(len(seen), dtype=torch.int64, device=seen.device), owners)
         elif pixels is not None:
-            rows = ImageRows.of(pixels, image_mask, owners)
+            images, rows = real_images(pixels, image_mask), ImageRows.of(pixels, image_mask, owners)
         if not torch.compiler.is_compiling():
             self._check_placeholders(places, rows)
-        if rows is None:
+        if images is not None:
+            seen = self.see(images)
+        if rows is None or seen is None:
             return x
-        if seen is None:
-            assert pixels is not None
-            seen = self.see(real_images(pixels, image_mask))
         return x.masked_scatter(places[..., None], rows.spread(seen).to(x.dtype))
 
     def _check_placeholders(self, places: Bool[Tensor, "T L"], rows: ImageRows | None) -> None:
