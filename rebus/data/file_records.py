@@ -8,7 +8,7 @@ from PIL import Image
 
 from rebus.codec.images import open_image
 from rebus.codec.processor import Processor
-from rebus.core.errors import RebusError, UsageError
+from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.specs import Prompts
 from rebus.data.forms import FORMS, Example, Given, Spelling
 from rebus.data.layouts import open_layout
@@ -60,6 +60,8 @@ def file_batches(
     if files.form == "auto":
         generative = processor.text is not None and processor.text.is_writer
         files = replace(files, form="caption" if generative else "pairs")
+    if FORMS[files.form].sees and processor.image is None:
+        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     source = FileRecords(files, prompts, spelling or Spelling())
     return RecordBatches(source, processor, fast=files.fast, threads=files.threads, most_damaged=files.most_damaged)
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import rebus
-from rebus.core.errors import RebusError, UsageError
+from rebus.codec.processor import Processor
+from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.specs import Prompts
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches, varied
 from rebus.data.record_batches import MixedBatches, even_pattern
@@ -122,6 +123,14 @@ def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, A
         file_batches(Files(path=str(folder), form="ask"), processors["paligemma"], Prompts())
     with pytest.raises(UsageError, match="least_crop"):
         file_batches(Files(path=str(folder), form="pairs", least_crop=0.0), processors["siglip"], Prompts())
+    blind = Processor(None, processors["siglip"].text)
+    with pytest.raises(MissingFile, match=r"no preprocessor_config\.json, without which it cannot see"):
+        file_batches(Files(path=str(folder), form="pairs"), blind, Prompts())
+    assert "pixels" not in file_batches(Files(path=str(folder), form="text"), blind, Prompts()).batch(0, 0, 2)
+    with pytest.raises(UsageError, match="lost"):  # a split that is not there is no damaged record
+        file_batches(Files(path=str(folder), form="pairs", val_split="lost"), processors["siglip"], Prompts()).batch(
+            0, 0, 2, "val"
+        )
     for variation in ({"least_crop": 0.5}, {"flip": True}):  # boxes would not be where the answer says
         with pytest.raises(UsageError, match=r"detect says where things are in the whole image"):
             file_batches(Files(path=str(folder), form="detect", **variation), processors["paligemma"], PALIGEMMA)
