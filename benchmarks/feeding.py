@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import rebus
 from rebus.core.specs import Prompts
-from rebus.data.file_batches import FileBatches, Files
+from rebus.data.file_records import Files, file_batches
 from rebus.data.scenes import scene
 from rebus.train.bench import bench_train
 from rebus.train.loop import _Numbered
@@ -48,7 +48,7 @@ def write(folder: Path, number: int, side: int) -> None:
 
 
 def pictures_a_second(files: Files, processor: Any, workers: int, batches: int) -> float:
-    data = FileBatches(files, processor, Prompts())
+    data = file_batches(files, processor, Prompts())
     loader = torch.utils.data.DataLoader(
         _Numbered(data, 0, BATCH, "train", (0, 1)),
         batch_size=None,

@@ -27,6 +27,7 @@ __all__ = [
     "ImageSource",
     "image_spec_from_json",
     "image_spec_to_json",
+    "normalised",
     "open_image",
     "open_images",
 ]
@@ -124,6 +125,16 @@ class ImagePipeline:
         row["pixels"][: len(patches)] = patches
         row["patch_mask"][: len(patches)] = True
         row["grid"][:] = pixels.shape[0] // self.spec.patch_size, pixels.shape[1] // self.spec.patch_size
+
+
+def normalised(pixels: Tensor, spec: ImageSpec) -> Tensor:
+    """uint8 (…, 3, H, W) of the size that is wanted → float32, on its device: a quarter of the bytes travels. Within
+    2e-7 of what `ImagePipeline` gives."""
+    scale, shift = (
+        torch.tensor(values, dtype=torch.float32, device=pixels.device)[:, None, None]
+        for values in ([1 / (255 * s) for s in spec.std], [m / s for m, s in zip(spec.mean, spec.std, strict=True)])
+    )
+    return pixels.to(torch.float32) * scale - shift
 
 
 def _check_batch(images: Sequence[ImageSource]) -> None:

@@ -51,13 +51,15 @@ class Processor:
         texts: Prompt | Sequence[Prompt] | None = None,
         targets: Prompt | Sequence[Prompt] | None = None,
         regions: Tensor | np.ndarray | Sequence[Tensor | np.ndarray] | None = None,
+        owners: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
-        """A dict with what was asked for: pixels, tokens and mask, targets, regions and region_mask.
+        """A dict with what was asked for: pixels and image_mask, tokens and mask, targets, regions and region_mask.
 
-        images: one image, a list, or a list of lists (several images to one prompt). pixels are (B, 3, H, W), or
-        (B, N, 3, H, W) where every row has the same N > 1 images, or (M, 3, H, W) in reading order where the
-        numbers differ. Prompts of writers hold as many placeholders as their row's images need, and one prompt
-        given with several rows of images is asked of each.
+        images: one image, a list, or a list of lists (several images, or none, in a row). pixels are (B, 3, H, W)
+        where every row has one image; otherwise (B, N, 3, H, W), N being the most of a row, with image_mask (B, N),
+        True where there is one. Prompts of generative models hold as many placeholders as their row's images need,
+        in front or where their marks are (`ImageMark`), and one prompt given with several rows of images is asked of
+        each. owners: for several prompts to one row of images, which row each prompt belongs to, int (T,).
         Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` when numbers do not match.
         """
         batch: dict[str, Tensor] = {}
@@ -69,17 +71,22 @@ class Processor:
         if texts is not None:
             text = self._text()
             if not text.spec.generates:
+                _check_one_image_a_row(counts)
                 batch["tokens"], batch["mask"] = text(texts)
             else:
-                prompts = _spread(texts, counts)
-                batch["tokens"], batch["mask"] = text(prompts, images=0 if counts is None else counts)
+                each = _of_owners(counts, owners)
+                prompts = _spread(texts, each, counts if owners is None else None)
+                batch["tokens"], batch["mask"] = text(prompts, images=0 if each is None else each)
         if targets is not None:
             batch["targets"] = self._text().targets(targets)
         if regions is not None:
             batch["regions"], batch["region_mask"] = _regions(regions)
-        sizes = {name: len(batch[name]) for name in ("tokens", "targets", "regions") if name in batch}
-        if len(set(sizes.values())) > 1:
-            raise UsageError("a batch needs one of each: " + ", ".join(f"{n} {name}" for name, n in sizes.items()))
+        if owners is not None:
+            if not self._text().spec.generates:
+                raise UsageError("a dual encoder compares every image with every text; owners are for its loss alone")
+            batch["owners"] = torch.tensor(list(owners), dtype=torch.int64)
+            _check_alike(batch, "pixels", "regions")
+        _check_alike(batch, "tokens", "targets", "regions" if owners is None else "owners")
         return batch
 
     def decode(self, tokens: Tensor | Sequence[Sequence[int]]) -> list[str]:
@@ -113,11 +120,20 @@ class Processor:
     def _see(self, rows: list[Sequence[ImageSource]]) -> dict[str, Tensor]:
         if self.image is None:
             raise MissingFile(f"this checkpoint has no {self.image_missing}, without which it cannot see images")
-        batch = self.image([picture for row in rows for picture in row])
-        each = {len(row) for row in rows}
-        if len(each) == 1 and each != {1} and each != {0}:
-            return {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in batch.items()}
-        return batch
+        return rows_first(self.image([image for row in rows for image in row]), [len(row) for row in rows])
+
+
+def rows_first(images: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:
+    """Tensors of images one after another (M, …), `counts` of them in each row → (B, …) where every row has one;
+    otherwise (B, N, …), N being the most of a row, with image_mask (B, N) bool, True where there is an image."""
+    if all(count == 1 for count in counts):
+        return dict(images)
+    mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+    batch = {"image_mask": mask}
+    for name, tensor in images.items():
+        batch[name] = tensor.new_zeros(*mask.shape, *tensor.shape[1:])
+        batch[name][mask] = tensor
+    return batch
 
 
 def load_processor(
@@ -230,14 +246,40 @@ def _rows(images: Images) -> list[Sequence[ImageSource]]:
     return [list(image) if isinstance(image, list | tuple) else [image] for image in images]
 
 
-def _spread(texts: Prompt | Sequence[Prompt], counts: list[int] | None) -> Prompt | Sequence[Prompt]:
+def _check_alike(batch: Mapping[str, Tensor], *names: str) -> None:
+    sizes = {name: len(batch[name]) for name in names if name in batch}
+    if len(set(sizes.values())) > 1:
+        raise UsageError("a batch needs one of each: " + ", ".join(f"{n} {name}" for name, n in sizes.items()))
+
+
+def _check_one_image_a_row(counts: list[int] | None) -> None:
+    for i, count in enumerate(counts or ()):
+        if count != 1:
+            raise BadImage(f"row {i} has {count} images; a dual encoder sees one image a row")
+
+
+def _of_owners(counts: list[int] | None, owners: Sequence[int] | None) -> list[int] | None:
+    """How many images each prompt has."""
+    if counts is None or owners is None:
+        return counts
+    for i, owner in enumerate(owners):
+        if not 0 <= owner < len(counts):
+            raise UsageError(f"owners[{i}] is {owner}; there are {len(counts)} rows of images, 0 to {len(counts) - 1}")
+    return [counts[owner] for owner in owners]
+
+
+def _spread(
+    texts: Prompt | Sequence[Prompt], each: list[int] | None, rows: list[int] | None
+) -> Prompt | Sequence[Prompt]:
     """One prompt for every row of images."""
-    if counts is None:
+    if each is None:
         return texts
     if isinstance(texts, str | Pieces):
-        return [texts] * len(counts)
-    if len(texts) != len(counts):
-        raise BadText(f"{len(texts)} prompts for {len(counts)} rows of images: one prompt a row is wanted")
+        return [texts] * len(each)
+    if len(texts) != len(each):
+        if rows is None:
+            raise UsageError(f"{len(texts)} prompts and {len(each)} owners: one owner a prompt is wanted")
+        raise BadText(f"{len(texts)} prompts for {len(rows)} rows of images: one prompt a row is wanted")
     return texts
 
 

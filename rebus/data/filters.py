@@ -166,6 +166,8 @@ def size_of(record: Record) -> tuple[float, float] | None:
         width, height = (_number(record.facts, name) for name in names)
         if width and height and width > 0 and height > 0:
             return width, height
+    if isinstance(record.image, np.ndarray):
+        return record.image.shape[1], record.image.shape[0]
     return None if record.image is None else _size_in_file(record.image)
 
 

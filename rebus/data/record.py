@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+
 from rebus.core.errors import RebusError
 
 XYXY: TypeAlias = tuple[float, float, float, float]
 Encoded: TypeAlias = bytes | Path  # an image or video file, or where it lies
+StoredImage: TypeAlias = Encoded | np.ndarray  # or an image that was never a file, uint8 (H, W, 3)
 
 
 class BadRecord(RebusError):
@@ -59,7 +62,7 @@ class Record:
     """
 
     key: str
-    image: Encoded | None = None
+    image: StoredImage | None = None
     captions: tuple[str, ...] = ()
     label: str | None = None
     questions: tuple[Question, ...] = ()

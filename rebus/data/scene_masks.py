@@ -3,16 +3,15 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rebus.backbones.vision.mask_vqvae import RELEASED_FILE, MaskVQVAE, load_npz
 from rebus.codec.masks import crop_mask
 from rebus.data.bundled_checkpoints import directory_of
-from rebus.data.scene_batches import scene_at
+from rebus.data.scenes.reader import scene_at
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,13 @@ class SceneMasks:
 
     kind: Literal["scene masks"] = "scene masks"
     sizes: tuple[int, ...] = (96, 128, 160, 224)
+    processor: ClassVar[None] = None  # neither images nor texts
+    most_damaged: ClassVar[float] = 1.0
 
-    def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]:
-        """Batch number `index` of that seed: `masks`."""
+    def batch(
+        self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
+    ) -> dict[str, Any]:
+        """Batch number `index` of that seed, or a share of it: `masks`. Scenes hold one to five, so all are drawn."""
         rng = np.random.Generator(np.random.PCG64([seed, index]))
         found: list[np.ndarray] = []
         number = 0
@@ -32,7 +35,8 @@ class SceneMasks:
             s = scene_at(seed, index * batch_size + number, split, size)
             found += [crop_mask(o.mask, o.box) for o in s.objects]
             number += 1
-        return {"masks": torch.from_numpy(np.stack(found[:batch_size]))}
+        each = batch_size // share[1]
+        return {"masks": torch.from_numpy(np.stack(found[:batch_size][share[0] * each : (share[0] + 1) * each]))}
 
 
 def mask_codes(mask: np.ndarray, box: tuple[float, float, float, float], codebook: str) -> tuple[int, ...]:

@@ -1,23 +1,15 @@
 """Scenes patch by patch: which object each patch shows, for image towers."""
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from rebus.data.scenes import COLOURS, FILLS, SHAPES, SIZES, Scene
 
 LEAST_SHARE = 0.06  # of a patch that an object must cover to own it
 
 
-def patch_owners(scenes: list[Scene], patch: int) -> dict[str, Tensor]:
-    """`names` (B, P, 5): shape, colour, size, fill and rank from the left of the object in each patch; `present`
-    (B, P) bool: whether there is one; `boxes` (B, P, 4): its box as shares of the side."""
-    names, present, boxes = zip(*(_owners(s, patch) for s in scenes), strict=True)
-    parts = {"names": names, "present": present, "boxes": boxes}
-    return {key: torch.from_numpy(np.stack(rows)) for key, rows in parts.items()}
-
-
-def _owners(s: Scene, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def patch_owners(s: Scene, patch: int) -> dict[str, np.ndarray]:
+    """`names` (P, 5): shape, colour, size, fill and rank from the left of the object in each patch; `present` (P,)
+    bool: whether there is one; `boxes` (P, 4): its box as shares of the side."""
     side = s.size // patch
     masks = np.stack(s.masks).reshape(len(s.objects), side, patch, side, patch)
     covered = masks.sum(axis=(2, 4)).reshape(len(s.objects), -1)
@@ -29,4 +21,5 @@ def _owners(s: Scene, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ]
     )
     boxes = np.array(s.boxes, dtype=np.float32) / s.size
-    return table[owner], covered.max(axis=0) >= LEAST_SHARE * patch**2, boxes[owner]
+    present = covered.max(axis=0) >= LEAST_SHARE * patch**2
+    return {"names": table[owner], "present": present, "boxes": boxes[owner]}

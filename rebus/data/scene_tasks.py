@@ -1,38 +1,39 @@
-"""Scenes as prompts and answers, for writers: caption, question, detection, segmentation, several for each image.
-
-Prompts and answers are PaliGemma's: `caption en`, `answer en …`, `detect a ; b`, `segment …`; boxes are four location
-tokens (top, left, bottom, right), masks sixteen words of a mask codebook.
+"""Scenes as prompts and answers, for generative models: caption, question, detection, segmentation, several for each
+image, in the prompts and the spelling of boxes and masks of a system.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from rebus.codec.boxes import LOC_1024
-from rebus.core.labels import IGNORED
-from rebus.data.scene_batches import BOS, EOS, IMAGE, Words, pad_rows, scene_at, scenes_tokenizer, stack_pixels
+from rebus.core.answers import Box
+from rebus.core.errors import UsageError
+from rebus.core.places import LocationNotation
+from rebus.core.specs import Prompts, TextSpec
+from rebus.data.forms import Example, Form, Given, TextRow, filled
+from rebus.data.record import Record
+from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_masks import mask_codes
 from rebus.data.scene_patches import patch_owners
+from rebus.data.scene_records import SceneRecords
+from rebus.data.scene_tokenizer import scenes_processor
 from rebus.data.scenes import COLOURS, SHAPES, Scene, SceneObject, answer_kinds
 from rebus.data.scenes.language import ask
 
 ALL_SHAPES = " ; ".join(SHAPES)
-Row = tuple[list[int], list[int]]  # prompt, answer
 
 
 @dataclass(frozen=True)
 class SceneTasks:
     """Images with `per_picture` different tasks each, drawn with the given odds.
 
-    Rows of the same image follow each other: `tokens` and `targets` have `per_picture` rows for each of `pixels`.
-    `names`, `present` and `boxes` say what each patch shows. The first `tower_first` batches hold these alone, of as
-    many images as later batches have rows. From batch `turn` on questions have the odds `ask_later`: they are easy
-    to learn for who can already see and caption (0: never).
+    `tokens` and `targets` have `per_picture` rows for each image, which `owners` gives. `names`, `present` and `boxes`
+    say what each patch shows. The first `tower_first` batches hold these alone, of as many images as later batches
+    have rows of text. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can
+    already see and caption (0: never).
     """
 
     kind: Literal["scene tasks"] = "scene tasks"
@@ -48,83 +49,92 @@ class SceneTasks:
     ask_later: float = 0.5
     codebook: str = "mask_vqvae/scenes"  # what writes masks as tokens: a bundled name or a directory
 
-    def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Tensor]:
-        """Batch number `index` of that seed: `pixels` uint8, `tokens`, `mask`, `targets`, and what the patches show."""
-        rng = np.random.Generator(np.random.PCG64([seed, index]))
-        alone = split == "train" and index < self.tower_first
+    def open(self, text: TextSpec, prompts: Prompts, locations: LocationNotation | None = None) -> RecordBatches:
+        """The batches, for a model with these texts and prompts: `pixels` uint8, `tokens`, `mask`, `targets`,
+        `owners`, and what the patches show. Raises `UsageError` for another number of patches, or a task that the
+        model has no prompt for."""
+        patches = (self.size // self.patch) ** 2
+        if text.num_image_tokens not in (0, patches):
+            raise UsageError(
+                f"data.size={self.size} in patches of data.patch={self.patch} makes {patches} patches; "
+                f"the model has {text.num_image_tokens} an image"
+            )
+        forms = self._forms()
+        for name, form in forms.items():
+            if form.prompt is not None and getattr(prompts, form.prompt) is None and getattr(self, name):
+                raise UsageError(f"the model has no prompt for {name}: --set data.{name}=0")
+        plan = partial(self._plan, prompts, locations)
+        return RecordBatches(
+            SceneRecords(self.size, plan, fields=()), scenes_processor(text, self.size, locations=True)
+        )
+
+    def _plan(
+        self, prompts: Prompts, locations: LocationNotation | None, index: int, batch_size: int, split: str
+    ) -> Plan:
         stride = batch_size * self.per_picture
-        number = stride if alone else batch_size
-        scenes = [scene_at(seed, index * stride + i, split, self.size) for i in range(number)]
-        batch = {"pixels": stack_pixels(scenes), **patch_owners(scenes, self.patch)}
-        if alone:
-            return batch
+        if split == "train" and index < self.tower_first:
+            return Plan(range(index * stride, (index + 1) * stride), self._patches)
         asked = self.ask_later if 0 < self.turn <= index else self.ask
         odds = np.array([self.caption, self.detect, asked, self.segment])
-        makers: tuple[Callable[[Scene, np.random.Generator], Row], ...] = (_caption, _detect, _ask, self._segment)
-        rows = [
-            makers[task](s, rng)
-            for s in scenes
-            for task in rng.choice(4, size=self.per_picture, replace=False, p=odds / odds.sum())
-        ]
-        pictures = [IMAGE] * (self.size // self.patch) ** 2
-        newline = _words().newline
-        prompts = [[*pictures, BOS, *prompt, newline] for prompt, _ in rows]
-        tokens = pad_rows(prompts, 0)
-        lengths = torch.tensor([len(p) for p in prompts])
+        forms = tuple(self._forms().values())
+        asking = [(form, getattr(prompts, str(form.prompt))) for form in forms]
+        make = partial(self._tasks, odds / odds.sum(), asking, locations)
+        return Plan(range(index * stride, index * stride + batch_size), make)
+
+    def _forms(self) -> dict[str, Form]:
+        """The tasks in the order of their odds."""
         return {
-            **batch,
-            "tokens": tokens,
-            "mask": torch.arange(tokens.shape[1])[None] < lengths[:, None],
-            "targets": pad_rows([[*answer, EOS] for _, answer in rows], IGNORED),
+            "caption": Form(_caption, prompt="caption"),
+            "detect": Form(_detect, prompt="detect", places=True),
+            "ask": Form(_ask, prompt="ask"),
+            "segment": Form(partial(_segment, self.codebook), prompt="segment", places=True),
         }
 
-    def _segment(self, s: Scene, rng: np.random.Generator) -> Row:
-        phrase, i = s.phrases[int(rng.integers(len(s.phrases)))]
-        words, one = _words(), s.objects[i]
-        codes = mask_codes(one.mask, one.box, self.codebook)
-        answer = [*words.box(one, s.size), *(words.first_segment + c for c in codes), *words(phrase)]
-        return words("segment " + phrase), answer
+    def _patches(self, record: Record, rng: np.random.Generator) -> Example:
+        assert record.image is not None
+        return Example((record.image,), (), patch_owners(_scene(record), self.patch))
+
+    def _tasks(
+        self,
+        odds: np.ndarray,
+        asking: Sequence[tuple[Form, str | None]],
+        locations: LocationNotation | None,
+        record: Record,
+        rng: np.random.Generator,
+    ) -> Example:
+        assert record.image is not None
+        texts: list[TextRow] = []
+        for task in rng.choice(len(asking), size=self.per_picture, replace=False, p=odds):
+            form, prompt = asking[task]
+            texts += form.make(record, Given(record.image, prompt, rng, locations)).texts
+        return Example((record.image,), tuple(texts), patch_owners(_scene(record), self.patch))
 
 
-class _TaskWords(Words):
-    """Words, and boxes as location tokens."""
-
-    def __init__(self) -> None:
-        tokenizer = scenes_tokenizer(locations=True)
-        super().__init__(tokenizer)
-        ids = [tokenizer.id_of(piece) for piece in ("<loc0000>", "<seg000>", "\n")]
-        assert None not in ids
-        self.first_location, self.first_segment, self.newline = (int(i or 0) for i in ids)
-
-    def box(self, one: SceneObject, size: int) -> list[int]:
-        left, top, right, bottom = one.box
-        return [self.first_location + round(v / size * (LOC_1024.bins - 1)) for v in (top, left, bottom, right)]
+def _scene(record: Record) -> Scene:
+    found: Scene = record.facts["scene"]
+    return found
 
 
-@lru_cache(maxsize=1)
-def _words() -> _TaskWords:
-    return _TaskWords()
+def _caption(record: Record, given: Given) -> Example:
+    return Example(given.images, (TextRow(given.prompt, _scene(record).captions[0]),))
 
 
-def _caption(s: Scene, rng: np.random.Generator) -> Row:
-    return _words()("caption en"), _words()(s.captions[0])
-
-
-def _ask(s: Scene, rng: np.random.Generator) -> Row:
-    kinds = answer_kinds()
+def _ask(record: Record, given: Given) -> Example:
+    s, kinds = _scene(record), answer_kinds()
     while True:
-        pair = ask(kinds[int(rng.integers(len(kinds)))], s.objects, rng, s.scale)
+        pair = ask(kinds[int(given.rng.integers(len(kinds)))], s.objects, given.rng, s.scale)
         if pair is not None:
-            return _words()("answer en " + pair[0]), _words()(pair[1])
+            return Example(given.images, (TextRow(filled(given.prompt, question=pair[0]), pair[1]),))
 
 
-def _detect(s: Scene, rng: np.random.Generator) -> Row:
+def _detect(record: Record, given: Given) -> Example:
     """All shapes at once, or any object, named; or one to three kinds of object, some of which are not there."""
+    s, rng = _scene(record), given.rng
     form = rng.random()
     if form < 0.2:
-        return _words()("detect " + ALL_SHAPES), _boxes(s, [(o, o.shape) for o in s.objects])
+        return _boxes(given, ALL_SHAPES, [(o, o.shape) for o in s.objects])
     if form < 0.7:
-        return _words()("detect object"), _boxes(s, list(zip(s.objects, s.labels, strict=True)))
+        return _boxes(given, "object", list(zip(s.objects, s.labels, strict=True)))
     labels: list[str] = []
     for _ in range(int(rng.integers(1, 4))):
         if rng.random() < 0.7:
@@ -134,13 +144,20 @@ def _detect(s: Scene, rng: np.random.Generator) -> Row:
         if label not in labels:
             labels.append(label)
     found = [(o, label) for o, label in zip(s.objects, s.labels, strict=True) if label in labels]
-    return _words()("detect " + " ; ".join(labels)), _boxes(s, found)
+    return _boxes(given, " ; ".join(labels), found)
 
 
-def _boxes(s: Scene, found: list[tuple[SceneObject, str]]) -> list[int]:
-    """`<loc…>×4 label ; <loc…>×4 label`, left to right."""
-    words = _words()
-    answer: list[int] = []
-    for one, label in found:
-        answer += ([words.ids[";"]] if answer else []) + words.box(one, s.size) + words(label)
-    return answer
+def _boxes(given: Given, asked: str, found: Sequence[tuple[SceneObject, str]]) -> Example:
+    """Boxes with their labels, left to right."""
+    boxes = [Box(one.box, label, 1.0) for one, label in found]
+    answer = given.notation.detection_text(boxes, given.size)
+    return Example(given.images, (TextRow(filled(given.prompt, labels=asked), answer),))
+
+
+def _segment(codebook: str, record: Record, given: Given) -> Example:
+    s = _scene(record)
+    phrase, i = s.phrases[int(given.rng.integers(len(s.phrases)))]
+    one = s.objects[i]
+    codes = mask_codes(one.mask, one.box, codebook)
+    answer = given.notation.segmentation_text(one.box, codes, phrase, given.size)
+    return Example(given.images, (TextRow(filled(given.prompt, phrase=phrase), answer),))

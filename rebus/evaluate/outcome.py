@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rebus.core.answers import Box, Mask
-from rebus.data.record import Encoded
+from rebus.data.record import StoredImage
 
 NUM_WORST = 12  # mistakes that are shown
 
@@ -21,7 +21,7 @@ class Mistake:
     badness: float
     said: str
     truth: str
-    picture: Callable[[], Encoded | None]
+    picture: Callable[[], StoredImage | None]
     found: Sequence[Box | Mask] = ()
     wanted: Sequence[Box | Mask] = ()
 

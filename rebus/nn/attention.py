@@ -33,7 +33,8 @@ def attend(
 
     `softcap` c bends the scores to c · tanh(scores / c) (Gemma 2), which fused kernels cannot express.
     """
-    groups, queries = q.shape[1] // k.shape[1], q.shape[2]
+    heads, queries = q.shape[1:3]
+    groups = heads // k.shape[1]
     if groups > 1 and queries == 1:  # one new token: the heads of a group become queries, no key is repeated
         q = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
     if softcap is None:
@@ -43,7 +44,7 @@ def attend(
         out = _attend_flex(q, k, v, mask, causal, scale, softcap)
     else:
         out = _attend_softcap(q, k, v, mask, causal, scale, softcap)
-    return out.reshape(out.shape[0], -1, queries, out.shape[-1])
+    return out.reshape(out.shape[0], heads, queries, out.shape[-1])
 
 
 def _attend_softcap(

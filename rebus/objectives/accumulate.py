@@ -22,6 +22,7 @@ from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
 Batch = Mapping[str, Tensor]
+TEXTS = ("tokens", "mask", "targets", "owners")  # rows of text; everything else has rows of images
 Context = Callable[[], AbstractContextManager[Any]]
 
 
@@ -50,12 +51,45 @@ class Learner(nn.Module):
 
 
 def split(batch: Batch, parts: int) -> list[dict[str, Tensor]]:
-    """A batch in equal parts along the first dimension. Raises `UsageError` where it does not divide."""
-    for name, value in batch.items():
-        if len(value) % parts:
-            raise UsageError(f"a batch of {len(value)} {name} does not divide into {parts} equal parts")
-    pieces = {name: value.chunk(parts) for name, value in batch.items()}
-    return [{name: values[i] for name, values in pieces.items()} for i in range(parts)]
+    """A batch in parts of as many rows each, none of which loses an image, a region or a text of its own.
+
+    Where `owners` (T,) says to which row each text belongs, the texts go with their row, and `owners` counts the rows
+    of the part. Raises `UsageError` where rows do not divide, or values are of different length and no owners say why.
+    """
+    owners = batch.get("owners")
+    rows = {name: value for name, value in batch.items() if owners is None or name not in TEXTS}
+    number = _alike(rows)
+    if owners is not None:
+        _alike({name: batch[name] for name in TEXTS if name in batch})
+        if len(owners) and not 0 <= int(owners.min()) <= int(owners.max()) < number:
+            raise UsageError(f"owners hold {int(owners.min())} to {int(owners.max())}; there are {number} rows")
+    if number % parts:
+        raise UsageError(f"a batch of {number} {next(iter(rows))} does not divide into {parts} equal parts")
+    if parts == 1:
+        return [dict(batch)]
+    each = number // parts
+    pieces = {name: value.chunk(parts) for name, value in rows.items()}
+    found = [{name: values[i] for name, values in pieces.items()} for i in range(parts)]
+    if owners is not None:
+        for i, part in enumerate(found):
+            mine = owners // each == i
+            part |= {name: batch[name][mine] for name in TEXTS if name in batch}
+            part["owners"] = part["owners"] - i * each
+    return found
+
+
+def _alike(values: Batch) -> int:
+    """The common length of all values."""
+    sizes = {name: len(value) for name, value in values.items()}
+    if len(set(sizes.values())) > 1:
+        raise UsageError(
+            "the rows of a batch do not match: "
+            + ", ".join(f"{size} {name}" for name, size in sizes.items())
+            + "; `owners` says to which row of images each text belongs"
+        )
+    if not sizes:
+        raise UsageError("owners need rows that they point to: pixels or regions")
+    return next(iter(sizes.values()))
 
 
 def backward(learner: Learner, parts: Sequence[Batch], forward: Context = nullcontext) -> Losses:
@@ -116,8 +150,9 @@ def _cached(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losse
     shared = [p for p in (seen[0].scale, seen[0].bias) if p is not None]
     together = [torch.cat([e.image for e in seen]), torch.cat([e.text for e in seen]), *shared]
     leaves = [value.detach().requires_grad_() for value in together]
+    owners = _owners(parts, seen)
     with forward():
-        losses = learner.objective.compare(Embeddings(*leaves))
+        losses = learner.objective.compare(Embeddings(*leaves), owners)
     # A network with a bias may be trained by a loss that has no use for it.
     d_image, d_text, *d_shared = torch.autograd.grad(losses.total, leaves, allow_unused=True, materialize_grads=True)
     first_image = first_text = 0
@@ -132,6 +167,18 @@ def _cached(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losse
         torch.autograd.backward([value for value, _ in pairs], [grad for _, grad in pairs])
         first_image, first_text = to_image, to_text
     return _detached(losses)
+
+
+def _owners(parts: Sequence[Batch], seen: Sequence[Embeddings]) -> Tensor | None:
+    """The owners of all parts' texts together, by their row among all parts' images."""
+    if "owners" not in parts[0]:
+        return None
+    first = 0
+    found = []
+    for part, embeddings in zip(parts, seen, strict=True):
+        found.append(part["owners"] + first)
+        first += len(embeddings.image)
+    return torch.cat(found)
 
 
 def _summed(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losses:

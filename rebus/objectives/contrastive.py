@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from rebus.core.errors import UsageError
 from rebus.core.outputs import Embeddings
 from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
@@ -139,7 +140,7 @@ class SoftmaxLoss:
     label_smoothing: float = 0.0
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
-        return self.compare(self.embed(network, batch))
+        return self.compare(self.embed(network, batch), batch.get("owners"))
 
     def embed(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Embeddings:
         """The part of the loss that goes through the network, example by example."""
@@ -152,7 +153,8 @@ class SoftmaxLoss:
 
     def compare(self, embeddings: Embeddings, owners: Tensor | None = None) -> Losses:
         """The part that needs the whole batch at once."""
-        assert owners is None, "softmax takes one text an image"
+        if owners is not None:
+            raise UsageError("the softmax loss takes one text an image; with several (`owners`) take SigmoidLoss")
         return _measured(softmax_contrastive(embeddings, self.label_smoothing), embeddings)
 
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from rebus.core.labels import IGNORED
 from rebus.objectives.losses import Losses
 
+_INPUTS = ("pixels", "image_mask", "regions", "region_mask", "tokens", "mask", "targets", "owners")
+
 
 def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
     """logits (B, S, V), targets (B, S) with -100 = ignored → scalar. Smoothing spreads over the whole vocabulary.
@@ -23,7 +25,7 @@ def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_
     `z_loss` · (ln Σ exp logits)² is added for each token, which keeps the logits from drifting (Chowdhery et al.,
     "PaLM", 2022, Sec. 5). Rows without any target count nothing.
     """
-    scores = logits.flatten(0, 1).float()
+    scores = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
     each = F.cross_entropy(
         scores, targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="none"
     ).view_as(targets)
@@ -33,6 +35,17 @@ def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_
     lengths = real.sum(dim=1)
     rows = (each * real).sum(dim=1) / lengths.clamp(min=1)
     return rows.sum() / (lengths > 0).sum().clamp(min=1)
+
+
+@torch.no_grad()
+def hits(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """`accuracy`: the share of tokens that are the likeliest; `whole`: of rows with a target, those that are right
+    throughout."""
+    real = targets != IGNORED
+    right = (logits.argmax(-1) == targets) & real
+    rows = real.any(dim=1)
+    whole = ((right | ~real).all(dim=1) & rows).sum() / rows.sum().clamp(min=1)
+    return {"accuracy": right.sum() / real.sum().clamp(min=1), "whole": whole}
 
 
 def waves(number: int, width: int) -> Tensor:
@@ -55,7 +68,7 @@ def place_waves(network: nn.Module, places: tuple[int, int] | None) -> None:
 class NextTokenLoss:
     """`next_token` of the network's predictions for `batch["targets"]`.
 
-    A batch may hold several rows of tokens for each image, one after another; the image is then seen once.
+    A batch may hold several prompts for each row of images, which `owners` (T,) then gives; images are encoded once.
     `places`: (first id, number) of the location tokens of a network that starts untrained. Their embeddings start as
     waves over the coordinate, so that what is learned of one place holds for its neighbours.
     """
@@ -74,17 +87,7 @@ class NextTokenLoss:
         return int((batch["targets"] != IGNORED).any(dim=1).sum())
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
-        batch = {k: batch[k] for k in ("pixels", "tokens", "mask", "targets") if k in batch}
-        rows = len(batch["tokens"]) // len(batch["pixels"]) if "pixels" in batch else 1
-        if rows > 1:
-            see: Callable[[Tensor], Tensor] = network.see  # type: ignore[attr-defined]
-            batch["seen"] = see(batch.pop("pixels")).repeat_interleave(rows, dim=0)
-        logits = network(**batch).logits
         targets = batch["targets"]
+        logits = network(**{name: batch[name] for name in _INPUTS if name in batch}).logits
         loss = next_token(logits, targets, self.label_smoothing, self.z_loss)
-        with torch.no_grad():
-            real = targets != IGNORED
-            right = (logits.argmax(-1) == targets) & real
-            accuracy = right.sum() / real.sum().clamp(min=1)
-            whole = (right | ~real).all(dim=1).float().mean()
-        return Losses(loss, {"accuracy": accuracy, "whole": whole})
+        return Losses(loss, hits(logits, targets))

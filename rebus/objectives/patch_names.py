@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rebus.core.labels import IGNORED
 from rebus.objectives.losses import Losses
-from rebus.objectives.next_token import next_token, place_waves
+from rebus.objectives.next_token import hits, next_token, place_waves
 
 HEAD = "patch_head"  # the training's own part of the network; it belongs to no checkpoint
 
@@ -66,12 +65,8 @@ class SeeAndSpeakLoss:
         if "tokens" not in batch:
             return Losses(named, parts)
         targets = batch["targets"]
-        rows = len(targets) // len(features)
-        seen = network.image_proj(features).repeat_interleave(rows, dim=0)
-        logits = network(tokens=batch["tokens"], mask=batch["mask"], targets=targets, seen=seen).logits
+        given = {name: batch[name] for name in ("tokens", "mask", "targets", "owners") if name in batch}
+        logits = network(**given, seen=network.image_proj(features)).logits
         loss = next_token(logits, targets)
-        with torch.no_grad():
-            real = targets != IGNORED
-            right = (logits.argmax(-1) == targets) & real
-            parts |= {"accuracy": right.sum() / real.sum(), "whole": (right | ~real).all(dim=1).float().mean()}
-        return Losses(loss + self.share * named, {"next_token": loss.detach(), **parts})
+        parts |= {"next_token": loss.detach(), **hits(logits, targets)}
+        return Losses(loss + self.share * named, parts)

@@ -5,7 +5,7 @@ and preprocessor come from there. `--set retention.path=OTHER` measures on other
 wise_ft=0.5` keeps weights halfway between old and new.
 """
 
-from rebus.data.file_batches import Files
+from rebus.data.file_records import Files
 from rebus.objectives import NextTokenLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import LoRA, Optim, TrainConfig
 

@@ -5,7 +5,7 @@ preprocessor files (`--set processor=DIR`), and many GPUs: `torchrun … -m rebu
 `rebus plan` says what that costs.
 """
 
-from rebus.data.file_batches import Files
+from rebus.data.file_records import Files
 from rebus.models.contrastive.clip import PRESETS as CLIP
 from rebus.models.contrastive.siglip import PRESETS as SIGLIP
 from rebus.models.unified.paligemma import PRESETS as PALIGEMMA

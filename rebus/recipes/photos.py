@@ -1,6 +1,6 @@
 """Real photos with captions, learned in minutes by what is known already."""
 
-from rebus.data.file_batches import Files
+from rebus.data.file_records import Files
 from rebus.models.contrastive.lit import PRESETS
 from rebus.objectives import SoftmaxLoss
 from rebus.train.config import Optim, TrainConfig

@@ -6,9 +6,10 @@ from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.mask_vqvae import SMALL
 from rebus.backbones.vision.vit import ViTConfig
-from rebus.data.scene_batches import EOS, IMAGE, PAD, SceneCaptions, scenes_tokenizer
+from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_tokenizer import EOS, IMAGE, PAD, scenes_tokenizer
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
@@ -41,6 +42,7 @@ def clip_scenes() -> TrainConfig:
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=120),
         steps=400,
         batch_size=128,
+        final_dtype="float16",
     )
 
 
@@ -73,6 +75,7 @@ def siglip_scenes() -> TrainConfig:
         optim=Optim(lr=1.5e-3, matrices="muon", schedule="constant", cooldown=120),
         steps=470,
         batch_size=128,
+        final_dtype="float16",
     )
 
 
@@ -111,6 +114,7 @@ def paligemma_scenes() -> TrainConfig:
         steps=4250,
         batch_size=32,
         position_waves=5.0,
+        final_dtype="float16",
     )
 
 

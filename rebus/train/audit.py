@@ -8,20 +8,19 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from rebus.codec.processor import Processor
 from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED
-from rebus.train.config import TrainConfig
-from rebus.train.detokenize import Words
 
 _LEAST = 3  # tokens in a row that are no coincidence
-_SHOWN = 16
+_SHOWN = 16  # rows
 
 
-def audit(batch: dict[str, Tensor], config: TrainConfig) -> None:
+def audit(batch: dict[str, Tensor], processor: Processor) -> None:
     """Look for leaks in a batch with targets. Raises `UsageError` naming the row and what is wrong with it."""
-    if "targets" not in batch or "tokens" not in batch:
+    if "targets" not in batch or "tokens" not in batch or processor.text is None:
         return
-    picture, end = getattr(config.model, "image_id", None), Words(config).eos_id
+    image, end = processor.text.spec.image_token_id, processor.text.spec.eos_id
     masks = batch["mask"] if "mask" in batch else batch["tokens"] >= 0
     for i, (tokens, mask, targets) in enumerate(zip(batch["tokens"], masks, batch["targets"], strict=True)):
         real = targets != IGNORED
@@ -30,9 +29,9 @@ def audit(batch: dict[str, Tensor], config: TrainConfig) -> None:
             raise _leak(i, "has no target: there is nothing to learn from it")
         if not bool(real[: len(answer)].all()):
             raise _leak(i, "has padding in the middle of its targets")
-        if picture in answer:
+        if image in answer:
             raise _leak(i, "has image tokens among its targets")
-        prompt = [t for t in tokens[mask].tolist() if t != picture]
+        prompt = [t for t in tokens[mask].tolist() if t != image]
         body = answer[:-1] if answer[-1] == end else answer
         if len(body) >= _LEAST and _holds(prompt, body):
             raise _leak(i, "gives the whole answer in its prompt")
@@ -41,28 +40,60 @@ def audit(batch: dict[str, Tensor], config: TrainConfig) -> None:
             raise _leak(i, "repeats its prompt in the targets")
 
 
-def show(batch: dict[str, Tensor], config: TrainConfig, folder: Path) -> Path:
-    """Write the first rows of a batch as a page: images, prompts and answers as the network gets them."""
-    words = Words(config)
+def show(batch: dict[str, Tensor], processor: Processor, folder: Path) -> Path:
+    """Write the first rows of a batch as a page: each row's images, and its prompts and answers as the network gets
+    them."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = min(len(batch["tokens"]), _SHOWN)
-    picture = getattr(config.model, "image_id", None)
+    images, texts = images_of(batch), texts_of(batch)
     lines = ["# The first batch, as the network gets it", ""]
-    each = max(1, len(batch["tokens"]) // max(1, len(batch.get("pixels", ()))))
-    for i in range(rows):
-        if "pixels" in batch and batch["pixels"].ndim == 4 and i % each == 0:
-            name = f"{i // each:02d}.png"
-            as_picture(batch["pixels"][i // each]).save(folder / name)
+    for row in range(min(max(len(images), len(texts)), _SHOWN)):
+        for i, pixels in enumerate(images[row] if images else ()):
+            name = f"{row:02d}.png" if i == 0 else f"{row:02d}_{i}.png"
+            as_picture(pixels).save(folder / name)
             lines.append(f"![{name}]({name})")
-        shown = batch["tokens"][i]
-        prompt = words.decode(shown[shown != picture][None])[0] if picture is not None else words.decode(shown[None])[0]
-        lines.append(f"- text: {prompt!r}")
-        if "targets" in batch:
-            lines.append(f"- to be answered: {words.decode(batch['targets'][i][None])[0]!r}")
+        for text in texts[row] if texts else ():
+            lines.append(f"- text: {read(batch['tokens'][text], processor)!r}")
+            if "targets" in batch:
+                lines.append(f"- to be answered: {read(batch['targets'][text], processor)!r}")
         lines.append("")
     page = folder / "index.md"
     page.write_text("\n".join(lines))
     return page
+
+
+def images_of(batch: dict[str, Tensor]) -> list[list[Tensor]]:
+    """The images (3, H, W) of each row of a batch, of videos the first frame; none of rows whose pixels are patches."""
+    pixels = batch.get("pixels")
+    if pixels is None:
+        return []
+    if pixels.ndim < 4:
+        return [[] for _ in pixels]
+    if pixels.ndim == 4:
+        return [[image] for image in pixels]
+    first = pixels if pixels.ndim == 5 else pixels[:, :, 0]
+    if "image_mask" not in batch:
+        return [list(row) for row in first]
+    return [list(row[there]) for row, there in zip(first, batch["image_mask"], strict=True)]
+
+
+def texts_of(batch: dict[str, Tensor]) -> list[list[int]]:
+    """The rows of text that belong to each row of images."""
+    if "tokens" not in batch:
+        return []
+    number = len(batch["tokens"])
+    owners = batch["owners"].tolist() if "owners" in batch else list(range(number))
+    found: list[list[int]] = [[] for _ in range(len(batch["pixels"]) if "pixels" in batch else max(owners) + 1)]
+    for text, row in enumerate(owners):
+        found[row].append(text)
+    return found
+
+
+def read(tokens: Tensor, processor: Processor) -> str:
+    """One row of ids, without placeholders, as text up to its end."""
+    if processor.text is None:
+        return ""
+    image = processor.text.spec.image_token_id
+    return processor.text.decode([[token for token in tokens.tolist() if token != image]])[0]
 
 
 def as_picture(pixels: Tensor) -> Image.Image:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rebus.data.file_batches import Files, Mixture
-from rebus.data.scene_batches import SceneCaptions
+from rebus.data.file_records import Files, Mixture
+from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
@@ -122,6 +122,8 @@ class TrainConfig:
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step
     # leaves this share of what was there
     bf16: bool = False  # autocast; weights and optimiser stay float32
+    final_dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of the weights in `final/`; by default that
+    # of `start_from`, or float32
     spike: float = 0.0  # above 0: steps whose loss lies further above the usual than this many usual distances are
     # left out
     eval_every: int = 500  # steps between losses on held-out batches; 0: never

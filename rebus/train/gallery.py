@@ -8,35 +8,37 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from rebus.codec.processor import Processor
 from rebus.core.capabilities import WritesText
 from rebus.generation import generate
 from rebus.objectives import Learner
-from rebus.train.audit import as_picture
-from rebus.train.config import TrainConfig
-from rebus.train.detokenize import Words
+from rebus.train.audit import as_picture, images_of, read, texts_of
 
 _SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of an image, of what is said below it, and images in a row
 _NEW_TOKENS = 48
+_PROMPT = ("pixels", "image_mask", "regions", "region_mask", "tokens", "mask", "owners")
 
 
-def draw(learner: Learner, batch: dict[str, Tensor], config: TrainConfig, out: Path | None, step: int) -> Path | None:
-    """Write `out/gallery/step_<step>.jpg`: each image of the batch, the truth and the model's own words.
+def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: Path | None, step: int) -> Path | None:
+    """Write `out/gallery/step_<step>.jpg`: the first image of each row, the truth of its first text and the model's
+    own words.
 
-    Writers answer greedily; two towers pick the likeliest of the batch's texts. Every rank must call it; those
-    without `out` only take part.
+    Generative models answer greedily; dual encoders pick the likeliest of the batch's texts. Every rank must call it;
+    those without `out` only take part. None where the batch has no images (or patches of them), or no texts.
     """
-    if "pixels" not in batch or "tokens" not in batch:
+    images, texts = images_of(batch), texts_of(batch)
+    shown = [row for row, (seen, said) in enumerate(zip(images, texts, strict=False)) if seen and said]
+    if not shown:
         return None
-    words = Words(config)
-    said = learner.inside(lambda network: _said(network, batch, words))
+    said = learner.inside(lambda network: _said(network, batch, processor))
     if out is None:
         return None
-    truths = words.decode(batch["targets"] if "targets" in batch else batch["tokens"])
-    rows = len(truths) // len(batch["pixels"])
-    tiles = [
-        _tile(pixels, truths[i * rows], words.decode(said[i * rows : i * rows + 1])[0])
-        for i, pixels in enumerate(batch["pixels"])
-    ]
+    truths = batch["targets"] if "targets" in batch else batch["tokens"]
+    tiles = []
+    for row in shown:
+        text = texts[row][0]
+        answer = said[text] if "targets" in batch else said[row]
+        tiles.append(_tile(images[row][0], read(truths[text], processor), read(answer, processor)))
     target = out / "gallery" / f"step_{step:08d}.jpg"
     target.parent.mkdir(exist_ok=True)
     _sheet(tiles).save(target, quality=90)
@@ -44,12 +46,14 @@ def draw(learner: Learner, batch: dict[str, Tensor], config: TrainConfig, out: P
 
 
 @torch.no_grad()
-def _said(network: Any, batch: dict[str, Tensor], words: Words) -> Tensor:
+def _said(network: Any, batch: dict[str, Tensor], processor: Processor) -> Tensor:
+    """Of generative models the answers to each text, (T, S); of dual encoders each image's likeliest text, (B, L)."""
+    given = {name: batch[name] for name in _PROMPT if name in batch}
     if isinstance(network, WritesText):
-        rows = len(batch["tokens"]) // len(batch["pixels"])
-        given = {"pixels": batch["pixels"].repeat_interleave(rows, 0), "tokens": batch["tokens"], "mask": batch["mask"]}
-        return generate(network, given, max_new_tokens=_NEW_TOKENS, eos_id=words.eos_id, pad_id=words.pad_id)
-    embeddings = network(**{name: batch[name] for name in ("pixels", "tokens", "mask")})
+        assert processor.text is not None
+        spec = processor.text.spec
+        return generate(network, given, max_new_tokens=_NEW_TOKENS, eos_id=spec.eos_id, pad_id=spec.pad_id)
+    embeddings = network(**{name: value for name, value in given.items() if name != "owners"})
     best = (embeddings.image @ embeddings.text.T).argmax(dim=1)
     return batch["tokens"][best]
 

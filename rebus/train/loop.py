@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from rebus.codec.images import normalised
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.scene_batches import normalise
+from rebus.data.record_batches import Batches
 from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
@@ -30,7 +31,6 @@ from rebus.train.setup import (
     final_layout,
     interpolate,
     open_data,
-    reads_files,
     resolved,
     save_final,
     starts_whole,
@@ -46,12 +46,6 @@ class Stopped(KeyboardInterrupt):
     """The run was told to end (SIGTERM); the checkpoint of its last step is written."""
 
 
-class Batches(Protocol):
-    """What a run learns from. `batch` must depend on its arguments alone."""
-
-    def batch(self, seed: int, index: int, batch_size: int, split: str = "train") -> dict[str, Any]: ...
-
-
 class _Numbered(Dataset[dict[str, Any]]):
     """Batches by number; of each, this rank's share."""
 
@@ -59,11 +53,7 @@ class _Numbered(Dataset[dict[str, Any]]):
         self.data, self.seed, self.batch_size, self.split, self.share = data, seed, batch_size, split, share
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if hasattr(self.data, "processor"):  # from files: only what is needed is read
-            return self.data.batch(self.seed, index, self.batch_size, self.split, self.share)  # type: ignore[call-arg]
-        batch = self.data.batch(self.seed, index, self.batch_size, self.split)
-        part, parts = self.share
-        return split(batch, parts)[part] if parts > 1 else batch
+        return self.data.batch(self.seed, index, self.batch_size, self.split, self.share)
 
 
 def train(config: TrainConfig, out: str | Path, report: Report | None = None) -> Path:
@@ -115,7 +105,7 @@ class Run:
         self.saver = checkpoint.Saver(self.folder, config.keep, place.leads)
         self.guard = LossGuard(config.spike, config.seed, config.optim.lr)
         self.utilisation = Utilisation(config, place)
-        self.records = Records(getattr(self.data, "most_damaged", 1.0))
+        self.records = Records(self.data.most_damaged)
         self.start = 0
 
     def go_on_or_begin(self) -> None:
@@ -142,11 +132,11 @@ class Run:
 
     def _look_before(self) -> None:
         """Show the first batch and search it for leaks; measure what a fine-tuning starts from."""
-        if reads_files(self.config):
+        if self.data.processor is not None:
             batch = self.data.batch(self.config.seed, 0, self.config.batch_size)
             if self.place.leads:
-                show(batch, self.config, self.out / "first_batch")
-            audit(batch, self.config)
+                show(batch, self.data.processor, self.out / "first_batch")
+            audit(batch, self.data.processor)
         if self.config.start_from is not None and self.config.eval_every:
             scores = self._scores()
             if self.place.leads:
@@ -221,7 +211,7 @@ class Run:
     def _gradients(self, batch: dict[str, Tensor]) -> tuple[Losses, float]:
         self.learner.zero_grad(set_to_none=True)
         try:
-            parts = split(self._ready(batch), self.config.accumulate)
+            parts = split(self._ready(batch, self.data), self.config.accumulate)
             losses = backward(self.learner, parts, self._autocast)
         except torch.OutOfMemoryError as error:
             raise RebusError(
@@ -238,27 +228,28 @@ class Run:
         if self.average is not None:
             self.average.update()
 
-    def held_out(self, data: Any) -> dict[str, float]:
+    def held_out(self, data: Batches) -> dict[str, float]:
         """Mean losses over the same few batches of the split "val" each time."""
         self.learner.eval()
         sums: dict[str, float] = {}
         for batch in self._batches(data, "val", 0, range(self.config.eval_batches), workers=0):
             batch.pop("damaged", None)
             with self._autocast():
-                losses = measure(self.learner, self._ready(batch))
+                losses = measure(self.learner, self._ready(batch, data))
             for key, value in {"loss": losses.total, **losses.parts}.items():
                 sums[key] = sums.get(key, 0.0) + float(value) / self.config.eval_batches
         self.norms.train()
         return sums
 
     def _draw(self, step: int) -> None:
-        if not self.config.watch.gallery:
+        if not self.config.watch.gallery or self.data.processor is None:
             return
         from rebus.train.gallery import draw
 
         self.learner.eval()
         batch = self.data.batch(0, 0, self.config.watch.gallery, "val")
-        draw(self.learner, self._ready(batch), self.config, self.out if self.place.leads else None, step)
+        out = self.out if self.place.leads else None
+        draw(self.learner, self._ready(batch, self.data), self.data.processor, out, step)
         self.norms.train()
 
     def save(self, step: int) -> None:
@@ -278,7 +269,7 @@ class Run:
                     forgetting.write_report(self.out, scores)
             network = self._gathered()
             if self.place.leads:
-                save_final(self.config, network, final)
+                save_final(self.config, network, self.data.processor, final)
         self.place.wait()
         return final
 
@@ -293,7 +284,7 @@ class Run:
         return network
 
     def _batches(
-        self, data: Any, split: str, seed: int, numbers: range, workers: int | None = None
+        self, data: Batches, split: str, seed: int, numbers: range, workers: int | None = None
     ) -> DataLoader[dict[str, Any]]:
         share = (self.place.part, self.place.parts)
         workers = self.config.workers if workers is None else workers
@@ -306,10 +297,12 @@ class Run:
             pin_memory=self.place.device.type == "cuda",
         )
 
-    def _ready(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _ready(self, batch: Mapping[str, Any], data: Batches) -> dict[str, Tensor]:
         found = {n: v.to(self.place.device, non_blocking=True) for n, v in batch.items() if isinstance(v, Tensor)}
         if "pixels" in found and found["pixels"].dtype == torch.uint8:
-            found["pixels"] = normalise(found["pixels"])
+            assert data.processor is not None
+            assert data.processor.image is not None
+            found["pixels"] = normalised(found["pixels"], data.processor.image.spec)
         return found
 
     def _autocast(self) -> torch.autocast:

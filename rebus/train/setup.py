@@ -1,6 +1,5 @@
 """What a run starts from and what it leaves: a network, its data, and a directory in Hub layout."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from rebus import catalog
-from rebus.codec.preprocessor import image_spec_to_json
 from rebus.codec.processor import Processor
 from rebus.core.config import from_dict
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
-from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout
-from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
-from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
+from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
+from rebus.data.record_batches import Batches, RecordBatches
+from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_tasks import SceneTasks
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.open_checkpoint import Opened, open_checkpoint, processor_in, save_checkpoint
@@ -72,21 +71,36 @@ def starts_of(config: TrainConfig) -> tuple[Start, ...]:
     return (Start(source=config.start_from, take=tower, into=tower), *config.starts)
 
 
-def open_data(config: TrainConfig, data: Any = None) -> Any:
+def open_data(config: TrainConfig, data: Any = None) -> Batches:
     """What gives the batches of `data`, by default the recipe's own. Raises what the data set raises."""
-    data = config.data if data is None else data
+    data, system = config.data if data is None else data, catalog.system(str(config.system))
     if isinstance(data, Files):
-        system = catalog.system(str(config.system))
-        return FileBatches(data, processor_of(config), system.prompts, system.locations)
+        return file_batches(data, processor_of(config), system.prompts, system.locations)
     if isinstance(data, Mixture):
-        processor, system = processor_of(config), catalog.system(str(config.system))
-        return MixedBatches(data, lambda part: FileBatches(part, processor, system.prompts, system.locations))
-    return data
+        return mixed_batches(data, processor_of(config), system.prompts, system.locations)
+    if isinstance(data, SceneCaptions):
+        return _of_scenes(config, data.open())
+    if isinstance(data, SceneTasks):
+        if system.text_spec is None:
+            raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
+        return _of_scenes(config, data.open(system.text_spec(config.model), system.prompts, system.locations))
+    batches: Batches = data
+    return batches
 
 
-def reads_files(config: TrainConfig) -> bool:
-    """Whether the run learns from data on disk, through a released processor, and not from the scenes world."""
-    return isinstance(config.data, Files | Mixture)
+def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
+    """The batches, of which a model with another vocabulary or image size would learn nonsense."""
+    model: Any = config.model
+    assert batches.images is not None
+    tokens, size = batches.text.tokenizer.vocab_size, batches.images.spec.size[0]
+    if model.text.vocab_size != tokens:
+        raise UsageError(
+            f"scenes are told in the {tokens:,} tokens of their own world; the model has {model.text.vocab_size:,}. "
+            "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
+        )
+    if getattr(model.image, "image_size", size) != size:
+        raise UsageError(f"the scenes have {size} pixels a side, the model's images {model.image.image_size}")
+    return batches
 
 
 def processor_of(config: TrainConfig) -> Processor:
@@ -206,17 +220,19 @@ def final_layout(config: TrainConfig) -> Layout:
     return catalog.system(str(config.system)).layout_for(config.model, first)
 
 
-def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
-    """The finished model in a released layout with its tokenizer and preprocessor, in the precision of what it started
-    from; of scenes, float16."""
+def save_final(config: TrainConfig, network: nn.Module, processor: Processor | None, directory: Path) -> Path:
+    """The finished model in a released layout with its tokenizer and preprocessor, and what lay beside the weights that
+    it started from."""
     merge_lora(network)
     layout = final_layout(config)
     if layout.save is not None:
         return save_checkpoint(directory, layout, config.model, network.state_dict())
-    dtype, files = _own_files(config) if reads_files(config) else _scene_files(config)
+    dtype, files = _final_dtype(config), {}
+    if config.start_from is not None:
+        opened = opened_once(config.start_from)
+        files = companion_files(opened.system.companions, opened.folder)
     kept = {k: v.detach() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
     kept = {k: v.to(dtype) if v.is_floating_point() else v for k, v in kept.items()}
-    processor = processor_of(config) if reads_files(config) else None
     return save_checkpoint(directory, layout, config.model, kept, processor=processor, files=files)
 
 
@@ -234,16 +250,9 @@ def interpolate(network: nn.Module, config: TrainConfig, copied: Mapping[str, st
             parameter.mul_(config.wise_ft)
 
 
-def _own_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
-    """The precision of what the run started from, and the files beside it that belong to the model."""
-    if config.start_from is None:
-        return torch.float32, {}
-    opened = opened_once(config.start_from)
-    return opened.dtype, companion_files(opened.system.companions, opened.folder)
-
-
-def _scene_files(config: TrainConfig) -> tuple[torch.dtype, dict[str, bytes]]:
-    size = config.model.image.image_size
-    preprocessor = image_spec_to_json(ImageSpec(size=(size, size), mean=PIXEL_MEAN, std=PIXEL_STD))
-    files = scenes_tokenizer(locations=config.system == "paligemma").files
-    return torch.float16, {**files, "preprocessor_config.json": json.dumps(preprocessor, indent=2).encode()}
+def _final_dtype(config: TrainConfig) -> torch.dtype:
+    """That of the recipe, or of what the run started from."""
+    if config.final_dtype is not None:
+        found: torch.dtype = getattr(torch, config.final_dtype)
+        return found
+    return torch.float32 if config.start_from is None else opened_once(config.start_from).dtype

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor, load_processor
-from rebus.codec.text import Control, Pieces, TextPipeline
+from rebus.codec.text import Control, ImageMark, Pieces, TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.errors import BadCheckpoint, BadConfig, BadImage, BadText, MissingFile, UsageError
 from rebus.core.specs import ImageSpec, TextSpec
@@ -65,9 +65,61 @@ def test_several_pictures_to_a_prompt():
     assert same["pixels"].shape == (3, 2, 3, 4, 6)
     assert (same["tokens"] == 4).sum(1).tolist() == [6, 6, 6]
     other = processor()(images=[[picture()], [picture(), picture(7)], []], texts=["a", "a", "a"])
-    assert other["pixels"].shape == (3, 3, 4, 6)
+    assert other["pixels"].shape == (3, 2, 3, 4, 6)
+    assert other["image_mask"].tolist() == [[True, False], [True, True], [False, False]]
     assert (other["tokens"] == 4).sum(1).tolist() == [3, 6, 0]
-    assert torch.equal(other["pixels"][1], same["pixels"][0, 0])
+    assert torch.equal(other["pixels"][1], same["pixels"][0])
+    assert torch.equal(other["pixels"][0, 0], same["pixels"][0, 0])
+    assert same["image_mask"].all()
+    none = processor()(images=[[], []], texts="a")
+    assert (none["pixels"].shape, none["image_mask"].shape) == ((2, 0, 3, 4, 6), (2, 0))
+
+
+def test_several_prompts_to_an_image():
+    images = [[picture()], [picture(7), picture(9)]]
+    batch = processor()(images=images, texts=["a", "red", "blue"], targets=["a", "a", "a"], owners=[1, 0, 1])
+    assert batch["owners"].tolist() == [1, 0, 1]
+    assert (batch["tokens"] == 4).sum(1).tolist() == [6, 3, 6]
+    assert len(batch["pixels"]) == 2
+    with pytest.raises(UsageError, match=r"owners\[1\] is 2; there are 2 rows of images, 0 to 1"):
+        processor()(images=images, texts=["a", "a"], owners=[0, 2])
+    with pytest.raises(UsageError, match="3 prompts and 2 owners"):
+        processor()(images=images, texts=["a", "a", "a"], owners=[0, 1])
+    with pytest.raises(UsageError, match="3 tokens, 2 targets, 3 owners"):
+        processor()(images=images, texts=["a"] * 3, targets=["a"] * 2, owners=[0, 1, 1])
+    with pytest.raises(UsageError, match="2 pixels, 3 regions"):
+        processor()(images=images, texts=["a"] * 3, owners=[0, 1, 1], regions=np.ones((3, 2, 5)))
+    with pytest.raises(UsageError, match="owners are for its loss alone"):
+        processor(TOWER)(images=[picture()], texts=["a", "a"], owners=[0, 0])
+    with pytest.raises(BadImage, match="row 1 has 2 images; a dual encoder sees one"):
+        processor(TOWER)(images=images, texts=["a", "a"])
+
+
+def test_images_stand_where_their_marks_are():
+    document = Pieces("a red", ImageMark(), "what", ImageMark(), "blue")
+    batch = processor()(images=[[picture(), picture(7)]], texts=[document])
+    word = {w: TOKENIZER.id_of(w) for w in ("a", "red", "what", "blue")}
+    wanted = [word["a"], word["red"], 4, 4, 4, word["what"], 4, 4, 4, 2, word["blue"], TOKENIZER.id_of("\n")]
+    assert batch["tokens"].tolist() == [wanted]  # the start token comes after the last image
+    front = processor()(images=[[picture(), picture(7)]], texts=[Pieces(ImageMark(), ImageMark(), "blue")])
+    assert torch.equal(front["tokens"], processor()(images=[[picture(), picture(7)]], texts=["blue"])["tokens"])
+
+
+def test_marks_and_images_agree_row_by_row():
+    two, none = Pieces(ImageMark(), "a", ImageMark()), Pieces("a")
+    for texts, images, said in (
+        ([two, none], [[picture()], [picture()]], "prompt 0 has marks for 2 images and 1 image beside it"),
+        ([none, two], [[], []], "prompt 1 has marks for 2 images and 0 images beside it"),
+        ([none, Pieces(ImageMark(), "a")], [[], [picture()] * 2], "prompt 1 has marks for 1 image and 2 images beside"),
+    ):
+        with pytest.raises(BadText, match=said):
+            processor()(images=images, texts=texts)
+    with pytest.raises(BadText, match="text 0 holds 2 images: this model's texts have no place for images"):
+        processor(TOWER)(images=picture(), texts=[two])
+    with pytest.raises(BadText, match="answer 1 holds an image"):
+        processor()(targets=["a", two])
+    with pytest.raises(BadText, match="made of str, Control and ImageMark; got int"):
+        Pieces("a", 3)
 
 
 def test_pictures_in_one_array():

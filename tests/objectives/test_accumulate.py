@@ -79,8 +79,8 @@ def test_rows_without_targets_count_nothing() -> None:
     network = Writer().double()
     whole, expected = grads(NextTokenLoss(), network, batch, 1)
     loss, found = grads(NextTokenLoss(), network, batch, 4)
-    assert loss == pytest.approx(whole, rel=1e-6)  # the loss itself is in float32
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-8)
+    assert loss == pytest.approx(whole, rel=1e-12)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-12)
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
@@ -124,6 +124,60 @@ def test_each_part_enters_the_running_statistics_once() -> None:
     for part in split(batch, 4):
         alone(part["pixels"])
     torch.testing.assert_close(dict(network.norm.named_buffers()), dict(alone.named_buffers()))
+
+
+def test_a_part_keeps_its_rows_images_and_texts() -> None:
+    batch = {
+        "pixels": torch.arange(4)[:, None],
+        "image_mask": torch.tensor([[True, True], [False, False], [True, False], [True, True]]),
+        "regions": torch.arange(4)[:, None] * 10,
+        "tokens": torch.tensor([[30], [0], [31], [10], [1]]),
+        "targets": torch.tensor([[30], [0], [31], [10], [1]]) + 1,
+        "owners": torch.tensor([3, 0, 3, 1, 0]),
+    }
+    first, second = split(batch, 2)
+    assert first["owners"].tolist() == [0, 1, 0]
+    assert first["tokens"].flatten().tolist() == [0, 10, 1]
+    assert second["owners"].tolist() == [1, 1]
+    assert second["targets"].flatten().tolist() == [31, 32]
+    assert second["pixels"].flatten().tolist() == [2, 3]
+    assert second["regions"].flatten().tolist() == [20, 30]
+    assert second["image_mask"].tolist() == [[True, False], [True, True]]
+    (whole,) = split(batch, 1)
+    assert all(torch.equal(whole[name], batch[name]) for name in batch)
+
+
+def test_rows_that_do_not_match_are_refused() -> None:
+    batch = {"pixels": torch.zeros(4, 3), "tokens": torch.zeros(8, 2), "targets": torch.zeros(8, 2)}
+    for parts in (1, 2):
+        with pytest.raises(UsageError, match="4 pixels, 8 tokens, 8 targets; `owners` says to which row"):
+            split(batch, parts)
+        with pytest.raises(UsageError, match="8 tokens, 8 targets, 7 owners"):
+            split(batch | {"owners": torch.zeros(7, dtype=torch.long)}, parts)
+        for wrong in (-1, 4):
+            owners = torch.zeros(8, dtype=torch.long)
+            owners[5] = wrong
+            with pytest.raises(UsageError, match="there are 4 rows"):
+                split(batch | {"owners": owners}, parts)
+    with pytest.raises(UsageError, match="pixels or regions"):
+        split({"tokens": torch.zeros(2, 2), "owners": torch.zeros(2, dtype=torch.long)}, 1)
+
+
+def test_parts_of_a_batch_with_several_texts_an_image_give_the_whole() -> None:
+    torch.manual_seed(0)
+    network = Towers().double()
+    owners = torch.randint(0, 8, (24,))
+    batch = {"pixels": torch.randn(8, 12).double(), "tokens": torch.randn(24, 10).double(), "owners": owners}
+    whole, expected = grads(SigmoidLoss(), network, batch, 1)
+    loss, found = grads(SigmoidLoss(), network, batch, 4)
+    assert loss == pytest.approx(whole, rel=1e-12)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    one_each = batch | {"owners": torch.arange(24) % 8}
+    assert grads(SigmoidLoss(), network, one_each, 1)[0] != pytest.approx(whole)
+    for parts in (1, 2):
+        with pytest.raises(UsageError, match="softmax loss takes one text an image"):
+            grads(SoftmaxLoss(), network, batch, parts)
 
 
 class Told(torch.autograd.Function):

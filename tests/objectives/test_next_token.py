@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from rebus.core.outputs import Predictions
 from rebus.objectives import NextTokenLoss, next_token
+from rebus.objectives.next_token import hits
 
 
 def test_each_example_counts_the_same() -> None:
@@ -30,26 +31,31 @@ def test_smoothing_spreads_over_the_whole_vocabulary() -> None:
     assert float(next_token(logits, targets, 0.3)) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_pictures_with_several_prompts_are_seen_once() -> None:
-    seen_rows = []
-
-    class Writer:
-        def see(self, pixels: torch.Tensor) -> torch.Tensor:
-            seen_rows.append(len(pixels))
-            return pixels[:, None]
-
-        def __call__(self, *, seen: torch.Tensor, tokens: torch.Tensor, targets: torch.Tensor) -> Predictions:
-            assert seen[:, 0].tolist() == [[0.0], [0.0], [1.0], [1.0]]
-            return Predictions(F.one_hot(targets, 3).float() * 50)
+def test_rows_of_the_batch_go_to_the_network_as_they_are() -> None:
+    class Network:
+        def __call__(self, **batch: torch.Tensor) -> Predictions:
+            assert batch.keys() == {"pixels", "image_mask", "tokens", "targets", "owners"}
+            assert batch["owners"].tolist() == [1, 0, 1]
+            return Predictions(F.one_hot(batch["targets"].clamp(min=0), 3).float() * 50)
 
     batch = {
-        "pixels": torch.tensor([[0.0], [1.0]]),
-        "tokens": torch.zeros(4, 2, dtype=torch.long),
-        "targets": torch.tensor([[1], [2], [0], [1]]),
+        "pixels": torch.zeros(2, 1, 3, 4, 4),
+        "image_mask": torch.ones(2, 1, dtype=torch.bool),
+        "owners": torch.tensor([1, 0, 1]),
+        "tokens": torch.zeros(3, 2, dtype=torch.long),
+        "targets": torch.tensor([[1], [2], [0]]),
+        "names": torch.zeros(2, 1),
     }
-    losses = NextTokenLoss()(Writer(), batch)
-    assert seen_rows == [2]
-    assert float(losses.parts["whole"]) == 1.0
+    assert float(NextTokenLoss()(Network(), batch).parts["whole"]) == 1.0
+
+
+def test_a_row_without_targets_is_not_right_throughout() -> None:
+    targets = torch.tensor([[1, 2], [1, -100], [-100, -100]])
+    logits = F.one_hot(torch.tensor([[1, 2], [0, 0], [0, 0]]), 3).float()
+    found = hits(logits, targets)
+    assert float(found["whole"]) == 0.5
+    assert float(found["accuracy"]) == pytest.approx(2 / 3)
+    assert float(hits(logits, torch.full_like(targets, -100))["whole"]) == 0.0
 
 
 def test_z_loss_is_the_square_of_the_log_of_the_sum() -> None:

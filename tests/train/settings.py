@@ -6,9 +6,10 @@ from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig
 from rebus.backbones.vision.vit import ViTConfig
-from rebus.data.scene_batches import EOS, IMAGE, SceneCaptions, scenes_tokenizer
+from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_tokenizer import EOS, IMAGE, scenes_tokenizer
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
@@ -45,6 +46,7 @@ CLIP = TrainConfig(
     batch_size=8,
     save_every=2,
     eval_every=0,
+    final_dtype="float16",
     workers=0,
 )
 RESNET = replace(

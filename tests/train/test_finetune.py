@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +12,18 @@ from PIL import Image
 
 import rebus
 from rebus.core.errors import MissingExtra, MissingFile, RebusError, UnknownName, UsageError
-from rebus.data.file_batches import Files
-from rebus.data.scene_batches import SceneCaptions
+from rebus.data.file_records import Files
+from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import TrainConfig, override, train
-from rebus.train.audit import audit
+from rebus.train.audit import audit, images_of, show, texts_of
 from rebus.train.config import Watch
 from rebus.train.setup import open_data, resolved
 from rebus.train.trackers import Records
 from rebus.weights.checkpoint_files import open_weights
+from tests.data.test_scene_batches import PROMPTS, WRITER
 from tests.train.settings import CLIP, PALIGEMMA
 
 
@@ -102,8 +105,10 @@ def test_a_folder_is_claimed_when_all_is_there(photos: Path, tmp_path: Path) -> 
 
 def test_leaks_are_refused(photos: Path) -> None:
     config = resolved(short("paligemma_captions", photos))
-    batch = open_data(config).batch(0, 0, 4)
-    audit(batch, config)
+    data = open_data(config)
+    assert data.processor is not None
+    processor, batch = data.processor, data.batch(0, 0, 4)
+    audit(batch, processor)
     picture = config.model.image_id  # type: ignore[union-attr]
     answer = batch["targets"][1]
     body = answer[answer >= 0][:-1]
@@ -114,23 +119,23 @@ def test_leaks_are_refused(photos: Path) -> None:
     wrong = answer.clone()
     wrong[0] = picture
     with pytest.raises(UsageError, match="row 1 has image tokens among its targets"):
-        audit(changed(targets=with_row(batch["targets"], 1, wrong)), config)
+        audit(changed(targets=with_row(batch["targets"], 1, wrong)), processor)
     wide = torch.nn.functional.pad(batch["tokens"], (0, len(body)))
     mask = torch.nn.functional.pad(batch["mask"], (0, len(body)))
     wide[1, -len(body) :], mask[1, -len(body) :] = body, True
     with pytest.raises(UsageError, match="row 1 gives the whole answer in its prompt"):
-        audit(changed(tokens=wide, mask=mask), config)
+        audit(changed(tokens=wide, mask=mask), processor)
     with pytest.raises(UsageError, match="row 1 has no target"):
-        audit(changed(targets=with_row(batch["targets"], 1, torch.full_like(answer, -100))), config)
+        audit(changed(targets=with_row(batch["targets"], 1, torch.full_like(answer, -100))), processor)
     hole = answer.clone()
     hole[1] = -100
     with pytest.raises(UsageError, match="row 1 has padding in the middle"):
-        audit(changed(targets=with_row(batch["targets"], 1, hole)), config)
+        audit(changed(targets=with_row(batch["targets"], 1, hole)), processor)
     prompt = batch["tokens"][1][batch["mask"][1]]
     repeated = torch.cat([prompt[prompt != picture][1:], answer])
     targets = torch.nn.functional.pad(batch["targets"], (0, len(repeated) - len(answer)), value=-100)
     with pytest.raises(UsageError, match="row 1 repeats its prompt"):
-        audit(changed(targets=with_row(targets, 1, repeated)), config)
+        audit(changed(targets=with_row(targets, 1, repeated)), processor)
 
 
 def with_row(rows: torch.Tensor, index: int, row: torch.Tensor) -> torch.Tensor:
@@ -146,6 +151,47 @@ def test_the_first_batch_can_be_looked_at(photos: Path, tmp_path: Path) -> None:
     assert page.count("to be answered: '") == 4
     with Image.open(tmp_path / "run" / "first_batch" / "00.png") as picture:
         assert picture.size == (96, 96)
+
+
+def test_each_row_is_shown_with_its_images_and_texts(tmp_path: Path) -> None:
+    data = PALIGEMMA.data.open(replace(WRITER, num_image_tokens=9), PROMPTS)  # type: ignore[union-attr, call-arg, arg-type]
+    batch, processor = data.batch(0, 0, 3), data.processor
+    page = show(batch, processor, tmp_path / "two").read_text().split("\n\n")[1:]
+    assert [text.count("- text:") for text in page] == [2, 2, 2]
+    assert [text.count("![") for text in page] == [1, 1, 1]
+    one, two = batch["pixels"][:1], batch["pixels"][1:]
+    pixels = torch.stack([torch.cat([one, torch.zeros_like(one)]), two, torch.zeros_like(two)])
+    there = torch.tensor([[True, False], [True, True], [False, False]])
+    rows = batch | {"pixels": pixels, "image_mask": there, "owners": torch.tensor([2, 0, 1, 1, 2, 2])}
+    assert [[float(image.float().mean()) for image in images] for images in images_of(rows)] == [
+        [float(one.float().mean())],
+        [float(image.float().mean()) for image in two],
+        [],
+    ]
+    assert texts_of(rows) == [[1], [2, 3], [0, 4, 5]]
+    page = show(rows, processor, tmp_path / "rows").read_text().split("\n\n")[1:]
+    assert [(text.count("!["), text.count("- text:")) for text in page] == [(1, 1), (2, 2), (0, 3)]
+    assert sorted(p.name for p in (tmp_path / "rows").glob("*.png")) == ["00.png", "01.png", "01_1.png"]
+    assert show({"pixels": one}, processor, tmp_path / "images").read_text().count("![") == 1
+
+
+def test_scenes_are_for_models_of_their_world() -> None:
+    def changed(**parts: Any) -> TrainConfig:
+        return replace(CLIP, model=replace(CLIP.model, **parts))  # type: ignore[type-var]
+
+    model: Any = CLIP.model
+    with pytest.raises(UsageError, match="tokens of their own world; the model has 49,408"):
+        open_data(changed(text=replace(model.text, vocab_size=49_408)))
+    with pytest.raises(UsageError, match="scenes have 96 pixels a side, the model's images 64"):
+        open_data(changed(image=replace(model.image, image_size=64)))
+    with pytest.raises(UsageError, match="no prompt for caption"):
+        open_data(replace(CLIP, data=SceneTasks(patch=32)))
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_the_precision_of_what_is_kept(dtype: Any, tmp_path: Path) -> None:
+    final = train(replace(CLIP, steps=1, final_dtype=dtype), tmp_path / "run")
+    assert {str(weight.dtype) for weight in open_weights(final).values()} == {f"torch.{dtype or 'float32'}"}
 
 
 @pytest.mark.parametrize("config", [CLIP, PALIGEMMA], ids=["towers", "writer"])

@@ -167,7 +167,9 @@ def test_a_run_starts_from_a_checkpoint_of_its_system(tmp_path: Path) -> None:
     set_before = replace(CLIP, start_from=str(final), position_waves=5.0, objective=SigmoidLoss(bias=-3.0))
     assert starts_whole(set_before)
     train(replace(set_before, steps=1), tmp_path / "on")  # the bias, which CLIP has not, is not set anew
-    assert torch.equal(build(set_before).network.get_parameter("image.positions"), again.get_parameter("image.positions"))
+    assert torch.equal(
+        build(set_before).network.get_parameter("image.positions"), again.get_parameter("image.positions")
+    )
     wider = replace(CLIP.model, image=replace(CLIP.model.image, mlp_width=8))  # type: ignore[union-attr, type-var]
     with pytest.raises(BadCheckpoint, match="the network has another size"):
         build(replace(CLIP, start_from=str(final), model=wider))

@@ -14,7 +14,7 @@ from PIL import Image
 from rebus.codec.images import open_images
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 from rebus.data.layouts import open_layout
-from rebus.data.record import BadRecord, Encoded, Reader, Record
+from rebus.data.record import BadRecord, Reader, Record, StoredImage
 from rebus.data.shuffle import ShuffledOrder
 from rebus.tasks.batching import progress
 
@@ -33,7 +33,7 @@ class Example:
     record: Record
     image: Image.Image
     place: Place
-    again: Callable[[], Encoded | None]
+    again: Callable[[], StoredImage | None]
 
     def bad(self, reason: str) -> BadRecord:
         """The error for a record that the benchmark cannot use."""
@@ -96,7 +96,7 @@ class Records:
             self._refuse(str(error))
             return None
 
-    def picture(self, place: Place) -> Encoded | None:
+    def picture(self, place: Place) -> StoredImage | None:
         return self.reader.read(*place).image
 
     def _some(self, waiting: Sequence[tuple[Place, Record]], check: Check | None) -> Iterator[list[Example]]:
@@ -189,7 +189,7 @@ def _content(record: Record) -> bytes:
         with image.open("rb") as file:
             picture = hashlib.file_digest(file, "sha256").hexdigest()
     else:
-        picture = hashlib.sha256(image or b"").hexdigest()
+        picture = hashlib.sha256(b"" if image is None else bytes(image)).hexdigest()
     truths = {
         "label": record.label,
         "captions": record.captions,

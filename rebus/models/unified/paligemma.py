@@ -35,6 +35,7 @@ from rebus.models.unified.paligemma_config import (
 )
 from rebus.models.unified.paligemma_config import PaliGemmaConfig as PaliGemmaConfig
 from rebus.nn.cache import Cache
+from rebus.nn.image_rows import ImageRows, real_images
 from rebus.nn.masks import causal_blocks
 from rebus.weights.key_sides import nested
 from rebus.weights.keymap import KeyMap
@@ -87,42 +88,71 @@ class PaliGemma(nn.Module):
         return self.image_proj(self.image(pixels))
 
     def embed_prefix(
-        self, pixels: Tensor | None, tokens: Int[Tensor, "B L"], seen: Float[Tensor, "M P D"] | None = None
-    ) -> Float[Tensor, "B L D"]:
-        """Tokens as vectors, placeholders replaced by the images' in reading order.
+        self,
+        tokens: Int[Tensor, "T L"],
+        pixels: Tensor | None = None,
+        image_mask: Bool[Tensor, "B N"] | None = None,
+        owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
+    ) -> Float[Tensor, "T L D"]:
+        """Tokens as vectors, placeholders replaced by their row's images in reading order.
 
-        pixels: (M, 3, H, W), or (B, N, 3, H, W) with the same number of images in every row; or give `seen`, what
-        `see` returned. Raises `BadText` when placeholders and images do not match.
+        pixels: (B, 3, H, W), or (B, N, 3, H, W) or (B, N, F, 3, H, W) with image_mask (B, N) where rows have other
+        numbers of images than N; `owners` says which row of images each prompt belongs to, and each image is encoded
+        once. Or give `seen`, what `see` returned, an image a row. Raises `BadText` where a prompt has not the
+        placeholders of its images, `UsageError` for shapes that are no rows of images.
         """
         places = tokens == self.cfg.image_id
         x = self.text.embed(tokens.masked_fill(places, 0))
-        if seen is None and pixels is not None:
-            seen = self.see(pixels.flatten(0, 1) if pixels.ndim == 5 else pixels)
-        pictures = 0 if seen is None else seen.shape[0]
+        rows = images = None
+        if seen is not None:
+            rows = ImageRows(torch.ones(len(seen), dtype=torch.int64, device=seen.device), owners)
+        elif pixels is not None:
+            images, rows = real_images(pixels, image_mask), ImageRows.of(pixels, image_mask, owners)
         if not torch.compiler.is_compiling():
-            marks, each = int(places.sum()), self.cfg.num_image_tokens if seen is None else seen.shape[1]
-            if marks != pictures * each:
-                raise BadText(
-                    f"{marks} image placeholders in the tokens, but {pictures} images of {each} each: "
-                    f"{pictures * each} wanted"
-                )
-        return x if seen is None else x.masked_scatter(places[..., None], seen.to(x.dtype))
+            self._check_placeholders(places, rows)
+        if images is not None:
+            seen = self.see(images)
+        if rows is None or seen is None:
+            return x
+        return x.masked_scatter(places[..., None], rows.spread(seen).to(x.dtype))
+
+    def _check_placeholders(self, places: Bool[Tensor, "T L"], rows: ImageRows | None) -> None:
+        marks = places.sum(dim=1)
+        images = torch.zeros_like(marks) if rows is None else rows.of_texts()
+        if len(images) != len(marks):
+            raise BadText(
+                f"{len(marks)} prompts for {len(images)} rows of images: `owners` says which row each prompt belongs to"
+            )
+        each = self.cfg.num_image_tokens
+        wrong = ((images < 0) | (marks != images * each)).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            if int(images[row]) < 0:
+                raise BadText(f"owners[{row}]: there is no such row of images")
+            raise BadText(
+                f"row {row}: {int(marks[row])} image placeholders in the tokens, but {int(images[row])} images of "
+                f"{each} each: {int(images[row]) * each} wanted"
+            )
 
     def forward(
         self,
         *,
         pixels: Tensor | None = None,
-        tokens: Int[Tensor, "B L"],
-        mask: Bool[Tensor, "B L"] | None = None,
-        targets: Int[Tensor, "B S"] | None = None,
+        image_mask: Bool[Tensor, "B N"] | None = None,
+        tokens: Int[Tensor, "T L"],
+        mask: Bool[Tensor, "T L"] | None = None,
+        targets: Int[Tensor, "T S"] | None = None,
+        owners: Int[Tensor, "T"] | None = None,
         seen: Float[Tensor, "M P D"] | None = None,
     ) -> Predictions:
-        """Scores of `targets` (−100 at padding), each given the prefix and the targets before it.
+        """Scores of `targets` (−100 at padding), each given the prefix and the targets before it; images and owners
+        as in `embed_prefix`.
 
-        Without targets: the scores (B, 1, V) of the first token after the prefix.
+        Without targets: the scores (T, 1, V) of the first token after the prefix.
         """
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        x = self.embed_prefix(pixels, tokens, seen)
+        x = self.embed_prefix(tokens, pixels, image_mask, owners, seen)
         length = tokens.shape[1]
         if targets is not None:
             given = targets[:, :-1]
@@ -139,13 +169,16 @@ class PaliGemma(nn.Module):
         *,
         room: int,
         pixels: Tensor | None = None,
-        tokens: Int[Tensor, "B L"],
-        mask: Bool[Tensor, "B L"] | None = None,
+        image_mask: Bool[Tensor, "B N"] | None = None,
+        tokens: Int[Tensor, "T L"],
+        mask: Bool[Tensor, "T L"] | None = None,
+        owners: Int[Tensor, "T"] | None = None,
     ) -> Step:
-        """Read image and prompt; the cache has space for `room` tokens of answer."""
+        """Read images and prompts; the cache has space for `room` tokens of answer."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         cache = self.text.empty_cache(len(tokens), tokens.shape[1] + room)
-        hidden, cache = self.text.decode_cached(self.embed_prefix(pixels, tokens), real, cache, whole=True)
+        prefix = self.embed_prefix(tokens, pixels, image_mask, owners)
+        hidden, cache = self.text.decode_cached(prefix, real, cache, whole=True)
         last = _last(hidden, real)
         return Step(self.text.logits(last), last, cache)
 

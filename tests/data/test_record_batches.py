@@ -12,9 +12,11 @@ from PIL import Image
 
 import rebus
 from rebus.codec.boxes import LOC_1024
-from rebus.core.errors import RebusError, UsageError
+from rebus.codec.processor import Processor
+from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.specs import Prompts
-from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture, even_pattern, varied
+from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches, varied
+from rebus.data.record_batches import MixedBatches, even_pattern
 from rebus.data.scenes import scene
 
 PALIGEMMA = Prompts(caption="caption en", ask="answer en {question}", detect="detect {labels}")
@@ -55,24 +57,24 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def test_a_batch_depends_on_its_number_alone(folder: Path, processors: dict[str, Any]) -> None:
     files = Files(path=str(folder), form="pairs", least_crop=0.8, flip=True)
-    one = FileBatches(files, processors["siglip"], Prompts())
-    assert len(one) == 10
+    one = file_batches(files, processors["siglip"], Prompts())
+    assert len(one.source) == 10
     batches = [one.batch(3, i, 4) for i in range(6)]
-    again = FileBatches(replace(files, threads=3), processors["siglip"], Prompts())
+    again = file_batches(replace(files, threads=3), processors["siglip"], Prompts())
     assert all(same(again.batch(3, i, 4), batches[i]) for i in reversed(range(6)))
     assert batches[0]["pixels"].shape == (4, 3, 96, 96)
     assert not same(one.batch(4, 0, 4), batches[0])
 
 
 def test_ranks_share_a_batch(folder: Path, processors: dict[str, Any]) -> None:
-    data = FileBatches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
+    data = file_batches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
     whole = data.batch(0, 2, 6)
     parts = [data.batch(0, 2, 6, share=(i, 3)) for i in range(3)]
     assert all(torch.equal(torch.cat([part[k] for part in parts]), whole[k]) for k in whole)
 
 
 def test_every_record_comes_once_a_pass(folder: Path, processors: dict[str, Any]) -> None:
-    data = FileBatches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
+    data = file_batches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
     seen = torch.cat([data.batch(0, i, 5)["pixels"] for i in range(2)])
     assert len({tuple(picture.flatten().tolist()) for picture in seen}) == 10
 
@@ -82,7 +84,7 @@ def test_every_record_comes_once_a_pass(folder: Path, processors: dict[str, Any]
 )
 def test_writers_get_prompts_and_answers(form: Any, prompt: str, folder: Path, processors: dict[str, Any]) -> None:
     processor = processors["paligemma"]
-    data = FileBatches(Files(path=str(folder), form=form), processor, PALIGEMMA, LOC_1024)
+    data = file_batches(Files(path=str(folder), form=form), processor, PALIGEMMA, LOC_1024)
     batch = data.batch(0, 0, 4)
     asked = processor.decode(batch["tokens"])
     assert len(asked) == 4
@@ -104,7 +106,7 @@ def test_damaged_records_give_way_and_are_named(folder: Path, processors: dict[s
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "3.png").write_bytes(b"<html>")
     (tmp_path / "5.png").unlink()
-    data = FileBatches(Files(path=str(tmp_path), form="pairs"), processors["siglip"], Prompts())
+    data = file_batches(Files(path=str(tmp_path), form="pairs"), processors["siglip"], Prompts())
     batches = [data.batch(0, i, 5) for i in range(2)]
     named = [name for batch in batches for name in batch.pop("damaged", [])]
     assert any("captions.jsonl:4" in name for name in named)
@@ -118,30 +120,41 @@ def test_damaged_records_give_way_and_are_named(folder: Path, processors: dict[s
 
 def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"data\.path says where"):
-        FileBatches(Files(), processors["siglip"], Prompts())
+        file_batches(Files(), processors["siglip"], Prompts())
     with pytest.raises(UsageError, match="no prompt for ask"):
-        FileBatches(Files(path=str(folder), form="ask"), processors["paligemma"], Prompts())
+        file_batches(Files(path=str(folder), form="ask"), processors["paligemma"], Prompts())
     with pytest.raises(UsageError, match="states no places"):
-        FileBatches(Files(path=str(folder), form="detect"), processors["paligemma"], PALIGEMMA)
+        file_batches(Files(path=str(folder), form="detect"), processors["paligemma"], PALIGEMMA)
     with pytest.raises(UsageError, match="least_crop"):
-        FileBatches(Files(path=str(folder), form="pairs", least_crop=0.0), processors["siglip"], Prompts())
+        file_batches(Files(path=str(folder), form="pairs", least_crop=0.0), processors["siglip"], Prompts())
+    blind = Processor(None, processors["siglip"].text)
+    with pytest.raises(MissingFile, match=r"no preprocessor_config\.json, without which it cannot see"):
+        file_batches(Files(path=str(folder), form="pairs"), blind, Prompts())
+    assert "pixels" not in file_batches(Files(path=str(folder), form="text"), blind, Prompts()).batch(0, 0, 2)
+    with pytest.raises(UsageError, match="lost"):  # a split that is not there is no damaged record
+        file_batches(Files(path=str(folder), form="pairs", val_split="lost"), processors["siglip"], Prompts()).batch(
+            0, 0, 2, "val"
+        )
+    for variation in ({"least_crop": 0.5}, {"flip": True}):  # boxes would not be where the answer says
+        with pytest.raises(UsageError, match=r"detect says where things are in the whole image"):
+            file_batches(Files(path=str(folder), form="detect", **variation), processors["paligemma"], PALIGEMMA)
 
 
 def test_a_mixture_keeps_its_weights_and_loses_nothing(folder: Path, processors: dict[str, Any]) -> None:
     parts = (Files(path=str(folder), form="caption"), Files(path=str(folder), form="ask"))
 
-    def opened(part: Files) -> FileBatches:
-        return FileBatches(part, processors["paligemma"], PALIGEMMA)
+    def opened(weights: tuple[float, ...], *parts: Files) -> MixedBatches:
+        return mixed_batches(Mixture(parts=parts, weights=weights), processors["paligemma"], PALIGEMMA)
 
-    mixed = MixedBatches(Mixture(parts=parts, weights=(3.0, 1.0)), opened)
+    mixed = opened((3.0, 1.0), *parts)
     kinds = [processors["paligemma"].decode(mixed.batch(0, i, 2)["tokens"])[0].split()[0] for i in range(8)]
     assert sorted(kinds) == ["answer"] * 2 + ["caption"] * 6
     second = [i for i, kind in enumerate(kinds) if kind == "answer"][1]
     assert same(mixed.batch(0, second, 2), mixed.parts[1].batch(0, 1, 2))
     strict = replace(parts[1], most_damaged=0.02)
-    assert MixedBatches(Mixture(parts=(parts[0], strict), weights=(1.0, 1.0)), opened).most_damaged == 0.02
+    assert opened((1.0, 1.0), parts[0], strict).most_damaged == 0.02
     with pytest.raises(UsageError, match="one weight above 0 for each"):
-        MixedBatches(Mixture(parts=parts, weights=(1.0,)), opened)
+        opened((1.0,), *parts)
 
 
 def test_patterns_are_even() -> None:

@@ -1,0 +1,129 @@
+"""What a record becomes when a model learns from it: a table of small functions, one for each form.
+
+A form is given a record and what it needs to put it into words, and gives an `Example`: the images of one row and the
+texts that belong to them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from rebus.codec.decode_image import ImageSource
+from rebus.core.answers import Box
+from rebus.core.places import LocationNotation
+from rebus.data.record import BadRecord, Record
+
+
+class TextRow(NamedTuple):
+    """A prompt (None for dual encoders) and the text that a dual encoder reads or a generative model is to write."""
+
+    prompt: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of images with the texts that belong to it, before they are tensors.
+
+    `arrays`: what else an objective learns from, one array for each name; examples of a batch have the same names.
+    """
+
+    images: tuple[ImageSource, ...] = ()
+    texts: tuple[TextRow, ...] = ()
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a form may use: the record's image, decoded where the form says `places`; the prompt of the form, with
+    its {question}, {labels} or {phrase}; random numbers; how the system states places."""
+
+    image: ImageSource | None
+    prompt: str | None
+    rng: np.random.Generator
+    locations: LocationNotation | None = None
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        return () if self.image is None else (self.image,)
+
+    @property
+    def notation(self) -> LocationNotation:
+        """How the system states places, in forms with `places`: whoever opens such a form has made sure of it."""
+        assert self.locations is not None
+        return self.locations
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the decoded image."""
+        if isinstance(self.image, np.ndarray):
+            return self.image.shape[1], self.image.shape[0]
+        assert isinstance(self.image, Image.Image)
+        return self.image.size
+
+
+class Form(NamedTuple):
+    """`make(record, given)` → the example; raises `BadRecord` for a record that lacks what the form needs.
+
+    `prompt`: which of a system's `Prompts` it asks by, None for no prompt. `sees`: whether the record's image is part
+    of it. `places`: whether it says where things are, so that the image must be decoded and must not be cropped or
+    flipped.
+    """
+
+    make: Callable[[Record, Given], Example]
+    prompt: str | None = None
+    sees: bool = True
+    places: bool = False
+
+
+def _pairs(record: Record, given: Given) -> Example:
+    return Example(given.images, (TextRow(None, one_of(record, record.captions, "caption", given.rng)),))
+
+
+def _caption(record: Record, given: Given) -> Example:
+    return Example(given.images, (TextRow(given.prompt, one_of(record, record.captions, "caption", given.rng)),))
+
+
+def _ask(record: Record, given: Given) -> Example:
+    question = one_of(record, record.questions, "question", given.rng)
+    prompt = filled(given.prompt, question=question.text)
+    return Example(given.images, (TextRow(prompt, one_of(record, question.answers, "answer", given.rng)),))
+
+
+def _detect(record: Record, given: Given) -> Example:
+    if not record.things:
+        raise BadRecord(record.key, "it has no boxes")
+    prompt = filled(given.prompt, labels=" ; ".join(sorted({thing.label for thing in record.things})))
+    boxes = [Box(thing.box, thing.label, 1.0) for thing in record.things if not thing.crowd]
+    return Example(given.images, (TextRow(prompt, given.notation.detection_text(boxes, given.size)),))
+
+
+def _text(record: Record, given: Given) -> Example:
+    return Example((), (TextRow("", one_of(record, record.captions, "text", given.rng)),))
+
+
+FORMS: Mapping[str, Form] = {
+    "pairs": Form(_pairs),
+    "caption": Form(_caption, prompt="caption"),
+    "ask": Form(_ask, prompt="ask"),
+    "detect": Form(_detect, prompt="detect", places=True),
+    "text": Form(_text, sees=False),
+}
+
+
+def one_of(record: Record, among: Sequence[Any], what: str, rng: np.random.Generator) -> Any:
+    """One by lot. Raises `BadRecord` where there is none."""
+    if not among:
+        raise BadRecord(record.key, f"it has no {what}")
+    return among[int(rng.integers(len(among)))]
+
+
+def filled(prompt: str | None, **values: str) -> str:
+    """A prompt with its {question}, {labels} or {phrase}; other braces stay."""
+    text = prompt or ""
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    return text

@@ -1,0 +1,217 @@
+"""Records as training batches, through the model's own processor: one road, whether they lie on disk or are drawn.
+
+Batch i is a function of (seed, i) alone: a run resumes anywhere, on any number of ranks. A damaged record gives its
+place to another one and is named.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rebus.codec.images import ImagePipeline, ImageSource
+from rebus.codec.processor import Processor, rows_first
+from rebus.core.errors import RebusError, UsageError
+from rebus.data.forms import Example, TextRow
+from rebus.data.record import BadRecord, Record
+
+TRIES = 20  # records that may stand in for a damaged one
+Make = Callable[[Record, np.random.Generator], Example]
+
+
+class Plan(NamedTuple):
+    """One batch: the numbers of its records, and what each record becomes."""
+
+    numbers: range
+    make: Make
+
+
+class Source(Protocol):
+    """Numbered records, and what is learned from them.
+
+    `one_stream`: whether one generator goes through the records of a batch in order; otherwise each record has its
+    own. `name`: for messages.
+    """
+
+    name: str
+    one_stream: bool
+
+    def plan(self, index: int, batch_size: int, split: str) -> Plan:
+        """What batch number `index` is made of; a whole batch, of all ranks."""
+        ...
+
+    def read(self, seed: int, number: int, split: str, attempt: int) -> Record:
+        """Record `number`; from `attempt` 1 on, another one that may stand in for it. Raises `BadRecord` for one that
+        is damaged, another `RebusError` where there is nothing to read."""
+        ...
+
+
+class Batches(Protocol):
+    """What a run learns from. `processor` is None where neither images nor texts are in the batches; more damaged
+    records than the share `most_damaged` stop the run."""
+
+    @property
+    def processor(self) -> Processor | None: ...
+
+    @property
+    def most_damaged(self) -> float: ...
+
+    def batch(
+        self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
+    ) -> dict[str, Any]:
+        """Batch number `index`, a function of its arguments alone; of it, the rows of part share[0] of share[1]."""
+        ...
+
+
+class _Row(NamedTuple):
+    images: dict[str, Tensor]
+    example: Example
+
+
+class RecordBatches:
+    """The batches of a `Source`. Raises `UsageError` where the checkpoint lacks what its texts need."""
+
+    def __init__(
+        self, source: Source, processor: Processor, *, fast: bool = False, threads: int = 1, most_damaged: float = 1.0
+    ):
+        if processor.text is None:
+            raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be taught")
+        self.source, self.processor, self.threads, self.most_damaged = source, processor, threads, most_damaged
+        self.text = processor.text
+        spec = None if processor.image is None else processor.image.spec
+        self.images = None if spec is None else ImagePipeline(spec, fast=fast, threads=1)
+
+    def batch(
+        self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
+    ) -> dict[str, Any]:
+        """Batch number `index`: `pixels`, `tokens`, `mask`, for generative models `targets`, `image_mask` and
+        `owners` where rows have other numbers of images or texts than one, and the arrays of the examples. Pixels are
+        uint8 where they were drawn at the size that is wanted, see `rebus.codec.images.normalised`. `damaged` lists
+        the records that others stood in for."""
+        plan = self.source.plan(index, batch_size, split)
+        each = len(plan.numbers) // share[1]
+        mine = slice(share[0] * each, (share[0] + 1) * each)
+        damaged: list[str] = []
+
+        def row(number: int, rng: np.random.Generator, record: Record | None = None) -> _Row:
+            return self._row(plan.make, seed, number, split, rng, damaged, record)
+
+        if self.source.one_stream:
+            # All are drawn before any is put into words: a tenth faster, since the memory stays warm.
+            drawn = [self.source.read(seed, number, split, 0) for number in plan.numbers]
+            rows = list(map(row, plan.numbers, repeat(_generator(seed, index)), drawn))[mine]
+        else:
+            numbers = plan.numbers[mine]
+            generators = [_generator(seed, number) for number in numbers]
+            if self.threads > 1:
+                with ThreadPoolExecutor(self.threads) as pool:
+                    rows = list(pool.map(row, numbers, generators))
+            else:
+                rows = list(map(row, numbers, generators))
+        return self._tensors(rows) | ({"damaged": sorted(damaged)} if damaged else {})
+
+    def _row(
+        self,
+        make: Make,
+        seed: int,
+        number: int,
+        split: str,
+        rng: np.random.Generator,
+        damaged: list[str],
+        record: Record | None = None,
+    ) -> _Row:
+        for attempt in range(TRIES):
+            try:
+                record = record or self.source.read(seed, number, split, attempt)
+            except BadRecord as error:
+                damaged.append(str(error))
+                continue
+            try:
+                example = make(record, rng)
+                return _Row(self._pixels(example.images), example)
+            except BadRecord as error:
+                damaged.append(str(error))
+            except RebusError as error:
+                damaged.append(f"{record.key}: {error}")
+            record = None
+        raise RebusError(f"{self.source.name}: {TRIES} damaged records in a row, the last of them {damaged[-1]}")
+
+    def _pixels(self, images: Sequence[ImageSource]) -> dict[str, Tensor]:
+        """One image after another, (n, …); drawn ones of the right size as they are, uint8."""
+        if self.images is None:
+            assert not images
+            return {}
+        spec = self.images.spec
+        if spec.resize != "patches" and images and all(_drawn(image, spec.size) for image in images):
+            planes = [torch.from_numpy(np.asarray(image).transpose(2, 0, 1)) for image in images]
+            return {"pixels": planes[0][None] if len(planes) == 1 else torch.stack(planes)}
+        return self.images(images)
+
+    def _tensors(self, rows: Sequence[_Row]) -> dict[str, Tensor]:
+        counts = [len(row.example.images) for row in rows]
+        batch: dict[str, Tensor] = {}
+        if any(counts):
+            seen = [row.images for row, count in zip(rows, counts, strict=True) if count]
+            assert len({images["pixels"].dtype for images in seen}) == 1, "drawn and decoded images in one batch"
+            batch |= rows_first({name: torch.cat([images[name] for images in seen]) for name in seen[0]}, counts)
+        arrays = [row.example.arrays for row in rows]
+        batch |= {name: torch.from_numpy(np.stack([each[name] for each in arrays])) for name in arrays[0]}
+        owners = [i for i, row in enumerate(rows) for _ in row.example.texts]
+        if owners:
+            batch |= self._texts([text for row in rows for text in row.example.texts], [counts[i] for i in owners])
+            if owners != list(range(len(rows))):
+                batch["owners"] = torch.tensor(owners)
+        return batch
+
+    def _texts(self, texts: Sequence[TextRow], images: Sequence[int]) -> dict[str, Tensor]:
+        if texts[0].prompt is None:
+            tokens, mask = self.text([text.text for text in texts])
+            return {"tokens": tokens, "mask": mask}
+        tokens, mask = self.text([text.prompt or "" for text in texts], images=images)
+        return {"tokens": tokens, "mask": mask, "targets": self.text.targets([text.text for text in texts])}
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, number]))
+
+
+def _drawn(image: ImageSource, size: tuple[int, int]) -> bool:
+    return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == (*size, 3)
+
+
+class MixedBatches:
+    """Several batches in turn, each as often as its weight says: number i is always from the same part, and each part
+    counts its own."""
+
+    def __init__(self, parts: Sequence[RecordBatches], weights: Sequence[float]):
+        if not parts or len(parts) != len(weights) or min(weights) <= 0:
+            raise UsageError("a mixture wants one weight above 0 for each of its parts")
+        self.parts = list(parts)
+        self.processor = self.parts[0].processor
+        self.most_damaged = min(part.most_damaged for part in self.parts)
+        self.pattern = even_pattern(weights)
+        self.before = [np.cumsum([0, *(self.pattern == i)]) for i in range(len(self.parts))]
+
+    def batch(
+        self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
+    ) -> dict[str, Any]:
+        """Batch number `index`, of whichever part's turn it is."""
+        turn, at = divmod(index, len(self.pattern))
+        which = int(self.pattern[at])
+        counts = self.before[which]
+        return self.parts[which].batch(seed, int(turn * counts[-1] + counts[at]), batch_size, split, share)
+
+
+def even_pattern(weights: Sequence[float], length: int = 1000) -> np.ndarray:
+    """(length,) numbers of parts, each as often as its weight says and spread as evenly as can be."""
+    shares = np.asarray(weights, dtype=np.float64) / sum(weights)
+    owed, pattern = np.zeros(len(shares)), np.empty(length, dtype=np.int64)
+    for i in range(length):
+        owed += shares
+        pattern[i] = owed.argmax()
+        owed[pattern[i]] -= 1
+    return pattern

@@ -1,0 +1,58 @@
+"""The tokens of the scenes world: whole words, and for generative models location and mask tokens."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+
+from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor
+from rebus.codec.text import TextPipeline
+from rebus.codec.tokenizers import Tokenizer, word_level_tokenizer
+from rebus.core.specs import ImageSpec, TextSpec
+from rebus.data.scenes import vocabulary
+
+SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
+PAD, EOS, BOS, IMAGE = 0, 1, 2, 4
+
+
+@cache
+def scenes_tokenizer(locations: bool = False) -> Tokenizer:
+    """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for generative
+    models."""
+    words = (*vocabulary(), "\n") if locations else vocabulary()
+    return _LookUp(
+        word_level_tokenizer(words, SPECIALS, locations=1024 if locations else 0, segments=128 if locations else 0)
+    )
+
+
+def scenes_processor(text: TextSpec, size: int, locations: bool = False) -> Processor:
+    """The processor of a model that is trained on scenes of `size` × `size` pixels, values scaled to [−1, 1]."""
+    pipeline = TextPipeline(scenes_tokenizer(locations), text)
+    return Processor(ImagePipeline(ImageSpec(size=(size, size)), threads=1), pipeline)
+
+
+class _LookUp(Tokenizer):
+    """The same tokens as `Tokenizer`, ten times as fast where a text holds nothing but words of the scenes world."""
+
+    def __init__(self, plain: Tokenizer):
+        super().__init__(json.loads(plain.files["tokenizer.json"]), plain.files)
+        self._words = {word: token for word in vocabulary() if (token := plain.id_of(word)) is not None}
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` for many texts at once."""
+        found = [self._look_up(text) for text in texts]
+        slow = [text for text, row in zip(texts, found, strict=True) if row is None]
+        rest = iter(super().encode_batch(slow) if slow else ())
+        return [next(rest) if row is None else row for row in found]
+
+    def _look_up(self, text: str) -> list[int] | None:
+        """None where the text has to be looked at more closely."""
+        if "\n" in text:  # a token of its own, which `split` drops
+            return None
+        for mark in ",.?;":
+            if mark in text:
+                text = text.replace(mark, f" {mark} ")
+        try:
+            return [self._words[word] for word in text.split()]
+        except KeyError:
+            return None
