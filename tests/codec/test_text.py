@@ -96,7 +96,7 @@ def test_tasks_put_control_tokens_into_prompts():
     assert pipeline.targets(Pieces(Control("<loc0001>"), " a")).tolist() == [[loc[0], *ids("a"), 1]]
     with pytest.raises(BadText, match="no control token <loc9999>"):
         pipeline(Pieces(Control("<loc9999>")))
-    with pytest.raises(BadText, match="made of str and Control"):
+    with pytest.raises(BadText, match="made of str, Control and ImageMark"):
         Pieces("a", 3)  # type: ignore[arg-type]
 
 
