@@ -45,9 +45,11 @@ class Writer(nn.Module):
         )  # type: ignore[method-assign]
         self.image_proj = nn.Linear(6, 5)
 
-    def forward(self, *, tokens: torch.Tensor, seen: torch.Tensor, **_: torch.Tensor) -> Predictions:
-        assert len(seen) == len(tokens)
-        return Predictions(seen[:, :2])
+    def forward(
+        self, *, tokens: torch.Tensor, seen: torch.Tensor, owners: torch.Tensor, **_: torch.Tensor
+    ) -> Predictions:
+        assert (len(seen), owners.tolist()) == (2, [0, 0, 1, 1])
+        return Predictions(seen[owners][:, :2])
 
 
 def test_the_tower_learns_with_and_without_words() -> None:
@@ -58,7 +60,8 @@ def test_the_tower_learns_with_and_without_words() -> None:
     assert writer.image_proj.weight.grad is None
     assert writer.get_parameter("patch_head.weight").grad is not None
     words = {"tokens": torch.zeros(4, 3, dtype=torch.long), "mask": torch.ones(4, 3, dtype=torch.bool)}
-    both = objective(writer, batch | words | {"targets": torch.tensor([[1, 2], [3, -100], [0, 1], [2, 2]])})
+    words |= {"targets": torch.tensor([[1, 2], [3, -100], [0, 1], [2, 2]]), "owners": torch.tensor([0, 0, 1, 1])}
+    both = objective(writer, batch | words)
     both.total.backward()
     assert writer.image_proj.weight.grad is not None
     assert float(both.total.detach()) > float(objective.share * alone.total.detach())
