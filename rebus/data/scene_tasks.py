@@ -63,6 +63,8 @@ class SceneTasks:
         for name, form in forms.items():
             if form.prompt is not None and getattr(prompts, form.prompt) is None and getattr(self, name):
                 raise UsageError(f"the model has no prompt for {name}: --set data.{name}=0")
+            if form.places and locations is None and getattr(self, name):
+                raise UsageError(f"the model states no places in text, as {name} wants it to: --set data.{name}=0")
         plan = partial(self._plan, prompts, locations)
         return RecordBatches(
             SceneRecords(self.size, plan, fields=()), scenes_processor(text, self.size, locations=True)

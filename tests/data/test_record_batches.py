@@ -137,7 +137,9 @@ def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, A
         )
     for variation in ({"least_crop": 0.5}, {"flip": True}):  # boxes would not be where the answer says
         with pytest.raises(UsageError, match=r"detect says where things are in the whole image"):
-            file_batches(Files(path=str(folder), form="detect", **variation), processors["paligemma"], PALIGEMMA)
+            file_batches(
+                Files(path=str(folder), form="detect", **variation), processors["paligemma"], PALIGEMMA, LOC_1024
+            )
 
 
 def test_a_mixture_keeps_its_weights_and_loses_nothing(folder: Path, processors: dict[str, Any]) -> None:
