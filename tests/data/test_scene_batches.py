@@ -151,7 +151,7 @@ def test_prompts_and_answers_are_paligemmas() -> None:
 
 def test_tasks_that_a_model_cannot_be_asked_are_refused() -> None:
     with pytest.raises(UsageError, match=r"no prompt for segment: --set data\.segment=0"):
-        SceneTasks().open(WRITER, Prompts(caption="c", ask="{question}", detect="{labels}"))
+        SceneTasks().open(WRITER, Prompts(caption="c", ask="{question}", detect="{labels}"), LOC_1024)
     SceneTasks(segment=0.0).open(WRITER, Prompts(caption="c", ask="{question}", detect="{labels}"), LOC_1024)
     with pytest.raises(UsageError, match=r"makes 36 patches; the model has 64 an image"):
         SceneTasks(patch=16).open(WRITER, PROMPTS)
