@@ -1,0 +1,46 @@
+"""Which parameters learn, and how those are held that do not."""
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from rebus.core.errors import unknown
+
+_READ_IN_BFLOAT16 = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose weights autocast rounds before it multiplies
+
+
+def set_trained(network: nn.Module, parts: Collection[str], trained: bool) -> None:
+    """Gradients, or none, for the modules and parameters of these names, and all below them.
+
+    Raises `UnknownName` for a part that does not exist.
+    """
+    names = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
+    for part in parts:
+        if part not in names:
+            raise unknown("part of the network", part, names)
+        for name, parameter in network.named_parameters():
+            if name == part or name.startswith(part + "."):
+                parameter.requires_grad_(trained)
+
+
+def round_frozen(network: nn.Module) -> None:
+    """Hold frozen matrices in bfloat16, in place, for training under bfloat16 autocast.
+
+    Autocast rounds them at each step before it multiplies, so that no product changes, and half of the memory is left,
+    or more: a layer whose input needs a gradient would keep the rounded copy beside the weight. Norms, embeddings and
+    biases stay float32, since they are added to what is float32.
+    """
+    for module in network.modules():
+        if isinstance(module, _READ_IN_BFLOAT16) and not module.weight.requires_grad:
+            module.weight.data = module.weight.data.bfloat16()
+
+
+def unround_frozen(network: nn.Module, before: nn.Module) -> None:
+    """Undo `round_frozen`, in place, with the float32 weights of `before`, where they are those that were rounded."""
+    exact = dict(before.named_parameters())
+    for name, parameter in network.named_parameters():
+        if parameter.dtype == torch.bfloat16:
+            wanted = exact[name].detach().to(parameter.device)
+            same = wanted.bfloat16().equal(parameter.detach())
+            parameter.data = wanted if same else parameter.data.float()
