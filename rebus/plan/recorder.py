@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 LOSS = "loss"  # the part of all that is in no module of the network's own
-_SMALL = 1 << 16  # numbers of a tensor that is worked out in earnest where its values are known
+_SMALL = 1 << 18  # numbers of a tensor that is worked out in earnest where its values are known
 
 _aten = torch.ops.aten
 
@@ -48,27 +48,29 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
 
 
 class Recorder(TorchDispatchMode):
-    """Records a step of `network`, whose tensors have shapes and no values (`fake`), inside the `with`.
+    """Records a step of `network`, whose tensors have shapes and no values (`fake`), on so many examples.
 
-    Small tensors whose values are known, such as tokens, are worked out, so that a network may look at them.
+    What is a multiple of `examples` belongs to them; all else is paid once. Small tensors whose values are known, such
+    as tokens, are worked out, so that a network may look at them.
     """
 
-    def __init__(self, network: nn.Module, fake: FakeTensorMode):
+    def __init__(self, network: nn.Module, fake: FakeTensorMode, examples: int):
         super().__init__()
-        self.network, self.fake = network, fake
-        self.forward: Counter[str] = Counter()  # FLOPs by part
+        self.network, self.fake, self.examples = network, fake, examples
+        self.forward: Counter[str] = Counter()  # FLOPs of an example, by part
         self.backward: Counter[str] = Counter()
         self.again: Counter[str] = Counter()
-        self.kept: Counter[str] = Counter()  # bytes by part
-        self.live = 0  # bytes of all tensors but the network's and its gradients'
-        self.moments: list[tuple[bool, int]] = []  # after each operator: whether on the way back, and the bytes
+        self.kept: Counter[str] = Counter()  # bytes of an example that autograd keeps, by part
+        self.kept_once = 0  # and those of no example
+        self.moments: set[tuple[int, int]] = set()  # bytes in memory after an operator: of no example, of each
+        self._once = self._each = 0  # what is in memory now, without the network and its gradients
         self._stack: list[str] = []
         self._nodes: list[int] = [0]  # autograd's numbers at which the part changes, and the parts from there on
         self._parts: list[str] = [LOSS]
         self._own = {_storage(t) for t in (*network.parameters(), *network.buffers())}
-        self._sizes: dict[int, int] = {}  # of what is alive, by storage
-        self._saved: set[int] = set()
         self._weights = {_storage(p): n.partition(".")[0] for n, p in network.named_parameters()}
+        self._sizes: dict[int, tuple[int, int]] = {}  # of what is in memory, by storage
+        self._saved: set[int] = set()
 
     @contextmanager
     def recording(self) -> Iterator["Recorder"]:
@@ -87,29 +89,33 @@ class Recorder(TorchDispatchMode):
             stack.enter_context(self)
             yield self
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which would import the compiler
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "prim":  # asks for a device
+            return func(*args, **kwargs)
         packet = func._overloadpacket
-        formula = _FORMULAS.get(packet)
-        if formula is None and packet not in flop_registry and _is_composite(func):
+        if packet not in _FORMULAS and packet not in flop_registry and _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if tensors and all(not isinstance(t, FakeTensor) and t.numel() <= _SMALL for t in tensors):
+        out = func(*args, **kwargs)
+        if tensors and not any(isinstance(t, FakeTensor) for t in tensors) and _is_small(out):
             with unset_fake_temporarily():
                 out = func(*args, **kwargs)
-        else:
-            out = func(*args, **kwargs)
-        if formula is not None:
-            self._count(formula(*args, **kwargs), tensors)
+        if packet in _FORMULAS:
+            self._count(_FORMULAS[packet](*args, **kwargs), tensors)
         elif packet in flop_registry:
             self._count(flop_registry[packet](*args, **kwargs, out_val=out), tensors)
-        if packet is _aten._to_copy and _storage(tensors[0]) in self._weights:  # autocast's
+        elif packet is _aten._to_copy and _storage(tensors[0]) in self._weights:  # autocast's
             self._weights[_storage(out)] = self._weights[_storage(tensors[0])]
         for leaf in out if isinstance(out, tuple | list) else (out,):
             if isinstance(leaf, Tensor):
                 self.hold(leaf)
-        self.moments.append((torch._C._current_autograd_node() is not None, self.live))
+        self.moments.add((self._once, self._each))
         return out
 
     def hold(self, tensor: Tensor) -> None:
@@ -117,20 +123,28 @@ class Recorder(TorchDispatchMode):
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._sizes and key not in self._own:
-            self._sizes[key] = storage.nbytes()
-            self.live += self._sizes[key]
+            self._sizes[key] = once, each = self._shared(storage.nbytes())
+            self._once, self._each = self._once + once, self._each + each
             weakref.finalize(storage, self._free, key)
 
+    def _shared(self, size: int) -> tuple[int, int]:
+        each, rest = divmod(size, self.examples)
+        return (size, 0) if rest else (0, each)
+
     def _free(self, key: int) -> None:
-        self.live -= self._sizes.pop(key, 0)
+        once, each = self._sizes.pop(key)
+        self._once, self._each = self._once - once, self._each - each
         self._saved.discard(key)
+        self._weights.pop(key, None)
 
     def _accumulated(self, parameter: Tensor) -> None:
         """Gradients are counted elsewhere."""
         assert parameter.grad is not None
         key = _storage(parameter.grad)
-        self.live -= self._sizes.get(key, 0)
-        self._sizes[key] = 0
+        if key in self._sizes:
+            once, each = self._sizes[key]
+            self._once, self._each = self._once - once, self._each - each
+            self._sizes[key] = (0, 0)
 
     def _pack(self, tensor: Tensor) -> Tensor:
         """Autograd keeps a tensor; what a block computes again is not kept."""
@@ -138,10 +152,13 @@ class Recorder(TorchDispatchMode):
         if key not in self._saved and key not in self._own and torch._C._current_autograd_node() is None:
             self.hold(tensor)
             self._saved.add(key)
-            self.kept[self._stack[-1] if self._stack else LOSS] += tensor.untyped_storage().nbytes()
+            once, each = self._shared(tensor.untyped_storage().nbytes())
+            self.kept[self._stack[-1] if self._stack else LOSS] += each
+            self.kept_once += once
         return tensor
 
     def _count(self, flops: int, tensors: list[Tensor]) -> None:
+        flops = self._shared(flops)[1]
         node = torch._C._current_autograd_node()
         if node is not None:
             part = self._parts[bisect_right(self._nodes, node._sequence_nr()) - 1]
@@ -171,6 +188,10 @@ class Recorder(TorchDispatchMode):
         if torch._C._current_autograd_node() is None and part != self._parts[-1]:
             self._nodes.append(number)
             self._parts.append(part)
+
+
+def _is_small(out: Any) -> bool:
+    return all(leaf.numel() <= _SMALL for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
 
 
 @cache

@@ -1,6 +1,6 @@
 """A trace: the real network and objective take one step on tensors that have shapes and no values.
 
-Twice, with two examples and with three: what grows is an example's, and what does not is paid once.
+The number of examples is a prime that divides no dimension of the network, so that sizes tell what is an example's.
 """
 
 import math
@@ -24,6 +24,7 @@ from rebus.plan.step import Contrast, Learning, Memory, Part, Step, Trace
 from rebus.weights.load_weights import on_meta
 
 _PROMPT = 16  # tokens
+_PRIMES = (13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 
 
 def trace(system: System, config: Any, step: Step) -> Trace:
@@ -33,22 +34,22 @@ def trace(system: System, config: Any, step: Step) -> Trace:
         raise UsageError(f"{system.name} is put together from trained parts: there is nothing to train")
     size = system.image_spec(config).size if system.image_spec is not None else None
     prompt, answer = _lengths(step, size)
-    few, more = (_Run(system, config, step, rows, prompt, answer) for rows in (2, 3))
+    run = _Run(system, config, step, prompt, answer)
     grid = getattr(config.image, "grid", None)
-    generates = "targets" in few.batch
+    generates = "targets" in run.batch
     return Trace(
-        parts=tuple(_parts(few, more)),
-        held=_bytes(few.network.parameters()) + _bytes(few.network.buffers()),
-        copies=3 * few.recorder.kept.total() - 2 * more.recorder.kept.total(),
-        moments=tuple(_moments(few.recorder.moments, more.recorder.moments)),
-        outside=_bytes(few.network.parameters()) - sum(_bytes(b.parameters()) for b in few.blocks),
-        block=max((_bytes(block.parameters()) for block in few.blocks), default=0),
+        parts=tuple(_parts(run)),
+        held=_bytes(run.network.parameters()) + _bytes(run.network.buffers()),
+        copies=run.recorder.kept_once,
+        moments=tuple(_highest(run.recorder.moments)),
+        outside=_bytes(run.network.parameters()) - sum(_bytes(b.parameters()) for b in run.blocks),
+        block=max((_bytes(block.parameters()) for block in run.blocks), default=0),
         image_size=size,
         patches=math.prod(grid) if grid is not None else None,
         prompt=prompt if generates else None,
         answer=answer if generates else None,
-        text=prompt + answer if generates else few.batch["tokens"].shape[1],
-        contrast=few.contrast,
+        text=prompt + answer if generates else run.batch["tokens"].shape[1],
+        contrast=run.contrast,
     )
 
 
@@ -59,9 +60,9 @@ def _lengths(step: Step, size: tuple[int, int] | None) -> tuple[int, int]:
 
 
 class _Run:
-    """One step with so many examples."""
+    """A step under record."""
 
-    def __init__(self, system: System, config: Any, step: Step, rows: int, prompt: int, answer: int):
+    def __init__(self, system: System, config: Any, step: Step, prompt: int, answer: int):
         assert system.objective is not None and system.example is not None
         objective = OBJECTIVES[system.objective]()
         with on_meta():
@@ -77,8 +78,9 @@ class _Run:
         if step.checkpointing:
             for block in self.blocks:
                 block.forward = recomputed(block.forward)
-        self.batch: Mapping[str, Tensor] = system.example(config, rows, prompt=prompt, answer=answer)
-        self.recorder = Recorder(self.network, fake)
+        examples = _examples(self.network, system.example(config, 1, prompt=prompt, answer=answer))
+        self.batch: Mapping[str, Tensor] = system.example(config, examples, prompt=prompt, answer=answer)
+        self.recorder = Recorder(self.network, fake, examples)
         self.contrast: Contrast | None = None
         with self.recorder.recording():
             for tensor in self.batch.values():
@@ -96,6 +98,13 @@ class _Run:
         )
         learned = [value for value in found if value is not None and value.requires_grad]
         torch.autograd.backward(learned, [torch.empty_like(value) for value in learned])
+
+
+def _examples(network: nn.Module, batch: Mapping[str, Tensor]) -> int:
+    """A small prime that divides no other dimension."""
+    taken = {size for tensor in (*network.parameters(), *network.buffers()) for size in tensor.shape}
+    taken |= {size for tensor in batch.values() for size in tensor.shape[1:]}
+    return next(prime for prime in _PRIMES if not any(size % prime == 0 for size in taken))
 
 
 def _choose(network: nn.Module, learning: Learning) -> None:
@@ -166,38 +175,35 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _parts(few: _Run, more: _Run) -> Iterator[Part]:
-    """Parts in the order of the network, and the loss, each with what one example more takes."""
+def _parts(run: _Run) -> Iterator[Part]:
+    """Parts in the order of the network, and the loss."""
     trained: Counter[str] = Counter()
-    for name, parameter in few.network.named_parameters():
+    for name, parameter in run.network.named_parameters():
         trained[_part_of(name)] += parameter.numel() * parameter.requires_grad
-    a, b = few.recorder, more.recorder
-    for title in (*dict(few.network.named_children()), LOSS):
+    found = run.recorder
+    for title in (*dict(run.network.named_children()), LOSS):
         part = Part(
             title=title,
-            params=few.params[title],
+            params=run.params[title],
             trained=trained[title],
-            forward=b.forward[title] - a.forward[title],
-            backward=b.backward[title] - a.backward[title],
-            again=b.again[title] - a.again[title],
-            kept=b.kept[title] - a.kept[title],
+            forward=found.forward[title],
+            backward=found.backward[title],
+            again=found.again[title],
+            kept=found.kept[title],
         )
         if part.params or part.forward or part.kept:
             yield part
 
 
-def _moments(few: list[tuple[bool, int]], more: list[tuple[bool, int]]) -> list[Memory]:
-    """The moments of two and of three examples side by side, those that are highest for some number of examples."""
-    if len(few) != len(more):  # a loop over examples: the highest moments of both ways
-        few, more = ([(way, max(n for w, n in found if w == way)) for way in (False, True)] for found in (few, more))
-    lines = {(3 * a - 2 * b, b - a) for (_, a), (_, b) in zip(few, more, strict=True)}
-    highest: list[Memory] = []
-    for fixed, each in sorted(lines, key=lambda line: (line[1], line[0])):
+def _highest(moments: Iterable[tuple[int, int]]) -> list[Memory]:
+    """The moments at which most is in memory, for some number of examples: the upper hull of their lines."""
+    found: list[Memory] = []
+    for fixed, each in sorted(moments, key=lambda moment: (moment[1], moment[0])):
         line = Memory(fixed=fixed, each=each)
-        while highest and (highest[-1].fixed <= fixed or len(highest) > 1 and _hides(highest[-2], highest[-1], line)):
-            highest.pop()
-        highest.append(line)
-    return [line for line in highest if line.each >= 0]
+        while found and (found[-1].fixed <= fixed or len(found) > 1 and _hides(found[-2], found[-1], line)):
+            found.pop()
+        found.append(line)
+    return found
 
 
 def _hides(low: Memory, middle: Memory, high: Memory) -> bool:
