@@ -1,9 +1,9 @@
 """Which parameters learn, and how those are held that do not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rebus.core.errors import unknown
 
@@ -31,16 +31,28 @@ def round_frozen(network: nn.Module) -> None:
     or more: a layer whose input needs a gradient would keep the rounded copy beside the weight. Norms, embeddings and
     biases stay float32, since they are added to what is float32.
     """
+    others = {
+        id(parameter)
+        for module in network.modules()
+        if not isinstance(module, _READ_IN_BFLOAT16)
+        for parameter in module.parameters(recurse=False)
+    }
     for module in network.modules():
-        if isinstance(module, _READ_IN_BFLOAT16) and not module.weight.requires_grad:
+        if (
+            isinstance(module, _READ_IN_BFLOAT16)
+            and not module.weight.requires_grad
+            and id(module.weight) not in others
+        ):
             module.weight.data = module.weight.data.bfloat16()
 
 
-def unround_frozen(network: nn.Module, before: nn.Module) -> None:
-    """Undo `round_frozen`, in place, with the float32 weights of `before`, where they are those that were rounded."""
-    exact = dict(before.named_parameters())
-    for name, parameter in network.named_parameters():
-        if parameter.dtype == torch.bfloat16:
-            wanted = exact[name].detach().to(parameter.device)
-            same = wanted.bfloat16().equal(parameter.detach())
-            parameter.data = wanted if same else parameter.data.float()
+def unrounded(weights: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `round_frozen`: in place of weights in bfloat16 those of `before`, where they are the ones that were rounded.
+
+    Others become float32 as they are.
+    """
+    found = dict(weights)
+    for name, weight in weights.items():
+        if weight.dtype == torch.bfloat16:
+            found[name] = before[name] if before[name].bfloat16().equal(weight) else weight.float()
+    return found

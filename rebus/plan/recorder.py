@@ -33,7 +33,15 @@ def _attention_backward(_grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) 
 
 
 def _convolution_backward(
-    grad: Any, x: Any, weight: Any, _bias: Any, _stride: Any, _padding: Any, _dilation: Any, transposed: bool, *rest: Any
+    grad: Any,
+    x: Any,
+    weight: Any,
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    *rest: Any,
 ) -> int:
     """For the input and for the weight as much as forward. (PyTorch's formula forgets the groups of depthwise ones.)"""
     return int(conv_flop_count(x.shape, weight.shape, grad.shape, transposed=transposed)) * sum(rest[-1][:2])
@@ -88,10 +96,6 @@ class Recorder(TorchDispatchMode):
             stack.enter_context(self.fake)
             stack.enter_context(self)
             yield self
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # which would import the compiler
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

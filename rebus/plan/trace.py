@@ -93,9 +93,7 @@ class _Run:
             return
         with autocast:  # what compares the whole batch is left out
             found = objective.embed(self.network, self.batch)
-        self.contrast = Contrast(
-            kind=objective.kind, width=found.image.shape[1], chunk=getattr(objective, "chunk", 0)
-        )
+        self.contrast = Contrast(kind=objective.kind, width=found.image.shape[1], chunk=getattr(objective, "chunk", 0))
         learned = [value for value in found if value is not None and value.requires_grad]
         torch.autograd.backward(learned, [torch.empty_like(value) for value in learned])
 
@@ -141,7 +139,10 @@ def _without_values(network: nn.Module, fake: FakeTensorMode) -> None:
     """Move a network from the meta device to where a step can run."""
     made: dict[int, Tensor] = {}
     with fake:
-        for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]:
+        for name, tensor in [
+            *network.named_parameters(remove_duplicate=False),
+            *network.named_buffers(remove_duplicate=False),
+        ]:
             if id(tensor) not in made:
                 empty = torch.empty_like(tensor, device="cpu")
                 trained = isinstance(tensor, nn.Parameter)

@@ -18,8 +18,8 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from rebus.backbones.text.gemma import GemmaBlock
 from rebus.core.errors import RebusError, UsageError
+from rebus.nn.blocks import blocks_of, keep_heads, split_of
 from rebus.objectives import Learner
 from rebus.train.config import Devices
 from rebus.train.sharded_tensors import layout_of, whole
@@ -127,7 +127,7 @@ def distribute(learner: Learner, place: Ranks) -> None:
         return
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    blocks = transformer_blocks(learner.network)
+    blocks = blocks_of(learner.network)
     if place.mesh["split"].size() > 1:
         _split(blocks, place.mesh["split"])
     mesh = place.mesh["replicate", "shard"]
@@ -140,31 +140,16 @@ def distribute(learner: Learner, place: Ranks) -> None:
         register_fsdp_forward_method(learner, method)
 
 
-def transformer_blocks(network: nn.Module) -> list[nn.Module]:
-    """The blocks of all towers, in order: the pieces that are sharded, compiled and recomputed one by one."""
-    lists = [m for n, m in network.named_modules() if n.rpartition(".")[2] == "blocks" and isinstance(m, nn.ModuleList)]
-    return [block for blocks in lists for block in blocks]
-
-
 def _split(blocks: list[nn.Module], mesh: DeviceMesh) -> None:
-    """Gemma's heads and hidden units, dealt out over the ranks of `mesh`."""
-    decoder = [block for block in blocks if isinstance(block, GemmaBlock)]
-    if not decoder:
+    """The matrices of decoders, dealt out over the ranks of `mesh`: heads and hidden units."""
+    splits = [(block, split_of(block)) for block in blocks]
+    if not any(split.columns for _, split in splits):
         raise UsageError("devices.tensor_parallel splits decoders; this network has none: set it to 1")
-    number = mesh.size()
-    for block in decoder:
-        attn = block.attn
-        shares_keys = attn.num_kv_heads == 1  # one head for all queries is kept whole on every rank
-        if attn.num_heads % number or (not shares_keys and attn.num_kv_heads % number):
-            raise UsageError(
-                f"{attn.num_heads} heads ({attn.num_kv_heads} for keys) do not divide by "
-                f"devices.tensor_parallel={number}"
-            )
-        plan = {name: ColwiseParallel() for name in ("attn.q", "mlp.gate", "mlp.up")}
-        plan |= {} if shares_keys else {name: ColwiseParallel() for name in ("attn.k", "attn.v")}
-        parallelize_module(block, mesh, {**plan, "attn.out": RowwiseParallel(), "mlp.down": RowwiseParallel()})
-        attn.num_heads //= number
-        attn.num_kv_heads //= 1 if shares_keys else number
+    for block, split in splits:
+        if split.columns:
+            keep_heads(block, mesh.size())
+            plan = {name: ColwiseParallel() for name in split.columns}
+            parallelize_module(block, mesh, {**plan, **{name: RowwiseParallel() for name in split.rows}})
 
 
 def average_scalars(learner: Learner, place: Ranks) -> None:

@@ -14,11 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.scene_batches import normalise
+from rebus.nn.blocks import blocks_of
+from rebus.nn.frozen import round_frozen, unrounded
+from rebus.nn.recompute import recomputed
 from rebus.objectives import Learner, Losses, backward, measure, split
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
 from rebus.train.config import TrainConfig
-from rebus.train.distributed import Ranks, average_scalars, clip_gradients, distribute, join_ranks, transformer_blocks
+from rebus.train.distributed import Ranks, average_scalars, clip_gradients, distribute, join_ranks
 from rebus.train.ema import Average, averaged
 from rebus.train.loss_spikes import LossGuard
 from rebus.train.optim import make_optimisers, rate_at
@@ -93,6 +96,8 @@ class Run:
         self.data = open_data(config)
         self.learner = Learner(config.objective, build(config))
         self.network = self.learner.network
+        if config.bf16:
+            round_frozen(self.network)
         _prepare_blocks(config, self.learner)
         self.starts_anew = not starts_whole(config)
         self.folder = out / "checkpoints"
@@ -240,7 +245,8 @@ class Run:
 
         self.learner.eval()
         batch = self.data.batch(0, 0, self.config.watch.gallery, "val")
-        draw(self.learner, self._ready(batch), self.config, self.out if self.place.leads else None, step)
+        with self._autocast():
+            draw(self.learner, self._ready(batch), self.config, self.out if self.place.leads else None, step)
         self.learner.train()
 
     def save(self, step: int) -> None:
@@ -265,13 +271,13 @@ class Run:
         return final
 
     def _gathered(self) -> nn.Module:
-        """The network in one piece, on the processor of the leading rank."""
-        if self.place.ranks == 1:
+        """The network in one piece, on the processor of the leading rank, with the frozen weights as they were."""
+        if self.place.ranks == 1 and not self.config.bf16:
             network: nn.Module = self.network.cpu()
             return network
         weights = {name: whole(value).cpu() for name, value in self.network.state_dict().items()}
         network = build(self.config)
-        network.load_state_dict(weights)
+        network.load_state_dict(unrounded(weights, network.state_dict()))
         return network
 
     def _batches(
@@ -310,21 +316,11 @@ def _check_batch(config: TrainConfig, place: Ranks) -> None:
 
 def _prepare_blocks(config: TrainConfig, learner: Learner) -> None:
     """Recomputation and compilation, a block at a time: what is compiled stays small, and is compiled once."""
-    for block in transformer_blocks(learner.network):
+    for block in blocks_of(learner.network):
         if config.devices.recompute:
-            block.forward = _recomputed(block.forward)
+            block.forward = recomputed(block.forward)
         if config.devices.compile:
             block.compile()
-
-
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016)."""
-    from torch.utils.checkpoint import checkpoint as recompute
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return recompute(forward, *args, use_reentrant=False, **kwargs)
-
-    return run
 
 
 def _memory(device: torch.device) -> dict[str, float]:

@@ -18,6 +18,7 @@ from rebus.data.bundled_checkpoints import directory_of
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
 from rebus.data.scene_batches import PIXEL_MEAN, PIXEL_STD, scenes_tokenizer
 from rebus.data.scene_masks import CODEBOOK_FILE
+from rebus.nn.frozen import set_trained
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.train import lit_starter as starter
@@ -159,17 +160,6 @@ def copy_parts(network: nn.Module, system: str, source: Path) -> None:
             tensor.copy_(found[name].load())
 
 
-def set_trained(network: nn.Module, parts: tuple[str, ...], trained: bool) -> None:
-    """Gradients, or none, for the modules and parameters of these names, and all below them."""
-    names = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
-    for part in parts:
-        if part not in names:
-            raise unknown("part of the network", part, names)
-        for name, parameter in network.named_parameters():
-            if name == part or name.startswith(part + "."):
-                parameter.requires_grad_(trained)
-
-
 def save_final(config: TrainConfig, network: nn.Module, directory: Path) -> Path:
     """The finished model in Hub layout with its tokenizer and preprocessor, in the precision of what it started from;
     of scenes, float16; a mask VQ-VAE as the release's single file of arrays."""
@@ -195,7 +185,7 @@ def interpolate(network: nn.Module, config: TrainConfig) -> None:
         return
     before = dict(build(replace(config, lora=None)).named_parameters())
     for name, parameter in network.named_parameters():
-        if name in before:
+        if name in before and parameter.requires_grad:
             parameter.lerp_(share_of(before[name].to(parameter.device), parameter), 1 - config.wise_ft)
         elif name.endswith("lora_b"):
             parameter.mul_(config.wise_ft)
