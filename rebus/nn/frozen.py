@@ -38,18 +38,14 @@ def round_frozen(network: nn.Module) -> None:
         for parameter in module.parameters(recurse=False)
     }
     for module in network.modules():
-        if (
-            isinstance(module, _READ_IN_BFLOAT16)
-            and not module.weight.requires_grad
-            and id(module.weight) not in others
-        ):
+        fits = isinstance(module, _READ_IN_BFLOAT16) and id(module.weight) not in others
+        if fits and not module.weight.requires_grad:
             module.weight.data = module.weight.data.bfloat16()
 
 
 def unrounded(weights: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `round_frozen`: in place of weights in bfloat16 those of `before`, where they are the ones that were rounded.
-
-    Others become float32 as they are.
+    """Undo `round_frozen`: weights in bfloat16 become those of `before` that they were rounded from; others, which were
+    not, become float32 as they are.
     """
     found = dict(weights)
     for name, weight in weights.items():

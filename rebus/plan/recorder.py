@@ -38,7 +38,7 @@ def _convolution_backward(
     weight: Any,
     _bias: Any,
     _stride: Any,
-    _padding: Any,
+    _pad: Any,
     _dilation: Any,
     transposed: bool,
     *rest: Any,

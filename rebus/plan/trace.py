@@ -5,7 +5,8 @@ The number of examples is a prime that divides no dimension of the network, so t
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ class _Run:
     """A step under record."""
 
     def __init__(self, system: System, config: Any, step: Step, prompt: int, answer: int):
-        assert system.objective is not None and system.example is not None
+        assert system.objective is not None
+        assert system.example is not None
         objective = OBJECTIVES[system.objective]()
         with on_meta():
             self.network: nn.Module = system.network(config).train()
@@ -139,10 +141,7 @@ def _without_values(network: nn.Module, fake: FakeTensorMode) -> None:
     """Move a network from the meta device to where a step can run."""
     made: dict[int, Tensor] = {}
     with fake:
-        for name, tensor in [
-            *network.named_parameters(remove_duplicate=False),
-            *network.named_buffers(remove_duplicate=False),
-        ]:
+        for name, tensor in chain(_every(network.named_parameters), _every(network.named_buffers)):
             if id(tensor) not in made:
                 empty = torch.empty_like(tensor, device="cpu")
                 trained = isinstance(tensor, nn.Parameter)
@@ -151,6 +150,11 @@ def _without_values(network: nn.Module, fake: FakeTensorMode) -> None:
         for module in [network] if hasattr(network, "init_buffers") else list(network.modules()):
             if hasattr(module, "init_buffers"):
                 module.init_buffers()
+
+
+def _every(named: Callable[..., Iterator[tuple[str, Tensor]]]) -> list[tuple[str, Tensor]]:
+    """Under all their names."""
+    return list(named(remove_duplicate=False))
 
 
 def _put(network: nn.Module, name: str, tensor: Tensor) -> None:
@@ -201,7 +205,7 @@ def _highest(moments: Iterable[tuple[int, int]]) -> list[Memory]:
     found: list[Memory] = []
     for fixed, each in sorted(moments, key=lambda moment: (moment[1], moment[0])):
         line = Memory(fixed=fixed, each=each)
-        while found and (found[-1].fixed <= fixed or len(found) > 1 and _hides(found[-2], found[-1], line)):
+        while found and (found[-1].fixed <= fixed or (len(found) > 1 and _hides(found[-2], found[-1], line))):
             found.pop()
         found.append(line)
     return found

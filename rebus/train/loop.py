@@ -272,7 +272,8 @@ class Run:
 
     def _gathered(self) -> nn.Module:
         """The network in one piece, on the processor of the leading rank, with the frozen weights as they were."""
-        if self.place.ranks == 1 and not self.config.bf16:
+        rounded = any(parameter.dtype == torch.bfloat16 for parameter in self.network.parameters())
+        if self.place.ranks == 1 and not rounded:
             network: nn.Module = self.network.cpu()
             return network
         weights = {name: whole(value).cpu() for name, value in self.network.state_dict().items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig, save_npz
 from rebus.codec.processor import Processor, load_processor
-from rebus.core.errors import BadCheckpoint, UsageError, unknown
+from rebus.core.errors import BadCheckpoint, UsageError
 from rebus.core.specs import Prompts
 from rebus.data.bundled_checkpoints import directory_of
 from rebus.data.file_batches import FileBatches, Files, MixedBatches, Mixture
