@@ -33,8 +33,9 @@ def narrow(system: str, preset: str) -> Any:
     text = replace(text, width=128, num_heads=4, mlp_width=512)
     if hasattr(cfg.image, "num_layers"):
         image = replace(cfg.image, num_layers=2, width=192, num_heads=4, mlp_width=768)
+        image = replace(image, image_size=4 * image.patch_size)
         return replace(cfg, image=image, text=text, embed=192)
-    image = replace(cfg.image, width=32, image_size=96, layers=(1, 2, 2, 2))
+    image = replace(cfg.image, width=16, image_size=64, layers=(1, 2, 1, 1))
     return replace(cfg, image=image, text=text)
 
 
