@@ -13,7 +13,7 @@ from rebus.nn.blocks import blocks_of
 from rebus.nn.frozen import round_frozen, set_trained
 from rebus.nn.lora import add_lora
 from rebus.nn.recompute import recomputed
-from rebus.objectives import OBJECTIVES, Learner, backward
+from rebus.objectives import OBJECTIVES
 from rebus.plan.step import Step
 
 PROMPT, ANSWER = 5, 7

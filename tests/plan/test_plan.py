@@ -157,6 +157,7 @@ def _time(hours: float) -> str:
     return f"{hours:.0f} h" if hours < 100 else f"{hours / 24:.1f} days"
 
 
+@pytest.mark.slow
 def test_the_published_runs_in_the_docs_are_those_of_the_plan():
     table = "\n".join([HEAD, *map(row, RUNS)])
     assert table in DOCS.read_text(), f"the table in docs/tasks/plan.md should read:\n{table}"

@@ -91,7 +91,7 @@ def test_parts_add_up_and_are_called_as_in_the_network():
     cfg = narrow("paligemma", "3b_224")
     found = traced("paligemma", cfg, FLOAT)
     assert [part.title for part in found.parts] == ["image", "image_proj", "text", "loss"]
-    image, project, text, loss = found.parts
+    _, project, text, loss = found.parts
     network = catalog.system("paligemma").network(cfg)
     assert found.params == sum(p.numel() for p in network.parameters())
     assert project.forward == 2 * cfg.num_image_tokens * network.image_proj.weight.numel()
