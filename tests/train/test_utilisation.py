@@ -18,7 +18,7 @@ def test_half_the_peak_is_half(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utilisation, "accelerator_here", lambda: GPUS["h100"])
     two = Ranks(torch.device("cuda"), ranks=2)
     found = Utilisation(resolved(recipe("clip_b32")), two)
-    # FLOPs of an image of 49 patches and its 77 tokens of text, forward and back, from the sizes in the paper's table 20:
+    # FLOPs of an image of 49 patches and its 77 tokens of text, forward and back, by the sizes of the paper:
     # both towers have 12 blocks of 12 · width² weights
     image = 2 * (49 * 3072 * 768 + 12 * (50 * 12 * 768**2 + 2 * 50**2 * 768) + 768 * 512)
     text = 2 * (12 * (77 * 12 * 512**2 + 2 * 77**2 * 512) + 512 * 512)
