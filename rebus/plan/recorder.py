@@ -172,20 +172,20 @@ class Recorder(TorchDispatchMode):
         else:  # outside of all modules a product belongs to the part whose weights it reads
             part = next((self._weights[k] for k in map(_storage, tensors) if k in self._weights), LOSS)
             self.forward[part] += flops
-            number = torch.autograd._get_sequence_nr()
+            number = torch._C._autograd._get_sequence_nr()
             self._turn(number - 1, part)
             self._turn(number, LOSS)
 
     def _entering(self, part: str) -> Callable[..., None]:
         def enter(*_: Any) -> None:
             self._stack.append(part)
-            self._turn(torch.autograd._get_sequence_nr(), part)
+            self._turn(torch._C._autograd._get_sequence_nr(), part)
 
         return enter
 
     def _leaving(self, *_: Any) -> None:
         self._stack.pop()
-        self._turn(torch.autograd._get_sequence_nr(), self._stack[-1] if self._stack else LOSS)
+        self._turn(torch._C._autograd._get_sequence_nr(), self._stack[-1] if self._stack else LOSS)
 
     def _turn(self, number: int, part: str) -> None:
         """From this number on, autograd's nodes are of another part."""

@@ -148,8 +148,9 @@ def _without_values(network: nn.Module, fake: FakeTensorMode) -> None:
                 made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if trained else empty
             _put(network, name, made[id(tensor)])
         for module in [network] if hasattr(network, "init_buffers") else list(network.modules()):
-            if hasattr(module, "init_buffers"):
-                module.init_buffers()
+            make = getattr(module, "init_buffers", None)
+            if callable(make):
+                make()
 
 
 def _every(named: Callable[..., Iterator[tuple[str, Tensor]]]) -> list[tuple[str, Tensor]]:
@@ -160,7 +161,10 @@ def _every(named: Callable[..., Iterator[tuple[str, Tensor]]]) -> list[tuple[str
 def _put(network: nn.Module, name: str, tensor: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     module = network.get_submodule(path)
-    (module._parameters if isinstance(tensor, nn.Parameter) else module._buffers)[leaf] = tensor
+    if isinstance(tensor, nn.Parameter):
+        module._parameters[leaf] = tensor
+    else:
+        module._buffers[leaf] = tensor
 
 
 def _numbers(network: nn.Module) -> Counter[str]:
