@@ -1,6 +1,7 @@
 """Imports follow the layers: a folder imports only from layers above its own, and not from its neighbours."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def test_files_are_short(path):
 
 KNOW_SYSTEMS = {"models", "catalog", "recipes", "reproduce", "tour"}
 SYSTEMS = frozenset(catalog.SYSTEMS)
+OTHERS_WORDS = {("codec/resize.py", "clip")}  # of NumPy: indices beyond the table are clipped
 
 
 def strings(path: Path) -> Iterator[tuple[int, str]]:
@@ -104,7 +106,9 @@ def test_nobody_knows_a_system_by_name(path):
     for line, module in imports(path):
         assert not module.startswith("rebus.models"), f"{path}:{line} imports a system"
     for line, text in strings(path):
-        assert text not in SYSTEMS, f'{path}:{line} knows the system "{text}"'
+        name = text.split("/")[0] if re.fullmatch(r"[\w./-]+", text) else ""
+        known = name in SYSTEMS and (str(path.relative_to(ROOT)), text) not in OTHERS_WORDS
+        assert not known, f'{path}:{line} knows the system "{text}"'
 
 
 def test_importing_rebus_brings_no_torch():

@@ -12,9 +12,9 @@ def training_speed(
     """
     import torch
 
-    from rebus.plan.anatomy import anatomy
-    from rebus.plan.cost import Learning, costs
     from rebus.plan.memory import Division, memory
+    from rebus.plan.step import Step
+    from rebus.plan.trace_cache import trace_of
     from rebus.train.bench import bench_train
 
     found = bench_train(
@@ -27,24 +27,17 @@ def training_speed(
         compile=compile,
         dtype=torch.bfloat16 if bf16 else torch.float32,
     )
-    body = anatomy(config, prompt=16, answer=16, bf16=bf16)
-    parts = costs(body, Learning(), checkpointing=False)
-    held = memory(
-        body,
-        parts,
-        Division(sharding="ddp", shards=1),
-        bf16=bf16,
-        batch=batch_size,
-        at_a_time=batch_size // accumulate,
-    )
-    twice = sum(p.forward for p in parts) if accumulate > 1 and body.contrast else 0  # vectors first, then gradients
-    example = sum(p.forward + p.backward for p in parts) + twice
+    trace = trace_of(system, config, Step(prompt=16, answer=16, bf16=bf16))
+    alone = Division(sharding="ddp", shards=1)
+    held = memory(trace, alone, batch=batch_size, at_a_time=batch_size // accumulate)
+    twice = trace.forward if accumulate > 1 and trace.contrast else 0  # vectors first, then gradients
+    example = trace.forward + trace.backward + twice
     peak, source = _peak(found, bf16)
     speed = example * batch_size / found["seconds_per_step"]
     cuda = found["device"].startswith("cuda")
     return {
         **found,
-        "trained": sum(p.trained for p in parts),
+        "trained": trace.trained,
         "flops_per_example": example,
         "flops_per_second": speed,
         "peak_flops": peak,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from rebus.core.errors import UsageError
 from rebus.nn.blocks import Split
 from rebus.nn.linear import Linear, join
+from rebus.nn.only_shapes import only_shapes
 from rebus.nn.rope import rotate
 
 Rope = tuple[Tensor, Tensor]
@@ -37,9 +38,11 @@ def attend(
     groups = heads // k.shape[1]
     if groups > 1 and queries == 1:  # one new token: the heads of a group become queries, no key is repeated
         q = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
+    shared = groups > 1 and queries > 1
     if softcap is None:
-        shared = groups > 1 and queries > 1
         out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=shared)
+    elif only_shapes(q):  # the fused kernel keeps what that of plain scores keeps, and reads the mask as it is
+        out = F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=shared)
     elif q.is_cuda:
         out = _attend_flex(q, k, v, mask, causal, scale, softcap)
     else:

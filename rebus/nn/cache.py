@@ -60,8 +60,8 @@ class Cache:
         self, layer: int, keys: Float[Tensor, "B H S K"], values: Float[Tensor, "B H S K"]
     ) -> tuple[Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:
         """Put a layer's new keys and values into the slots just claimed (in place); gives all of that layer's."""
-        self.keys[layer].index_copy_(2, self.claimed, keys)
-        self.values[layer].index_copy_(2, self.claimed, values)
+        self.keys[layer].index_copy_(2, self.claimed, keys.to(self.keys[layer].dtype))
+        self.values[layer].index_copy_(2, self.claimed, values.to(self.values[layer].dtype))
         return self.keys[layer], self.values[layer]
 
     def select(self, rows: Int[Tensor, "R"]) -> "Cache":

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.core.machine import rows_for_float32
+from rebus.nn.only_shapes import only_shapes
 
 
 def linear(
@@ -15,7 +16,8 @@ def linear(
 
     The arithmetic is the same: what comes in is bfloat16, sums are in float32, what goes out is bfloat16.
     """
-    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() >= rows_for_float32() * weight.shape[1]:
+    slow = x.dtype == torch.bfloat16 and x.device.type == "cpu" and not only_shapes(x)
+    if slow and x.numel() >= rows_for_float32() * weight.shape[1]:
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.linear(x, weight, bias)
 

@@ -1,7 +1,7 @@
 """Before a training: how long, how much memory, how much money.
 
-A model is taken apart into its layers (`anatomy`), each with its parameters, FLOPs and saved bytes (`layers`); what
-learns decides what of it counts (`cost`); `memory` divides it among GPUs, and `plan` puts steps, time and money on it.
+The real network and objective take one step on tensors without values (`trace`), whose FLOPs and bytes are recorded
+(`recorder`) and stored (`trace_cache`). `memory` divides them among GPUs, and `plan` puts steps, time and money on it.
 """
 
 from rebus.plan.datasets import DATA as DATA
@@ -12,3 +12,4 @@ from rebus.plan.hardware import read_gpus as read_gpus
 from rebus.plan.plan import Plan as Plan
 from rebus.plan.plan import Settings as Settings
 from rebus.plan.plan import plan as plan
+from rebus.plan.step import Learning as Learning

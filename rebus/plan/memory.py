@@ -1,12 +1,9 @@
-"""What one GPU holds while it trains, by purpose; and how many examples fit at a time."""
+"""What one GPU holds while it trains, by purpose."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rebus.objectives import SigmoidLoss
-from rebus.plan.anatomy import Anatomy
-from rebus.plan.cost import PartCost
+from rebus.plan.step import Contrast, Trace
 
 Sharding = Literal["ddp", "fsdp", "fsdp+tp"]
 RESERVE = 0.06  # of the memory: the driver's context, workspaces, gaps between tensors
@@ -25,7 +22,7 @@ class Division:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class MemoryUse:
     """Bytes on one GPU."""
 
     weights: int
@@ -34,7 +31,7 @@ class Memory:
     optimiser: int
     loss: int
     activations: int
-    an_example: int  # of the activations
+    an_example: int  # of the activations: what one example more takes
 
     @property
     def fixed(self) -> int:
@@ -46,41 +43,38 @@ class Memory:
         return self.fixed + self.activations
 
 
-def memory(
-    body: Anatomy, parts: Sequence[PartCost], division: Division, *, bf16: bool, batch: int, at_a_time: int
-) -> Memory:
-    """For a global `batch`, of which a group takes `at_a_time` examples through the network together."""
-    params, trained = sum(p.params for p in parts), sum(p.trained for p in parts)
-    dealt = sum(p.split for p in parts)
-    here = 1 - dealt / max(1, params) * (1 - 1 / division.within)  # share of all numbers that a group's GPU has
+def memory(trace: Trace, division: Division, *, batch: int, at_a_time: int) -> MemoryUse:
+    """For a global `batch`, of which a group takes `at_a_time` examples through the network together.
+
+    `trace` is that of one GPU of a group. Gradients are taken to be there all the time, as they are between the parts
+    of a batch, and as the buckets that ranks exchange.
+    """
     pieces = 1 if division.sharding == "ddp" else division.shards
-    copies = int(2 * sum(p.copied for p in parts) * here) if bf16 else 0
+    gathered = 0
     if pieces > 1:  # what is outside of blocks, with its gradient; the block at work, the next one, a gradient
-        outside, block = sum(p.single for p in parts), max(p.largest for p in parts)
-        copies += int(4 * (2 * outside + 3 * block * here))
-    an_example = sum(p.kept for p in parts) + max(p.kept_once for p in parts) + body.transient
-    an_example -= int(sum(p.split_kept for p in parts) * (1 - 1 / division.within))
-    return Memory(
-        weights=int(4 * params * here / pieces),
-        copies=copies,
-        gradients=int(4 * trained * here / pieces),
-        optimiser=int(8 * trained * here / pieces),
-        loss=loss_bytes(body, batch, division.shards),
-        activations=an_example * at_a_time,
-        an_example=an_example,
+        gathered = 2 * trace.outside + 3 * trace.block
+    activations = trace.activations(at_a_time)
+    return MemoryUse(
+        weights=trace.held // pieces,
+        copies=trace.copies + gathered,
+        gradients=4 * trace.trained // pieces,
+        optimiser=8 * trace.trained // pieces,
+        loss=loss_bytes(trace.contrast, batch, division.shards),
+        activations=activations - trace.copies,
+        an_example=activations - trace.activations(at_a_time - 1),
     )
 
 
-def loss_bytes(body: Anatomy, batch: int, shards: int) -> int:
+def loss_bytes(contrast: Contrast | None, batch: int, shards: int) -> int:
     """What a contrastive loss needs beside the network, of each GPU: softmax compares its rows with everybody's; the
     sigmoid goes round the ring, a chunk of images with the texts of one GPU at a time."""
-    if body.contrast is None:
+    if contrast is None:
         return 0
     rows = -(-batch // shards)
-    if body.contrast == "softmax":
-        gathered = 4 * 4 * batch * body.embed  # both towers' vectors and their gradients
+    if contrast.kind == "softmax":
+        gathered = 4 * 4 * batch * contrast.width  # both towers' vectors and their gradients
         return _PAIR_SOFTMAX * rows * batch + gathered
-    return _PAIR_SIGMOID * min(rows, SigmoidLoss().chunk) * rows + 4 * 6 * rows * body.embed
+    return _PAIR_SIGMOID * min(rows, contrast.chunk) * rows + 4 * 6 * rows * contrast.width
 
 
 def usable(gigabytes: float) -> int:
@@ -88,6 +82,6 @@ def usable(gigabytes: float) -> int:
     return int(gigabytes * 1e9 * (1 - RESERVE))
 
 
-def most_at_a_time(held: Memory, available: int) -> int:
+def most_at_a_time(trace: Trace, held: MemoryUse, available: int) -> int:
     """Examples that fit together beside what is fixed; 0 where not even one does."""
-    return max(0, (available - held.fixed) // max(1, held.an_example))
+    return trace.most_examples(available - held.fixed + trace.copies)

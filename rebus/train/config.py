@@ -121,7 +121,7 @@ class TrainConfig:
     # positions before the first step; a small tower otherwise forgets where things are
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step
     # leaves this share of what was there
-    bf16: bool = False  # autocast; weights and optimiser stay float32
+    bf16: bool = False  # autocast; weights and optimiser stay float32, but for frozen matrices, which are only read
     final_dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of the weights in `final/`; by default that
     # of `start_from`, or float32
     spike: float = 0.0  # above 0: steps whose loss lies further above the usual than this many usual distances are

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from rebus.codec.images import normalised
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.record_batches import Batches
+from rebus.nn.frozen import round_frozen, unrounded
 from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, show
@@ -96,6 +97,8 @@ class Run:
         network, self.copied = build(config)
         self.learner = Learner(config.objective, network)
         self.network = self.learner.network
+        if config.bf16:
+            round_frozen(self.network)
         self.norms = BatchNorms(self.learner, config.batch_norm, place)
         self.norms.train()
         check_parts(self.learner, config.accumulate)
@@ -249,7 +252,8 @@ class Run:
         self.learner.eval()
         batch = self.data.batch(0, 0, self.config.watch.gallery, "val")
         out = self.out if self.place.leads else None
-        draw(self.learner, self._ready(batch, self.data), self.data.processor, out, step)
+        with self._autocast():
+            draw(self.learner, self._ready(batch, self.data), self.data.processor, out, step)
         self.norms.train()
 
     def save(self, step: int) -> None:
@@ -274,13 +278,14 @@ class Run:
         return final
 
     def _gathered(self) -> nn.Module:
-        """The network in one piece, on the processor of the leading rank."""
-        if self.place.ranks == 1:
+        """The network in one piece, on the processor of the leading rank, with the frozen weights as they were."""
+        rounded = any(parameter.dtype == torch.bfloat16 for parameter in self.network.parameters())
+        if self.place.ranks == 1 and not rounded:
             network: nn.Module = self.network.cpu()
             return network
         weights = {name: whole(value).cpu() for name, value in self.network.state_dict().items()}
         network = build(self.config).network
-        network.load_state_dict(weights)
+        network.load_state_dict(unrounded(weights, network.state_dict()))
         return network
 
     def _batches(

@@ -1,16 +1,15 @@
 """Recomputation and compilation of a network's repeated blocks, one by one."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from rebus.nn.batch_norm import batch_norms, statistics_held
 from rebus.nn.blocks import blocks_of
+from rebus.nn.recompute import recomputed
 from rebus.train.config import Devices
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
@@ -24,22 +23,12 @@ def prepare_blocks(network: nn.Module, devices: Devices) -> None:
         if devices.recompute and has_norms:
             if devices.compile:  # inside, since the second time it runs differs from the first
                 block.forward = torch.compile(block.forward)
-            block.forward = _recomputed(block.forward, context_fn=partial(_seen_once, block))
+            block.forward = recomputed(block.forward, context_fn=partial(_seen_once, block))
             continue
         if devices.recompute:
-            block.forward = _recomputed(block.forward)
+            block.forward = recomputed(block.forward)
         if devices.compile:
             block.compile()
-
-
-def _recomputed(forward: Callable[..., Any], **how: Any) -> Callable[..., Any]:
-    """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). `context_fn` gives
-    what the first and the second time happen in; where it is left out, the whole can be compiled."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, **how, **kwargs)
-
-    return run
 
 
 def _seen_once(block: nn.Module) -> Contexts:

@@ -19,6 +19,7 @@ from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_tasks import SceneTasks
+from rebus.nn.frozen import set_trained
 from rebus.nn.lora import add_lora, merge_lora
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.open_checkpoint import Opened, open_checkpoint, processor_in, save_checkpoint
@@ -200,17 +201,6 @@ def _below(name: str, part: str) -> str | None:
     return name.removeprefix(part + ".") if name.startswith(part + ".") else None
 
 
-def set_trained(network: nn.Module, parts: tuple[str, ...], trained: bool) -> None:
-    """Gradients, or none, for the modules and parameters of these names, and all below them."""
-    names = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
-    for part in parts:
-        if part not in names:
-            raise unknown("part of the network", part, names)
-        for name, parameter in network.named_parameters():
-            if name == part or name.startswith(part + "."):
-                parameter.requires_grad_(trained)
-
-
 def final_layout(config: TrainConfig) -> Layout:
     """The layout of the finished model: that of what it started from, where it can be written so.
 
@@ -244,7 +234,7 @@ def interpolate(network: nn.Module, config: TrainConfig, copied: Mapping[str, st
         return
     before = dict(build(replace(config, lora=None)).network.named_parameters())
     for name, parameter in network.named_parameters():
-        if name in copied:
+        if name in copied and parameter.requires_grad:
             parameter.lerp_(share_of(before[name].to(parameter.device), parameter), 1 - config.wise_ft)
         elif name.endswith("lora_b"):
             parameter.mul_(config.wise_ft)

@@ -1,14 +1,15 @@
 """The share of a GPU's arithmetic that training uses: model FLOPs, which leave out what is computed twice, over the
 peak of its data sheet (Chowdhery et al., "PaLM", 2022, appendix B)."""
 
+from rebus import catalog
 from rebus.core.errors import RebusError
-from rebus.plan.anatomy import anatomy
-from rebus.plan.cost import Learning, costs
 from rebus.plan.hardware import accelerator_here
+from rebus.plan.step import Learning, Step
+from rebus.plan.trace_cache import trace_of
 from rebus.train.config import TrainConfig
 from rebus.train.distributed import Ranks
 
-_PROMPT, _ANSWER = 8, 24  # tokens of a writer's texts, which differ from batch to batch
+_PROMPT, _ANSWER = 8, 24  # tokens of a generative model's texts, which differ from batch to batch
 
 
 class Utilisation:
@@ -19,11 +20,12 @@ class Utilisation:
         gpu = accelerator_here() if place.device.type == "cuda" else None
         if gpu is None:
             return
+        lora = config.lora
+        learning = Learning(frozen=config.freeze, rank=lora.rank if lora else 0, lora=lora.parts if lora else ())
+        step = Step(prompt=_PROMPT, answer=_ANSWER, bf16=config.bf16, learning=learning)
         try:
-            body = anatomy(config.model, prompt=_PROMPT, answer=_ANSWER, bf16=config.bf16)
-            lora = config.lora
-            learning = Learning(frozen=config.freeze, rank=lora.rank if lora else 0, lora=lora.parts if lora else ())
-            self.example = float(sum(p.forward + p.backward for p in costs(body, learning, checkpointing=False)))
+            found = trace_of(catalog.system(str(config.system)), config.model, step)
+            self.example = float(found.forward + found.backward)
             self.peak = gpu.peak(config.bf16) * place.ranks
         except RebusError:  # no plan of this system
             self.example = 0.0

@@ -13,7 +13,7 @@ SIZED = [card.name for card in catalog.ROWS.values() if card.parameters]
 def test_a_person_sees_time_cost_parts_memory_and_assumptions(run):
     code, out, err = run(*BASE)
     assert (code, err) == (0, "")
-    for text in ("time ", "GPU hours", "cost ", "image tower", "text tower", "87,849,216", "151,277,313", "optimiser"):
+    for text in ("time ", "GPU hours", "cost ", "image_proj", "text ", "87,456,000", "151,277,313", "optimiser"):
         assert text in out
     assert "taken for granted" in out
     assert "224 × 224 is 49 patches, with 77 tokens" in out
@@ -23,7 +23,10 @@ def test_a_person_sees_time_cost_parts_memory_and_assumptions(run):
     assert max(map(len, out.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("name", SIZED)
+FEW = ("clip/rn50", "siglip/v2-b16-naflex", "paligemma/v2-3b-mix-224")
+
+
+@pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in SIZED])
 def test_every_published_size_prints(run, name):
     code, out, _ = run("plan", name, "--data", "1M", "--gpus", "256xh200")
     assert code == 0
@@ -56,12 +59,10 @@ def test_what_learns_can_be_chosen(run):
         found = json.loads(run(*BASE, "--json", *words)[1])
         return [part["trained"] for part in found["parts"]]
 
-    assert trained("--freeze", "image,image_proj")[:2] == [0, 63_428_096]
-    assert trained("--train", "text,text_proj") == [0, 63_428_096, 0]
-    assert trained("--train", "text.blocks")[0] == 0
-    thin = trained("--lora", 4)
-    assert thin[0] == 0
-    assert thin[1] == 12 * 4 * (8 * 512 + 2 * (512 + 2048))
+    assert trained("--freeze", "image,image_proj") == [0, 0, 63_165_952, 262_144, 1]
+    assert trained("--train", "text,text_proj") == [0, 0, 63_165_952, 262_144, 0]
+    assert trained("--train", "text.blocks") == [0, 0, 12 * 3_152_384, 0, 0]
+    assert trained("--lora", 4) == [0, 0, 12 * 4 * (8 * 512 + 2 * (512 + 2048)), 0, 0]
 
 
 def test_what_does_not_fit_says_what_helps(run):

@@ -1,62 +1,90 @@
-"""Published networks made shallow, batches for them, and what autograd saves of a pass."""
+"""Published networks made small, and a real step of them, on real numbers."""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from rebus import catalog
+from rebus.nn.blocks import blocks_of
+from rebus.nn.frozen import round_frozen, set_trained
+from rebus.nn.lora import add_lora
+from rebus.nn.recompute import recomputed
+from rebus.objectives import OBJECTIVES
+from rebus.plan.step import Step
 
 PROMPT, ANSWER = 5, 7
 
 
-def shallow(system: str, preset: str, layers: int = 2) -> Any:
-    """A published configuration with fewer layers and fewer words: the same layers, fewer times."""
-    cfg = catalog.system(system).presets[preset]
-    if hasattr(cfg.image, "num_layers"):
-        cfg = replace(cfg, image=replace(cfg.image, num_layers=layers))
-    if hasattr(cfg, "image_id"):
-        cfg = replace(cfg, image_id=4096)
-    words = 4096 if hasattr(cfg, "image_id") else 1000
-    return replace(cfg, text=replace(cfg.text, num_layers=layers, vocab_size=words))
-
-
 def narrow(system: str, preset: str) -> Any:
-    """One layer deep, with small images and a thin decoder: quick on a processor, in bfloat16 too."""
-    cfg = shallow(system, preset, layers=1)
+    """Two layers deep, with small images and thin towers: quick on a processor, in bfloat16 too."""
+    cfg = catalog.system(system).presets[preset]
+    if system == "lit":
+        text = replace(cfg.text, width=64, num_layers=2, num_heads=4, mlp_width=128, vocab_size=512)
+        return replace(cfg, text=text)
+    text = replace(cfg.text, num_layers=2, vocab_size=512)
     if hasattr(cfg, "image_id"):
-        text = replace(cfg.text, width=256, head_width=32, mlp_width=1024, vocab_size=512)
-        image = replace(cfg.image, width=144, num_heads=4, mlp_width=512, image_size=56)
+        text = replace(text, width=256, head_width=32, mlp_width=1024)
+        image = replace(cfg.image, num_layers=2, width=144, num_heads=4, mlp_width=512, image_size=56)
         return replace(cfg, image=image, text=text, image_id=512)
+    text = replace(text, width=128, num_heads=4, mlp_width=512)
     if hasattr(cfg.image, "num_layers"):
-        text = replace(cfg.text, width=128, num_heads=4, mlp_width=512)
-        image = replace(cfg.image, width=192, num_heads=4, mlp_width=768)
+        image = replace(cfg.image, num_layers=2, width=192, num_heads=4, mlp_width=768)
+        image = replace(image, image_size=4 * image.patch_size)
         return replace(cfg, image=image, text=text, embed=192)
-    image = replace(cfg.image, width=32, image_size=96, layers=(1, 2, 2, 2))
-    return replace(cfg, image=image, text=replace(cfg.text, width=128, num_heads=4, mlp_width=512))
+    image = replace(cfg.image, width=16, image_size=64, layers=(1, 2, 1, 1))
+    return replace(cfg, image=image, text=text)
 
 
-def batch(cfg: Any, rows: int) -> dict[str, torch.Tensor]:
-    """Zeros and ones in the shapes of training, on the default device."""
-    size = cfg.image.image_size
-    if hasattr(cfg, "image_id"):
-        pictures = torch.full((rows, cfg.num_image_tokens), cfg.image_id)
-        tokens = torch.cat([pictures, torch.ones(rows, PROMPT, dtype=torch.long)], dim=1)
-        targets = torch.ones(rows, ANSWER, dtype=torch.long)
-        return {"pixels": torch.ones(rows, 3, size, size), "tokens": tokens, "targets": targets}
-    tokens = torch.ones(rows, cfg.text.context, dtype=torch.long)
-    if getattr(cfg.image, "flat_patches", False):
-        height, width = cfg.image.grid
-        patches = torch.ones(rows, height * width, 3 * cfg.image.patch_size**2)
-        return {"pixels": patches, "grid": torch.tensor([[height, width]] * rows), "tokens": tokens}
-    return {"pixels": torch.ones(rows, 3, size, size), "tokens": tokens}
+def network_of(system: str, cfg: Any, step: Step) -> nn.Module:
+    """As `rebus train` prepares it."""
+    network = catalog.system(system).network(cfg).train()
+    set_trained(network, step.learning.frozen, False)
+    if step.learning.rank:
+        add_lora(network, step.learning.lora, step.learning.rank, 16.0)
+    if step.bf16:
+        round_frozen(network)
+    if step.checkpointing:
+        for block in blocks_of(network):
+            block.forward = recomputed(block.forward)
+    return network
 
 
-def freeze(network: nn.Module, names: tuple[str, ...]) -> None:
-    for name, parameter in network.named_parameters():
-        if any(name == one or name.startswith(one + ".") for one in names):
-            parameter.requires_grad_(False)
+def take_step(system: str, cfg: Any, network: nn.Module, rows: int, bf16: bool) -> Any:
+    """The way forward of a step on real numbers, without what compares a whole batch; gives its way back."""
+    described = catalog.system(system)
+    objective = OBJECTIVES[described.objective]()
+    batch = described.example(cfg, rows, prompt=PROMPT, answer=ANSWER)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+    if not hasattr(objective, "compare"):
+        with autocast:
+            total = objective(network, batch).total
+        return total.backward
+    with autocast:
+        found = objective.embed(network, batch)
+    return sum(v.sum() for v in found if v is not None and v.requires_grad).backward
+
+
+def counted(system: str, cfg: Any, step: Step, rows: int = 2) -> tuple[int, int]:
+    """FLOPs of an example forward and back, by PyTorch's counter; attention as plain products, which it knows."""
+    network = network_of(system, cfg, step)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        back = take_step(system, cfg, network, rows, step.bf16)
+        forward = counter.get_total_flops()
+        back()
+    return forward // rows, (counter.get_total_flops() - forward) // rows
+
+
+def saved(system: str, cfg: Any, step: Step, rows: int) -> int:
+    """Bytes that autograd keeps of so many examples."""
+    network = network_of(system, cfg, step)
+    with Saved(network) as kept:
+        back = take_step(system, cfg, network, rows, step.bf16)
+    assert back
+    return kept.bytes
 
 
 class Saved:

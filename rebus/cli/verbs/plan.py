@@ -1,7 +1,7 @@
 """Time, memory and cost of pretraining or fine-tuning, before anything is rented.
 
-Nothing is fetched, nor run but for --utilisation measured: FLOPs and bytes follow from the sizes of the layers. What
-the plan takes for granted is printed below it.
+Nothing is fetched, nor run but for --utilisation measured: the network takes a step on tensors without values, whose
+FLOPs and bytes are counted. What the plan takes for granted is printed below it.
 """
 
 import argparse
@@ -9,15 +9,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rebus import catalog
 from rebus.cli.arguments import positive
 from rebus.cli.output import bold, emit, note, say, short_count, table
 from rebus.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from rebus.plan import Plan, Settings
+    from rebus.plan import Learning, Plan, Settings
 
 EXAMPLE = "rebus plan siglip/b16-224 --data coyo-700m --gpus 64xh100 --epochs 10"
-_PROXY = "clip/b32"  # what --utilisation measured runs: small enough for any machine
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,20 +63,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> "Settings":
     from rebus.plan import Settings, read_count, read_data, read_gpus
-    from rebus.plan.anatomy import at_size
-    from rebus.plan.names import config_of
 
     number, gpu = read_gpus(args.gpus)
     data = read_data(args.data)
     if args.epochs is not None and args.examples is not None:
         raise UsageError("give --epochs or --examples, not both")
-    config = config_of(args.name)
-    if args.image_size is not None:
-        config = at_size(config, args.image_size)
     utilisation, source = _utilisation(args.utilisation)
     return Settings(
         name=args.name,
-        config=config,
         data=data,
         number=number,
         gpu=gpu,
@@ -87,32 +81,27 @@ def _settings(args: argparse.Namespace) -> "Settings":
         tensor_parallel=args.tensor_parallel,
         bf16=args.precision == "bf16",
         checkpointing=args.checkpointing,
-        learning=_learning(args, config),
+        learning=_learning(args),
         utilisation=utilisation,
         utilisation_from=source,
         prompt=args.prompt_tokens,
         answer=args.answer_tokens,
+        image_size=args.image_size,
         price=args.price,
     )
 
 
-def _learning(args: argparse.Namespace, config: Any) -> Any:
-    from rebus.plan.anatomy import anatomy
-    from rebus.plan.cost import Learning, check_names
+def _learning(args: argparse.Namespace) -> "Learning":
+    from rebus.plan import Learning
 
     frozen, wanted = _listed(args.freeze), _listed(args.train)
     if frozen and wanted:
         raise UsageError("give --freeze or --train, not both")
-    if args.lora is not None:
-        if frozen:
-            raise UsageError("--lora freezes everything by itself: name what it changes with --train")
-        return Learning(rank=args.lora, lora=wanted or ("text",))
-    if not wanted:
-        return Learning(frozen=frozen)
-    names = anatomy(config, prompt=1, answer=1, bf16=False).names()
-    check_names(wanted, names)
-    related = [n for n in names if any(n == w or n.startswith(w + ".") or w.startswith(n + ".") for w in wanted)]
-    return Learning(frozen=tuple(n for n in names if n not in related))
+    if args.lora is None:
+        return Learning(frozen=frozen, only=wanted)
+    if frozen:
+        raise UsageError("--lora freezes everything by itself: name what it changes with --train")
+    return Learning(rank=args.lora, lora=wanted or ("text",))
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
@@ -140,12 +129,12 @@ def _measured() -> tuple[float, str]:
     from rebus.api import create
     from rebus.cli.training_speed import training_speed
 
-    note(f"measuring a few training steps of {_PROXY} on this machine")
+    note(f"measuring a few training steps of {catalog.SMALL} on this machine")
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
-        model = create(_PROXY)
+        model = create(catalog.SMALL)
     size = 64 if device == "cuda" else 2
     found = training_speed(
         model.network,
@@ -157,7 +146,7 @@ def _measured() -> tuple[float, str]:
         compile=False,
         bf16=device == "cuda",
     )
-    said = f"measured here with {_PROXY} in its place, batches of {size} on {device}, of {found['peak_from']}"
+    said = f"measured here with {catalog.SMALL} in its place, batches of {size} on {device}, of {found['peak_from']}"
     if device == "cpu":
         said += "; a processor's share is often higher than a GPU's"
     return min(1.0, found["utilisation"]), said
@@ -219,13 +208,11 @@ def _part_lines(found: "Plan") -> Iterator[str]:
         )
         for p in found.parts
     ]
-    loss = found.loss_flops
-    if loss:
+    loss, trace = found.loss_flops, found.trace
+    if loss:  # of a contrastive one, which is not in the trace
         title, params, trained, *_ = rows[-1]
         rows[-1] = (title, params, trained, _giga(loss // 3), _giga(loss - loss // 3), "")
-    total, learns = sum(p.params for p in found.parts), sum(p.trained for p in found.parts)
-    forward, backward = sum(p.forward for p in found.parts), sum(p.backward for p in found.parts)
-    again = sum(p.again for p in found.parts)
+    total, learns, forward, backward, again = (trace.params, trace.trained, trace.forward, trace.backward, trace.again)
     sums = (_giga(forward + loss // 3), _giga(backward + loss - loss // 3), _giga(again))
     rows.append(("together", f"{total:,}", "all" if learns == total else f"{learns:,}", *sums))
     for number, line in enumerate(table(head, rows, right=(1, 2, 3, 4, 5))):
@@ -239,12 +226,15 @@ def _memory_lines(found: "Plan") -> Iterator[str]:
     m, s = found.memory, found.settings
     room, spare = found.available, found.settings.gpu.memory * 1e9 - found.available
     yield bold(f"memory of a GPU, {found.division.sharding}")
+    frozen = s.bf16 and found.trace.trained < found.trace.params
+    weights = "float32, frozen matrices bfloat16" if frozen else "float32"
     gathered = found.division.shards > 1 and found.division.sharding != "ddp"
     kinds = " and ".join(["bfloat16"] * s.bf16 + ["gathered float32"] * gathered)
-    loss = "all pairs" if found.body.contrast == "softmax" else "in chunks"
+    contrast = found.trace.contrast
+    loss = "in chunks" if contrast and contrast.chunk else "all pairs"
     activations = f"{found.at_a_time:,} × {_bytes(m.an_example)}" + (", recomputed" if s.checkpointing else "")
     for title, size, comment in (
-        ("weights", m.weights, "float32"),
+        ("weights", m.weights, weights),
         ("copies", m.copies, kinds),
         ("gradients", m.gradients, "float32"),
         ("optimiser", m.optimiser, "two moments"),
@@ -298,9 +288,9 @@ def _document(found: "Plan") -> dict[str, Any]:
         "precision": "bf16" if s.bf16 else "fp32",
         "checkpointing": s.checkpointing,
         "learning": dataclasses.asdict(s.learning),
-        "image_size": s.config.image.image_size,
-        "patches": found.body.patches,
-        "text_tokens": found.body.text,
+        "image_size": max(found.trace.image_size) if found.trace.image_size else None,
+        "patches": found.trace.patches,
+        "text_tokens": found.trace.text,
         "largest_batch_per_gpu": found.most,
         "batch": found.batch,
         "examples_at_a_time": found.at_a_time,
