@@ -35,7 +35,7 @@ def attend(
     if groups > 1 and queries == 1:  # one new token: the heads of a group become queries, no key is repeated
         q = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
     shared = groups > 1 and queries > 1
-    if q.is_cuda and queries == 1:  # a fused kernel would leave the whole cache of a row to one multiprocessor
+    if _is_lone_query(queries, q.is_cuda):
         out = _attend_plain(q, k, v, mask, causal, scale, softcap)
     elif softcap is None:
         out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=shared)
@@ -44,6 +44,11 @@ def attend(
     else:
         out = _attend_plain(q, k, v, mask, causal, scale, softcap)
     return out.reshape(out.shape[0], -1, queries, out.shape[-1])
+
+
+def _is_lone_query(queries: int, on_gpu: bool) -> bool:
+    """A fused kernel would leave all keys of a row to one multiprocessor; products spread over many."""
+    return on_gpu and queries == 1
 
 
 def _attend_plain(

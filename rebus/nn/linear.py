@@ -30,8 +30,7 @@ class Linear(nn.Linear):
 def join_products(network: nn.Module) -> None:
     """For inference: linear layers that read the same input become one product, in place.
 
-    Which these are, a module says by a method of this name. The state dict stays as it was, and so do the values up to
-    the order of sums.
+    Which these are, a module says by a method of this name. The state dict stays as it was.
     """
     for module in list(network.modules()):
         join = getattr(module, "join_products", None)
@@ -49,7 +48,7 @@ def join_layers(module: nn.Module, joined: str, parts: tuple[str, ...]) -> None:
         return
     layers: list[nn.Linear] = [getattr(module, part) for part in parts]
     rows = [layer.out_features for layer in layers]
-    setattr(module, joined, _join(layers))
+    setattr(module, joined, join(*layers))
     for part in parts:
         delattr(module, part)
 
@@ -62,7 +61,8 @@ def join_layers(module: nn.Module, joined: str, parts: tuple[str, ...]) -> None:
     module.register_state_dict_post_hook(name_parts)
 
 
-def _join(layers: list[nn.Linear]) -> Linear:
+def join(*layers: nn.Linear) -> Linear:
+    """One layer whose outputs are those of several, side by side. All read the same input; all or none have a bias."""
     first = layers[0]
     joined = Linear(first.in_features, sum(layer.out_features for layer in layers), device="meta")
     joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
+from rebus.nn.linear import join_products
 
 FIRST = GemmaConfig(width=24, num_layers=3, num_heads=4, head_width=8, mlp_width=32, vocab_size=40)
 SECOND = replace(FIRST, generation=2, num_kv_heads=2, query_scale=12.0, score_cap=5.0, logit_cap=3.0)
@@ -55,10 +56,9 @@ def test_words_are_scaled_by_the_root_of_the_width():
 
 
 @torch.no_grad()
-def test_fused_blocks_give_the_same(network):
+def test_joined_products_give_the_same(network):
     tokens = torch.randint(0, 40, (2, 5))
     expected = network(tokens)
-    for block in network.blocks:
-        block.fuse()
-        block.mlp.fuse()
+    join_products(network)
+    assert not any(hasattr(block.attn, "q") or hasattr(block.mlp, "gate") for block in network.blocks)
     torch.testing.assert_close(network(tokens), expected)
