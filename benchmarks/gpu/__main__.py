@@ -40,7 +40,7 @@ PARTS = (
     Part("train", "train_clip", "run", 100),
     Part("decode", "decode", "run_alone", 105),
     Part("decode32", "decode", "run_together", 60),
-    Part("memory", "peak_memory", "run", 35),
+    Part("memory", "peak_memory", "run", 45),
     Part("embed", "embed", "run", 35),
 )
 # Long batches would otherwise run out of memory for want of one piece, not of bytes; graphs are recorded in `decode`.

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rebus.backbones.text.gemma import Gemma, GemmaConfig
+from rebus.nn import attention
 from rebus.nn.linear import join_products
 
 FIRST = GemmaConfig(width=24, num_layers=3, num_heads=4, head_width=8, mlp_width=32, vocab_size=40)
@@ -31,8 +32,12 @@ def test_padding_changes_nothing(network, side):
     torch.testing.assert_close(network(tokens, mask)[0, mask[0]], alone[0])
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
 @torch.no_grad()
-def test_word_by_word_with_a_cache_equals_the_whole(network):
+def test_word_by_word_with_a_cache_equals_the_whole(network, on_gpu, monkeypatch):
+    if on_gpu:  # the way a lone query takes there, and products joined as for a compiled step
+        monkeypatch.setattr(attention, "_is_lone_query", lambda queries, _: queries == 1)
+        join_products(network)
     tokens = torch.randint(0, 40, (2, 8))
     real = torch.ones(2, 1, dtype=torch.bool)
     cache, found = network.empty_cache(2, 8), []
