@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(setting: Setting, figures: Figures) -> None:
-    """Raises `RuntimeError` where pytest is missing, a test failed, or time ran out; what ended is told all the same."""
+    """Raises `RuntimeError` where pytest is missing, a test failed or time ran out; what ended is told all the same."""
     if importlib.util.find_spec("pytest") is None:
         raise RuntimeError("pytest is not installed here: the tests marked gpu were not run")
     # Others need what a bare machine lacks, and would fail to be collected.
