@@ -23,6 +23,7 @@ from rebus.generation import OPTIONS
 from rebus.generation import generate as write
 from rebus.generation.cuda_graph import GraphedStep
 from rebus.nn.int8 import is_quantized, quantize_linears
+from rebus.nn.linear import join_products
 from rebus.open_checkpoint import Opened, config_of, open_checkpoint, save_checkpoint
 from rebus.weights.companions import companion_files, open_companions
 from rebus.weights.lazy_tensor import LazyTensor
@@ -298,7 +299,12 @@ def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.
 
 
 def _compile(network: nn.Module) -> None:
-    """Compile what tasks call: the towers, and the decoding step over its static cache, on a GPU as a graph."""
+    """Compile what tasks call: the towers, and the decoding step over its static cache, on a GPU as a graph.
+
+    There products over the same input are joined too: reading small matrices one by one is what a step waits for.
+    """
+    if any(parameter.is_cuda for parameter in network.parameters()):
+        join_products(network)
     for name in ("embed_image", "embed_text", "see", "start"):
         if hasattr(network, name):
             setattr(network, name, torch.compile(getattr(network, name)))

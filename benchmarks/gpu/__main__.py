@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu --out DIR [--only part,part] [--minutes 9.5] [--wheels DIR] [--device cpu --tiny]"""
+"""python -m benchmarks.gpu --out DIR [--only part,part] [--minutes 7.5] [--wheels DIR] [--device cpu --tiny]"""
 
 import argparse
 import importlib
@@ -36,12 +36,12 @@ class Part:
 
 
 PARTS = (
-    Part("tests", "gpu_tests", "run", 150),
-    Part("train", "train_clip", "run", 150),
-    Part("decode", "decode", "run_alone", 150),
-    Part("decode32", "decode", "run_together", 90),
+    Part("tests", "gpu_tests", "run", 115),
+    Part("train", "train_clip", "run", 100),
+    Part("decode", "decode", "run_alone", 105),
+    Part("decode32", "decode", "run_together", 60),
     Part("memory", "peak_memory", "run", 45),
-    Part("embed", "embed", "run", 90),
+    Part("embed", "embed", "run", 35),
 )
 # Long batches would otherwise run out of memory for want of one piece, not of bytes; graphs are recorded in `decode`.
 _PIECES = {"train", "memory"}
@@ -87,11 +87,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=sys.modules["benchmarks.gpu"].__doc__)
     parser.add_argument("--out", required=True, help="folder for gpu.json, gpu.md and the logs")
     parser.add_argument("--only", type=some, metavar="A,B", help=f"parts: {','.join(names)}")
-    parser.add_argument("--minutes", type=float, default=9.5, help="for all parts together (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=7.5, help="for all parts together (%(default)s)")
     parser.add_argument("--wheels", type=Path, help="folder of wheels that are unpacked, not installed: open_clip")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="shapes of no interest: every line runs, no figure counts")
-    parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # in a process of its own,
+    parser.add_argument("--seconds", type=float, default=600, help=argparse.SUPPRESS)  # which is ended after these
     chosen = parser.parse_args()
     if chosen.device == "cpu" and not chosen.tiny:
         parser.error("--device cpu wants --tiny")
@@ -103,7 +104,7 @@ def _one(part: Part, chosen: argparse.Namespace, out: Path) -> int:
     torch.set_float32_matmul_precision("high")  # as a run on such a GPU would have it; the products are bfloat16
     torch.set_num_threads(min(8, os.cpu_count() or 1))
     figures = Figures(out / f"{part.name}.json")
-    setting = Setting(torch.device(chosen.device), chosen.tiny, out)
+    setting = Setting(torch.device(chosen.device), chosen.tiny, out, time.monotonic() + chosen.seconds)
     try:
         module = importlib.import_module(f"benchmarks.gpu.{part.module}")
         getattr(module, part.run)(setting, figures)
@@ -126,7 +127,7 @@ def _apart(
     if limit <= 5:
         return {"name": part.name, "ok": False, "seconds": 0.0, "figures": {}, "error": "no time left"}
     command = [sys.executable, "-u", "-m", "benchmarks.gpu", "--part", part.name, "--out", str(out)]
-    command += ["--device", chosen.device] + (["--tiny"] if chosen.tiny else [])
+    command += ["--device", chosen.device, "--seconds", f"{limit:.0f}"] + (["--tiny"] if chosen.tiny else [])
     if chosen.tiny:  # what is compiled is tested elsewhere, and takes minutes on a processor
         environment = {**environment, "TORCH_COMPILE_DISABLE": "1"}
     if part.name in _PIECES:
@@ -170,7 +171,7 @@ def _environment(wheels: Path | None) -> dict[str, str]:
 
 
 def _about(device: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Hardware, versions and commit, without which a figure says nothing."""
+    """Hardware, versions and, where git vouches for the files, the commit: without them a figure says nothing."""
     hardware: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count()}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -180,16 +181,20 @@ def _about(device: str, environment: Mapping[str, str]) -> dict[str, Any]:
     places = [*sys.path, *environment["PYTHONPATH"].split(os.pathsep)]
     for name in ("triton", "transformers", "timm", "open_clip_torch"):
         versions[name] = next((found.version for found in distributions(name=name, path=places)), None)
-    commit = _said(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
-    return {"hardware": hardware, "versions": versions, "commit": commit}
+    about: dict[str, Any] = {"hardware": hardware, "versions": versions}
+    git = ["git", "-C", str(ROOT)]
+    if _said([*git, "status", "--porcelain"]) == "":
+        about["commit"] = _said([*git, "rev-parse", "--short", "HEAD"])
+    return about
 
 
 def _said(command: list[str]) -> str | None:
+    """What a command prints; None where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _processor() -> str:

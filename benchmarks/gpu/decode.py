@@ -17,6 +17,7 @@ from benchmarks.gpu.setting import Figures, Setting
 from rebus.generation import generate
 from rebus.generation.cuda_graph import GraphedStep
 from rebus.models.unified import paligemma
+from rebus.nn.linear import join_products
 
 Batch = dict[str, Tensor]
 Write = Callable[[int], Any]  # tokens → an answer of that many
@@ -24,7 +25,7 @@ _PROMPT = 16
 
 
 def run_alone(setting: Setting, figures: Figures) -> None:
-    """Batch 1, in every way in which a step may be run."""
+    """Batch 1, as `load(compile=True)` has it, and without compilation."""
     known = peaks(setting)
     figures["peaks"] = known
     network = build(setting)
@@ -35,10 +36,7 @@ def run_alone(setting: Setting, figures: Figures) -> None:
         2 * key.numel() * key.element_size() for key in network.text.empty_cache(1, slots).keys
     )
 
-    def take(prepare: Callable[[paligemma.PaliGemma], None]) -> dict[str, Any]:
-        torch._dynamo.reset()
-        network.__dict__.pop("step", None)
-        prepare(network)
+    def take() -> dict[str, Any]:
         first = seconds_of(lambda: write(network, batch, 1 + _tokens(setting)), setting.device)
         taken = per_token({"it": lambda n: write(network, batch, n)}, setting)["it"]
         rate = (weights + cache) / taken["median"]
@@ -55,26 +53,27 @@ def run_alone(setting: Setting, figures: Figures) -> None:
     def kernels() -> list[dict[str, Any]]:
         return busiest_kernels(lambda: write(network, batch, 9), setting.device)
 
-    for name, prepare in {
-        "compiled, in a graph": lambda net: _set_step(net, GraphedStep(_compiled(net.step))),  # load(compile=True)
-        "eager, in a graph": lambda net: _set_step(net, GraphedStep(net.step)),
-        "eager": lambda net: None,
-        "compiled and tuned, in a graph": lambda net: _set_step(net, GraphedStep(_tuned(net.step))),
-        "the same, plain attention": lambda net: _set_step(net, GraphedStep(_plain(_tuned(net.step)))),
-        "compiled": lambda net: _set_step(net, _compiled(net.step)),
-        "joined products, compiled and tuned, in a graph": _join,  # the last, since it changes the network
-    }.items():
-        if figures.attempt(name, lambda p=prepare: take(p)) and name != "eager":
-            figures.attempt(f"busiest kernels, {name}", kernels)
+    def tuned() -> dict[str, Any]:
+        """Products chosen by measuring, and the small kernels of a layer as one."""
+        prepare(network, {"max_autotune_gemm": True, "combo_kernels": True})
+        return take()
+
+    prepare(network)
+    if figures.attempt("compiled, in a graph", take):
+        figures.attempt("busiest kernels", kernels)
+    network.step = GraphedStep(type(network).step.__get__(network))
+    figures.attempt("eager, in a graph", take)
+    if figures.attempt_within(50, setting, "compiled and tuned, in a graph", tuned):
+        figures.attempt("busiest kernels, tuned", kernels)
 
 
 def run_together(setting: Setting, figures: Figures) -> None:
     """Batch 32, against transformers with a static cache (which compiles its step), and with a growing one."""
     network = build(setting)
+    prepare(network)
     rows = 2 if setting.tiny else 32
     batch = prompts(network, rows, setting)
     figures["batch"] = rows
-    network.step = GraphedStep(_compiled(network.step))  # as load(compile=True) has it; prompts are read uncompiled
     ours = {"rebus": lambda n: write(network, batch, n)}
     figures["rebus, first call"] = seconds_of(lambda: write(network, batch, 4), setting.device)
     figures["rebus"] = _rate(per_token(ours, setting)["rebus"], rows)
@@ -86,7 +85,10 @@ def run_together(setting: Setting, figures: Figures) -> None:
         def theirs(tokens: int, kind: str | None = kind) -> Tensor:
             return write_hub(hub, batch, tokens, kind)
 
-        if figures.attempt(f"{name}, first call", lambda f=theirs: seconds_of(lambda: f(4), setting.device)):
+        def first(run: Write = theirs) -> float:
+            return seconds_of(lambda: run(4), setting.device)
+
+        if figures.attempt_within(25 if kind else 10, setting, f"{name}, first call", first):
             rivals[name] = theirs
             taken = per_token({**ours, name: theirs}, setting)
             figures[name] = _rate(taken[name], rows)
@@ -175,36 +177,12 @@ def _bytes(network: paligemma.PaliGemma) -> int:
     return sum(p.numel() * p.element_size() for p in network.text.parameters())
 
 
-def _set_step(network: paligemma.PaliGemma, step: Any) -> None:
-    network.step = step
-
-
-def _compiled(step: Any) -> Any:
-    return torch.compile(step, dynamic=False)
-
-
-def _tuned(step: Any) -> Any:
-    """Also takes products of a single row into the generated kernels."""
-    return torch.compile(step, dynamic=False, options={"coordinate_descent_tuning": True})
-
-
-def _plain(step: Any) -> Any:
-    """Attention as products and a softmax: a fused kernel gives a single query to a single multiprocessor."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    def run(token: Tensor, cache: Any) -> Any:
-        with sdpa_kernel(SDPBackend.MATH):
-            return step(token, cache)
-
-    return run
-
-
-def _join(network: paligemma.PaliGemma) -> None:
-    """Queries, keys and values, and both halves of the gated MLP, as one product each."""
-    for block in network.text.blocks:
-        block.fuse()
-        block.mlp.fuse()
-    _set_step(network, GraphedStep(_tuned(network.step)))
+def prepare(network: paligemma.PaliGemma, options: dict[str, Any] | None = None) -> None:
+    """The step as `load(compile=True)` has it, the products joined; prompts are read uncompiled."""
+    torch._dynamo.reset()
+    join_products(network)
+    step = type(network).step.__get__(network)
+    network.step = GraphedStep(torch.compile(step, dynamic=False, options=options))
 
 
 def _hub(network: paligemma.PaliGemma) -> tuple[Any, bool | str]:

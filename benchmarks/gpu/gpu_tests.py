@@ -15,30 +15,41 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(setting: Setting, figures: Figures) -> None:
-    """Raises `RuntimeError` where pytest is missing, or a test failed."""
+    """Raises `RuntimeError` where pytest is missing, a test failed or time ran out; what ended is told all the same."""
     if importlib.util.find_spec("pytest") is None:
         raise RuntimeError("pytest is not installed here: the tests marked gpu were not run")
     # Others need what a bare machine lacks, and would fail to be collected.
     files = sorted(p for p in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.gpu\b", p.read_text()))
     report = setting.out / "gpu-tests.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
     command += ["-o", "addopts=", "-o", "filterwarnings=default", "--tb=short", *map(str, files)]
     environment = {**os.environ, "REBUS_NO_SHAPE_CHECKS": "1", "PYTHONPATH": str(ROOT)}
     if setting.tiny:  # collected, not run
-        command.append("--collect-only")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    (setting.out / "gpu-tests.log").write_text(done.stdout + done.stderr)
+        command += ["--collect-only", "-qq"]
+    log = setting.out / "gpu-tests.log"
+    with log.open("w") as file:
+        try:
+            code = subprocess.run(
+                command, stdout=file, stderr=file, check=False, cwd=ROOT, env=environment, timeout=setting.left - 5
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+    said = log.read_text()
     if setting.tiny:
-        figures["collected"] = done.stdout.count("::")
-        if done.returncode:
-            raise RuntimeError(done.stdout[-1500:] + done.stderr[-500:])
+        figures["collected"] = said.count("::")
+        if code != 0:
+            raise RuntimeError(said[-2000:])
         return
+    if code is None:
+        for name, outcome in re.findall(r"::(\S.*?) (PASSED|FAILED|ERROR|SKIPPED)", said):
+            figures[name] = {"outcome": outcome.lower()}
+        raise RuntimeError(f"no time left; the last line was: {said.strip().splitlines()[-1]}")
     results = _results(report)
     for name, result in results.items():
         figures[name] = result
     failed = [name for name, result in results.items() if result["outcome"] == "failed"]
-    if failed or done.returncode:
-        raise RuntimeError(f"failed: {', '.join(failed) or done.stdout[-1500:] + done.stderr[-500:]}")
+    if failed or code:
+        raise RuntimeError(f"failed: {', '.join(failed) or said[-2000:]}")
 
 
 def _results(report: Path) -> dict[str, dict[str, Any]]:

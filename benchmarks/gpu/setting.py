@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,21 @@ import torch
 
 @dataclass(frozen=True)
 class Setting:
-    """`tiny`: every line of code on shapes of no interest, for a rehearsal."""
+    """`tiny`: every line of code on shapes of no interest, for a rehearsal. `ends`: when the part will be stopped."""
 
     device: torch.device
     tiny: bool
     out: Path
+    ends: float  # of `time.monotonic`
 
     @property
     def rounds(self) -> int:
-        return 1 if self.tiny else 5
+        return 1 if self.tiny else 3
+
+    @property
+    def left(self) -> float:
+        """Seconds until the part is stopped."""
+        return self.ends - time.monotonic()
 
 
 @dataclass
@@ -34,6 +41,13 @@ class Figures:
         self.found[name] = value
         write_json(self.path, self.found)
         print(f"    {name}: {_short(value)}", flush=True)
+
+    def attempt_within(self, seconds: float, setting: Setting, name: str, work: Any) -> bool:
+        """`attempt`, unless less than `seconds` are left to the part."""
+        if setting.left < seconds:
+            self[name] = f"left out: {setting.left:.0f} s were left, and it takes up to {seconds:.0f}"
+            return False
+        return self.attempt(name, work)
 
     def attempt(self, name: str, work: Any) -> bool:
         """The figure that `work` gives, or in its place why there is none; whether there is."""

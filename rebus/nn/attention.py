@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rebus.core.errors import UsageError
 from rebus.nn.blocks import Split
-from rebus.nn.linear import Linear, join
+from rebus.nn.linear import Linear, join_layers
 from rebus.nn.only_shapes import only_shapes
 from rebus.nn.rope import rotate
 
@@ -39,25 +39,34 @@ def attend(
     if groups > 1 and queries == 1:  # one new token: the heads of a group become queries, no key is repeated
         q = q.reshape(q.shape[0], k.shape[1], groups, q.shape[3])
     shared = groups > 1 and queries > 1
-    if softcap is None:
+    if _is_lone_query(queries, q.is_cuda):
+        out = _attend_plain(q, k, v, mask, causal, scale, softcap)
+    elif softcap is None:
         out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=shared)
     elif only_shapes(q):  # the fused kernel keeps what that of plain scores keeps, and reads the mask as it is
         out = F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=shared)
     elif q.is_cuda:
         out = _attend_flex(q, k, v, mask, causal, scale, softcap)
     else:
-        out = _attend_softcap(q, k, v, mask, causal, scale, softcap)
+        out = _attend_plain(q, k, v, mask, causal, scale, softcap)
     return out.reshape(out.shape[0], heads, queries, out.shape[-1])
 
 
-def _attend_softcap(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, softcap: float
+def _is_lone_query(queries: int, on_gpu: bool) -> bool:
+    """A fused kernel would leave all keys of a row to one multiprocessor; products spread over many."""
+    return on_gpu and queries == 1
+
+
+def _attend_plain(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, softcap: float | None
 ) -> Tensor:
+    """The same as products of matrices and a softmax in float32."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    scores = softcap * torch.tanh(scores / softcap)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()[None, None]
     if mask is not None:
@@ -161,8 +170,7 @@ class Attention(nn.Module):
 
     def join_qkv(self) -> None:
         """For inference: q, k and v as one product. Self-attention only, since all three then read the same input."""
-        self.qkv = join(self.q, self.k, self.v)
-        del self.q, self.k, self.v
+        join_layers(self, "qkv", ("q", "k", "v"))
 
     def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.qkv is None:

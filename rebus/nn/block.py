@@ -20,7 +20,7 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(width, eps)
         self.mlp = MLP(width, mlp_width, act)
 
-    def fuse(self) -> None:
+    def join_products(self) -> None:
         """For inference: one product for queries, keys and values."""
         self.attn.join_qkv()
 

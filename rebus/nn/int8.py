@@ -89,7 +89,7 @@ class Int8TokenEmbedding(nn.Module):
 def quantize_linears(network: nn.Module, skip: Collection[str] = ()) -> nn.Module:
     """Replace linear layers, patch projections and tied embeddings, in place; not those named in `skip`.
 
-    Layers that read the same input are joined first (`fuse()` of their block), so that it is quantised once. The
+    Layers that read the same input are joined first (`join_products`), so that it is quantised once. The
     network can then neither be trained nor saved. Raises `UsageError` on a device without 8-bit products.
     """
     devices = {p.device.type for p in network.parameters()}
@@ -106,9 +106,10 @@ def is_quantized(network: nn.Module) -> bool:
 
 
 def _quantize(module: nn.Module, path: str, skip: frozenset[str]) -> None:
-    fuse = getattr(module, "fuse", None)
-    if callable(fuse):
-        fuse()
+    for name in ("join_products", "fuse"):
+        prepare = getattr(module, name, None)
+        if callable(prepare):
+            prepare()
     for name, child in list(module.named_children()):
         place = f"{path}{name}"
         if place in skip:

@@ -29,6 +29,40 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+def join_products(network: nn.Module) -> None:
+    """For inference: linear layers that read the same input become one product, in place.
+
+    Which these are, a module says by a method of this name. The state dict stays as it was.
+    """
+    for module in list(network.modules()):
+        join = getattr(module, "join_products", None)
+        if callable(join):
+            join()
+
+
+def join_layers(module: nn.Module, joined: str, parts: tuple[str, ...]) -> None:
+    """Put one layer, `joined`, in the place of several of `module`, unless it is there already.
+
+    All parts read the same input; all or none have a bias. Weights are not held twice, and in the state dict each
+    part is under its own name, as rows of the joined layer.
+    """
+    if getattr(module, joined) is not None:
+        return
+    layers: list[nn.Linear] = [getattr(module, part) for part in parts]
+    rows = [layer.out_features for layer in layers]
+    setattr(module, joined, join(*layers))
+    for part in parts:
+        delattr(module, part)
+
+    def name_parts(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
+        for kind in ("weight", "bias"):
+            whole = state.pop(f"{prefix}{joined}.{kind}", None)
+            if whole is not None:
+                state |= {f"{prefix}{part}.{kind}": own for part, own in zip(parts, whole.split(rows), strict=True)}
+
+    module.register_state_dict_post_hook(name_parts)
+
+
 def join(*layers: nn.Linear) -> Linear:
     """One layer whose outputs are those of several, side by side. All read the same input; all or none have a bias."""
     first = layers[0]

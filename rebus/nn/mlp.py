@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rebus.nn.blocks import Split
-from rebus.nn.linear import Linear, join, scaled
+from rebus.nn.linear import Linear, join_layers, scaled
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -60,10 +60,9 @@ class GatedMLP(nn.Module):
         self.gate_up: nn.Module | None = None  # takes the place of gate and up once they are joined
         self.act = ACTIVATIONS[act]
 
-    def fuse(self) -> None:
+    def join_products(self) -> None:
         """For inference: gate and up as one product."""
-        self.gate_up = join(self.gate, self.up)
-        del self.gate, self.up
+        join_layers(self, "gate_up", ("gate", "up"))
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from benchmarks.gpu.__main__ import PARTS
 from benchmarks.gpu.measuring import shares
-from benchmarks.gpu.setting import Figures, write_json
+from benchmarks.gpu.setting import Figures, Setting, write_json
 from benchmarks.gpu.table import table
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,15 @@ def test_a_figure_that_fails_does_not_cost_the_next(tmp_path):
     assert found == {"before": None, "bad": {"error": "ZeroDivisionError: division by zero"}, "good": 2}
 
 
+def test_a_figure_for_which_no_time_is_left_says_so(tmp_path):
+    figures = Figures(tmp_path / "part.json")
+    setting = Setting(torch.device("cpu"), True, tmp_path, ends=time.monotonic() + 30)
+    assert not figures.attempt_within(40, setting, "long", lambda: 1)
+    assert figures.attempt_within(10, setting, "short", lambda: 2)
+    assert figures.found["long"].startswith("left out: ")
+    assert figures.found["short"] == 2
+
+
 def test_shares_of_both_peaks():
     known = {"sheet_flops": 1000.0, "measured_flops": 800.0}
     assert shares(400.0, known, "flops") == {"share_of_sheet": 0.4, "share_of_measured": 0.5}
@@ -63,14 +73,26 @@ def test_the_table_has_a_line_for_each_part_and_figure(tmp_path):
             "name": "a",
             "ok": True,
             "seconds": 1.0,
-            "figures": {"x": {"y": 1.5}, "list": [{"kernel": "k|1", "calls": 2}]},
+            "figures": {
+                "x": {"y": 1.5, "share_of_sheet": 0.4567, "rate": 3055.89, "flops": 9.894e14},
+                "busiest kernels": [{"kernel": "k|1", "calls": 2, "share": 0.25, "microseconds": 9.0}],
+            },
         },
         {"name": "b", "ok": False, "seconds": 2.0, "figures": {}, "error": "stopped\nafter 2 s"},
     ]
-    text = table({"hardware": {"gpu": "G"}, "versions": {}, "commit": None, "tiny": False, "parts": parts})
-    for line in ("| a | well | 1 |", "| b | stopped after 2 s | 2 |", "| a | x · y | 1.5 |"):
-        assert line in text
-    assert "k\\|1" in text
+    text = table({"hardware": {"gpu": "G"}, "versions": {}, "tiny": False, "parts": parts})
+    for line in (
+        "| a | well | 1 |",
+        "| b | stopped after 2 s | 2 |",
+        "| a | x · y | 1.5 |",
+        "| a | x · share_of_sheet | 45.7% |",
+        "| a | x · rate | 3,056 |",
+        "| a | x · flops | 9.89e+14 |",
+        "## a: busiest kernels",
+        "| k\\|1 | 2 | 4.5 | 25.0% |",
+    ):
+        assert f"\n{line}\n" in text
+    assert "commit" not in text
     write_json(tmp_path / "parts.json", parts)
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rebus.nn import attention as module
 from rebus.nn.attention import Attention, attend
 from rebus.nn.masks import attention_mask, causal_blocks
 
@@ -26,6 +27,36 @@ def test_attend_is_the_formula(kv_heads, queries, softcap):
     mask[..., 0] = True
     out = attend(q, k, v, mask, scale=0.3, softcap=softcap)
     torch.testing.assert_close(out, by_hand(q, k, v, mask, 0.3, softcap))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kv_heads", [1, 2, 8])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("masked", ["no", "rows alike", "rows apart", "window"])
+def test_a_lone_query_on_a_gpu_gives_the_same(monkeypatch, dtype, kv_heads, softcap, masked):
+    torch.manual_seed(0)
+    q = torch.randn(3, 8, 1, 16, dtype=dtype)
+    k, v = (torch.randn(3, kv_heads, 40, 16, dtype=dtype) for _ in range(2))
+    mask = {
+        "no": None,
+        "rows alike": torch.rand(1, 1, 1, 40) > 0.5,
+        "rows apart": torch.rand(3, 1, 1, 40) > 0.5,
+        "window": (torch.arange(40) > 30)[None, None, None],
+    }[masked]
+    exact = by_hand(q.double(), k.double(), v.double(), mask, 0.3, softcap)
+    monkeypatch.setattr(module, "_is_lone_query", lambda queries, on_gpu: queries == 1)
+    monkeypatch.setattr(module.F, "scaled_dot_product_attention", None)  # not the way on a GPU
+    out = attend(q, k, v, mask, scale=0.3, softcap=softcap)
+    assert out.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(out.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("queries", "on_gpu", "lone"), [(1, True, True), (1, False, False), (2, True, False), (2, False, False)]
+)
+def test_only_a_lone_query_on_a_gpu_goes_without_a_fused_kernel(queries, on_gpu, lone):
+    assert module._is_lone_query(queries, on_gpu) is lone
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])

@@ -4,7 +4,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rebus.nn import linear as module
-from rebus.nn.linear import Linear, join, scaled
+from rebus.nn.block import Block
+from rebus.nn.linear import Linear, join, join_products, scaled
+from rebus.nn.mlp import GatedMLP
 from rebus.nn.patches import PatchProjection, cut
 
 
@@ -25,6 +27,22 @@ def test_joined_layers_stand_side_by_side():
     x = torch.randn(5, 6)
     torch.testing.assert_close(join(*layers)(x), torch.cat([layer(x) for layer in layers], dim=-1))
     assert join(nn.Linear(2, 3, bias=False), nn.Linear(2, 1, bias=False)).bias is None
+
+
+def test_joined_products_keep_the_state_dict_and_hold_no_weight_twice():
+    network = nn.Sequential(Block(8, 2, 12, act="quick_gelu"), GatedMLP(8, 12))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(2, 3, 8)
+    expected = network(x)
+    for _ in range(2):  # a second time changes nothing
+        join_products(network)
+    torch.testing.assert_close(network(x), expected)
+    for after in (network.state_dict(), network.double().state_dict()):
+        assert set(after) == set(before)
+        assert all(torch.equal(after[name].float(), value) for name, value in before.items())
+    assert sum(p.numel() for p in network.parameters()) == sum(value.numel() for value in before.values())
+    q, k = (network.state_dict()[f"0.attn.{name}.weight"] for name in "qk")
+    assert q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr()
 
 
 def test_a_scaled_layer_scales_its_bias_on_demand():

@@ -121,7 +121,7 @@ class BERTBlock(nn.Module):
         self.mlp = MLP(cfg.width, cfg.mlp_width, cfg.act)
         self.norm2 = LayerNorm(cfg.width, cfg.eps)
 
-    def fuse(self) -> None:
+    def join_products(self) -> None:
         """For inference: one product for queries, keys and values."""
         self.attn.join_qkv()
 

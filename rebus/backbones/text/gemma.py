@@ -64,7 +64,7 @@ class GemmaBlock(nn.Module):
         self.norm_attn = RMSNorm(cfg.width, cfg.eps) if second else nn.Identity()
         self.norm_mlp = RMSNorm(cfg.width, cfg.eps) if second else nn.Identity()
 
-    def fuse(self) -> None:
+    def join_products(self) -> None:
         """For inference: one product for queries, keys and values."""
         self.attn.join_qkv()
 
