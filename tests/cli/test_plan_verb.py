@@ -23,6 +23,13 @@ def test_a_person_sees_time_cost_parts_memory_and_assumptions(run):
     assert max(map(len, out.splitlines())) <= 120
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REBUS_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 FEW = ("clip/rn50", "siglip/v2-b16-naflex", "paligemma/v2-3b-mix-224")
 
 
