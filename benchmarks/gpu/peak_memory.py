@@ -15,7 +15,7 @@ from benchmarks.gpu.setting import Figures, Setting, free
 from rebus import catalog
 from rebus.nn.lora import add_lora
 from rebus.objectives import OBJECTIVES, Learner, backward
-from rebus.train import AdamW
+from rebus.train import Optim
 from rebus.train.distributed import clip_gradients
 from rebus.train.optim import make_optimisers
 
@@ -69,7 +69,7 @@ def _measured(name: str, batch: int, rank: int, setting: Setting) -> int | None:
     if rank:
         add_lora(network, ("text",), rank, 2.0 * rank)
     learner = Learner(OBJECTIVES[system.objective](), network).train()
-    optimisers = make_optimisers(network, AdamW(lr=1e-6))
+    optimisers = make_optimisers(network, Optim(lr=1e-6))
     generative = system.objective == "next token"
     lengths = {"prompt": _PROMPT, "answer": _ANSWER} if generative else {}
     rows = {n: t.to(setting.device) for n, t in system.example(config, batch, **lengths).items()}

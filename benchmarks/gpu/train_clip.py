@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu.measuring import busiest_kernels, in_turns, peaks, seconds_of, shares
 from benchmarks.gpu.setting import Figures, Setting, free, reason
 from rebus.models.contrastive import clip
+from rebus.nn.blocks import blocks_of
 from rebus.objectives import Learner, SoftmaxLoss, backward
-from rebus.train import AdamW
-from rebus.train.distributed import clip_gradients, transformer_blocks
+from rebus.train import Optim
+from rebus.train.distributed import clip_gradients
 from rebus.train.optim import make_optimisers
 
 Batch = dict[str, Tensor]
@@ -61,10 +62,10 @@ def _ours(cfg: clip.CLIPConfig, setting: Setting) -> Step:
     """Blocks compiled one by one, as a run does it."""
     torch.manual_seed(0)
     network = clip.CLIP(cfg).to(setting.device)
-    for block in transformer_blocks(network):
+    for block in blocks_of(network):
         block.compile()
     learner = Learner(SoftmaxLoss(), network)
-    optimisers = make_optimisers(network, AdamW(lr=1e-5))
+    optimisers = make_optimisers(network, Optim(lr=1e-5))
     learner.train()
 
     def step(batch: Batch) -> float:

@@ -50,13 +50,13 @@ def memory(trace: Trace, division: Division, *, batch: int, at_a_time: int) -> M
     of a batch, and as the buckets that ranks exchange.
     """
     pieces = 1 if division.sharding == "ddp" else division.shards
-    gathered = 0
-    if pieces > 1:  # what is outside of blocks, with its gradient; the block at work, the next one, a gradient
-        gathered = 2 * trace.outside + 3 * trace.block
+    copies = trace.copies  # autocast's, of one process; several gather what they need in the precision of the products
+    if division.shards > 1:  # what is outside of blocks, with its gradient; the block at work, the next one, a gradient
+        copies = (2 * trace.outside + 3 * trace.block) // (2 if trace.copies else 1)
     activations = trace.activations(at_a_time)
     return MemoryUse(
         weights=trace.held // pieces,
-        copies=trace.copies + gathered,
+        copies=copies,
         gradients=4 * trace.trained // pieces,
         optimiser=8 * trace.trained // pieces,
         loss=loss_bytes(trace.contrast, batch, division.shards),

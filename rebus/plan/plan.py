@@ -210,14 +210,13 @@ def _assumptions(s: Settings, trace: Trace, division: Division, rounds: int) -> 
     ]
     if s.bf16 and trace.trained < trace.params:
         said.append("frozen matrices are held in bfloat16, as autocast rounds them")
-    if division.sharding == "ddp" and division.shards > 1:
-        said.append("gradients are views of the buckets that are exchanged; the exchange hides behind the way back")
-    if division.sharding != "ddp":
-        said.append("FSDP2 gathers float32 weights, one block ahead; the exchange hides behind the products")
+    if division.shards > 1:
+        precision = "bfloat16" if s.bf16 else "float32"
+        said.append(f"FSDP2 gathers {precision} weights, one block ahead; the exchange hides behind the products")
         if s.bf16:
-            said.append("autocast's bfloat16 copies of the weights lie whole on each GPU until the way back")
+            said.append("activations are counted as under autocast; FSDP2's own casts keep less of them")
     if division.within > 1:
-        said.append(f"groups of {division.within} share the decoder's matrices; image tower and norms are on each GPU")
+        said.append(f"groups of {division.within} share the matrices of attention blocks; the rest is on each GPU")
     if s.checkpointing:
         said.append("blocks keep their input alone and are computed twice")
     if rounds > 1 and trace.contrast:

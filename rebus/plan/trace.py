@@ -125,7 +125,7 @@ def _split(network: nn.Module, ranks: int) -> None:
         return
     splits = [(block, split_of(block)) for block in blocks_of(network)]
     if not any(split.columns for _, split in splits):
-        raise UsageError("--tensor-parallel splits decoders; this network has none: leave it at 1")
+        raise UsageError("--tensor-parallel splits blocks of attention; this network has none: leave it at 1")
     for block, split in splits:
         if split.columns:
             keep_heads(block, ranks)

@@ -75,7 +75,7 @@ def test_every_kind_of_image_is_taken():
         ([["a"], []], "document 1 is empty"),
         ([["a"], "b"], "entry 1 is no list"),
         (["a", ["b"]], "entry 1 is a list"),
-        (RED, "a list of texts and images"),
+        pytest.param(RED, "a list of texts and images", id="an image"),
     ],
     ids=str,
 )
