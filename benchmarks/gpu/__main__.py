@@ -38,7 +38,7 @@ class Part:
 PARTS = (
     Part("tests", "gpu_tests", "run", 115),
     Part("train", "train_clip", "run", 100),
-    Part("decode", "decode", "run_alone", 105),
+    Part("decode", "decode", "run_alone", 115),
     Part("decode32", "decode", "run_together", 60),
     Part("memory", "peak_memory", "run", 45),
     Part("embed", "embed", "run", 35),
