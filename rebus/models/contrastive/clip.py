@@ -77,6 +77,11 @@ PRESETS = {
         text=TextConfig(width=24, num_layers=2, num_heads=2, mlp_width=48, vocab_size=64, context=12),
         embed=16,
     ),
+    "tiny_resnet": CLIPConfig(
+        image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=8, image_size=64, embed=16),
+        text=TextConfig(width=24, num_layers=1, num_heads=2, mlp_width=48, vocab_size=64, context=12),
+        embed=16,
+    ),
     "b32": _B32,
     "b16": replace(_B32, image=clip_vit(patch_size=16)),
     "l14": _L14,

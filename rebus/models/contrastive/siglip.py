@@ -70,12 +70,14 @@ def _naflex(cfg: SigLIPConfig) -> SigLIPConfig:
     return replace(_v2(cfg), image=replace(cfg.image, image_size=256, patch_size=16, flat_patches=True))
 
 
+_TINY = SigLIPConfig(
+    image=ViTConfig(width=32, num_layers=2, num_heads=4, mlp_width=56, patch_size=8, image_size=24),
+    text=siglip_text(width=32, num_layers=2, num_heads=4, mlp_width=56, vocab_size=64, context=12),
+    embed=32,
+)
 PRESETS = {
-    "tiny": SigLIPConfig(
-        image=ViTConfig(width=32, num_layers=2, num_heads=4, mlp_width=56, patch_size=8, image_size=24),
-        text=siglip_text(width=32, num_layers=2, num_heads=4, mlp_width=56, vocab_size=64, context=12),
-        embed=32,
-    ),
+    "tiny": _TINY,
+    "tiny_naflex": replace(_TINY, pad_id=0, image=replace(_TINY.image, flat_patches=True)),
     **{f"b16_{size}": _at(_BASE, size) for size in (224, 256, 384, 512)},
     "b16_256_multilingual": _at(_BASE, 256, vocab_size=250_000),
     **{f"l16_{size}": _at(_LARGE, size) for size in (256, 384)},

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rebus.backbones.examples import dual_encoder_example
 from rebus.backbones.text import bert
 from rebus.backbones.text.bert import BERT, BERTConfig
 from rebus.backbones.vision import efficientnet, resnet
@@ -213,6 +214,7 @@ SYSTEM = System(
             name="transformers", keys=lambda cfg: OwnNames(), read_config=read_config, write_config=write_config
         )
     },
+    example=dual_encoder_example,
     image_spec=image_spec,
     text_spec=text_spec,
     assemble={"starter": _assemble_starter},
