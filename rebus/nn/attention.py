@@ -45,7 +45,7 @@ def attend(
         out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=shared)
     elif only_shapes(q):  # the fused kernel keeps what that of plain scores keeps, and reads the mask as it is
         out = F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=shared)
-    elif q.is_cuda:
+    elif q.is_cuda and q.shape[-1] >= _LEAST_FLEX_WIDTH:
         out = _attend_flex(q, k, v, mask, causal, scale, softcap)
     else:
         out = _attend_plain(q, k, v, mask, causal, scale, softcap)
@@ -74,6 +74,7 @@ def _attend_plain(
     return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
 
 
+_LEAST_FLEX_WIDTH = 16  # of a head: flex attention takes none below
 _flex: Callable[..., Tensor] | None = None
 
 

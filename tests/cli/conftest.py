@@ -15,13 +15,13 @@ from rebus.core import extras
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import override
-from rebus.train.setup import save_final
+from rebus.train.setup import open_data, save_final
 
 IMAGE = ["model.image.width=32", "model.image.num_layers=1", "model.image.mlp_width=32", "model.image.patch_size=24"]
 TEXT = ["model.text.width=32", "model.text.num_layers=1", "model.text.mlp_width=32"]
 SIZES = {
     "siglip": [*IMAGE, *TEXT, "model.embed=32", "start_from=none"],
-    "paligemma": [*IMAGE, *TEXT, "model.text.head_width=8", "start_from=none"],
+    "paligemma": [*IMAGE, *TEXT, "model.text.head_width=8", "data.patch=24", "start_from=none"],
 }
 
 
@@ -33,7 +33,7 @@ def checkpoints(tmp_path_factory) -> Path:
         config = override(recipe(f"{name}_scenes"), sizes)
         torch.manual_seed(0)
         network = catalog.system(name).network(config.model)
-        target = save_final(config, network, folder / f"{name}_scenes")
+        target = save_final(config, network, open_data(config).processor, folder / f"{name}_scenes")
         card = {
             "name": f"{name}/scenes",
             "system": name,

@@ -104,7 +104,7 @@ def test_pictures_of_another_size(run):
         ((*BASE, "--image-size", "8"), "patch of 32"),
         ((*BASE, "--utilisation", "1.5"), "measured"),
         ((*BASE, "--price", "nan"), "above 0"),
-        ((*BASE, "--tensor-parallel", "2"), "has none"),
+        ((*BASE, "--gpus", "60xh100", "--tensor-parallel", "5"), "12 heads"),
         ((*BASE, "--sharding", "fsd"), "fsdp"),
         ((*BASE, "--lora", "4", "--freeze", "image"), "--train"),
         (("bench", "clip/b32", "--steps", "2"), "--train"),

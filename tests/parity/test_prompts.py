@@ -30,7 +30,16 @@ def test_images_inside_a_prompt_stand_where_the_released_processor_puts_them(tmp
     image_processor.image_seq_length = 9
     theirs = transformers.PaliGemmaProcessor(image_processor, tokenizer)
     place = tokenizer.convert_tokens_to_ids("<image>")
-    spec = TextSpec(context=64, pad_id=0, bos_id=2, eos_id=1, separator="\n", image_token_id=place, num_image_tokens=9)
+    spec = TextSpec(
+        context=64,
+        generates=True,
+        pad_id=0,
+        bos_id=2,
+        eos_id=1,
+        separator="\n",
+        image_token_id=place,
+        num_image_tokens=9,
+    )
     ours = load_processor(tmp_path, ImageSpec(size=(48, 48)), spec)
     images = [Image.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
     for parts in (("what is", ImageMark(), "between", ImageMark(), "these two"), (ImageMark(), ImageMark(), "what is")):

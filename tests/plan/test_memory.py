@@ -86,7 +86,7 @@ def test_full_sharding_divides_what_is_kept_between_steps():
     for name in ("weights", "gradients", "optimiser"):
         assert getattr(dealt, name) == pytest.approx(getattr(whole, name) / 8, rel=1e-6)
     assert dealt.activations == whole.activations
-    assert dealt.copies > whole.copies
+    assert dealt.copies == whole.copies  # of a block at a time, gathered in the precision of its products
     assert whole.weights == 4 * 151_277_313
     assert whole.optimiser == 2 * whole.gradients == 2 * whole.weights
 

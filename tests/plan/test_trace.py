@@ -134,10 +134,11 @@ def test_a_rank_has_the_share_that_the_trainer_gives_it():
     here = traced("paligemma", cfg, with_lengths(FLOAT, ranks=2))
     assert here.held == 4 * numbers
     assert here.trained == numbers
-    tower, shared_keys = whole.parts[0].forward + whole.parts[1].forward, 2 * cfg.text.width * cfg.text.head_width
+    patches = 2 * cfg.num_image_tokens * 3 * cfg.image.patch_size**2 * cfg.image.width
+    outside, shared_keys = patches + whole.parts[1].forward, 2 * cfg.text.width * cfg.text.head_width
     length = cfg.num_image_tokens + PROMPT + ANSWER - 1
     repeated = (
-        tower + 2 * length * cfg.text.num_layers * shared_keys + 2 * ANSWER * cfg.text.width * cfg.text.vocab_size
+        outside + 2 * length * cfg.text.num_layers * shared_keys + 2 * ANSWER * cfg.text.width * cfg.text.vocab_size
     )
     assert here.forward == (whole.forward + repeated) // 2
 
@@ -167,7 +168,7 @@ def test_the_highest_moments_are_kept():
         ("clip", Step(learning=Learning(only=("txt",))), '"text"'),
         ("clip", Step(learning=Learning(rank=4, lora=("txt",))), '"text"'),
         ("clip", Step(learning=Learning(frozen=("image", "image_proj", "text", "text_proj", "log_scale"))), "nothing"),
-        ("clip", Step(ranks=2), "has none"),
+        ("clip", Step(ranks=5), "do not divide"),
         ("paligemma", Step(ranks=3), "heads"),
         ("asif", Step(), "nothing to train"),
     ],
