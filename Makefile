@@ -10,10 +10,10 @@ tour: .venv/.tour
 
 # Everything: first what a change breaks soonest, then the long runs (kills, several processes, Ray, compilation).
 test: lint quick
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 quick: .venv/.dev
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -1,13 +1,13 @@
 """The tests marked `gpu`, by pytest where it is installed."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from benchmarks.gpu.setting import Figures, Setting
 
@@ -20,10 +20,13 @@ def run(setting: Setting, figures: Figures) -> None:
         raise RuntimeError("pytest is not installed here: the tests marked gpu were not run")
     # Others need what a bare machine lacks, and would fail to be collected.
     files = sorted(p for p in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.gpu\b", p.read_text()))
-    report = setting.out / "gpu-tests.xml"
-    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    outcomes = setting.out / "gpu-tests.jsonl"
+    outcomes.unlink(missing_ok=True)
+    plugins = ["-p", "no:cacheprovider", "-p", "benchmarks.gpu.pytest_outcomes"]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", *plugins]
     command += ["-o", "addopts=", "-o", "filterwarnings=default", "--tb=short", *map(str, files)]
     environment = {**os.environ, "REBUS_NO_SHAPE_CHECKS": "1", "PYTHONPATH": str(ROOT)}
+    environment["REBUS_GPU_OUTCOMES"] = str(outcomes)
     if setting.tiny:  # collected, not run
         command += ["--collect-only", "-qq"]
     log = setting.out / "gpu-tests.log"
@@ -40,28 +43,17 @@ def run(setting: Setting, figures: Figures) -> None:
         if code != 0:
             raise RuntimeError(said[-2000:])
         return
-    if code is None:
-        for name, outcome in re.findall(r"::(\S.*?) (PASSED|FAILED|ERROR|SKIPPED)", said):
-            figures[name] = {"outcome": outcome.lower()}
-        raise RuntimeError(f"no time left; the last line was: {said.strip().splitlines()[-1]}")
-    results = _results(report)
+    results = _results(outcomes)
     for name, result in results.items():
         figures[name] = result
+    if code is None:
+        raise RuntimeError(f"no time left; the last line was: {said.strip().splitlines()[-1]}")
     failed = [name for name, result in results.items() if result["outcome"] == "failed"]
     if failed or code:
         raise RuntimeError(f"failed: {', '.join(failed) or said[-2000:]}")
 
 
-def _results(report: Path) -> dict[str, dict[str, Any]]:
+def _results(outcomes: Path) -> dict[str, dict[str, Any]]:
     """Outcome, seconds and, where there is one, the message of each test by name."""
-    if not report.is_file():
-        return {}
-    found = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        bad = [child for child in case if child.tag in ("failure", "error", "skipped")]
-        result: dict[str, Any] = {"outcome": "passed", "seconds": float(case.get("time", 0))}
-        if bad:
-            result["outcome"] = "skipped" if bad[0].tag == "skipped" else "failed"
-            result["message"] = ((bad[0].get("message") or "") + "\n" + (bad[0].text or "")[-800:]).strip()
-        found[str(case.get("name"))] = result
-    return found
+    lines = outcomes.read_text().splitlines() if outcomes.is_file() else []
+    return {found.pop("name"): found for found in map(json.loads, lines)}
