@@ -41,14 +41,57 @@ assert torch.equal(generate(network, batch, **options), expected)
 assert not torch._dynamo.utils.counters["graph_break"]
 assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3  # one step serves every position of the cache
 """
+EVERY_SYSTEM = """
+import torch
+from rebus import catalog
+from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
+seen = set()
+for name in catalog.SYSTEMS:
+    system = catalog.system(name)
+    for preset, config in system.presets.items():
+        if "tiny" not in preset:
+            continue
+        torch.manual_seed(0)
+        torch._dynamo.reset()
+        network = system.network(config).eval()
+        whole = system.objective is not None  # what is put together without training searches its tables in Python
+        # and positions of NaFlex are resized to the numbers in `grid`
+        batch = system.example(config, 2, prompt=4, answer=4)
+        text = batch.pop("tokens")
+        with torch.no_grad():
+            if isinstance(network, EmbedsImages):
+                run = torch.compile(network.embed_image, fullgraph=whole and "grid" not in batch, backend={backend!r})
+                torch.testing.assert_close(run(**batch), network.embed_image(**batch), rtol=1e-4, atol=1e-5)
+                seen.add(name)
+            if isinstance(network, EmbedsText):
+                run = torch.compile(network.embed_text, fullgraph=whole, backend={backend!r})
+                torch.testing.assert_close(run(text), network.embed_text(text), rtol=1e-4, atol=1e-5)
+            if isinstance(network, WritesText):
+                targets = batch.pop("targets")
+                first, again = (network.start(room=3, tokens=text, **batch) for _ in range(2))
+                run = torch.compile(network.step, fullgraph=True, dynamic=False, backend={backend!r})
+                found, wanted = run(targets[:, 0], first.cache), network.step(targets[:, 0], again.cache)
+                torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+                seen.add(name)
+assert seen == set(catalog.SYSTEMS), seen
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 @pytest.mark.parametrize("code", [TOWERS, DECODING], ids=["towers", "decoding"])
 def test_compiled_equals_eager(code, backend):
+    _run(code.format(backend=backend))
+
+
+@pytest.mark.slow
+def test_every_system_compiles_as_a_whole():
+    _run(EVERY_SYSTEM.format(backend="eager"))
+
+
+def _run(code):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code.format(backend=backend)],
+        [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
         check=False,
