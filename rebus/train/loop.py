@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from rebus.codec.images import normalised
+from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.record_batches import Batches
 from rebus.nn.frozen import round_frozen, unrounded
@@ -129,6 +130,9 @@ class Run:
                 self.average.steps = int(facts["averaged"])
         if self.place.leads:
             self.out.mkdir(parents=True, exist_ok=True)
+            if self.copied:  # parameter → the checkpoint that it was taken from
+                record = json.dumps(self.copied, indent=2, ensure_ascii=False) + "\n"
+                write_bytes_atomically(self.out / "started_from.json", record.encode())
             cut(self.out / "metrics.jsonl", self.start)
         if not self.start:
             self._look_before()

@@ -56,6 +56,8 @@ def test_recipes_take_the_model_from_where_they_start(name: str, photos: Path, t
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[k].load(), after[k].load()) for k in before)
     assert "first_batch" in {p.name for p in (tmp_path / "run").iterdir()}
+    copied = json.loads((tmp_path / "run" / "started_from.json").read_text())
+    assert set(copied.values()) == {config.start_from}
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert set(report) == {"new", "retention"}
     assert report["new"]["before"]["loss"] != report["new"]["after"]["loss"]

@@ -1,4 +1,4 @@
-"""PaliGemma and PaliGemma 2: SigLIP's eyes, one linear layer, and Gemma writes the answer.
+"""PaliGemma and PaliGemma 2: SigLIP's image encoder, one linear layer, and Gemma writes the answer.
 
 Beyer et al., "PaliGemma: A versatile 3B VLM for transfer", 2024; Steiner et al., "PaliGemma 2", 2024.
 
