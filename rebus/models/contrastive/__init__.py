@@ -5,6 +5,6 @@ together and pushes all other combinations of the batch apart. CLIP asks "which 
 the batch; SigLIP asks "do these two belong together?" of every pair alone, with a sigmoid. Class names turned into
 sentences are then the weights of a classifier that nobody trained.
 
-Choose this family for sorting, searching and zero-shot classification, and as the image encoders of other models. It cannot
-write, and it sees an image as one vector: counting, reading and spatial relations are weak.
+Choose this family for sorting, searching and zero-shot classification, and as the image encoders of other models. It
+cannot write, and it sees an image as one vector: counting, reading and spatial relations are weak.
 """
