@@ -33,7 +33,7 @@ def test_rounding_changes_nothing(tmp_path, monkeypatch):
         if name == "exact":
             monkeypatch.setattr(loop, "round_frozen", lambda network: None)
         final = train(RUN, tmp_path / name)
-        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()]
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         weights = load_file(final / "model.safetensors")
         found.append(([(line["loss"], line["norm"]) for line in lines], lines[-1]["val_loss"], weights))
     (losses, held_out, weights), (exact_losses, exact_held_out, exact_weights) = found
