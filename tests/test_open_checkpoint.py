@@ -20,8 +20,6 @@ from rebus.train.setup import build, final_layout, interpolate
 from tests.train.settings import CLIP, SIGLIP
 from tests.train.test_finetune import photos as photos
 
-BACKBONES = [name for name in catalog.BACKBONES if name != "mask_vqvae"]
-
 
 def network_of(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
@@ -36,7 +34,7 @@ def saved(name: str, folder: Path, layout: str | None = None) -> Path:
     return save_checkpoint(folder, form, config, network_of(name).state_dict())
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, "mask_vqvae", "clip", "siglip", "paligemma", "lit"])
+@pytest.mark.parametrize("name", [*catalog.SYSTEMS, *catalog.BACKBONES])
 def test_a_system_is_told_by_its_files(name: str, tmp_path: Path) -> None:
     config = catalog.system(name).presets["tiny"]
     for layout in (form for form in catalog.system(name).layouts.values() if form.write_config or form.save):

@@ -69,6 +69,7 @@ class System:
     layouts: Mapping[str, Layout]  # models are saved in the first that can write them
     prompts: Prompts = field(default_factory=Prompts)
     objective: str | None = None  # the kind of `rebus.objectives` that its paper trains it by: "softmax", "next token"
+    objective_options: Mapping[str, Any] = field(default_factory=dict)  # its settings where they depart from the kind's
     example: Callable[..., dict[str, Any]] | None = None  # (config, rows, *, prompt, answer) → a batch in the shapes
     # of training; `prompt` and `answer` are numbers of tokens, which dual encoders leave out
     image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images

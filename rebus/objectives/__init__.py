@@ -5,6 +5,8 @@ Objectives know no model: they call the network with the batch and read one of t
 
 from typing import Any
 
+from rebus.core.errors import UsageError
+from rebus.core.system import System
 from rebus.objectives.accumulate import Learner, backward, check_parts, measure, split
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
@@ -18,6 +20,14 @@ from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 OBJECTIVES: dict[str, Any] = {
     objective.kind: objective for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss)
 }
+
+
+def objective_of(system: System) -> Any:
+    """What the paper of a system trains it by. Raises `UsageError` for a system that is not trained."""
+    if system.objective is None:
+        raise UsageError(f"{system.name} is put together from trained parts: there is nothing to train")
+    return OBJECTIVES[system.objective](**system.objective_options)
+
 
 __all__ = [
     "OBJECTIVES",
@@ -37,6 +47,7 @@ __all__ = [
     "matching",
     "measure",
     "next_token",
+    "objective_of",
     "patch_names",
     "sigmoid_contrastive",
     "softmax_contrastive",

@@ -19,7 +19,7 @@ from rebus.nn.blocks import blocks_of, keep_heads, split_of
 from rebus.nn.frozen import round_frozen, set_trained
 from rebus.nn.lora import add_lora
 from rebus.nn.recompute import recomputed
-from rebus.objectives import OBJECTIVES, Learner, backward
+from rebus.objectives import Learner, backward, objective_of
 from rebus.plan.recorder import LOSS, Recorder
 from rebus.plan.step import Contrast, Learning, Memory, Part, Step, Trace
 from rebus.weights.load_weights import on_meta
@@ -64,9 +64,8 @@ class _Run:
     """A step under record."""
 
     def __init__(self, system: System, config: Any, step: Step, prompt: int, answer: int):
-        assert system.objective is not None
         assert system.example is not None
-        objective = OBJECTIVES[system.objective]()
+        objective = objective_of(system)
         with on_meta():
             self.network: nn.Module = system.network(config).train()
             self.params = _numbers(self.network)

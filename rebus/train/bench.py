@@ -12,7 +12,7 @@ from torch import nn
 from rebus.core.errors import UsageError
 from rebus.core.memory import peak_memory
 from rebus.core.system import System
-from rebus.objectives import OBJECTIVES, Learner, backward, split
+from rebus.objectives import Learner, backward, objective_of, split
 
 
 def bench_train(
@@ -34,7 +34,7 @@ def bench_train(
     device = next(network.parameters()).device
     if system.objective is None or system.example is None:
         raise UsageError(f"{system.name} is put together from trained parts: there is no training to measure")
-    objective = OBJECTIVES[system.objective]()
+    objective = objective_of(system)
     batch = {name: tensor.to(device) for name, tensor in system.example(config, batch_size).items()}
     parts = split(batch, accumulate)
     network.train()

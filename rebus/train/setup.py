@@ -42,14 +42,17 @@ def resolved(config: TrainConfig) -> TrainConfig:
 
     Raises `UsageError` where there is nothing to take them from, or the model is not one of the system.
     """
-    if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
-        raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
     if config.system is None or config.model is None:
         if config.start_from is None:
             raise UsageError("start_from says which model is to be trained: --set start_from=DIR, or a catalogue name")
         opened = opened_once(config.start_from)
         config = replace(config, system=config.system or opened.system.name, model=config.model or opened.config)
-    wanted = catalog.system(str(config.system)).config
+    system = catalog.system(str(config.system))
+    if system.objective is None:
+        raise UsageError(f"{system.name} is put together from trained parts: there is nothing to train")
+    if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
+        raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
+    wanted = system.config
     if not isinstance(config.model, wanted):
         raise UsageError(
             f"system={config.system} wants a {wanted.__name__} as its model; got a {type(config.model).__name__}"

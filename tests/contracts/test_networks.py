@@ -12,7 +12,7 @@ from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig, UsageError
 from rebus.core.labels import IGNORED
 from rebus.nn.batch_norm import live_batch_norms
-from rebus.objectives import OBJECTIVES, Learner, backward
+from rebus.objectives import Learner, backward, objective_of
 from rebus.open_checkpoint import open_checkpoint, save_checkpoint
 from rebus.plan.step import Step
 from rebus.plan.trace import trace
@@ -200,10 +200,15 @@ def test_a_step_down_the_gradient_lowers_the_loss(name, preset):
     system = catalog.system(name)
     torch.manual_seed(0)
     network = system.network(system.presets[preset]).train()
-    for frozen in live_batch_norms(network).values():
-        frozen.eval()
     batch = system.example(network.cfg, 4)
-    learner = Learner(OBJECTIVES[system.objective](), network)
+    norms = live_batch_norms(network).values()
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network(**batch)
+    for norm in norms:  # of the statistics that they have just seen
+        norm.eval()
+    learner = Learner(objective_of(system), network)
     before = backward(learner, [batch]).total
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())

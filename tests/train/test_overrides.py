@@ -1,10 +1,12 @@
 """`--set`: one typed field by its path."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import rebus
+from rebus import catalog
 from rebus.core.errors import UnknownName, UsageError
 from rebus.recipes import RECIPES, recipe
 from rebus.train import LoRA, override
@@ -76,3 +78,10 @@ def test_settings_of_runs_know_no_model() -> None:
     source = (Path(rebus.__file__).parent / "train" / "config.py").read_text()
     assert "rebus.models" not in source
     assert "rebus.backbones" not in source
+
+
+def test_what_is_not_trained_is_said() -> None:
+    with pytest.raises(UsageError, match="start_from says which model is to be trained"):
+        resolved(recipe("siglip_captions"))
+    with pytest.raises(UsageError, match="asif is put together from trained parts: there is nothing to train"):
+        resolved(replace(recipe("clip_captions"), system="asif", model=catalog.system("asif").presets["tiny"]))

@@ -148,7 +148,7 @@ _NORMS = [
     (_LAYER + "attention.output.LayerNorm", _BLOCK + "norm1"),
     (_LAYER + "output.LayerNorm", _BLOCK + "norm2"),
 ]
-_ROWS = [
+ROWS = [
     ("embeddings.word_embeddings.weight", "tokens.weight"),
     ("embeddings.position_embeddings.weight", "positions.weight"),
     ("embeddings.token_type_embeddings.weight", "types.weight"),
@@ -169,8 +169,8 @@ def keys(cfg: BERTConfig) -> KeyMap:
     """The transformers layout; `bert.` in front or not, the heads of pretraining dropped."""
     dropped = ["embeddings.position_ids", "cls.*"]
     if cfg.pooler:
-        return KeyMap([*_ROWS, ("pooler.dense.{p}", "pooler.{p}")], ignore=dropped, prefixes=["bert."])
-    return KeyMap(_ROWS, ignore=[*dropped, "pooler.dense.*"], prefixes=["bert."])
+        return KeyMap([*ROWS, ("pooler.dense.{p}", "pooler.{p}")], ignore=dropped, prefixes=["bert."])
+    return KeyMap(ROWS, ignore=[*dropped, "pooler.dense.*"], prefixes=["bert."])
 
 
 def read_transformers(data: Mapping[str, Any], *, pooler: bool = False) -> BERTConfig:
