@@ -31,7 +31,7 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """How a writer chooses its words."""
+    """How a generative model chooses its tokens."""
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, help="most tokens of an answer")
     parser.add_argument("--strategy", choices=("greedy", "sample", "beam", "contrastive"), help="(greedy)")
     parser.add_argument("--temperature", metavar="T", type=float, help="sample: below 1 safer, above 1 wilder")

@@ -92,7 +92,7 @@ class TextPipeline:
         return _padded(rows, width, self.spec.pad_id), mask
 
     def targets(self, texts: Prompt | Sequence[Prompt]) -> Tensor:
-        """(B, S) int64: what a writer is to answer, end token last, padded on the right with −100.
+        """(B, S) int64: what a model is to answer, end token last, padded on the right with −100.
 
         Places and masks (`<loc0001>`, `<seg001>`) are control tokens here. An answer longer than the context is cut
         and has no end token then, or raises `BadText` when the spec says `truncate=False`.

@@ -21,7 +21,7 @@ class Embeddings(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """A writer's scores: `logits[b, s]` (B, S, V) predicts `targets[b, s]`."""
+    """A generative model's logits: `logits[b, s]` (B, S, V) predicts `targets[b, s]`."""
 
     logits: Tensor
 

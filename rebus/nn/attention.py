@@ -163,7 +163,7 @@ class Attention(nn.Module):
         """Count the heads of one of `ranks` ranks alone. Raises `UsageError` where they do not divide."""
         if self.num_heads % ranks or (self.num_kv_heads > 1 and self.num_kv_heads % ranks):
             heads = f"{self.num_heads} heads ({self.num_kv_heads} for keys)"
-            raise UsageError(f"{heads} do not divide by devices.tensor_parallel={ranks}")
+            raise UsageError(f"{heads} do not divide among {ranks} ranks of tensor parallelism")
         if any(True for norm in (self.q_norm, self.k_norm) for _ in norm.parameters()):
             raise UsageError("norms of queries and keys with gains of their own cannot be split: tensor_parallel=1")
         self.num_heads //= ranks

@@ -47,19 +47,6 @@ def keep_heads(block: nn.Module, ranks: int) -> None:
             module.keep_heads(ranks)
 
 
-def split_parameters(network: nn.Module) -> set[str]:
-    """The names of the parameters of which each rank holds a share under tensor parallelism."""
-    names = {id(module): name for name, module in network.named_modules()}
-    found = set()
-    for block in blocks_of(network):
-        columns, rows, _ = split_of(block)
-        for layer in (*columns, *rows):
-            kinds = ("weight", "bias") if layer in columns else ("weight",)  # a row's bias is added once, by all
-            own = dict(block.get_submodule(layer).named_parameters(recurse=False))
-            found |= {f"{names[id(block)]}.{layer}.{kind}" for kind in kinds if kind in own}
-    return found
-
-
 def _parts(block: nn.Module) -> Iterator[tuple[str, Any]]:
     for name in getattr(block, "split_parts", ()):
         yield name, block.get_submodule(name)

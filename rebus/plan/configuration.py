@@ -6,6 +6,7 @@ from typing import Any
 from rebus import catalog
 from rebus.core.errors import UsageError
 from rebus.core.system import System
+from rebus.objectives import objective_of
 from rebus.open_checkpoint import config_of
 
 
@@ -15,9 +16,7 @@ def configuration(name: str, image_size: int | None = None) -> tuple[System, Any
     Raises `UnknownName`, with the nearest names; `UsageError` for what is put together without training, and for
     images smaller than a patch.
     """
-    card = catalog.info(name)
-    if catalog.system(card.system).objective is None:
-        raise UsageError(f"{name} is put together from trained parts: there is nothing to train")
+    objective_of(catalog.system(catalog.info(name).system))
     system, config = config_of(name)
     return system, config if image_size is None else _at_size(config, image_size)
 

@@ -11,8 +11,8 @@ from rebus.plan.step import Learning, Part, Step, Trace
 from rebus.plan.trace_cache import trace_by_name
 
 UTILISATION = 0.4
-CONTRASTIVE_BATCH, WRITER_BATCH, SMALL_BATCH = 32_768, 8_192, 256
-_SMALL = 10_000_000  # examples, below which a writer is fine-tuned rather than trained
+CONTRASTIVE_BATCH, GENERATIVE_BATCH, SMALL_BATCH = 32_768, 8_192, 256
+_SMALL = 10_000_000  # examples, below which a generative model is fine-tuned rather than trained
 _OPTIMISER_TRAFFIC = 28  # bytes of a number: weight, gradient and two moments read, weight and moments written
 
 
@@ -170,7 +170,7 @@ def _batch(s: Settings, trace: Trace, shards: int, examples: int) -> int:
             near = f"{below:,} or {above:,}" if below else f"{above:,}"
             raise UsageError(f"--batch {s.batch:,} does not divide among {shards:,} GPUs; try {near}")
         return s.batch
-    usual = CONTRASTIVE_BATCH if trace.contrast else WRITER_BATCH if examples >= _SMALL else SMALL_BATCH
+    usual = CONTRASTIVE_BATCH if trace.contrast else GENERATIVE_BATCH if examples >= _SMALL else SMALL_BATCH
     return -(-min(usual, examples) // shards) * shards
 
 

@@ -33,12 +33,11 @@ _PRIMES = (13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 8
 def trace(system: System, config: Any, step: Step) -> Trace:
     """Raises `UsageError` for a system that is not trained, for heads that do not divide among the ranks, and where
     nothing is left to train; `UnknownName` for parts that the network does not have."""
-    if system.objective is None or system.example is None:
-        raise UsageError(f"{system.name} is put together from trained parts: there is nothing to train")
+    objective = objective_of(system)
     size = system.image_spec(config).size if system.image_spec is not None else None
     prompt, answer = _lengths(step, size)
     with _garbage_kept():
-        run = _Run(system, config, step, prompt, answer)
+        run = _Run(system, config, objective, step, prompt, answer)
     grid = getattr(config.image, "grid", None)
     generates = "targets" in run.batch
     return Trace(
@@ -78,9 +77,8 @@ def _lengths(step: Step, size: tuple[int, int] | None) -> tuple[int, int]:
 class _Run:
     """A step under record."""
 
-    def __init__(self, system: System, config: Any, step: Step, prompt: int, answer: int):
-        assert system.example is not None
-        objective = objective_of(system)
+    def __init__(self, system: System, config: Any, objective: Any, step: Step, prompt: int, answer: int):
+        assert system.example is not None  # what has an objective has one
         with on_meta():
             self.network: nn.Module = system.network(config).train()
             self.params = _numbers(self.network)

@@ -1,4 +1,4 @@
-"""A world of nine cells with a coloured shape in some of them, and questions about colours, for writers.
+"""A world of nine cells with a coloured shape in some of them, and questions about colours, for generative models.
 
 `count red` and `at 4`: what is asked for is spread over the image, or stands in one place. Nobody asks for shapes:
 on 8 pixels they seem to be learned long after places.

@@ -32,7 +32,7 @@ class Matched:
 
 @dataclass(frozen=True)
 class Written:
-    """One scene and everything that a writer said about it."""
+    """One scene and everything that a generative model said about it."""
 
     scene: Scene
     caption: str
@@ -61,7 +61,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Writing:
-    """A writer on all its scenes, with the seconds of each task."""
+    """A generative model on all its scenes, with the seconds of each task."""
 
     model: str
     rows: tuple[Written, ...]

@@ -1,6 +1,6 @@
 """The first batch, for the eye, and what must not be in it: the answer in the question, or the question in the answer.
 
-A writer that is taught to repeat its prompt, or to predict image tokens, has a fine loss and is of no use.
+A model that is taught to repeat its prompt, or to predict image tokens, has a fine loss and is of no use.
 """
 
 from pathlib import Path

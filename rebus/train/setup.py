@@ -21,6 +21,7 @@ from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.nn.frozen import set_trained
 from rebus.nn.lora import add_lora, merge_lora
+from rebus.objectives import objective_of
 from rebus.objectives.patch_names import HEAD, SeeAndSpeakLoss
 from rebus.open_checkpoint import Opened, open_checkpoint, processor_in, save_checkpoint
 from rebus.train.config import Start, TrainConfig
@@ -48,8 +49,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
         opened = opened_once(config.start_from)
         config = replace(config, system=config.system or opened.system.name, model=config.model or opened.config)
     system = catalog.system(str(config.system))
-    if system.objective is None:
-        raise UsageError(f"{system.name} is put together from trained parts: there is nothing to train")
+    objective_of(system)
     if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
         raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
     wanted = system.config

@@ -15,9 +15,22 @@ from rebus.core.errors import UsageError
 from rebus.models.contrastive.clip import CLIP, CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.nn.attention import Attention
-from rebus.nn.blocks import blocks_of, keep_heads, split_of, split_parameters
+from rebus.nn.blocks import blocks_of, keep_heads, split_of
 
 GEMMA = GemmaConfig(width=8, num_layers=1, num_heads=4, num_kv_heads=1, head_width=2, mlp_width=8, vocab_size=5)
+
+
+def split_parameters(network: nn.Module) -> set[str]:
+    """The names of the parameters of which each rank holds a share under tensor parallelism."""
+    names = {id(module): name for name, module in network.named_modules()}
+    found = set()
+    for block in blocks_of(network):
+        columns, rows, _ = split_of(block)
+        for layer in (*columns, *rows):
+            kinds = ("weight", "bias") if layer in columns else ("weight",)  # a row's bias is added once, by all
+            own = dict(block.get_submodule(layer).named_parameters(recurse=False))
+            found |= {f"{names[id(block)]}.{layer}.{kind}" for kind in kinds if kind in own}
+    return found
 
 
 @pytest.mark.parametrize(
@@ -58,7 +71,7 @@ def test_biases_of_columns_are_split_and_those_of_rows_are_not() -> None:
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"3 heads \(3 for keys\) do not divide by devices.tensor_parallel=2"):
+    with pytest.raises(UsageError, match=r"3 heads \(3 for keys\) do not divide among 2 ranks"):
         keep_heads(BERT(BERTS["tiny"]).blocks[0], 2)
     with pytest.raises(UsageError, match="norms of queries and keys"):
         Attention(8, 2, qk_norm=nn.LayerNorm).keep_heads(2)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from rebus.nn.norms import FrozenBatchNorm, RMSNorm
+from rebus.nn.norms import RMSNorm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -15,14 +15,3 @@ def test_rms_norm_is_the_formula_in_float32(dtype):
     y = norm(x)
     assert y.dtype == dtype
     torch.testing.assert_close(y, expected.to(dtype))
-
-
-def test_frozen_batch_norm_is_batch_norm_in_eval_mode():
-    norm = nn.BatchNorm2d(5)
-    for part in (norm.weight, norm.bias, norm.running_mean):
-        nn.init.normal_(part)
-    nn.init.uniform_(norm.running_var, 0.5, 2)
-    frozen = FrozenBatchNorm.freeze(norm)
-    x = torch.randn(2, 5, 3, 4)
-    torch.testing.assert_close(frozen.train()(x), norm.eval()(x))
-    assert not list(frozen.parameters())

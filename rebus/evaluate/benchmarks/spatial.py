@@ -1,7 +1,7 @@
 """Spatial relations: which of two captions or more is true, where they differ in a word such as "left".
 
-In the form of What'sUp (Kamath et al., "What's 'up' with vision-language models?", 2023). Two towers compare, writers
-say which caption they would rather have written.
+In the form of What'sUp (Kamath et al., "What's 'up' with vision-language models?", 2023). Dual encoders compare,
+generative models say which caption they would rather have written.
 """
 
 import json
