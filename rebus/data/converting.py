@@ -17,6 +17,7 @@ import numpy as np
 
 from rebus.core.atomic_write import write_file_atomically, write_folder_atomically
 from rebus.core.errors import RebusError, UsageError
+from rebus.data.annotated_size import check_annotated_size, has_places, resized
 from rebus.data.filters import Sifted
 from rebus.data.layouts.coyo import Parquet
 from rebus.data.record import BadRecord, Reader, Record
@@ -173,7 +174,12 @@ class Converter:
         record = Record(key=key)
         try:
             record = self.reader.read(*place)
-            return Sample(record, fit(picture_of(record), self.settings.fitting))
+            fitted = fit(picture_of(record), self.settings.fitting)
+            if has_places(record):
+                check_annotated_size(record, fitted.original)
+                if fitted.size != fitted.original:
+                    record = resized(record, fitted.original, fitted.size, fitted.scale)
+            return Sample(record, fitted)
         except BadRecord as error:
             return Sample(record, None, error.key, error.reason)
         except (RebusError, OSError) as error:

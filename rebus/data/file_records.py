@@ -11,6 +11,7 @@ from rebus.codec.processor import Processor
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
+from rebus.data.annotated_size import check_annotated_size
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Record
@@ -131,6 +132,8 @@ class FileRecords:
             if record.image is None:
                 raise BadRecord(record.key, "it has no image")
             image = open_image(record.image) if self.varies or self.form.places else record.image
+            if self.form.places:
+                check_annotated_size(record, image.size)
         example = self.form.make(record, Given(image, self.prompt, rng, self.locations))
         if not self.varies or not example.images:
             return example
