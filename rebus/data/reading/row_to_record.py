@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rebus.data.record import XYXY, BadRecord, Question, Record, Thing
+from rebus.data.record import XYXY, BadRecord, Phrase, Question, Record, Thing
 
 FILES = ("file", "file_name", "filename", "image", "path")  # columns that name an image, the first that is there
 TEXTS = ("caption", "captions", "text", "title")  # columns of texts, all that are there
-OTHERS = ("label", "question", "boxes")  # columns of which one is enough beside the image
+OTHERS = ("label", "question", "questions", "boxes", "phrases")  # columns of which one is enough beside the image
+LISTS = ("questions", "boxes", "phrases", "absent", "incomplete")  # columns that hold lists
 
 _TOO_LARGE = 1e15  # for a number about an image; NaN is not below it either
 
@@ -38,32 +39,38 @@ def record_of(row: Mapping[str, Any], key: str, image: bytes | Path | None, used
     question = _text(row, "question", key)
     if question is not None:
         taken |= {"question", "answer", "answers", "qid", "question_id", "type", "question_type"}
-    things: tuple[Thing, ...] = ()
-    boxes = _listed(row.get("boxes"), "boxes", key)
-    if boxes is not None:
-        things = tuple(_thing(box, f"boxes[{n}]", key) for n, box in enumerate(boxes))
-        taken.add("boxes")
+    lists = {name: _listed(row.get(name), name, key) for name in LISTS}
+    taken |= {name for name, value in lists.items() if value is not None}
+    items = {name: list(enumerate(value or ())) for name, value in lists.items()}
     return Record(
         key=key,
         image=image,
         captions=texts_of(row, key),
         label=_name(row.get("label"), "label", key),
-        questions=() if question is None else (_question(row, question, key),),
-        things=things,
+        questions=(
+            *(() if question is None else (_question(row, question, key),)),
+            *(_listed_question(item, f"questions[{n}]", key) for n, item in items["questions"]),
+        ),
+        things=tuple(_thing(box, f"boxes[{n}]", key) for n, box in items["boxes"]),
+        phrases=tuple(_phrase(phrase, f"phrases[{n}]", key) for n, phrase in items["phrases"]),
+        absent=tuple(_required(label, f"absent[{n}]", key) for n, label in items["absent"]),
+        incomplete=tuple(_required(label, f"incomplete[{n}]", key) for n, label in items["incomplete"]),
         facts={name: value for name, value in row.items() if name not in taken},
     )
 
 
 def texts_of(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """The texts of all text columns, each once, empty ones left out."""
+    """The texts of all text columns, empty ones left out, and those that a column before has said."""
     texts: list[str] = []
     for column in TEXTS:
         value = row.get(column)
+        said = set(texts)
         if isinstance(value, str) and not (column == "captions" and value.lstrip().startswith("[")):
-            texts.append(value)
+            own = [value]
         else:
-            texts += _texts(value, column, key)
-    return tuple(dict.fromkeys(text for text in texts if text.strip()))
+            own = _texts(value, column, key)
+        texts += [text for text in own if text.strip() and text not in said]
+    return tuple(texts)
 
 
 def _question(row: Mapping[str, Any], text: str, key: str) -> Question:
@@ -75,6 +82,29 @@ def _question(row: Mapping[str, Any], text: str, key: str) -> Question:
         id=_name(row.get("qid", row.get("question_id")), "qid", key) or "",
         kind=_name(row.get("type", row.get("question_type")), "type", key) or "",
     )
+
+
+def _listed_question(item: Any, what: str, key: str) -> Question:
+    if not isinstance(item, Mapping):
+        raise BadRecord(key, f"{what} must be an object with text and answers; got {_kind(item)}")
+    text = _text(item, "text", key) or _text(item, "question", key)
+    if text is None:
+        raise BadRecord(key, f"{what} has no text")
+    renamed = {"qid": item.get("id"), "type": item.get("kind")}
+    return _question({**{name: value for name, value in renamed.items() if value is not None}, **item}, text, key)
+
+
+def _phrase(item: Any, what: str, key: str) -> Phrase:
+    if not isinstance(item, Mapping):
+        raise BadRecord(key, f"{what} must be an object with text and thing; got {_kind(item)}")
+    return Phrase(text=_required(item.get("text"), f"{what}.text", key), thing=_thing(item.get("thing"), what, key))
+
+
+def _required(value: Any, what: str, key: str) -> str:
+    name = _name(value, what, key)
+    if name is None:
+        raise BadRecord(key, f"{what} must be a text; got {_kind(value)}")
+    return name
 
 
 def _thing(box: Any, what: str, key: str) -> Thing:
