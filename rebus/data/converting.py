@@ -245,7 +245,7 @@ def table_of(reader: Reader, block: int, rows: list[int]) -> Any:
     assert isinstance(reader, Parquet)
     file, group = (int(n) for n in reader.groups[block][:2])
     with pq.ParquetFile(reader.files[file]) as opened:
-        return opened.read_row_group(group, use_threads=False).take(rows)
+        return opened.read_row_group(group, use_threads=False).take([reader.row_in_group(block, row) for row in rows])
 
 
 def _by_block(places: list[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
