@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from rebus.data.layouts import open_layout
@@ -82,10 +81,10 @@ def as_tar_with_lines(at: Path) -> Path:
 
 
 def as_parquet(at: Path) -> Path:
-    pa = pytest.importorskip("pyarrow")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     at.mkdir()
     cells = [{"bytes": image(n), "path": f"{n}.png"} for n in range(len(CAPTIONS))]
-    pa.parquet.write_table(pa.table({"image": cells, "caption": CAPTIONS}), at / "a.parquet")
+    pq.write_table(pa.table({"image": cells, "caption": CAPTIONS}), at / "a.parquet")
     return at
 
 
@@ -121,9 +120,9 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 
 
 class Sees:
-    """Tells images by their colour: writes an image's second caption, and finds what has a letter in common."""
+    """Tells images by their colour: writes an image's second caption, and counts a letter in texts."""
 
-    tasks = frozenset({"caption", "embed_images", "embed_texts"})
+    tasks = frozenset({"caption", "match"})
 
     def number(self, picture: Image.Image) -> int:
         return round(picture.getpixel((0, 0))[0] / 60)
@@ -131,11 +130,8 @@ class Sees:
     def caption(self, images: list[Image.Image], **options: Any) -> list[str]:
         return [CAPTIONS[self.number(picture)][1] for picture in images]
 
-    def embed_images(self, images: list[Image.Image]) -> torch.Tensor:
-        return torch.nn.functional.normalize(torch.eye(4)[[self.number(picture) for picture in images]] + 0.1)
-
-    def embed_texts(self, texts: list[str]) -> torch.Tensor:
-        return torch.nn.functional.normalize(torch.tensor([[text.count(c) + 0.1 for c in "dcbm"] for text in texts]))
+    def match(self, images: list[Image.Image], texts: list[str]) -> list[list[int]]:
+        return [[text.count("dcbm"[self.number(picture)]) for text in texts] for picture in images]
 
 
 def figures(path: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
@@ -149,12 +145,17 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any
     return figures(as_list(tmp_path_factory.mktemp("list") / "a"))
 
 
-@pytest.mark.parametrize("form", FORMS)
+UNREAD = pytest.mark.xfail(strict=True, reason="folders do not read x.txt beside x.jpg yet")
+
+
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[UNREAD] if form == "img2dataset files" else []) for form in FORMS]
+)
 def test_equal_counts_and_figures(form: str, tmp_path: Path, wanted: Any) -> None:
     path = FORMS[form](tmp_path / "data")
     reader = open_layout(path)
     records = [reader.read(block, row) for block, size in enumerate(reader.sizes) for row in range(size)]
     assert [list(record.captions) for record in records] == CAPTIONS
     assert figures(path) == wanted
-    assert wanted[2]["bleu4"] == 1.0
+    assert wanted[2]["bleu4"] == pytest.approx(1.0)
     assert 0 < wanted[1]["mean_recall"] < 1

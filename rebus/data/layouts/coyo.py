@@ -217,7 +217,7 @@ def _class_names(schema: "pa.Schema") -> tuple[str, ...]:
     """The names of the classes of images, else of objects, in the notes that Hugging Face leaves in a file."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        chosen = next((features[name] for name in (*LABELS, "objects") if name in features), {})
+        chosen: Any = next((features[name] for name in (*LABELS, "objects") if name in features), {})
     except (ValueError, KeyError, TypeError):
         return ()
     return _names_in(chosen)
@@ -226,7 +226,7 @@ def _class_names(schema: "pa.Schema") -> tuple[str, ...]:
 def _names_in(feature: Any) -> tuple[str, ...]:
     """The names of the class label in a feature: they lie deeper where there is a list of objects."""
     if isinstance(feature, list):
-        return next((names for item in feature if (names := _names_in(item))), ())
+        return next((found for item in feature if (found := _names_in(item))), ())
     if not isinstance(feature, Mapping):
         return ()
     names = feature.get("names")
@@ -241,7 +241,7 @@ def _has_corners(files: Sequence[Path]) -> bool:
     Of boxes with width and height, many do when they are taken for corners. A few boxes tell nothing: they are taken
     for COCO's, as most such files are.
     """
-    boxes: list[Sequence[float]] = []
+    boxes: list[Any] = []
     with _parquet(files[0]) as opened:
         if "objects" not in opened.schema_arrow.names:
             return False
