@@ -17,10 +17,11 @@ import numpy as np
 
 from rebus.core.atomic_write import write_file_atomically, write_folder_atomically
 from rebus.core.errors import RebusError, UsageError
+from rebus.data.annotated_size import check_annotated_size, has_places, resized
 from rebus.data.filters import Sifted
 from rebus.data.layouts.coyo import Parquet
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.data.record_to_json import facts_of, picture_of, rows_of
+from rebus.data.record_to_json import facts_of, picture_of, row_of
 from rebus.data.resize_images import Fitted, Fitting, fit
 from rebus.data.resumable_units import Units, lines_of
 from rebus.data.tar_shards import TarWriter, key_of, shard_name
@@ -99,7 +100,7 @@ class Converter:
                 raise RebusError(f"none of {self.total:,} records could be written; the first: {_said(first)}")
             if self.settings.to == "folder":
                 with write_file_atomically(self.units.folder / TABLE) as file:
-                    file.writelines(lines_of(row for line in self._lines() for row in line.get("rows", ())))
+                    file.writelines(lines_of(line["row"] for line in self._lines() if "row" in line))
             self.units.finish(self._skipped())
             return counts
 
@@ -141,7 +142,7 @@ class Converter:
                 yield {}
 
     def _write_folder(self, unit: int, samples: Iterable["Sample"]) -> LineIndex:
-        """A line for each record: its rows of the table, or why it was skipped."""
+        """A line for each record: its row of the table, or why it was skipped."""
         target = self.units.folder / f"{unit:05d}"
         with write_folder_atomically(target) as draft:
             for number, sample in enumerate(samples):
@@ -150,7 +151,7 @@ class Converter:
                     continue
                 name = f"{key_of(unit, number, self.settings.shard_size)}.{sample.fitted.ending}"
                 (draft / name).write_bytes(sample.fitted.data)
-                yield {"rows": rows_of(sample.record, f"{target.name}/{name}", sample.fitted)}
+                yield {"row": row_of(sample.record, f"{target.name}/{name}", sample.fitted)}
             shutil.rmtree(target, ignore_errors=True)  # of a unit that was cut off before its journal
 
     def _write_parquet(self, unit: int, places: list[tuple[int, int]]) -> None:
@@ -173,7 +174,12 @@ class Converter:
         record = Record(key=key)
         try:
             record = self.reader.read(*place)
-            return Sample(record, fit(picture_of(record), self.settings.fitting))
+            fitted = fit(picture_of(record), self.settings.fitting)
+            if has_places(record):
+                check_annotated_size(record, fitted.original)
+                if fitted.size != fitted.original:
+                    record = resized(record, fitted.original, fitted.size, fitted.scale)
+            return Sample(record, fitted)
         except BadRecord as error:
             return Sample(record, None, error.key, error.reason)
         except (RebusError, OSError) as error:
@@ -239,7 +245,7 @@ def table_of(reader: Reader, block: int, rows: list[int]) -> Any:
     assert isinstance(reader, Parquet)
     file, group = (int(n) for n in reader.groups[block][:2])
     with pq.ParquetFile(reader.files[file]) as opened:
-        return opened.read_row_group(group, use_threads=False).take(rows)
+        return opened.read_row_group(group, use_threads=False).take([reader.row_in_group(block, row) for row in rows])
 
 
 def _by_block(places: list[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:

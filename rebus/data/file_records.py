@@ -11,6 +11,7 @@ from rebus.codec.processor import Processor
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
+from rebus.data.annotated_size import check_annotated_size
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Record
@@ -27,7 +28,9 @@ class Files:
     `form`: "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text"
     without images; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may
     hold {question} or {labels}. `least_crop`: below 1, a random square of at least that share of the image's area is
-    seen (CLIP, ALIGN). `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`).
+    seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the data set's labels, to be
+    answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction of their size
+    (`rebus.codec.images`).
     """
 
     kind: Literal["files"] = "files"
@@ -39,6 +42,7 @@ class Files:
     prompt: str | None = None
     least_crop: float = 1.0
     flip: bool = False
+    negatives: bool = False
     fast: bool = True
     threads: int = 1
     most_damaged: float = 0.1  # share of records; more of them stop the run
@@ -100,6 +104,11 @@ class FileRecords:
                 "and data.flip=false"
             )
         self._readers: dict[str | None, tuple[Any, dict[int, ShuffledOrder]]] = {}
+        if files.negatives and not self.form.places:
+            raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
+        self.negatives = tuple(self._open(files.split)[0].labels) if files.negatives else ()
+        if files.negatives and not self.negatives:
+            raise UsageError(f"{files.path}: names no labels that data.negatives could ask for")
         self._open(files.split)
 
     def __len__(self) -> int:
@@ -113,7 +122,8 @@ class FileRecords:
         """Record `number` of the endless shuffled order; those that stand in come from another order."""
         which = {"train": self.files.split, "val": self.files.val_split}.get(split, split)
         if attempt:
-            place = self._order(which, seed + 1).place(number * TRIES + attempt)
+            turn, at = divmod(attempt, TRIES)
+            place = self._order(which, seed + 1 + turn).place(number * TRIES + at)
         else:
             place = self._order(which, seed).place(number)
         try:
@@ -131,7 +141,9 @@ class FileRecords:
             if record.image is None:
                 raise BadRecord(record.key, "it has no image")
             image = open_image(record.image) if self.varies or self.form.places else record.image
-        example = self.form.make(record, Given(image, self.prompt, rng, self.locations))
+            if self.form.places:
+                check_annotated_size(record, image.size)
+        example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives))
         if not self.varies or not example.images:
             return example
         return replace(example, images=tuple(self._varied(image, rng) for image in example.images))

@@ -114,12 +114,12 @@ def rules(filters: Filters, frequent: Frequent | None = None, common: Common | N
 
 
 def below(record: Record, caption: str, *, column: str, bound: float) -> str | None:
-    value = _number(record.facts, column)
+    value = number_in(record.facts, column)
     return f"no {column}" if value is None else f"{column} below {bound:g}" if not value >= bound else None
 
 
 def above(record: Record, caption: str, *, column: str, bound: float) -> str | None:
-    value = _number(record.facts, column)
+    value = number_in(record.facts, column)
     return f"no {column}" if value is None else f"{column} above {bound:g}" if not value <= bound else None
 
 
@@ -163,7 +163,7 @@ def wrong_size(record: Record, caption: str, *, filters: Filters) -> str | None:
 def size_of(record: Record) -> tuple[float, float] | None:
     """Width and height as they were found, as they are now, or from the head of the image's file."""
     for names in (("original_width", "original_height"), ("width", "height")):
-        width, height = (_number(record.facts, name) for name in names)
+        width, height = (number_in(record.facts, name) for name in names)
         if width and height and width > 0 and height > 0:
             return width, height
     if isinstance(record.image, np.ndarray):
@@ -183,9 +183,10 @@ def _size_in_file(image: bytes | Path) -> tuple[float, float] | None:
     return picture.size[::-1] if turned else picture.size
 
 
-def _number(facts: Mapping[str, object], name: str) -> float | None:
+def number_in(facts: Mapping[str, object], name: str) -> float | None:
+    """A fact as a number, also where a table of text holds it; None where it is none."""
     try:
-        return float(facts[name])  # type: ignore[arg-type]  # tables of text hold numbers as text
+        return float(facts[name])  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 

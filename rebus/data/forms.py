@@ -14,7 +14,7 @@ from PIL import Image
 from rebus.codec.decode_image import ImageSource
 from rebus.core.answers import Box
 from rebus.core.places import LocationNotation
-from rebus.data.record import BadRecord, Record
+from rebus.data.record import BadRecord, LeftOut, Record
 
 
 class TextRow(NamedTuple):
@@ -39,12 +39,14 @@ class Example:
 @dataclass(frozen=True)
 class Given:
     """What a form may use: the record's image, decoded where the form says `places`; the prompt of the form, with
-    its {question}, {labels} or {phrase}; random numbers; how the system states places."""
+    its {question}, {labels} or {phrase}; random numbers; how the system states places; the labels of which an image
+    without boxes is asked one, none where such images are left out."""
 
     image: ImageSource | None
     prompt: str | None
     rng: np.random.Generator
     locations: LocationNotation | None = None
+    negatives: Sequence[str] = ()
 
     @property
     def images(self) -> tuple[ImageSource, ...]:
@@ -66,7 +68,8 @@ class Given:
 
 
 class Form(NamedTuple):
-    """`make(record, given)` → the example; raises `BadRecord` for a record that lacks what the form needs.
+    """`make(record, given)` → the example; raises `BadRecord` for a record that lacks what the form needs, `LeftOut`
+    for one that is whole and has nothing for it.
 
     `prompt`: which of a system's `Prompts` it asks by, None for no prompt. `sees`: whether the record's image is part
     of it. `places`: whether it says where things are, so that the image must be decoded and must not be cropped or
@@ -94,11 +97,24 @@ def _ask(record: Record, given: Given) -> Example:
 
 
 def _detect(record: Record, given: Given) -> Example:
-    if not record.things:
-        raise BadRecord(record.key, "it has no boxes")
-    prompt = filled(given.prompt, labels=" ; ".join(sorted({thing.label for thing in record.things})))
-    boxes = [Box(thing.box, thing.label, 1.0) for thing in record.things if not thing.crowd]
+    """Crowds are neither asked for nor answered: their boxes hold several things, of which none is marked alone."""
+    things = [thing for thing in record.things if not thing.crowd]
+    labels = sorted({thing.label for thing in things})
+    if not things:
+        labels = [one_of(record, _missing(record, given.negatives), "box", given.rng)]
+    boxes = [Box(thing.box, thing.label, 1.0) for thing in things]
+    prompt = filled(given.prompt, labels=" ; ".join(labels))
     return Example(given.images, (TextRow(prompt, given.notation.detection_text(boxes, given.size)),))
+
+
+def _missing(record: Record, labels: Sequence[str]) -> Sequence[str]:
+    """Of `labels`, those that an image without boxes surely lacks. Raises `LeftOut` where there is none."""
+    unknown = {*(thing.label for thing in record.things), *record.incomplete}
+    looked_for = set(record.absent or labels)
+    missing = [label for label in labels if label in looked_for - unknown]
+    if not missing or record.facts.get("boxes", ...) is None:  # null: nobody looked
+        raise LeftOut(record.key, "it has no boxes")
+    return missing
 
 
 def _text(record: Record, given: Given) -> Example:

@@ -18,7 +18,8 @@ MAX_STEPS = 50_000_000  # along the sides of one polygon, so drawn
 def mask_of(outline: Any, height: int, width: int) -> np.ndarray:
     """Polygons [[x, y, x, y, …], …], or runs {"counts": …, "size": [H, W]} → bool (H, W).
 
-    Raises `RebusError` for what is neither, or does not fit the size.
+    Polygons of less than three corners enclose nothing. Raises `RebusError` for what is neither, or does not fit the
+    size.
     """
     check("MAX_PIXELS", height * width, f"an outline in an image of {width} x {height}")
     if isinstance(outline, Mapping):
@@ -29,6 +30,8 @@ def mask_of(outline: Any, height: int, width: int) -> np.ndarray:
         raise RebusError(f"an outline should be polygons or runs; got {type(outline).__name__}")
     mask = np.zeros((height, width), dtype=bool)
     for polygon in outline:
+        if isinstance(polygon, Sequence) and len(polygon) < 6:  # a point or a line, which tools leave: no area
+            continue
         mask |= mask_of_polygon(polygon, height, width)
     return mask
 

@@ -22,6 +22,10 @@ class BadRecord(RebusError):
         self.key, self.reason = key, reason
 
 
+class LeftOut(BadRecord):
+    """A whole record that has nothing of what is asked for: another takes its place, and it is no damage."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """A question about an image, with what people answered, most official answer first."""

@@ -17,9 +17,10 @@ from rebus.codec.images import ImagePipeline, ImageSource
 from rebus.codec.processor import Processor, rows_first
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.forms import Example, TextRow
-from rebus.data.record import BadRecord, Record
+from rebus.data.record import BadRecord, LeftOut, Record
 
 TRIES = 20  # records that may stand in for a damaged one
+MOST_LEFT_OUT = 1_000  # records in a row that have nothing of what is learned
 Make = Callable[[Record, np.random.Generator], Example]
 
 
@@ -124,21 +125,28 @@ class RecordBatches:
         damaged: list[str],
         record: Record | None = None,
     ) -> _Row:
-        for attempt in range(TRIES):
+        tries = 0
+        for attempt in range(TRIES + MOST_LEFT_OUT):
             try:
                 record = record or self.source.read(seed, number, split, attempt)
-            except BadRecord as error:
-                damaged.append(str(error))
-                continue
-            try:
                 example = make(record, rng)
                 return _Row(self._pixels(example.images), example)
+            except LeftOut as error:
+                left_out = str(error)
+                record = None
+                continue
             except BadRecord as error:
                 damaged.append(str(error))
             except RebusError as error:
+                if record is None:  # there is nothing to read
+                    raise
                 damaged.append(f"{record.key}: {error}")
-            record = None
-        raise RebusError(f"{self.source.name}: {TRIES} damaged records in a row, the last of them {damaged[-1]}")
+            record, tries = None, tries + 1
+            if tries == TRIES:
+                raise RebusError(
+                    f"{self.source.name}: {TRIES} damaged records in a row, the last of them {damaged[-1]}"
+                )
+        raise RebusError(f"{self.source.name}: {MOST_LEFT_OUT:,} records have nothing to learn, the last: {left_out}")
 
     def _pixels(self, images: Sequence[ImageSource]) -> dict[str, Tensor]:
         """One image after another, (n, …); drawn ones of the right size as they are, uint8."""

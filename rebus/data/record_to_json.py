@@ -1,13 +1,15 @@
-"""A record as one sample of a shard, or as the rows of a table beside its image."""
+"""A record as one sample of a shard, or as a row of a table beside its image."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from rebus.data.reading.row_to_record import FILES, OTHERS, TEXTS
+from rebus.data.reading.row_to_record import FILES, LISTS, OTHERS, TEXTS
 from rebus.data.record import BadRecord, Record, Thing
 from rebus.data.resize_images import Fitted
 
-_OWN = frozenset({*FILES, *TEXTS, *OTHERS, "answer", "answers", "qid", "type"})  # names with a meaning in tables
+# Names with a meaning in the JSON of a sample, and in tables
+_READ = frozenset({*OTHERS, *LISTS, "captions"})
+_OWN = _READ | {*FILES, *TEXTS}
 
 
 def picture_of(record: Record) -> Any:
@@ -23,35 +25,32 @@ def picture_of(record: Record) -> Any:
 
 def facts_of(record: Record, key: str, fitted: Fitted) -> dict[str, Any]:
     """The JSON of a sample, with the names that img2dataset has for the same."""
-    found = _others(record)
-    if len(record.captions) > 1:
+    facts = {name: value for name, value in _facts(record.facts, fitted).items() if name not in _READ}
+    caption = record.captions[0] if record.captions else None
+    return facts | _annotations(record) | {"key": key, "caption": caption, "source": record.key}
+
+
+def row_of(record: Record, file: str, fitted: Fitted) -> dict[str, Any]:
+    """The row for the table of a folder."""
+    facts = {name: value for name, value in _facts(record.facts, fitted).items() if name not in _OWN}
+    return facts | {"file": file} | _annotations(record)
+
+
+def _annotations(record: Record) -> dict[str, Any]:
+    """What people said of the image, as `rebus.data.reading.row_to_record` reads it; and that nobody marked it."""
+    found: dict[str, Any] = {}
+    if record.captions:
         found["captions"] = list(record.captions)
     if record.questions:
         found["questions"] = [
             {"text": q.text, "answers": list(q.answers), "id": q.id, "kind": q.kind} for q in record.questions
         ]
-    caption = record.captions[0] if record.captions else None
-    return _facts(record.facts, fitted) | found | {"key": key, "caption": caption, "source": record.key}
-
-
-def rows_of(record: Record, file: str, fitted: Fitted) -> list[dict[str, Any]]:
-    """Rows for the table of a folder: one for each further question."""
-    facts = {name: value for name, value in _facts(record.facts, fitted).items() if name not in _OWN}
-    first = {"file": file, **({"captions": list(record.captions)} if record.captions else {}), **_others(record)}
-    questions = [
-        {"question": q.text, "answers": list(q.answers), **({"qid": q.id} if q.id else {}), "type": q.kind}
-        for q in record.questions
-    ]
-    rows = [first | (questions[0] if questions else {}), *({"file": file} | question for question in questions[1:])]
-    return [facts | row for row in rows]
-
-
-def _others(record: Record) -> dict[str, Any]:
-    found: dict[str, Any] = {}
     if record.label is not None:
         found["label"] = record.label
     if record.things:
         found["boxes"] = [_thing(thing) for thing in record.things]
+    elif "boxes" in record.facts and record.facts["boxes"] is None:
+        found["boxes"] = None
     if record.phrases:
         found["phrases"] = [{"text": phrase.text, "thing": _thing(phrase.thing)} for phrase in record.phrases]
     if record.absent:

@@ -93,36 +93,37 @@ def test_too_many_damaged_stop_after_a_hundred(tmp_path):
     assert numbers_in(tmp_path / "out") == [n for n in range(400) if n < 150 or n % 2]
 
 
-def test_all_that_a_record_has_comes_back_from_a_folder(tmp_path):
+@pytest.mark.parametrize("to", ["folder", "webdataset"])
+def test_all_that_a_record_has_comes_back(tmp_path, to):
     thing = Thing(label="cat", box=(1.0, 2.0, 5.0, 6.0), area=16.0, crowd=True, outline=[[1, 2, 5, 2, 5, 6]])
     record = Record(
         key="k",
         image=jpeg(1),
-        captions=("one", "two"),
+        captions=("one\nline", "two", "two"),
         label="animal",
         questions=(
-            Question(text="What?", answers=("cat", "a cat"), id="7"),
+            Question(text="What?", answers=("cat", "a cat", "cat"), id="7", kind="other"),
             Question(text="How many?", answers=("1",)),
         ),
         things=(thing,),
         phrases=(Phrase(text="the cat", thing=thing),),
+        absent=("dog",),
+        incomplete=("ant",),
         facts={"score": 0.5, "file": "elsewhere.jpg"},
     )
-    reader = type("One", (), {"sizes": [1], "labels": (), "read": lambda self, block, row: record})()
-    converter(reader, tmp_path / "out", to="folder").run()
+    unmarked = Record(key="l", image=jpeg(2), captions=("a",), facts={"boxes": None, "score": [1, 2]})
+    records = [record, unmarked]
+    reader = type("Two", (), {"sizes": [2], "labels": (), "read": lambda self, block, row: records[row]})()
+    converter(reader, tmp_path / "out", to=to).run()
     read = open_layout(tmp_path / "out")
-    first, second = read.read(0, 0), read.read(0, 1)
-    assert first.captions == record.captions
-    assert first.label == "animal"
-    assert first.things == record.things
-    assert first.questions[0].answers == ("cat", "a cat")
-    assert second.questions[0].text == "How many?"
-    assert first.facts["score"] == 0.5
-    converter(reader, tmp_path / "shards").run()
-    shard = open_layout(tmp_path / "shards").read(0, 0)
-    assert shard.label == "animal"
-    assert shard.captions[0] == "one"
-    assert shard.facts["source"] == "k"
+    assert sum(read.sizes) == 2
+    assert list(read.labels) == ["animal", "cat"]
+    for row, true in enumerate(records):
+        back = read.read(0, row)
+        for name in ("captions", "label", "questions", "things", "phrases", "absent", "incomplete"):
+            assert getattr(back, name) == getattr(true, name), name
+        assert back.facts["score"] == true.facts["score"]
+        assert ("boxes" in back.facts) == ("boxes" in true.facts)
 
 
 def test_texts_alone_are_no_pictures(tmp_path):

@@ -40,7 +40,6 @@ def test_there_and_back(seed: int) -> None:
     [
         ("polygons", "polygons or runs; got str"),
         (5, "polygons or runs; got int"),
-        ([[1, 2, 3, 4]], "three corners or more; got 4 numbers"),
         ([[1, 2, 3, 4, 5, 6, 7]], "three corners or more; got 7 numbers"),
         ([[1, 2, 3, 4, 5, float("nan")]], "three corners"),
         ([[1, 2, 3, 4, 5, 1e9]], "three corners"),
@@ -62,6 +61,12 @@ def test_there_and_back(seed: int) -> None:
 def test_damaged_outlines(outline: Any, message: str) -> None:
     with pytest.raises(RebusError, match=message):
         mask_of(outline, 6, 8)
+
+
+def test_a_polygon_of_four_numbers_drops_that_polygon_alone() -> None:
+    square = [1, 1, 4, 1, 4, 4, 1, 4]
+    assert np.array_equal(mask_of([[1, 2, 3, 4], square, []], 6, 8), mask_of([square], 6, 8))
+    assert not mask_of([[1, 2, 3, 4]], 6, 8).any()
 
 
 def test_sizes_have_limits() -> None:

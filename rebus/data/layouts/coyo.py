@@ -4,7 +4,9 @@ COYO's columns are id, url, text, width, height, image_phash, text_length, word_
 num_faces, clip_similarity_vitb32, clip_similarity_vitl14, nsfw_score_opennsfw2, nsfw_score_gantman, watermark_score and
 aesthetic_score_laion_v2. It has no images: records then have `image=None` and the facts hold the address and the
 scores, by which `rebus.data.filters` chooses. A column `image`, `jpg`, `png`, `webp` or `img` that holds the bytes of
-images, also as {"bytes", "path"} as Hugging Face writes it, is used where it is there.
+images, also as {"bytes", "path"} as Hugging Face writes it, is used where it is there. Names of columns are understood
+in any case (LAION's URL, TEXT). A column `split` chooses rows; rows that img2dataset failed to fetch are no records.
+Numbers in `label`, `labels`, `fine_label` and in `objects` {"bbox", "category"} are named as Hugging Face's notes say.
 
 Byeon et al., "COYO-700M: Image-Text Pair Dataset", 2022, https://github.com/kakaobrain/coyo-dataset
 """
@@ -12,18 +14,18 @@ Byeon et al., "COYO-700M: Image-Text Pair Dataset", 2022, https://github.com/kak
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rebus.core.errors import MissingExtra, MissingFile, RebusError
+from rebus.core.errors import MissingExtra, MissingFile, RebusError, UsageError
 from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.disk_cache import check_unchanged, stamp
-from rebus.data.reading.row_to_record import record_of
-from rebus.data.reading.shard_files import shards
+from rebus.data.reading.row_to_record import LABELS, any_case, boxes_of, label_column, record_of
+from rebus.data.reading.shard_files import names_of, shards
 from rebus.data.reading.tables import BadTable
 from rebus.data.record import BadRecord, Record
 from rebus.data.shuffle import WINDOW
@@ -35,6 +37,7 @@ NAME = "coyo"
 WHAT = "Parquet files of addresses and texts (COYO-700M), or of images and texts"
 
 PICTURES = ("image", "jpg", "png", "webp", "img")
+_SEEN_FOR_CORNERS, _LEAST_FOR_CORNERS = 1_000, 20  # rows looked at, boxes that tell
 HELD_BYTES = 512 << 20  # of row groups held in memory by one process
 
 
@@ -49,7 +52,9 @@ def recognises(path: Path) -> bool:
         return True  # so that opening says so
     except RebusError:
         return False
-    return schema is not None and ({"url", "text"} <= set(schema.names) or _picture_column(schema) is not None)
+    return schema is not None and (
+        {"url", "text"} <= {name.lower() for name in schema.names} or _picture_column(schema) is not None
+    )
 
 
 def open(path: Path, split: str | None) -> "Parquet":
@@ -58,7 +63,7 @@ def open(path: Path, split: str | None) -> "Parquet":
     Raises `MissingExtra` without pyarrow, `MissingFile`, `UsageError` for a split that no name tells, `BadTable` for
     columns that are not understood or when no file can be read.
     """
-    files = shards(path, (".parquet",), split)
+    by_name, files = _files_of(path, split)
     groups, faults = [], []
     columns: list[str] | None = None
     labels: tuple[str, ...] = ()
@@ -82,7 +87,30 @@ def open(path: Path, split: str | None) -> "Parquet":
     if not groups:
         raise BadTable(next(iter(faults), f"{path}: no rows in these files"))
     stamps = tuple(stamp(file) for file in files)
-    return Parquet(tuple(files), stamps, np.array(groups, dtype=np.int64), labels, picture, tuple(faults))
+    places = np.array(groups, dtype=np.int64)
+    told_by = [name for name in ("split", "status") if name in (columns or ())]
+    chosen = _chosen_rows(files, places, split, told_by)
+    if chosen is None:  # no column tells the split: the names of the files do
+        own = {files.index(file) for file in by_name or shards(path, (".parquet",), split)}
+        places = places[[number in own for number in places[:, 0]]]
+        chosen = _chosen_rows(files, places, None, told_by) or {}
+    corners = _has_corners([files[int(places[0, 0])]])
+    return Parquet(tuple(files), stamps, places, labels, picture, tuple(faults), chosen, corners)
+
+
+def _files_of(path: Path, split: str | None) -> tuple[list[Path], list[Path]]:
+    """The files whose names tell the split, none where no name does; and all that may hold it by a column."""
+    everything = shards(path, (".parquet",))
+    if split is None:
+        return everything, everything
+    try:
+        named = shards(path, (".parquet",), split)
+    except UsageError:
+        named = []
+    with suppress(_Damaged), _parquet(everything[0]) as opened:
+        if "split" in opened.schema_arrow.names:
+            return named, everything
+    return named, named or shards(path, (".parquet",), split)
 
 
 @dataclass(frozen=True)
@@ -95,30 +123,41 @@ class Parquet:
     labels: tuple[str, ...]  # names of classes, where the files say them as Hugging Face does
     picture: str | None  # the column with the images
     faults: tuple[str, ...]
+    chosen: Mapping[int, np.ndarray] = field(default_factory=dict)  # of a block, its rows where not all are read
+    corners: bool = False  # whether boxes of the column `objects` are left, top, right, bottom
 
     @property
     def sizes(self) -> Sequence[int]:
-        return self.groups[:, 3].tolist()
+        return [len(self.chosen.get(n, range(rows))) for n, rows in enumerate(self.groups[:, 3].tolist())]
 
     @property
     def window(self) -> int:
         """Rows to be shuffled together: a row group is read whole, so that with images few may be open at once."""
         return WINDOW if self.picture is None else 2 * int(self.groups[:, 3].max())
 
+    def row_in_group(self, block: int, row: int) -> int:
+        """Which row of the row group is row `row` of those that are read. Raises `IndexError`."""
+        mine = self.chosen.get(block, range(int(self.groups[block, 3])))
+        if not 0 <= row < len(mine):
+            raise IndexError(f"block {block} has {len(mine)} rows; there is no {row}")
+        return int(mine[row])
+
     def read(self, block: int, row: int) -> Record:
-        number, group, first, rows = (int(n) for n in self.groups[block])
-        if not 0 <= row < rows:
-            raise IndexError(f"block {block} has {rows} rows; there is no {row}")
+        number, group, first, _ = (int(n) for n in self.groups[block])
+        row = self.row_in_group(block, row)
         file = self.files[number]
         key = f"{file.name}[{first + row}]"
         values = _row(_held(file, self.stamps[number], group), row, key)
-        label = values.get("label")
-        if self.labels and isinstance(label, int):
+        column = label_column(values)
+        label = None if column is None else values[column]
+        if column is not None and self.labels and isinstance(label, int):
             if not 0 <= label < len(self.labels):
-                raise BadRecord(key, f"label {label}; the file names {len(self.labels)} classes")
-            values["label"] = self.labels[label]
-        image = None if self.picture is None else _bytes(values[self.picture], self.picture, key)
-        record = record_of(values, key, image, used=() if self.picture is None else (self.picture,))
+                raise BadRecord(key, f"{column} {label}; the file names {len(self.labels)} classes")
+            values[column] = self.labels[label]
+        if values.get("objects") is not None:
+            values["boxes"] = boxes_of(values.pop("objects"), key, self.labels, self.corners)
+        image = None if self.picture is None else _bytes(values[self.picture.lower()], self.picture, key)
+        record = record_of(values, key, image, used=() if self.picture is None else (self.picture.lower(),))
         if image is None and not record.captions:
             raise BadRecord(key, "has no text")
         return record
@@ -128,7 +167,7 @@ def _row(group: "pa.Table | str", row: int, key: str) -> dict[str, Any]:
     if isinstance(group, str):
         raise BadRecord(key, group)
     try:
-        return {name: group.column(name)[row].as_py() for name in group.column_names}
+        return any_case({name: group.column(name)[row].as_py() for name in group.column_names})
     except (ValueError, OverflowError) as error:
         raise BadRecord(key, f"a value that cannot be read ({error})") from None
 
@@ -153,7 +192,7 @@ def _schemas(files: Sequence[Path]) -> "Iterator[pa.Schema]":
 
 
 def _check_columns(file: Path, schema: "pa.Schema") -> None:
-    if "text" not in schema.names and _picture_column(schema) is None:
+    if "text" not in {name.lower() for name in schema.names} and _picture_column(schema) is None:
         raise BadTable(
             f"{file}: its columns are {', '.join(schema.names)}; wanted url and text, as COYO has them, "
             f"or images as bytes in one of {', '.join(PICTURES)}"
@@ -169,17 +208,77 @@ def _picture_column(schema: "pa.Schema") -> str | None:
             return place >= 0 and holds_bytes(kind.field(place).type)
         return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
-    return next((name for name in PICTURES if name in schema.names and holds_bytes(schema.field(name).type)), None)
+    columns = {name.lower(): name for name in reversed(schema.names)}
+    found = (columns[name] for name in PICTURES if name in columns)
+    return next((name for name in found if holds_bytes(schema.field(name).type)), None)
 
 
 def _class_names(schema: "pa.Schema") -> tuple[str, ...]:
-    """The names of the column `label` in the notes that Hugging Face's datasets leave in a file."""
+    """The names of the classes of images, else of objects, in the notes that Hugging Face leaves in a file."""
     try:
-        notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = notes["info"]["features"]["label"]["names"]
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        chosen: Any = next((features[name] for name in (*LABELS, "objects") if name in features), {})
     except (ValueError, KeyError, TypeError):
         return ()
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+    return _names_in(chosen)
+
+
+def _names_in(feature: Any) -> tuple[str, ...]:
+    """The names of the class label in a feature: they lie deeper where there is a list of objects."""
+    if isinstance(feature, list):
+        return next((found for item in feature if (found := _names_in(item))), ())
+    if not isinstance(feature, Mapping):
+        return ()
+    names = feature.get("names")
+    if isinstance(names, list):
+        return tuple(str(name) for name in names)
+    return _names_in(list(feature.values()))
+
+
+def _has_corners(files: Sequence[Path]) -> bool:
+    """Whether `objects` has boxes by corners, as Pascal VOC: no box of the first rows ends before it begins then.
+
+    Of boxes with width and height, many do when they are taken for corners. A few boxes tell nothing: they are taken
+    for COCO's, as most such files are.
+    """
+    boxes: list[Any] = []
+    with _parquet(files[0]) as opened:
+        if "objects" not in opened.schema_arrow.names:
+            return False
+        for batch in opened.iter_batches(_SEEN_FOR_CORNERS, columns=["objects"]):
+            for objects in batch.column(0).to_pylist():
+                items = objects.get("bbox") or () if isinstance(objects, Mapping) else objects or ()
+                boxes += [item.get("bbox") if isinstance(item, Mapping) else item for item in items]
+            break
+    known = [box for box in boxes if isinstance(box, list) and len(box) == 4 and None not in box]
+    return len(known) >= _LEAST_FOR_CORNERS and all(box[2] >= box[0] and box[3] >= box[1] for box in known)
+
+
+def _chosen_rows(
+    files: Sequence[Path], groups: np.ndarray, split: str | None, told_by: list[str]
+) -> dict[int, np.ndarray] | None:
+    """Block → its rows of the split, without those that img2dataset failed to fetch; None where no row says the split.
+
+    `told_by`: which of the columns `split` and `status` there are. Blocks of which all rows are read are left out.
+    """
+    chosen: dict[int, np.ndarray] = {}
+    said = split is None
+    wanted = names_of(split) if split else frozenset()
+    for block, (number, group, _, rows) in enumerate(groups.tolist() if told_by else ()):
+        try:
+            with _parquet(files[number]) as opened:
+                columns = opened.read_row_group(group, columns=told_by, use_threads=False).to_pydict()
+        except _Damaged:
+            continue  # its rows are damaged records
+        keep = np.ones(rows, dtype=bool)
+        if split is not None and "split" in columns:
+            keep &= np.array([str(value).lower() in wanted for value in columns["split"]])
+            said = said or bool(keep.any())
+        if "status" in columns:
+            keep &= np.array([not str(value).startswith("failed_") for value in columns["status"]])
+        if not keep.all():
+            chosen[block] = np.flatnonzero(keep)
+    return chosen if said else None
 
 
 class _Damaged(Exception):

@@ -8,8 +8,10 @@ where that has these columns, and ends in .csv, .tsv, .jsonl or .json (a list); 
 - `label`; `question` with `answer` or `answers` (and `qid`, `type`); `split`, by which rows are chosen;
 - `boxes`: a list of {"label" or "category", "xyxy" or "bbox_xywh" in pixels}, or null where nobody looked.
 
-Other columns are facts. Without a table each image's label is the sub-folder it lies in, however deep. Sub-folders
-train, val, test are splits, each with its table or its labels. Without a split everything is read.
+Rows about the same image (with the same label) are one record: a table with a row for each caption or each question
+gives images with several. Other columns are facts; those that differ from row to row are lists. Without a table each
+image's label is the sub-folder it lies in, however deep. Sub-folders train, val, test are splits, each with its table
+or its labels. Without a split everything is read.
 """
 
 import os
@@ -25,6 +27,7 @@ from rebus.core.errors import MissingFile, UsageError
 from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import file_column, is_known, record_of, wanted
+from rebus.data.reading.rows_by_image import RowGroups, by_image, merged
 from rebus.data.reading.shard_files import SPLITS, names_of
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Reader, Record
@@ -37,7 +40,7 @@ PERHAPS = ("annotations", "qa", "labels")  # names that other files have too
 PICTURES = tuple(
     ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .heic .heif".split()  # those of codec.formats
 )
-BLOCK = 8_192  # rows that are read near each other when the order is shuffled
+BLOCK = 8_192  # images that are read near each other when the order is shuffled
 
 
 def recognises(path: Path) -> bool:
@@ -59,11 +62,11 @@ def open(path: Path, split: str | None) -> Reader:
 
 @dataclass(frozen=True)
 class TableReader:
-    """Rows of tables about images."""
+    """Images that tables have rows about, each with what all its rows say."""
 
     tables: tuple[Table, ...]
-    rows: tuple[np.ndarray, ...]  # of each table, the numbers of those of the split; empty: all
-    blocks: np.ndarray  # int64 (blocks, 3): table, begin, end among its rows
+    groups: tuple[RowGroups, ...]  # of each table, its rows by image
+    blocks: np.ndarray  # int64 (blocks, 3): table, begin, end among its images
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -82,9 +85,8 @@ class TableReader:
         which, begin, end = (int(n) for n in self.blocks[block])
         if not 0 <= row < end - begin:
             raise IndexError(f"block {block} has {end - begin} rows; there is no {row}")
-        table, rows = self.tables[which], self.rows[which]
-        number = int(rows[begin + row]) if len(rows) else begin + row
-        return _record(table.row(number), table, table.key(number))
+        table = self.tables[which]
+        return merged([_record(table.row(n), table, table.key(n)) for n in self.groups[which].rows_of(begin + row)])
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,13 @@ def _open_tables(paths: list[Path], split: str | None) -> TableReader:
     for table in tables:
         if not _understood(table):
             raise BadTable(f"{table.path}: its columns are {', '.join(table.columns)}; wanted {wanted()}")
-    rows = tuple(table.rows_of(split) if split else np.array([], dtype=np.int64) for table in tables)
-    counts = [len(own) if split else len(table) for table, own in zip(tables, rows)]
+    groups = tuple(by_image(table, split) for table in tables)
     blocks = [
-        (which, begin, min(begin + BLOCK, count))
-        for which, count in enumerate(counts)
-        for begin in range(0, count, BLOCK)
+        (which, begin, min(begin + BLOCK, len(own)))
+        for which, own in enumerate(groups)
+        for begin in range(0, len(own), BLOCK)
     ]
-    return TableReader(tables, rows, np.array(blocks, dtype=np.int64).reshape(-1, 3))
+    return TableReader(tables, groups, np.array(blocks, dtype=np.int64).reshape(-1, 3))
 
 
 def _record(row: dict[str, Any], table: Table, key: str) -> Record:

@@ -1,18 +1,22 @@
 """Tars of images with texts, as webdataset and img2dataset write them: 000000012.jpg, 000000012.txt, 000000012.json.
 
 Each tar is scanned once, headers only, and the places of its members are kept, so that every record can be read alone.
-Members of one key (the name up to its first dot) are one record: an image, its texts (`.txt`, `.caption`; of the
-JSON, `caption`, `text`, `title` where there is neither), its label (`.cls`), its facts (`.json`). Other members, and
-what img2dataset leaves beside the tars, are no records. A tar that is cut or damaged gives what comes before the
-damage and is named in `faults`.
+Members of one key (the name up to its ending) are one record: an image, its texts (`.txt`, `.caption`, a caption a
+line; of the JSON, `captions`, or `caption`, `text`, `title` where there is neither), its label (`.cls`, a name or the
+number of a line of `classnames.txt` beside the tars), and its facts, with the `boxes`, `questions` and `phrases` that
+rebus writes (`.json`). Texts may be gzipped (`.json.gz`). Further images of a sample (`1.seg.png` beside `1.jpg`),
+other members, and what img2dataset leaves beside the tars, are no records. A tar that is cut or damaged gives what
+comes before the damage and is named in `faults`.
 
 https://github.com/webdataset/webdataset, https://github.com/rom1504/img2dataset
 """
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +26,8 @@ import numpy as np
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.disk_cache import Arrays, check_unchanged, kept, stamp
 from rebus.data.reading.packed_names import PackedNames
+from rebus.data.reading.row_to_record import LISTS, record_of, texts_of
 from rebus.data.reading.row_to_record import TEXTS as TEXT_COLUMNS
-from rebus.data.reading.row_to_record import texts_of
 from rebus.data.reading.shard_files import is_pattern, shards
 from rebus.data.reading.tables import json_row
 from rebus.data.record import BadRecord, Record
@@ -33,7 +37,8 @@ WHAT = "tars of images with texts, as webdataset and img2dataset write them"
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "ppm")
 TEXTS = ("txt", "caption")
-ENDINGS = (*PICTURES, *TEXTS, "json", "cls")
+ENDINGS = (*PICTURES, *TEXTS, "json", "cls", *(f"{ending}.gz" for ending in (*TEXTS, "json", "cls")))
+CLASSES = "classnames.txt"
 ZIPPED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 MAX_TEXT_BYTES = 16 << 20  # of a member that is no image
 _LONGEST_CLASS = 1_000
@@ -58,9 +63,11 @@ def open(path: Path, split: str | None, progress: Progress | None = None) -> "We
     files = shards(path, endings, split)
     if files[0].name.endswith(ZIPPED):
         _check_plain(files[0])
-    found = kept("tars", files, lambda: _scan_all(files, progress))
+    found = kept("tar-sizes", files, lambda: _scan_all(files, progress))
     stamps = tuple(stamp(file) for file in files)
-    reader = WebDataset(tuple(files), stamps, found["sizes"], PackedNames.from_arrays(found, "faults"))
+    reader = WebDataset(
+        tuple(files), stamps, found["sizes"], PackedNames.from_arrays(found, "faults"), _class_names(files[0])
+    )
     if not sum(reader.sizes):
         raise RebusError(next(iter(reader.faults), f"{path}: no images or texts in these tars ({', '.join(ENDINGS)})"))
     return reader
@@ -74,6 +81,7 @@ class WebDataset:
     stamps: tuple[tuple[int, int], ...]
     counts: np.ndarray
     damage: PackedNames  # of each tar; "" for whole ones
+    classes: tuple[str, ...] = ()  # what the numbers in `.cls` mean
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -82,8 +90,11 @@ class WebDataset:
 
     @property
     def labels(self) -> Sequence[str]:
-        """What the `.cls` members say, numbers in their order. The first time, this reads them all."""
-        names = kept("classes", self.files, lambda: {"names": np.array([*self._classes()], dtype=np.str_)})["names"]
+        """The lines of `classnames.txt` beside the tars, or what the `.cls` and the JSON members say, numbers in their
+        order. The first time, this reads them all."""
+        if self.classes:
+            return self.classes
+        names = kept("tar-labels", self.files, lambda: {"names": np.array([*self._said()], dtype=np.str_)})["names"]
         return tuple(sorted({str(name) for name in names}, key=lambda name: (len(name) if name.isdigit() else 0, name)))
 
     @property
@@ -98,28 +109,25 @@ class WebDataset:
         except MissingFile as error:
             raise BadRecord(f"{file.name}[{row}]", str(error)) from None
         key = f"{file.name}:{index.keys[row]}"
-        begin, end = (int(index.firsts[row]), int(index.firsts[row + 1]))
-        members = {}
         try:
             with file.open("rb") as tar:
-                for n in range(begin, end):
-                    ending = ENDINGS[index.kinds[n]]
-                    if ending in members:
-                        raise BadRecord(key, f"two members .{ending} of one name")
-                    members[ending] = _read(tar, int(index.starts[n]), int(index.sizes[n]), ending, key)
+                members = _members_of(tar, index, row, key)
         except OSError as error:
             raise BadRecord(key, f"cannot be read: {error.strerror}") from None
-        return _record(members, key)
+        return _record(members, key, self.classes)
 
-    def _classes(self) -> set[str]:
-        names = set()
+    def _said(self) -> set[str]:
+        """All labels of things and of images; damaged records say none."""
+        names: set[str] = set()
         for file, (size, changed) in zip(self.files, self.stamps):
             index = _index(file, size, changed)
             with file.open("rb") as tar:
-                for n in np.flatnonzero(index.kinds == ENDINGS.index("cls")):
-                    tar.seek(int(index.starts[n]))
-                    names.add(tar.read(min(int(index.sizes[n]), _LONGEST_CLASS)).decode("utf-8", "replace").strip())
-        return names - {""}
+                for row in range(len(index.keys)):
+                    with suppress(BadRecord):
+                        members = _members_of(tar, index, row, "", ("cls", "json"))
+                        said = _annotations(members, (), "")
+                        names |= {thing.label for thing in said.things} | ({said.label} if said.label else set())
+        return names
 
 
 @dataclass(frozen=True)
@@ -133,22 +141,82 @@ class Index:
     sizes: np.ndarray  # int64 (members,): bytes
 
 
-def _record(members: dict[str, bytes], key: str) -> Record:
+def _members_of(tar: Any, index: Index, row: int, key: str, wanted: Collection[str] = ENDINGS) -> dict[str, bytes]:
+    """Ending → bytes, those of `wanted`, unpacked."""
+    members: dict[str, bytes] = {}
+    for n in range(int(index.firsts[row]), int(index.firsts[row + 1])):
+        ending = ENDINGS[index.kinds[n]]
+        plain = ending.removesuffix(".gz")
+        if plain not in wanted:
+            continue
+        if plain in members:
+            raise BadRecord(key, f"two members .{plain} of one name")
+        data = _read(tar, int(index.starts[n]), int(index.sizes[n]), ending, key)
+        members[plain] = data if plain == ending else _inflated(data, ending, key)
+    return members
+
+
+def _record(members: Mapping[str, bytes], key: str, classes: Sequence[str]) -> Record:
     images = [data for ending, data in members.items() if ending in PICTURES]
     if len(images) != 1:
         there = ", ".join(f".{ending}" for ending in members)
         raise BadRecord(key, f"{'no image' if not images else 'more than one image'} among {there}")
-    facts: dict[str, Any] = json_row(members["json"], key) if "json" in members else {}
+    said = _annotations(members, classes, key)
+    captions, used = _captions(members, said.facts, key)
+    facts = {name: value for name, value in said.facts.items() if name not in used}
+    return replace(said, image=images[0], captions=captions, facts=facts)
+
+
+def _annotations(members: Mapping[str, bytes], classes: Sequence[str], key: str) -> Record:
+    """Label, things, questions and phrases; the rest of the JSON as facts."""
+    row = json_row(members["json"], key) if "json" in members else {}
+    said = {name: row[name] for name in LISTS if isinstance(row.get(name), list)}  # others' JSON may mean else by these
+    if isinstance(row.get("label"), str | int):
+        said["label"] = row["label"]
+    record = record_of(said, key, None)
+    label = _class(_text(members["cls"], "cls", key).strip(), classes, key) if "cls" in members else record.label
+    return replace(record, label=label, facts={name: value for name, value in row.items() if name not in said})
+
+
+def _captions(members: Mapping[str, bytes], row: Mapping[str, Any], key: str) -> tuple[tuple[str, ...], Sequence[str]]:
+    """The texts of a sample, and the names of the JSON that said them.
+
+    A text file with more lines has a caption a line, as CLIP_benchmark's sets do, unless the JSON says the same text
+    in one piece, as img2dataset does for a text with line breaks in it.
+    """
+    if isinstance(row.get("captions"), list):
+        return texts_of({"captions": row["captions"]}, key), ("captions", "caption")
     texts = [_text(members[ending], ending, key).strip() for ending in TEXTS if ending in members]
-    captions = tuple(dict.fromkeys(text for text in texts if text)) if texts else texts_of(facts, key)
-    said = ("caption",) if texts else TEXT_COLUMNS  # img2dataset writes the text twice
-    return Record(
-        key=key,
-        image=images[0],
-        captions=captions,
-        label=_text(members["cls"], "cls", key).strip() or None if "cls" in members else None,
-        facts={name: value for name, value in facts.items() if name not in said},
-    )
+    if not texts:
+        return texts_of(row, key), TEXT_COLUMNS
+    whole = str(row.get("caption") or "").strip()
+    found: list[str] = []
+    for text in texts:
+        lines = [text] if text == whole else [line.strip() for line in text.split("\n")]
+        before = set(found)
+        found += [line for line in lines if line and line not in before]
+    return tuple(found), ("caption",)  # img2dataset writes the text twice
+
+
+def _class(text: str, classes: Sequence[str], key: str) -> str | None:
+    if not classes or not text.isdecimal():
+        return text or None
+    if int(text) >= len(classes):
+        raise BadRecord(key, f"class {text[:20]}; {CLASSES} names {len(classes)}")
+    return classes[int(text)]
+
+
+def _inflated(data: bytes, ending: str, key: str) -> bytes:
+    member = zlib.decompressobj(wbits=31)
+    try:
+        plain = member.decompress(data, MAX_TEXT_BYTES + 1)
+    except zlib.error as error:
+        raise BadRecord(key, f".{ending} is damaged ({error})") from None
+    if len(plain) > MAX_TEXT_BYTES:
+        raise BadRecord(key, f".{ending} holds more than the {MAX_TEXT_BYTES:,} bytes that are read")
+    if not member.eof:
+        raise BadRecord(key, f".{ending} is cut before its end")
+    return plain
 
 
 def _text(data: bytes, ending: str, key: str) -> str:
@@ -167,6 +235,18 @@ def _read(tar: Any, start: int, size: int, ending: str, key: str) -> bytes:
     if len(data) < size:
         raise BadRecord(key, "the tar has become shorter since it was opened")
     return data
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    """The lines of `classnames.txt` in the folder of a tar or the one above, where CLIP_benchmark keeps it."""
+    path = next((p for p in (file.parent / CLASSES, file.parent.parent / CLASSES) if p.is_file()), None)
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RebusError(f"{path}: cannot be read: {error}") from None
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _any_tar(path: Path) -> bool:
@@ -209,7 +289,7 @@ def _index(file: Path, size: int, changed: int) -> Index:
 
 
 def _kept_scan(file: Path) -> Arrays:
-    return kept("tar", [file], lambda: scan(file))
+    return kept("tar-index", [file], lambda: scan(file))
 
 
 def scan(file: Path) -> Arrays:
@@ -220,8 +300,10 @@ def scan(file: Path) -> Arrays:
     try:
         for key, kind, start, size in _members(file):
             records.setdefault(key, []).append((kind, start, size))
+        _drop_extras(records)
     except _Cut as cut:
         _drop_unfinished(records, cut.key)
+        _drop_extras(records)
         fault = f"{file}: {cut}; the {len(records):,} records before that are read"
     members = np.array([m for own in records.values() for m in own], dtype=np.int64).reshape(-1, 3)
     return {
@@ -282,10 +364,24 @@ def _check_end(file: Path, offset: int, whole: int) -> None:
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """Key and ending: "a/b.c.jpg" is "a/b" and "c.jpg", as webdataset has it."""
+    """Key and ending: "a/b.jpg" is "a/b" and "jpg", as webdataset has it; "b.v2.jpg" is "b.v2" and "jpg" here."""
     folder, slash, base = name.rpartition("/")
-    key, _, ending = base.partition(".")
-    return (folder + slash + key, ending.lower()) if key else (name, "")
+    lower = base.lower()
+    for ending in ENDINGS:
+        key = base[: -len(ending) - 1]
+        if key and lower.endswith(f".{ending}"):
+            return folder + slash + key, ending
+    return name, ""
+
+
+def _drop_extras(records: dict[str, list[tuple[int, int, int]]]) -> None:
+    """Remove further images of a sample ("1.seg.png" of the sample "1"): dotted names that have images alone, beside
+    a record of the key that webdataset sees there, the name up to its first dot."""
+    for key, members in [*records.items()]:
+        folder, slash, base = key.rpartition("/")
+        first = folder + slash + base.partition(".")[0]
+        if first != key and first in records and all(ENDINGS[kind] in PICTURES for kind, _, _ in members):
+            del records[key]
 
 
 def _drop_unfinished(records: dict[str, list[tuple[int, int, int]]], key: str) -> None:

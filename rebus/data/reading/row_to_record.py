@@ -3,14 +3,31 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rebus.data.record import XYXY, BadRecord, Question, Record, Thing
+from rebus.data.record import XYXY, BadRecord, Phrase, Question, Record, Thing
 
 FILES = ("file", "file_name", "filename", "image", "path")  # columns that name an image, the first that is there
 TEXTS = ("caption", "captions", "text", "title")  # columns of texts, all that are there
-OTHERS = ("label", "question", "boxes")  # columns of which one is enough beside the image
+OTHERS = ("label", "question", "questions", "boxes", "phrases")  # columns of which one is enough beside the image
+LABELS = ("label", "labels", "fine_label", "coarse_label")  # columns of one label, the first that is there
+LISTS = ("questions", "boxes", "phrases", "absent", "incomplete")  # columns that hold lists
 
+_QUESTION = (
+    "question",
+    "answer",
+    "answers",
+    "multiple_choice_answer",
+    "qid",
+    "question_id",
+    "type",
+    "answer_type",
+    "question_type",
+)
+_UNDERSTOOD = frozenset(
+    {*FILES, *TEXTS, *OTHERS, *LABELS, *LISTS, *_QUESTION, "objects", "split", "url", "width", "height"}
+)
+_V = TypeVar("_V")
 _TOO_LARGE = 1e15  # for a number about an image; NaN is not below it either
 
 
@@ -28,53 +45,139 @@ def wanted() -> str:
     return f"an image's file ({', '.join(FILES)}) and one of {', '.join((*TEXTS, *OTHERS))}"
 
 
+def label_column(row: Mapping[str, Any]) -> str | None:
+    """The column with the image's one label; lists of labels are facts."""
+    return next((name for name in LABELS if row.get(name) is not None and not isinstance(row[name], list)), None)
+
+
+def any_case(row: Mapping[str, _V]) -> dict[str, _V]:
+    """The row with columns whose names are understood but for their capitals (URL, TEXT, Caption) in lower case."""
+    found = dict(row)
+    for name in row:
+        if name != name.lower() and name.lower() in _UNDERSTOOD and name.lower() not in found:
+            found[name.lower()] = found.pop(name)
+    return found
+
+
 def record_of(row: Mapping[str, Any], key: str, image: bytes | Path | None, used: Sequence[str] = ()) -> Record:
     """A record of what the row says about `image`; columns that are neither understood nor in `used` become facts.
 
     A cell of CSV may hold a list as JSON. `boxes: null` means that nobody looked: there are no things then, and the
     facts say `boxes: None`. Raises `BadRecord` for values of the wrong type.
     """
-    taken = {*used, *TEXTS, "label"}
+    label = label_column(row)
+    taken = {*used, *TEXTS, label or "label"}
     question = _text(row, "question", key)
     if question is not None:
-        taken |= {"question", "answer", "answers", "qid", "question_id", "type", "question_type"}
-    things: tuple[Thing, ...] = ()
-    boxes = _listed(row.get("boxes"), "boxes", key)
-    if boxes is not None:
-        things = tuple(_thing(box, f"boxes[{n}]", key) for n, box in enumerate(boxes))
-        taken.add("boxes")
+        taken |= set(_QUESTION)
+    lists = {name: _listed(row.get(name), name, key) for name in LISTS}
+    if row.get("objects") is not None and lists["boxes"] is None:
+        lists["boxes"] = boxes_of(row["objects"], key)
+        taken.add("objects")
+    taken |= {name for name, value in lists.items() if value is not None}
+    items = {name: list(enumerate(value or ())) for name, value in lists.items()}
     return Record(
         key=key,
         image=image,
         captions=texts_of(row, key),
-        label=_name(row.get("label"), "label", key),
-        questions=() if question is None else (_question(row, question, key),),
-        things=things,
+        label=None if label is None else _name(row[label], label, key),
+        questions=(
+            *(() if question is None else (_question(row, question, key),)),
+            *(_listed_question(item, f"questions[{n}]", key) for n, item in items["questions"]),
+        ),
+        things=tuple(_thing(box, f"boxes[{n}]", key) for n, box in items["boxes"]),
+        phrases=tuple(_phrase(phrase, f"phrases[{n}]", key) for n, phrase in items["phrases"]),
+        absent=tuple(_required(label, f"absent[{n}]", key) for n, label in items["absent"]),
+        incomplete=tuple(_required(label, f"incomplete[{n}]", key) for n, label in items["incomplete"]),
         facts={name: value for name, value in row.items() if name not in taken},
     )
 
 
 def texts_of(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """The texts of all text columns, each once, empty ones left out."""
+    """The texts of all text columns, empty ones left out, and those that a column before has said."""
     texts: list[str] = []
     for column in TEXTS:
         value = row.get(column)
+        said = set(texts)
         if isinstance(value, str) and not (column == "captions" and value.lstrip().startswith("[")):
-            texts.append(value)
+            own = [value]
         else:
-            texts += _texts(value, column, key)
-    return tuple(dict.fromkeys(text for text in texts if text.strip()))
+            own = _texts(value, column, key)
+        texts += [text for text in own if text.strip() and text not in said]
+    return tuple(texts)
 
 
 def _question(row: Mapping[str, Any], text: str, key: str) -> Question:
+    """Answers also as objects, as VQAv2 and VizWiz have them: [{"answer", "answer_confidence"}]."""
     answer = _text(row, "answer", key)
-    answers = (() if answer is None else (answer,)) + tuple(_texts(row.get("answers"), "answers", key))
+    given = row.get("answers")
+    if isinstance(given, Mapping):  # a column for each field, as Parquet has lists of objects
+        given = given.get("answer")
+    if isinstance(given, list):
+        given = [item.get("answer") if isinstance(item, Mapping) else item for item in given]
+    answers = (() if answer is None else (answer,)) + tuple(_texts(given, "answers", key))
+    number, kind = (_first(row, names) for names in (("qid", "question_id"), ("type", "answer_type", "question_type")))
+    official = () if answers else tuple(filter(None, [_text(row, "multiple_choice_answer", key)]))
     return Question(
-        text=text,
-        answers=answers,
-        id=_name(row.get("qid", row.get("question_id")), "qid", key) or "",
-        kind=_name(row.get("type", row.get("question_type")), "type", key) or "",
+        text=text, answers=answers or official, id=_name(number, "qid", key) or "", kind=_name(kind, "type", key) or ""
     )
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def boxes_of(objects: Any, key: str, names: Sequence[str] = (), corners: bool = False) -> list[dict[str, Any]]:
+    """The column `objects` of Hugging Face's detection sets as `boxes`: a list of objects, or an object of lists.
+
+    `names`: what the numbers in `category` mean. `corners`: whether `bbox` is left, top, right, bottom; COCO's and
+    the usual form is left, top, width, height. Raises `BadRecord`.
+    """
+    if isinstance(objects, Mapping):
+        columns = {name: value for name, value in objects.items() if isinstance(value, list)}
+        if len({len(value) for value in columns.values()}) > 1:
+            raise BadRecord(key, "objects holds lists of different lengths")
+        objects = [dict(zip(columns, item)) for item in zip(*columns.values())]
+    if not isinstance(objects, list) or not all(isinstance(item, Mapping) for item in objects):
+        raise BadRecord(key, f"objects must be a list of objects with bbox and category; got {_kind(objects)}")
+    boxes = []
+    for n, item in enumerate(objects):
+        label = _first(item, ("category", "categories", "category_id", "label"))
+        if names and isinstance(label, int) and not isinstance(label, bool):
+            if not 0 <= label < len(names):
+                raise BadRecord(key, f"objects[{n}].category {label}; the file names {len(names)}")
+            label = names[label]
+        if item.get("bbox") is None:
+            raise BadRecord(key, f"objects[{n}] has no bbox")
+        crowd = _first(item, ("iscrowd", "is_crowd"))
+        same = {name: item[name] for name in ("area", "id", "segmentation") if item.get(name) is not None}
+        boxes.append(
+            {"label": label, ("xyxy" if corners else "bbox_xywh"): item["bbox"], "iscrowd": crowd or 0, **same}
+        )
+    return boxes
+
+
+def _listed_question(item: Any, what: str, key: str) -> Question:
+    if not isinstance(item, Mapping):
+        raise BadRecord(key, f"{what} must be an object with text and answers; got {_kind(item)}")
+    text = _text(item, "text", key) or _text(item, "question", key)
+    if text is None:
+        raise BadRecord(key, f"{what} has no text")
+    renamed = {"qid": item.get("id"), "type": item.get("kind")}
+    return _question({**{name: value for name, value in renamed.items() if value is not None}, **item}, text, key)
+
+
+def _phrase(item: Any, what: str, key: str) -> Phrase:
+    if not isinstance(item, Mapping):
+        raise BadRecord(key, f"{what} must be an object with text and thing; got {_kind(item)}")
+    return Phrase(text=_required(item.get("text"), f"{what}.text", key), thing=_thing(item.get("thing"), what, key))
+
+
+def _required(value: Any, what: str, key: str) -> str:
+    name = _name(value, what, key)
+    if name is None:
+        raise BadRecord(key, f"{what} must be a text; got {_kind(value)}")
+    return name
 
 
 def _thing(box: Any, what: str, key: str) -> Thing:

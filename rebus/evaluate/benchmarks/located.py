@@ -8,6 +8,7 @@ import numpy as np
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError, UsageError
+from rebus.data.annotated_size import check_annotated_size
 from rebus.data.outlines import mask_of
 from rebus.data.record import XYXY, Thing
 from rebus.evaluate.benchmarks.walk import Example
@@ -20,11 +21,7 @@ _SHOWN = 8  # boxes of a mistake that are drawn
 
 def check_size(example: Example) -> None:
     """Raises `BadRecord` where the image is not of the size in whose pixels its boxes are."""
-    facts = example.record.facts
-    said = facts.get("width"), facts.get("height")
-    if None not in said and said != example.image.size:
-        width, height = example.image.size
-        raise example.bad(f"its boxes are for an image of {said[0]} x {said[1]}, and this one has {width} x {height}")
+    check_annotated_size(example.record, example.image.size)
 
 
 def was_marked(example: Example) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from rebus.core.errors import MissingExtra, RebusError, UsageError
 from rebus.data.layouts import coyo, open_layout
 from rebus.data.reading.tables import BadTable
-from rebus.data.record import BadRecord, Record
+from rebus.data.record import BadRecord, Question, Record
 from tests.data.layouts.timing import quickest
 
 pa = pytest.importorskip("pyarrow")
@@ -84,6 +84,100 @@ def test_classes_are_named_as_hugging_face_does(tmp_path: Path) -> None:
     assert [reader.read(0, n).label for n in range(2)] == ["dog", "cat"]
     with pytest.raises(BadRecord, match="label 7; the file names 2 classes"):
         reader.read(0, 2)
+
+
+def test_a_column_split_chooses_rows(tmp_path: Path) -> None:
+    """nlphuji/flickr30k: one file called test, with three splits in a column."""
+    splits = ["train", "val", "test", "train", "validation"]
+    columns = {"image": [PICTURE] * 5, "caption": [["a", str(n)] for n in range(5)], "split": splits}
+    write(tmp_path / "test-00000.parquet", columns, 2)
+    found = {split: read_all(coyo.open(tmp_path, split)) for split in ("train", "val", "test", None)}
+    captions = {split: [int(record.captions[1]) for record in records] for split, records in found.items()}
+    assert captions == {"train": [0, 3], "val": [1, 4], "test": [2], None: [0, 1, 2, 3, 4]}
+    assert found["train"][1].key == "test-00000.parquet[3]"
+    with pytest.raises(UsageError, match='no files of the split "dev2"'):
+        coyo.open(tmp_path, "dev2")
+
+
+def test_rows_that_img2dataset_failed_to_fetch_are_no_records(tmp_path: Path) -> None:
+    columns = {
+        "jpg": [PICTURE, None, None],
+        "caption": ["a", "b", "c"],
+        "status": ["success", "failed_to_download", "failed_to_resize"],
+    }
+    reader = coyo.open(write(tmp_path / "00000.parquet", columns), None)
+    assert [record.captions for record in read_all(reader)] == [("a",)]
+
+
+@pytest.mark.parametrize("column", ["labels", "fine_label", "coarse_label"])
+def test_other_names_of_the_label(tmp_path: Path, column: str) -> None:
+    notes = {"info": {"features": {column: {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    columns = {"img": [PICTURE], column: [1]}
+    path = write(tmp_path / "a.parquet", columns, notes={b"huggingface": json.dumps(notes).encode()})
+    reader = coyo.open(path, None)
+    assert (reader.labels, reader.read(0, 0).label) == (("cat", "dog"), "dog")
+
+
+def test_the_finer_of_two_labels(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.parquet", {"img": [PICTURE], "coarse_label": [3], "fine_label": [44], "labels": [[1, 2]]}
+    )
+    record = coyo.open(path, None).read(0, 0)
+    assert (record.label, record.facts) == ("44", {"coarse_label": 3, "labels": [1, 2]})
+
+
+@pytest.mark.parametrize("corners", [True, False], ids=["by corners", "left, top, width, height"])
+@pytest.mark.parametrize("listed", [True, False], ids=["a list of objects", "an object of lists"])
+def test_objects(tmp_path: Path, listed: bool, corners: bool) -> None:
+    """detection-datasets' Parquet files have boxes by corners, cppe-5 and the guide of Hugging Face as COCO."""
+    true = [(10.0 + n, 40.0, 15.0 + n, 50.0) for n in range(30)]
+    boxes = [list(box) if corners else [box[0], box[1], 5.0, 10.0] for box in true]
+    items: list[Any] = [{"bbox": box, "category": n % 2, "area": 50.0, "id": n} for n, box in enumerate(boxes)]
+    cell = items if listed else {name: [item[name] for item in items] for name in items[0]}
+    category = {"names": ["cat", "dog"], "_type": "ClassLabel"}
+    feature: Any = [{"category": category}] if listed else {"feature": {"category": category}, "_type": "Sequence"}
+    notes = {b"huggingface": json.dumps({"info": {"features": {"objects": feature}}}).encode()}
+    path = write(tmp_path / "a.parquet", {"image": [PICTURE], "objects": [cell]}, notes=notes)
+    reader = coyo.open(path, None)
+    record = reader.read(0, 0)
+    assert reader.labels == ("cat", "dog")
+    assert [thing.box for thing in record.things] == true
+    assert [thing.label for thing in record.things[:2]] == ["cat", "dog"]
+    assert (record.things[3].area, record.things[3].id, record.facts) == (50.0, "3", {})
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_answers_as_objects(tmp_path: Path, listed: bool) -> None:
+    """VQAv2 and VizWiz as Hugging Face has them."""
+    answers: Any = [{"answer": "net", "answer_confidence": "yes"}, {"answer": "a net", "answer_confidence": "maybe"}]
+    if not listed:
+        answers = {name: [item[name] for item in answers] for name in answers[0]}
+    columns = {
+        "image": PICTURE,
+        "question": "What is it?",
+        "answers": answers,
+        "multiple_choice_answer": "net",
+        "question_id": 7,
+        "question_type": "what is",
+        "answer_type": "other",
+    }
+    path = write(tmp_path / "a.parquet", {name: [value] for name, value in columns.items()})
+    record = coyo.open(path, None).read(0, 0)
+    assert record.questions == (Question(text="What is it?", answers=("net", "a net"), id="7", kind="other"),)
+    assert record.facts == {}
+
+
+def test_names_of_columns_in_any_case(tmp_path: Path) -> None:
+    laion = write(
+        tmp_path / "laion.parquet", {"URL": ["http://x/1.jpg"], "TEXT": ["a text"], "WIDTH": [3], "NSFW": [0]}
+    )
+    assert coyo.recognises(laion)
+    record = coyo.open(laion, None).read(0, 0)
+    assert record.captions == ("a text",)
+    assert record.facts == {"url": "http://x/1.jpg", "width": 3, "NSFW": 0}
+    images = write(tmp_path / "images.parquet", {"Image": [PICTURE], "Caption": ["one"]})
+    record = coyo.open(images, None).read(0, 0)
+    assert (record.image, record.captions) == (PICTURE, ("one",))
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ def test_a_table_of_text(tmp_path: Path, name: str, separator: str, column: str)
 
 
 def test_lists_in_cells(tmp_path: Path) -> None:
-    pictures(tmp_path, "a.jpg")
+    pictures(tmp_path, "a.jpg", "b.jpg")
     boxes = json.dumps([{"label": "dog", "xyxy": [1, 2, 3, 4]}]).replace('"', '""')
-    (tmp_path / "captions.csv").write_text(f'file,captions,boxes\na.jpg,"[""one"", ""two""]","{boxes}"\na.jpg,three,\n')
+    (tmp_path / "captions.csv").write_text(f'file,captions,boxes\na.jpg,"[""one"", ""two""]","{boxes}"\nb.jpg,three,\n')
     first, second = everything(open_layout(tmp_path))
     assert first.captions == ("one", "two")
     assert [(thing.label, thing.box) for thing in first.things] == [("dog", (1.0, 2.0, 3.0, 4.0))]
@@ -66,19 +66,19 @@ ROWS = [
             {"label": "ant", "xyxy": [0, 0, 1, 1]},
         ],
     },
-    {"file": "a.jpg", "question": "How many?", "answer": "2", "answers": ["two"], "qid": 5, "type": "number"},
-    {"file": "a.jpg", "caption": "x", "boxes": None, "split": "validation"},
+    {"file": "b.jpg", "question": "How many?", "answer": "2", "answers": ["two"], "qid": 5, "type": "number"},
+    {"file": "c.jpg", "caption": "x", "boxes": None, "split": "validation"},
 ]
 
 
 @pytest.mark.parametrize("name", ["captions.jsonl", "metadata.jsonl", "captions.json", "qa.jsonl", "other.jsonl"])
 def test_a_table_of_json(tmp_path: Path, name: str) -> None:
-    pictures(tmp_path, "a.jpg")
+    pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     text = json.dumps(ROWS) if name.endswith("json") else "\n".join(json.dumps(row) for row in ROWS)
     (tmp_path / name).write_text(text)
     reader = open_layout(tmp_path / name if name.startswith("other") else tmp_path)
     first, second, third = everything(reader)
-    assert (first.captions, first.label) == (("one", "two"), "7")
+    assert (first.captions, first.label) == (("one", "two", "one"), "7")
     assert first.facts == {"split": "train", "width": 640}
     cat, ant = first.things
     box: XYXY = (10.0, 20.0, 15.5, 26.0)
@@ -91,8 +91,45 @@ def test_a_table_of_json(tmp_path: Path, name: str) -> None:
     assert list(reader.labels) == ["7", "ant", "cat"]
 
 
-def test_splits_by_column(tmp_path: Path) -> None:
+def test_a_row_for_each_caption_is_one_image_with_several(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    rows = ["a.jpg,one,1,train", "b.jpg,three,1,val", "a.jpg,two,2,train", "a.jpg,one,2,train", "a.jpg,late,3,val"]
+    (tmp_path / "captions.csv").write_text("image,caption,number,split\n" + "\n".join(rows))
+    first, second = everything(open_layout(tmp_path))
+    assert (first.key, first.captions) == ("captions.csv:2", ("one", "two", "one", "late"))
+    assert first.facts == {"number": ["1", "2", "2", "3"], "split": ["train", "train", "train", "val"]}
+    assert (second.key, second.captions) == ("captions.csv:3", ("three",))
+    val = everything(open_layout(tmp_path, split="val"))
+    assert [(record.key, record.captions) for record in val] == [
+        ("captions.csv:3", ("three",)),
+        ("captions.csv:6", ("late",)),
+    ]
+
+
+def test_rows_of_questions_things_and_labels(tmp_path: Path) -> None:
+    """What several rows repeat counts once; an answer a row are the answers to one question."""
     pictures(tmp_path, "a.jpg")
+    box = {"label": "dog", "xyxy": [1, 2, 3, 4], "outline": [[1, 2, 3, 4, 5, 6]]}
+    rows = [
+        {"file": "a.jpg", "caption": "c", "question": "What?", "answer": "cat", "boxes": [box, box]},
+        {"file": "a.jpg", "caption": "c", "question": "What?", "answer": "cat", "boxes": [box, box]},
+        {"file": "a.jpg", "caption": "c", "question": "Where?", "answer": "here", "boxes": None},
+        {"file": "a.jpg", "label": "pet"},
+    ]
+    (tmp_path / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    asked, labelled = everything(open_layout(tmp_path))
+    assert asked.captions == ("c",)
+    assert asked.questions == (
+        Question(text="What?", answers=("cat", "cat")),
+        Question(text="Where?", answers=("here",)),
+    )
+    assert len(asked.things) == 2
+    assert asked.facts == {}
+    assert labelled.label == "pet"  # another label of the same image is another record
+
+
+def test_splits_by_column(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     (tmp_path / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
     assert [record.key for record in everything(open_layout(tmp_path, split="val"))] == ["captions.jsonl:3"]
     with pytest.raises(UsageError, match='no rows of the split "test"; it has train, validation'):
@@ -125,9 +162,9 @@ DAMAGED = [
 
 @pytest.mark.parametrize("line, says", DAMAGED)
 def test_a_damaged_row_is_named_and_the_others_are_read(tmp_path: Path, line: str, says: str) -> None:
-    pictures(tmp_path, "a.jpg")
-    good = '{"file": "a.jpg", "caption": "x"}'
-    (tmp_path / "captions.jsonl").write_text(f"{good}\n{line}\n{good}\n")
+    pictures(tmp_path, "a.jpg", "0.jpg", "2.jpg")
+    good = '{{"file": "{}.jpg", "caption": "x"}}'
+    (tmp_path / "captions.jsonl").write_text(f"{good.format(0)}\n{line}\n{good.format(2)}\n")
     reader = open_layout(tmp_path)
     assert list(reader.sizes) == [3]
     assert reader.read(0, 0).captions == reader.read(0, 2).captions == ("x",)
@@ -207,7 +244,8 @@ def test_large_tables_are_read_in_blocks_and_fast(tmp_path: Path) -> None:
     rows = 20_000
     (tmp_path / "captions.jsonl").write_text(
         "".join(
-            f'{{"file": "a.jpg", "caption": "{n}", "split": "{"train" if n % 2 else "val"}"}}\n' for n in range(rows)
+            f'{{"file": "a.jpg", "label": {n}, "caption": "{n}", "split": "{"train" if n % 2 else "val"}"}}\n'
+            for n in range(rows)
         )
     )
     reader = open_layout(tmp_path)

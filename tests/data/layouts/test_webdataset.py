@@ -95,6 +95,57 @@ def test_other_members_and_orders(tmp_path: Path) -> None:
     assert list(reader.labels) == ["9", "10"]
 
 
+def test_a_caption_a_line(tmp_path: Path) -> None:
+    """CLIP_benchmark's sets have one a line; img2dataset's texts may hold line breaks, which its JSON tells."""
+    members = [
+        *[("1.jpg", PICTURE), ("1.txt", b"one\ntwo\none\n")],
+        *[("2.jpg", PICTURE), ("2.txt", b"a\nb"), ("2.json", b'{"caption": "a\\nb"}')],
+        *[("3.jpg", PICTURE), ("3.txt", b"first"), ("3.json", b'{"caption": "first", "captions": ["first", "x\\ny"]}')],
+    ]
+    write(tmp_path / "0.tar", members)
+    found = [record.captions for record in read_all(webdataset.open(tmp_path, None))]
+    assert found == [("one", "two", "one"), ("a\nb",), ("first", "x\ny")]
+
+
+def test_classes_by_the_names_beside(tmp_path: Path) -> None:
+    members = [(f"{n}.{ending}", data) for n in range(3) for ending, data in (("jpg", PICTURE), ("cls", b"%d\n" % n))]
+    write(tmp_path / "test" / "0.tar", members)
+    (tmp_path / "classnames.txt").write_text("great white shark\nsea lion\n")
+    reader = open_layout(tmp_path, split="test")
+    assert list(reader.labels) == ["great white shark", "sea lion"]
+    assert [reader.read(0, n).label for n in range(2)] == ["great white shark", "sea lion"]
+    with pytest.raises(BadRecord, match=r"0\.tar:2: class 2; classnames\.txt names 2"):
+        reader.read(0, 2)
+
+
+def test_keys_with_dots_are_records(tmp_path: Path) -> None:
+    names = ["photo.v1.jpg", "photo.v1.txt", "photo.v2.jpg", "photo.v2.json", "b.jpg", "b.seg.png", "c.left.jpg"]
+    write(tmp_path / "a.tar", [(name, b"{}" if name.endswith("json") else b"x") for name in [*names, "c.json"]])
+    reader = webdataset.open(tmp_path, None)
+    keys = ["a.tar:photo.v1", "a.tar:photo.v2", "a.tar:b"]
+    assert [reader.read(0, n).key for n in range(3)] == keys
+    with pytest.raises(BadRecord, match=r"a\.tar:c: no image among \.json"):  # counted, not dropped
+        reader.read(0, 3)
+    assert list(reader.sizes) == [4]
+
+
+def test_gzipped_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = gzip.compress(json.dumps({"caption": "zwei", "n": 1}).encode())
+    members = [("1.jpg", PICTURE), ("1.txt.gz", gzip.compress(b"eins")), ("2.jpg", PICTURE), ("2.json.gz", facts)]
+    bad = [("3.jpg", PICTURE), ("3.txt.gz", gzip.compress(b"x" * 99)[:-9]), ("4.jpg", PICTURE), ("4.txt.gz", b"?" * 40)]
+    write(tmp_path / "a.tar", [*members, *bad])
+    reader = webdataset.open(tmp_path, None)
+    assert reader.read(0, 0).captions == ("eins",)
+    assert (reader.read(0, 1).captions, reader.read(0, 1).facts) == (("zwei",), {"n": 1})
+    for row, says in ((2, "is cut before its end"), (3, "is damaged")):
+        with pytest.raises(BadRecord, match=rf"\.txt\.gz {says}"):
+            reader.read(0, row)
+    monkeypatch.setattr(webdataset, "MAX_TEXT_BYTES", 60)
+    write(tmp_path / "b.tar", [("1.jpg", PICTURE), ("1.txt.gz", gzip.compress(b"x" * 99))])
+    with pytest.raises(BadRecord, match="more than the 60 bytes"):
+        webdataset.open(tmp_path / "b.tar", None).read(0, 0)
+
+
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_long_names(tmp_path: Path, form: int) -> None:
     name = "ordner/" + "ü" * 300
