@@ -12,8 +12,9 @@ from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.forms import FORMS, Example, Given
+from rebus.data.held_out import open_parts
 from rebus.data.layouts import open_layout
-from rebus.data.record import BadRecord, Record
+from rebus.data.record import BadRecord, Reader, Record
 from rebus.data.record_batches import TRIES, MixedBatches, Plan, RecordBatches
 from rebus.data.shuffle import WINDOW, ShuffledOrder
 
@@ -27,7 +28,8 @@ class Files:
     `form`: "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text"
     without images; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may
     hold {question} or {labels}. `least_crop`: below 1, a random square of at least that share of the image's area is
-    seen (CLIP, ALIGN). `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`).
+    seen (CLIP, ALIGN). `val_split`: what is held out; None, or a data set without splits: a tenth of `split`, by lot.
+    `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`).
     """
 
     kind: Literal["files"] = "files"
@@ -99,11 +101,12 @@ class FileRecords:
                 f"data.form={files.form} says where things are in the whole image: it goes with data.least_crop=1 "
                 "and data.flip=false"
             )
-        self._readers: dict[str | None, tuple[Any, dict[int, ShuffledOrder]]] = {}
-        self._open(files.split)
+        train, val = open_parts(files.path, files.layout, files.split, files.val_split)
+        self._readers: dict[str, Any] = {"train": train, "val": val}
+        self._orders: dict[tuple[str, int], ShuffledOrder] = {}
 
     def __len__(self) -> int:
-        return int(sum(self._open(self.files.split)[0].sizes))
+        return int(sum(self._open("train").sizes))
 
     def plan(self, index: int, batch_size: int, split: str) -> Plan:
         """Records follow each other in the shuffled order, one for each row."""
@@ -111,13 +114,12 @@ class FileRecords:
 
     def read(self, seed: int, number: int, split: str, attempt: int) -> Record:
         """Record `number` of the endless shuffled order; those that stand in come from another order."""
-        which = {"train": self.files.split, "val": self.files.val_split}.get(split, split)
         if attempt:
-            place = self._order(which, seed + 1).place(number * TRIES + attempt)
+            place = self._order(split, seed + 1).place(number * TRIES + attempt)
         else:
-            place = self._order(which, seed).place(number)
+            place = self._order(split, seed).place(number)
         try:
-            record: Record = self._open(which)[0].read(*place)
+            record: Record = self._open(split).read(*place)
         except BadRecord:
             raise
         except RebusError as error:
@@ -139,16 +141,20 @@ class FileRecords:
     def _varied(self, image: Any, rng: np.random.Generator) -> Image.Image:
         return varied(image, rng, self.files.least_crop, self.files.flip)
 
-    def _open(self, split: str | None) -> tuple[Any, dict[int, ShuffledOrder]]:
+    def _open(self, split: str) -> Reader:
+        """Raises `UsageError` where nothing is held out."""
         if split not in self._readers:
-            self._readers[split] = open_layout(self.files.path, self.files.layout, split), {}
-        return self._readers[split]
+            self._readers[split] = open_layout(self.files.path, self.files.layout, split)
+        reader = self._readers[split]
+        if isinstance(reader, UsageError):
+            raise reader
+        return reader  # type: ignore[no-any-return]
 
-    def _order(self, split: str | None, seed: int) -> ShuffledOrder:
-        reader, orders = self._open(split)
-        if seed not in orders:
-            orders[seed] = ShuffledOrder(reader.sizes, seed, window=getattr(reader, "window", WINDOW))
-        return orders[seed]
+    def _order(self, split: str, seed: int) -> ShuffledOrder:
+        if (split, seed) not in self._orders:
+            reader = self._open(split)
+            self._orders[split, seed] = ShuffledOrder(reader.sizes, seed, window=getattr(reader, "window", WINDOW))
+        return self._orders[split, seed]
 
 
 def varied(picture: Image.Image, rng: np.random.Generator, least_crop: float, flip: bool) -> Image.Image:

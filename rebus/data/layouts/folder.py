@@ -25,7 +25,7 @@ from rebus.core.errors import MissingFile, UsageError
 from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import file_column, is_known, record_of, wanted
-from rebus.data.reading.shard_files import SPLITS, names_of
+from rebus.data.reading.shard_files import SPLITS, NoSplits, names_of
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Reader, Record
 
@@ -205,8 +205,9 @@ def _roots(path: Path, split: str | None) -> list[Path]:
 
 
 def _no_split(path: Path, split: str | None, there: Sequence[str]) -> UsageError:
-    has = f"it has {', '.join(there)}" if there else "it has no splits; leave it out"
-    return UsageError(f'{path}: no split "{split}"; {has}')
+    if not there:
+        return NoSplits(f'{path}: no split "{split}"; it has no splits; leave it out')
+    return UsageError(f'{path}: no split "{split}"; it has {", ".join(there)}')
 
 
 def _class_of(file: Path, root: Path) -> str | None:

@@ -33,10 +33,20 @@ def recognises(path: Path) -> bool:
         return False
     parquet = _parquet()
     try:
-        names = set(parquet.read_schema(near[0]).names)
+        return _is_page(parquet.read_schema(near[0]))
     except _damage():
         return False
-    return {"images", "texts"} <= names
+
+
+def _is_page(schema: Any) -> bool:
+    """Whether `texts` are texts: The Cauldron's columns have the same names, and its texts are conversations."""
+    from pyarrow import types
+
+    if not {"images", "texts"} <= set(schema.names):
+        return False
+    kind = schema.field("texts").type
+    listed = types.is_list(kind) or types.is_large_list(kind)
+    return listed and (types.is_string(kind.value_type) or types.is_large_string(kind.value_type))
 
 
 def open(path: Path, split: str | None = None) -> "Obelics":

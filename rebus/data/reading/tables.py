@@ -15,7 +15,7 @@ import numpy as np
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.disk_cache import check_unchanged, kept, stamp
 from rebus.data.reading.line_index import LineIndex, find_lines, pieces_of
-from rebus.data.reading.shard_files import names_of
+from rebus.data.reading.shard_files import NoSplits, names_of
 from rebus.data.record import BadRecord
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
@@ -99,10 +99,10 @@ class Table:
     def rows_of(self, split: str) -> np.ndarray:
         """The numbers of the rows whose column `split` says so, and of the damaged ones: nobody knows theirs.
 
-        Raises `UsageError` where the column is missing or never says so.
+        Raises `NoSplits` where the column is missing, `UsageError` where it never says so.
         """
         if "split" not in self.columns:
-            raise UsageError(f"{self.path}: has no column split ({_list(self.columns)}); leave the split out")
+            raise NoSplits(f"{self.path}: has no column split ({_list(self.columns)}); leave the split out")
         arrays = kept("splits", [self.path], self._splits)
         names, own = [str(name) for name in arrays["names"]], arrays["own"]
         wanted = [number for number, name in enumerate(names) if name.lower() in names_of(split)]
