@@ -92,14 +92,19 @@ def hold_out(reader: Reader, name: str) -> tuple[Reader, Reader | UsageError]:
 
 def _opened(path: str, layout: str, split: str | None, setting: str) -> tuple[Reader, bool]:
     """The reader of a split, and whether the data set has any; all of it where it has none."""
+    has_splits = True
     try:
-        return open_layout(path, layout, split), True
+        reader = open_layout(path, layout, split)
     except NoSplits:
-        return open_layout(path, layout, None), False
+        reader, has_splits = open_layout(path, layout, None), False
     except UsageError as error:
         if split is None or f'split "{split}"' not in str(error):
             raise
         raise UsageError(f"data.{setting}={split}: {error}") from None
+    unread = getattr(reader, "unread", ())
+    if unread and getattr(reader, "labelled_by_folder", False):
+        raise UsageError(f"{unread[0]}. The names of folders are not taken for labels while a table lies there")
+    return reader, has_splits
 
 
 def _same(one: Reader, other: Reader) -> bool:

@@ -40,7 +40,7 @@ class Table:
     def open(cls, path: Path) -> "Table":
         """Raises `BadTable` when the file cannot be a table."""
         table = cls(path, *stamp(path))
-        if table.kind not in ENDINGS:
+        if table.kind not in (*ENDINGS, ".txt"):
             raise BadTable(f"{path}: a table ends in {_list(ENDINGS)}")
         try:
             rows = len(table)
@@ -122,7 +122,7 @@ class Table:
         return {"names": np.array([*numbers], dtype=np.str_), "own": own}
 
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": ","}  # captions.txt, as Kaggle's Flickr8k has it
 
 
 def json_row(data: bytes, key: str) -> dict[str, Any]:
@@ -168,7 +168,8 @@ def _dialect(suffix: str) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def _lines(path: Path, size: int, changed: int) -> LineIndex:
     check_unchanged(path, (size, changed))
-    find = {".csv": _csv_lines, ".tsv": _csv_lines, ".json": _json_lines}.get(path.suffix.lower(), _jsonl_lines)
+    kind = path.suffix.lower()
+    find = _csv_lines if kind in _SEPARATORS else _json_lines if kind == ".json" else _jsonl_lines
     return LineIndex.from_arrays(kept("lines", [path], lambda: find(path).to_arrays()))
 
 
