@@ -169,7 +169,7 @@ class FileRecords:
         reader = self._readers[split]
         if isinstance(reader, UsageError):
             raise reader
-        return reader  # type: ignore[no-any-return]
+        return reader
 
     def _order(self, split: str, seed: int) -> ShuffledOrder:
         if (split, seed) not in self._orders:

@@ -18,6 +18,15 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "coco"
 WHAT = "MS COCO and what is written like it: captions, boxes and outlines in annotations/*.json"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    (
+        "`annotations/instances_*.json`, `captions_*.json`, one such file as the path",
+        "pycocotools, for outlines and scores; the rest memory",
+    ),
+    ("`instances.json` or Label Studio's `result.json` beside `images/`", "memory; samples written by hand"),
+    ("Roboflow's `train/_annotations.coco.json`", "memory; samples written by hand"),
+)
 
 _FILE = re.compile(r"(captions|instances|image_info)_(.+)\.json")
 _ROBOFLOW = "_annotations.coco.json"  # in a folder for each split

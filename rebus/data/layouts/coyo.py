@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 NAME = "coyo"
 WHAT = "Parquet files of addresses and texts (COYO-700M), or of images and texts"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("Parquet of `url`, `text` and scores (COYO-700M), or with images as bytes", "memory; samples written by hand"),
+)
 
 PICTURES = ("image", "jpg", "png", "webp", "img")
 HELD_BYTES = 512 << 20  # of row groups held in memory by one process

@@ -38,6 +38,13 @@ from rebus.data.record import BadRecord, Reader, Record
 
 NAME = "folder"
 WHAT = "images with a table of captions (CSV, TSV, JSONL, JSON), or in sub-folders that are labels"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("a table of image files and texts, questions, labels or boxes (CSV, TSV, JSONL, JSON)", "our own form"),
+    ("`x.jpg` with `x.txt`, `x.json`: img2dataset's output format `files`", "memory; samples written by hand"),
+    ("Kaggle's `captions.txt` with `Images/`; open_clip's `filepath` and `title`", "memory; samples written by hand"),
+    ("sub-folders as labels, split folders with a `metadata` table each", "memory; samples written by hand"),
+)
 
 TABLES = ("captions", "metadata")
 PERHAPS = ("annotations", "qa", "labels")  # names that other files have too

@@ -17,6 +17,10 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "karpathy"
 WHAT = "Karpathy's splits of COCO, Flickr8k and Flickr30k: dataset_*.json with the images beside it"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("`dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`", "memory; samples written by hand"),
+)
 
 _NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json")
 _FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr8k_Dataset")

@@ -24,6 +24,10 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "mmc4"
 WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the images fetched"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("`docs_*.jsonl`, `docs_*.jsonl.zip`; images in `images/` or `docs_*_images/`", "memory; samples written by hand"),
+)
 
 MAX_UNPACKED_BYTES = 4 << 30  # of one zipped file
 HELD_BYTES = 1 << 30  # of unpacked files, for each process that reads

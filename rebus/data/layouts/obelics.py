@@ -21,6 +21,10 @@ from rebus.data.record import BadRecord, Encoded, Record
 
 NAME = "obelics"
 WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the images fetched"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("Parquet with lists `images` and `texts` of addresses, bytes and texts", "memory; samples written by hand"),
+)
 
 HELD_BYTES = 1 << 30  # of row groups, for each process that reads
 _COLUMNS = ("images", "texts", "metadata", "general_metadata")

@@ -19,6 +19,8 @@ from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 
 READS = "POPE's files: lines of question_id, image, text, label (coco_pope_random.json …); --images where they lie"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (("POPE's lines of `question_id`, `image`, `text`, `label`", "memory; samples written by hand"),)
 TASKS = ("ask",)
 
 _ENDINGS = (".jsonl", ".json")

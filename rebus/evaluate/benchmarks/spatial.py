@@ -30,6 +30,14 @@ READS = (
     "caption itself), or What'sUp's image_path and caption_options, of which the first is true, or its lists "
     "[image's number, true caption, false caption] (coco_qa_*.json, vg_qa_*.json); --images where the images lie"
 )
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("tables of `image`, `captions`, `label`", "our own form"),
+    (
+        "What'sUp's `image_path`, `caption_options`; lists of `coco_qa_*.json`, `vg_qa_*.json`",
+        "memory; samples written by hand",
+    ),
+)
 TASKS = ("match", "classify")
 
 _IMAGES = ("image", "file", "file_name", "filename", "path", "image_path")
