@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from PIL import Image
 from rebus import catalog
 from rebus.cli.app import parser_for
 from rebus.core.extras import installed
+from rebus.data.layouts import LAYOUTS
 from rebus.data.scenes import scene
+from rebus.evaluate.benchmarks import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -85,6 +88,16 @@ def test_the_family_table_is_that_of_the_catalogue():
         rows.append(f"| {card.family} | {name} | {marks} |")
     readme = (ROOT / "README.md").read_text()
     assert "\n".join(rows) in readme, "the table in README.md should read:\n" + "\n".join(rows)
+
+
+def test_the_table_of_forms_is_that_of_the_readers():
+    modules = {name: import_module(module) for name, module in LAYOUTS.items()}
+    modules |= {f"eval {name}": import_module(BENCHMARKS[name]) for name in ("pope", "spatial")}
+    rows = ["| reader | form | checked against |", "| --- | --- | --- |"]
+    for name, module in modules.items():
+        rows += [f"| `{name}` | {form} | {against} |" for form, against in module.CHECKED]
+    page = (ROOT / "docs/tasks/data.md").read_text()
+    assert "\n".join(rows) in page, "the table in docs/tasks/data.md should read:\n" + "\n".join(rows)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)

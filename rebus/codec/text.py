@@ -7,6 +7,7 @@ stand before the prompt, or where its `ImageMark`s are.
 
 import functools
 import html
+import logging
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from rebus.core.labels import IGNORED
 from rebus.core.specs import TextSpec
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+log = logging.getLogger("rebus")
+
 _MARK = -1  # an image inside a prompt, before it is made room for
 
 
@@ -61,6 +64,7 @@ class TextPipeline:
     def __init__(self, tokenizer: Tokenizer, spec: TextSpec):
         self.tokenizer = tokenizer
         self.spec = spec
+        self._told_lost = False
         for role in ("pad_id", "bos_id", "eos_id"):
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
@@ -83,6 +87,7 @@ class TextPipeline:
         for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
             self._check_marks(i, prompt, count)
         bodies = self._encode(prompts)
+        self._tell_lost(prompts, bodies)
         if self.spec.generates:
             rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
         else:
@@ -151,6 +156,25 @@ class TextPipeline:
             raise BadText(f"text {index} holds {_number(marks)}: this model's texts have no place for images")
         if marks and marks != images:
             raise BadText(f"prompt {index} has marks for {_number(marks)} and {_number(images)} beside it")
+
+    def lost_words(self, text: str) -> list[str]:
+        """The words of which no token is left but the unknown one: the network does not learn of them."""
+        unknown = self.tokenizer.unknown_id
+        words = self.prepare(text).split()
+        return [word for word in words if not any(token != unknown for token in self.tokenizer.encode_answer(word))]
+
+    def _tell_lost(self, prompts: Sequence[Prompt], bodies: Sequence[Sequence[int]]) -> None:
+        """Log once that words of a prompt are lost."""
+        unknown = self.tokenizer.unknown_id
+        for prompt, body in zip(prompts, bodies, strict=True):
+            if self._told_lost or not isinstance(prompt, str) or (body and unknown not in body):
+                continue
+            if lost := self.lost_words(prompt):
+                self._told_lost = True
+                log.warning(
+                    f"the tokenizer has no tokens for {', '.join(map(repr, lost[:5]))}: the model does not see "
+                    "such words, here and in later texts"
+                )
 
     def prepare(self, text: str) -> str:
         """The text as the tokenizer is to see it: cleaned, without punctuation, in lower case, as the spec says."""

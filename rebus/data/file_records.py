@@ -1,5 +1,6 @@
 """Data sets on disk as a source of training batches: shuffled passes, cropped and flipped images, forms."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,10 +14,14 @@ from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.annotated_size import check_annotated_size
 from rebus.data.forms import FORMS, Example, Given
+from rebus.data.held_out import open_parts
+from rebus.data.inspecting import chosen
 from rebus.data.layouts import open_layout
-from rebus.data.record import BadRecord, Record
+from rebus.data.record import BadRecord, Reader, Record
 from rebus.data.record_batches import TRIES, MixedBatches, Plan, RecordBatches
 from rebus.data.shuffle import WINDOW, ShuffledOrder
+
+_LOOKED_AT = 20  # records, for what a data set holds
 
 FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text"]  # of `rebus.data.forms.FORMS`
 
@@ -26,10 +31,12 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `form`: "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text"
-    without images; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may
-    hold {question} or {labels}. `least_crop`: below 1, a random square of at least that share of the image's area is
-    seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the data set's labels, to be
-    answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction of their size
+    without images; "auto" is "pairs" or "caption", or "detect" where there are boxes and no captions. `prompt`: another
+    one than the model's own for that form; it may hold {question} or {labels}. `val_split`: what is held out; None, or
+    a data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share
+    of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the
+    data set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction
+    of their size
     (`rebus.codec.images`).
     """
 
@@ -62,13 +69,26 @@ def file_batches(
 ) -> RecordBatches:
     """The batches of a `Files`, in the words of a system. Raises what `open_layout` raises, or `UsageError` for what
     cannot be learned."""
+    if not files.path:
+        raise UsageError("data.path says where the data set lies: --set data.path=DIR")
+    parts = open_parts(files.path, files.layout, files.split, files.val_split)
     if files.form == "auto":
         generative = processor.text is not None and processor.text.spec.generates
-        files = replace(files, form="caption" if generative else "pairs")
+        boxes = generative and locations is not None and _boxes_alone(parts[0])
+        files = replace(files, form="detect" if boxes else "caption" if generative else "pairs")
     if FORMS[files.form].sees and processor.image is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
-    source = FileRecords(files, prompts, locations)
+    source = FileRecords(files, parts, prompts, locations)
     return RecordBatches(source, processor, fast=files.fast, threads=files.threads, most_damaged=files.most_damaged)
+
+
+def _boxes_alone(reader: Reader) -> bool:
+    """Whether the first records have boxes and no captions."""
+    seen = []
+    for place in chosen(reader.sizes, _LOOKED_AT, 0):
+        with suppress(RebusError):
+            seen.append(reader.read(*place))
+    return any(record.things for record in seen) and not any(record.captions for record in seen)
 
 
 def mixed_batches(
@@ -81,14 +101,18 @@ def mixed_batches(
 class FileRecords:
     """The records of a `Files` whose form is named, in shuffled passes, and the examples that its form makes of them.
 
-    Raises what `open_layout` raises, or `UsageError` for what cannot be learned.
+    `parts`: what is learned from and what is held out. Raises `UsageError` for what cannot be learned.
     """
 
     one_stream = False
 
-    def __init__(self, files: Files, prompts: Prompts, locations: LocationNotation | None):
-        if not files.path:
-            raise UsageError("data.path says where the data set lies: --set data.path=DIR")
+    def __init__(
+        self,
+        files: Files,
+        parts: tuple[Reader, Reader | UsageError],
+        prompts: Prompts,
+        locations: LocationNotation | None,
+    ):
         if not 0 < files.least_crop <= 1:
             raise UsageError(f"data.least_crop is a share of the image, above 0 and at most 1; got {files.least_crop}")
         self.files, self.form, self.locations, self.name = files, FORMS[files.form], locations, files.path
@@ -103,16 +127,16 @@ class FileRecords:
                 f"data.form={files.form} says where things are in the whole image: it goes with data.least_crop=1 "
                 "and data.flip=false"
             )
-        self._readers: dict[str | None, tuple[Any, dict[int, ShuffledOrder]]] = {}
+        self._readers: dict[str, Any] = {"train": parts[0], "val": parts[1]}
+        self._orders: dict[tuple[str, int], ShuffledOrder] = {}
         if files.negatives and not self.form.places:
             raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
-        self.negatives = tuple(self._open(files.split)[0].labels) if files.negatives else ()
+        self.negatives = tuple(parts[0].labels) if files.negatives else ()
         if files.negatives and not self.negatives:
             raise UsageError(f"{files.path}: names no labels that data.negatives could ask for")
-        self._open(files.split)
 
     def __len__(self) -> int:
-        return int(sum(self._open(self.files.split)[0].sizes))
+        return int(sum(self._open("train").sizes))
 
     def plan(self, index: int, batch_size: int, split: str) -> Plan:
         """Records follow each other in the shuffled order, one for each row."""
@@ -120,14 +144,13 @@ class FileRecords:
 
     def read(self, seed: int, number: int, split: str, attempt: int) -> Record:
         """Record `number` of the endless shuffled order; those that stand in come from another order."""
-        which = {"train": self.files.split, "val": self.files.val_split}.get(split, split)
         if attempt:
             turn, at = divmod(attempt, TRIES)
-            place = self._order(which, seed + 1 + turn).place(number * TRIES + at)
+            place = self._order(split, seed + 1 + turn).place(number * TRIES + at)
         else:
-            place = self._order(which, seed).place(number)
+            place = self._order(split, seed).place(number)
         try:
-            record: Record = self._open(which)[0].read(*place)
+            record: Record = self._open(split).read(*place)
         except BadRecord:
             raise
         except RebusError as error:
@@ -151,16 +174,20 @@ class FileRecords:
     def _varied(self, image: Any, rng: np.random.Generator) -> Image.Image:
         return varied(image, rng, self.files.least_crop, self.files.flip)
 
-    def _open(self, split: str | None) -> tuple[Any, dict[int, ShuffledOrder]]:
+    def _open(self, split: str) -> Reader:
+        """Raises `UsageError` where nothing is held out."""
         if split not in self._readers:
-            self._readers[split] = open_layout(self.files.path, self.files.layout, split), {}
-        return self._readers[split]
+            self._readers[split] = open_layout(self.files.path, self.files.layout, split)
+        reader = self._readers[split]
+        if isinstance(reader, UsageError):
+            raise reader
+        return reader
 
-    def _order(self, split: str | None, seed: int) -> ShuffledOrder:
-        reader, orders = self._open(split)
-        if seed not in orders:
-            orders[seed] = ShuffledOrder(reader.sizes, seed, window=getattr(reader, "window", WINDOW))
-        return orders[seed]
+    def _order(self, split: str, seed: int) -> ShuffledOrder:
+        if (split, seed) not in self._orders:
+            reader = self._open(split)
+            self._orders[split, seed] = ShuffledOrder(reader.sizes, seed, window=getattr(reader, "window", WINDOW))
+        return self._orders[split, seed]
 
 
 def varied(picture: Image.Image, rng: np.random.Generator, least_crop: float, flip: bool) -> Image.Image:

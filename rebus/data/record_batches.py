@@ -93,10 +93,21 @@ class RecordBatches:
         `owners` where rows have other numbers of images or texts than one, and the arrays of the examples. Pixels are
         uint8 where they were drawn at the size that is wanted, see `rebus.codec.images.normalised`. `damaged` lists
         the records that others stood in for."""
+        damaged: list[str] = []
+        rows = self._rows(seed, index, batch_size, split, share, damaged)
+        return self._tensors(rows) | ({"damaged": sorted(damaged)} if damaged else {})
+
+    def texts(self, seed: int, index: int, batch_size: int) -> list[TextRow]:
+        """The texts of batch number `index` of the training, before they are tokens."""
+        rows = self._rows(seed, index, batch_size, "train", (0, 1), [])
+        return [text for row in rows for text in row.example.texts]
+
+    def _rows(
+        self, seed: int, index: int, batch_size: int, split: str, share: tuple[int, int], damaged: list[str]
+    ) -> list[_Row]:
         plan = self.source.plan(index, batch_size, split)
         each = len(plan.numbers) // share[1]
         mine = slice(share[0] * each, (share[0] + 1) * each)
-        damaged: list[str] = []
 
         def row(number: int, rng: np.random.Generator, record: Record | None = None) -> _Row:
             return self._row(plan.make, seed, number, split, rng, damaged, record)
@@ -104,16 +115,13 @@ class RecordBatches:
         if self.source.one_stream:
             # All are drawn before any is put into words: a tenth faster, since the memory stays warm.
             drawn = [self.source.read(seed, number, split, 0) for number in plan.numbers]
-            rows = list(map(row, plan.numbers, repeat(_generator(seed, index)), drawn))[mine]
-        else:
-            numbers = plan.numbers[mine]
-            generators = [_generator(seed, number) for number in numbers]
-            if self.threads > 1:
-                with ThreadPoolExecutor(self.threads) as pool:
-                    rows = list(pool.map(row, numbers, generators))
-            else:
-                rows = list(map(row, numbers, generators))
-        return self._tensors(rows) | ({"damaged": sorted(damaged)} if damaged else {})
+            return list(map(row, plan.numbers, repeat(_generator(seed, index)), drawn))[mine]
+        numbers = plan.numbers[mine]
+        generators = [_generator(seed, number) for number in numbers]
+        if self.threads > 1:
+            with ThreadPoolExecutor(self.threads) as pool:
+                return list(pool.map(row, numbers, generators))
+        return list(map(row, numbers, generators))
 
     def _row(
         self,
@@ -208,10 +216,20 @@ class MixedBatches:
         self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
     ) -> dict[str, Any]:
         """Batch number `index`, of whichever part's turn it is."""
+        which, own = self._part(index)
+        return self.parts[which].batch(seed, own, batch_size, split, share)
+
+    def texts(self, seed: int, index: int, batch_size: int) -> list[TextRow]:
+        """As of `RecordBatches`."""
+        which, own = self._part(index)
+        return self.parts[which].texts(seed, own, batch_size)
+
+    def _part(self, index: int) -> tuple[int, int]:
+        """Whose turn it is, and the number of its batch."""
         turn, at = divmod(index, len(self.pattern))
         which = int(self.pattern[at])
         counts = self.before[which]
-        return self.parts[which].batch(seed, int(turn * counts[-1] + counts[at]), batch_size, split, share)
+        return which, int(turn * counts[-1] + counts[at])
 
 
 def even_pattern(weights: Sequence[float], length: int = 1000) -> np.ndarray:

@@ -1,8 +1,11 @@
-"""The first batch, for the eye, and what must not be in it: the answer in the question, or the question in the answer.
+"""The first batch, for the eye, and what must not be in it: the answer in the question, or the question in the answer,
+and texts of which the tokenizer leaves nothing.
 
 A model that is taught to repeat its prompt, or to predict image tokens, has a fine loss and is of no use.
 """
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +14,9 @@ from torch import Tensor
 from rebus.codec.processor import Processor
 from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED
+from rebus.data.forms import TextRow
+
+log = logging.getLogger("rebus")
 
 _LEAST = 3  # tokens in a row that are no coincidence
 _SHOWN = 16  # rows
@@ -38,6 +44,28 @@ def audit(batch: dict[str, Tensor], processor: Processor) -> None:
         words = prompt[1:] if len(prompt) > _LEAST else []  # without the first token, by which texts begin
         if len(words) >= _LEAST and _holds(answer, words):
             raise _leak(i, "repeats its prompt in the targets")
+
+
+def audit_words(texts: Sequence[TextRow], processor: Processor) -> None:
+    """Look for words that the tokenizer lacks, which would be left out without a word; their share is logged. Raises
+    `UsageError` for a text of which nothing is left."""
+    if processor.text is None:
+        return
+    lost: list[str] = []
+    number = 0
+    for i, row in enumerate(texts):
+        own = processor.text.lost_words(row.text)
+        words = len(processor.text.prepare(row.text).split())
+        if row.text.strip() and len(own) == words:
+            raise _leak(i, f"has a text of which the tokenizer leaves nothing: {row.text[:80]!r}")
+        lost += own
+        number += words
+    if lost:
+        few = ", ".join(repr(word) for word in dict.fromkeys(lost[:50]))
+        log.warning(
+            f"{len(lost) / number:.0%} of the words of the first batch are unknown to the tokenizer and not learned: "
+            f"{few[:200]}"
+        )
 
 
 def show(batch: dict[str, Tensor], processor: Processor, folder: Path) -> Path:

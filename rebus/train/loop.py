@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from rebus.codec.images import normalised
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.record_batches import Batches
+from rebus.data.record_batches import Batches, MixedBatches, RecordBatches
 from rebus.nn.frozen import round_frozen, unrounded
 from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
 from rebus.train import checkpoint, forgetting
-from rebus.train.audit import audit, show
+from rebus.train.audit import audit, audit_words, show
 from rebus.train.batch_norm import BatchNorms
 from rebus.train.config import TrainConfig
 from rebus.train.distributed import Ranks, average_replicated, clip_gradients, distribute, join_ranks
@@ -143,6 +143,8 @@ class Run:
             batch = self.data.batch(self.config.seed, 0, self.config.batch_size)
             if self.place.leads:
                 show(batch, self.data.processor, self.out / "first_batch")
+            if isinstance(self.data, RecordBatches | MixedBatches):
+                audit_words(self.data.texts(self.config.seed, 0, self.config.batch_size), self.data.processor)
             audit(batch, self.data.processor)
         if self.config.start_from is not None and self.config.eval_every:
             scores = self._scores()

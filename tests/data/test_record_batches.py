@@ -170,3 +170,16 @@ def test_crops_are_squares_of_at_least_their_share() -> None:
     sizes = [varied(Image.new("RGB", (100, 80)), rng, 0.5, False).size for _ in range(50)]
     assert all(width == height <= 80 for width, height in sizes)
     assert min(width for width, _ in sizes) >= (0.5 * 8000) ** 0.5 - 1
+
+
+def test_auto_is_detect_where_there_are_boxes_and_no_captions(
+    folder: Path, processors: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    table = folder / "boxes.jsonl"
+    table.write_text("\n".join(json.dumps({name: row[name] for name in ("file", "boxes", "split")}) for row in rows))
+    for path, form in ((table, "detect"), (folder / "captions.jsonl", "caption")):
+        made = file_batches(Files(path=str(path)), processors["paligemma"], PALIGEMMA, LOC_1024)
+        assert made.source.files.form == form  # type: ignore[attr-defined]
+    assert file_batches(Files(path=str(table)), processors["siglip"], Prompts()).source.files.form == "pairs"  # type: ignore[attr-defined]
+    table.unlink()

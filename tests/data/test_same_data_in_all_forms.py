@@ -145,12 +145,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any
     return figures(as_list(tmp_path_factory.mktemp("list") / "a"))
 
 
-UNREAD = pytest.mark.xfail(strict=True, reason="folders do not read x.txt beside x.jpg yet")
-
-
-@pytest.mark.parametrize(
-    "form", [pytest.param(form, marks=[UNREAD] if form == "img2dataset files" else []) for form in FORMS]
-)
+@pytest.mark.parametrize("form", FORMS)
 def test_equal_counts_and_figures(form: str, tmp_path: Path, wanted: Any) -> None:
     path = FORMS[form](tmp_path / "data")
     reader = open_layout(path)

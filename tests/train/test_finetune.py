@@ -14,12 +14,13 @@ import rebus
 from rebus.codec.boxes import LOC_1024
 from rebus.core.errors import MissingExtra, MissingFile, RebusError, UnknownName, UsageError
 from rebus.data.file_records import Files
+from rebus.data.forms import TextRow
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import TrainConfig, override, train
-from rebus.train.audit import audit, images_of, show, texts_of
+from rebus.train.audit import audit, audit_words, images_of, show, texts_of
 from rebus.train.config import Watch
 from rebus.train.setup import open_data, resolved
 from rebus.train.trackers import Records
@@ -139,6 +140,43 @@ def test_leaks_are_refused(photos: Path) -> None:
     targets = torch.nn.functional.pad(batch["targets"], (0, len(repeated) - len(answer)), value=-100)
     with pytest.raises(UsageError, match="row 1 repeats its prompt"):
         audit(changed(targets=with_row(targets, 1, repeated)), processor)
+
+
+def test_words_that_the_tokenizer_lacks_are_refused_or_told(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    processor = open_data(resolved(short("paligemma_captions", photos))).processor
+    assert processor is not None
+    with pytest.raises(UsageError, match=r"row 1 has a text of which the tokenizer leaves nothing: 'zebras graze'"):
+        audit_words([TextRow("", "a red circle"), TextRow("", "zebras graze")], processor)
+    with caplog.at_level(logging.WARNING, "rebus"):
+        audit_words([TextRow("", "a red circle"), TextRow("", "a zebra")], processor)
+    assert "20% of the words of the first batch are unknown to the tokenizer" in caplog.text
+    assert "'zebra'" in caplog.text
+    caplog.clear()
+    audit_words([TextRow("", "a red circle"), TextRow("", "<loc0001><loc0002><loc0100><loc0200> circle")], processor)
+    assert not caplog.records
+
+
+def test_a_run_on_words_that_are_lost_is_refused(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "zebras"
+    folder.mkdir()
+    for i in range(8):
+        scene(i).image.save(folder / f"{i}.png")
+    (folder / "captions.csv").write_text("file,caption\n" + "".join(f"{i}.png,zebras graze\n" for i in range(8)))
+    for name in ("paligemma_captions", "siglip_captions"):
+        with pytest.raises(UsageError, match="a text of which the tokenizer leaves nothing"):
+            train(short(name, folder), tmp_path / name)
+
+
+def test_prompts_that_lose_words_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = rebus.load("siglip/scenes")
+    with caplog.at_level(logging.WARNING, "rebus"):
+        model.embed_texts(["a red circle"])
+        assert not caplog.records
+        model.embed_texts(["a red zebra"])
+        model.embed_texts(["a red giraffe"])
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "the tokenizer has no tokens for 'zebra'"
+    ]
 
 
 def with_row(rows: torch.Tensor, index: int, row: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ _SHOWN = 12  # rows of a group on the terminal
 _WHERE = ("data", "layout", "split", "number", "seed", "batch_size")  # of every benchmark on disk
 _OPTIONS = (  # of some
     "templates", "labels", "captions", "prompt", "num_beams", "max_new_tokens", "by", "together", "images", "support",
-    "shots", "draws",
+    "shots", "draws", "yes_no",
 )  # fmt: skip
 _FLAGS = {"labels": "labels_file", "together": "labels_at_once"}  # where an option is called otherwise
 
@@ -57,6 +57,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     some.add_argument("--by", choices=("boxes", "masks"), help="detection, lvis (boxes), referring (both)")
     some.add_argument("--labels-at-once", metavar="N", type=positive, help="detection, lvis: asked for in a call (all)")
     some.add_argument("--images", metavar="DIR", help="pope, spatial: the images, where they lie elsewhere")
+    some.add_argument(
+        "--yes-no", choices=("official", "any-case"), help="pope: how answers are read (official, as its script does)"
+    )
     some.add_argument("--support", metavar="SPLIT", help="fewshot: the split to learn from (train)")
     some.add_argument("--shots", metavar="N,N", type=_numbers, help="fewshot: images a label (0,1,2,4,8,16)")
     some.add_argument("--draws", metavar="N", type=positive, help="fewshot: how often they are drawn (3)")

@@ -1,6 +1,7 @@
 """Data sets as others lay them out on disk, each read by one file with a class `<Name>(path, split)`.
 
-A module here has `NAME`, `WHAT` (one line), `recognises(path) -> bool` and `open(path, split) -> Reader`.
+A module here has `NAME`, `WHAT` (one line), `CHECKED` (each form that is read, and what it was checked against: the
+table in docs/tasks/data.md), `recognises(path) -> bool` and `open(path, split) -> Reader`.
 """
 
 import os

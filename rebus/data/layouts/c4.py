@@ -27,6 +27,8 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "c4"
 WHAT = "plain text, a line of JSON each, as C4 has it (*.json.gz, *.jsonl)"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (("plain text, a line of JSON each, as C4 has it (*.json.gz, *.jsonl)", "memory; samples written by hand"),)
 
 ENDINGS = (".json.gz", ".jsonl.gz", ".json", ".jsonl")
 OTHERS = (*FILES, "video", "images", "image_info", "images_list", "texts")  # columns that plain text has not

@@ -1,7 +1,8 @@
 """MS COCO as unpacked: `annotations/instances_val2017.json`, `annotations/captions_val2017.json`, `val2017/*.jpg`.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", 2014; https://cocodataset.org/#format-data. Any data set in
-that form will do, also a single file of annotations given as the path.
+that form will do: a single file of annotations given as the path, or `instances.json`, Label Studio's `result.json`
+beside `images/`, and Roboflow's `train/_annotations.coco.json`.
 """
 
 import re
@@ -12,12 +13,24 @@ from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.annotations import Annotations, categories, thing
 from rebus.data.reading.checked_fields import count, words
 from rebus.data.reading.media_paths import MediaPaths
+from rebus.data.reading.shard_files import NoSplits
 from rebus.data.record import BadRecord, Record
 
 NAME = "coco"
 WHAT = "MS COCO and what is written like it: captions, boxes and outlines in annotations/*.json"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    (
+        "`annotations/instances_*.json`, `captions_*.json`, one such file as the path",
+        "pycocotools, for outlines and scores; the rest memory",
+    ),
+    ("`instances.json` or Label Studio's `result.json` beside `images/`", "memory; samples written by hand"),
+    ("Roboflow's `train/_annotations.coco.json`", "memory; samples written by hand"),
+)
 
 _FILE = re.compile(r"(captions|instances|image_info)_(.+)\.json")
+_ROBOFLOW = "_annotations.coco.json"  # in a folder for each split
+_ONLY = ""  # the split of a single file: instances.json, or Label Studio's result.json
 _HEAD = 1 << 16
 
 
@@ -88,6 +101,13 @@ def _files(path: Path) -> dict[str, dict[str, Path]]:
         match = _FILE.fullmatch(file.name)
         if match:
             found.setdefault(match[2], {})[match[1]] = file
+    if not found:
+        for file in sorted(path.glob(f"*/{_ROBOFLOW}")):
+            found[{"valid": "val"}.get(file.parent.name, file.parent.name)] = {"instances": file}
+    if not found and not any(path.glob("refs*")):  # instances.json is RefCOCO's where it is
+        for name in (_ROBOFLOW, "instances.json", "result.json"):
+            if (path / name).is_file() and _looks_alike(path / name):
+                return {_ONLY: {"instances": path / name}}
     return found
 
 
@@ -95,6 +115,10 @@ def _chosen(path: Path, split: str | None) -> list[Path]:
     files = _files(path)
     if not files:
         raise UsageError(f"{path}: no annotations/instances_*.json or annotations/captions_*.json here")
+    if list(files) == [_ONLY]:
+        if split is not None:
+            raise NoSplits(f"{path}: one file of annotations, which tells no splits; leave the split out")
+        return list(files[_ONLY].values())
     wanted = split or "val"
     years = [name for name in files if re.fullmatch(re.escape(wanted) + r"(\d{4})?", name)]
     if not years and split is None and len(files) == 1:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 NAME = "coyo"
 WHAT = "Parquet files of addresses and texts (COYO-700M), or of images and texts"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("Parquet of `url`, `text` and scores (COYO-700M), or with images as bytes", "memory; samples written by hand"),
+)
 
 PICTURES = ("image", "jpg", "png", "webp", "img")
 _SEEN_FOR_CORNERS, _LEAST_FOR_CORNERS = 1_000, 20  # rows looked at, boxes that tell

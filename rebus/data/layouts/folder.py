@@ -9,37 +9,53 @@ where that has these columns, and ends in .csv, .tsv, .jsonl or .json (a list); 
 - `boxes`: a list of {"label" or "category", "xyxy" or "bbox_xywh" in pixels}, or null where nobody looked.
 
 Rows about the same image (with the same label) are one record: a table with a row for each caption or each question
-gives images with several. Other columns are facts; those that differ from row to row are lists. Without a table each
-image's label is the sub-folder it lies in, however deep. Sub-folders train, val, test are splits, each with its table
-or its labels. Without a split everything is read.
+gives images with several. Other columns are facts; those that differ from row to row are lists. Where no table has such
+a name, the only one whose columns are understood is taken, and Kaggle's `captions.txt`. Images lie beside the table or
+in `images/`. An image `x.jpg` may have its captions, a line each, in `x.txt`, and facts in `x.json`, as img2dataset's
+files do. Without a table each image's label is the sub-folder it lies in, however deep. Sub-folders train, val, test
+are splits, each with its table or its labels. Without a split everything is read. Tables and JSON files that lie there
+and are not understood are named in `unread`: nothing should be learned of the folders' names then.
 """
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rebus.core.errors import MissingFile, UsageError
+from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.disk_cache import kept
+from rebus.data.reading.json_spans import read_json
 from rebus.data.reading.packed_names import PackedNames
-from rebus.data.reading.row_to_record import file_column, is_known, record_of, wanted
+from rebus.data.reading.row_to_record import file_column, is_known, record_of, texts_of, wanted
 from rebus.data.reading.rows_by_image import RowGroups, by_image, merged
-from rebus.data.reading.shard_files import SPLITS, names_of
+from rebus.data.reading.shard_files import SPLITS, NoSplits, names_of
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Reader, Record
 
 NAME = "folder"
 WHAT = "images with a table of captions (CSV, TSV, JSONL, JSON), or in sub-folders that are labels"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("a table of image files and texts, questions, labels or boxes (CSV, TSV, JSONL, JSON)", "our own form"),
+    ("`x.jpg` with `x.txt`, `x.json`: img2dataset's output format `files`", "memory; samples written by hand"),
+    ("Kaggle's `captions.txt` with `Images/`; open_clip's `filepath` and `title`", "memory; samples written by hand"),
+    ("sub-folders as labels, split folders with a `metadata` table each", "memory; samples written by hand"),
+)
 
 TABLES = ("captions", "metadata")
 PERHAPS = ("annotations", "qa", "labels")  # names that other files have too
 PICTURES = tuple(
     ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .heic .heif".split()  # those of codec.formats
 )
+IMAGE_FOLDERS = ("", "images", "Images")  # where a table's images may lie, from the table
+_MOST_UNREAD = 20  # tables that are looked at and named
+_SAMPLED = 100  # images looked at for texts of their own beside them
 BLOCK = 8_192  # images that are read near each other when the order is shuffled
 
 
@@ -52,7 +68,7 @@ def recognises(path: Path) -> bool:
 def open(path: Path, split: str | None) -> Reader:
     """Raises `BadTable` for columns that are not understood, `UsageError` for no such split, `MissingFile`."""
     if path.is_file():
-        return _open_tables([path], split)
+        return _open_tables([path], split, beside=False)
     own = _table_in(path)
     tables = [own] if own else _tables(path, split)
     if tables:
@@ -65,6 +81,7 @@ class TableReader:
     """Images that tables have rows about, each with what all its rows say."""
 
     tables: tuple[Table, ...]
+    unread: tuple[str, ...]  # tables beside them, and why they are not read
     groups: tuple[RowGroups, ...]  # of each table, its rows by image
     blocks: np.ndarray  # int64 (blocks, 3): table, begin, end among its images
 
@@ -81,6 +98,10 @@ class TableReader:
                 found |= {str(name) for name in kept("labels", [table.path], partial(_labels, table))["names"]}
         return tuple(sorted(found))
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return self.unread
+
     def read(self, block: int, row: int) -> Record:
         which, begin, end = (int(n) for n in self.blocks[block])
         if not 0 <= row < end - begin:
@@ -91,24 +112,37 @@ class TableReader:
 
 @dataclass(frozen=True)
 class PictureReader:
-    """Images whose folders are their labels."""
+    """Images whose folders are their labels, or that have texts of their own beside them."""
 
     root: Path
     names: PackedNames
     labels: tuple[str, ...]
     own: np.ndarray  # int32 (images,): the label of each, -1 for none
+    unread: tuple[str, ...]  # tables and JSON files that are not understood, and why
+    captioned: bool  # x.txt or x.json beside x.jpg
+
+    @property
+    def labelled_by_folder(self) -> bool:
+        return not self.captioned
 
     @property
     def sizes(self) -> Sequence[int]:
         return [min(BLOCK, len(self.names) - start) for start in range(0, len(self.names), BLOCK)]
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return self.unread
+
     def read(self, block: int, row: int) -> Record:
         number = block * BLOCK + row
         name, label = self.names[number], int(self.own[number])
-        return Record(key=name, image=_picture(self.root, name, name), label=None if label < 0 else self.labels[label])
+        image = _picture(self.root, name, name)
+        if self.captioned:
+            return _with_texts(image, name)
+        return Record(key=name, image=image, label=None if label < 0 else self.labels[label])
 
 
-def _open_tables(paths: list[Path], split: str | None) -> TableReader:
+def _open_tables(paths: list[Path], split: str | None, beside: bool = True) -> TableReader:
     tables = tuple(Table.open(path) for path in paths)
     for table in tables:
         if not _understood(table):
@@ -119,7 +153,8 @@ def _open_tables(paths: list[Path], split: str | None) -> TableReader:
         for which, own in enumerate(groups)
         for begin in range(0, len(own), BLOCK)
     ]
-    return TableReader(tables, groups, np.array(blocks, dtype=np.int64).reshape(-1, 3))
+    unread = _unread(paths[0].parent, paths) if beside else ()
+    return TableReader(tables, unread, groups, np.array(blocks, dtype=np.int64).reshape(-1, 3))
 
 
 def _record(row: dict[str, Any], table: Table, key: str) -> Record:
@@ -134,10 +169,58 @@ def _picture(folder: Path, name: Any, key: str) -> Path:
         raise BadRecord(key, f"the image's file must be a name; got {name!r}")
     if "://" in name:
         raise BadRecord(key, f"{name[:80]!r} is a web address; fetch the images first")
-    path = folder / name
-    if not os.path.isfile(path):
-        raise BadRecord(key, f"no such image: {name[:200]!r}, from {folder}")
-    return path
+    for base in IMAGE_FOLDERS:
+        path = folder / base / name
+        if os.path.isfile(path):
+            return path
+    raise BadRecord(key, f"no such image: {name[:200]!r}, from {folder}")
+
+
+def _with_texts(image: Path, key: str) -> Record:
+    """An image with what lies beside it by its name: captions, and facts."""
+    text, facts = image.with_suffix(".txt"), image.with_suffix(".json")
+    said: dict[str, Any] = {}
+    try:
+        if facts.is_file():
+            content = read_json(facts)
+            said = content if isinstance(content, dict) else {}
+        lines = text.read_text("utf-8-sig").splitlines() if text.is_file() else []
+    except (OSError, ValueError) as error:
+        raise BadRecord(key, f"what lies beside it cannot be read: {error}") from None
+    captions = tuple(dict.fromkeys(line.strip() for line in lines if line.strip())) or texts_of(said, key)
+    return Record(key=key, image=image, captions=captions, facts=said)
+
+
+def _has_texts(image: Path) -> bool:
+    return image.with_suffix(".txt").is_file() or image.with_suffix(".json").is_file()
+
+
+def _unread(folder: Path, read: Sequence[Path] = ()) -> tuple[str, ...]:
+    """A line for each table or JSON file in a folder that is not read, with the reason."""
+    found = []
+    for file in islice(_other_tables(folder), _MOST_UNREAD):
+        if file in read:
+            continue
+        reason = "another table is read; give this one as the path" if read else "several tables; give one as the path"
+        try:
+            columns = Table.open(file).columns
+            if not _understood(Table.open(file)):
+                reason = f"its columns are {', '.join(columns[:12])}; wanted {wanted()}"
+        except RebusError as error:
+            reason = str(error).removeprefix(f"{file}: ")
+        found.append(f"{file}: not read: {reason}")
+    return tuple(found)
+
+
+def _other_tables(folder: Path) -> Iterator[Path]:
+    """Tables by their ending, in order of name, but for those that belong to an image."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = {entry.name for entry in entries}
+        stems = {name.rpartition(".")[0] for name in names if name.lower().endswith(PICTURES)}
+        for name in sorted(names):
+            stem, _, ending = name.rpartition(".")
+            if f".{ending.lower()}" in ENDINGS and stem not in stems and not name.startswith("."):
+                yield folder / name
 
 
 def _labels(table: Table) -> dict[str, np.ndarray]:
@@ -158,7 +241,14 @@ def _understood(table: Table) -> bool:
 def _table_in(folder: Path) -> Path | None:
     names = ((name, folder / (name + ending)) for name in (*TABLES, *PERHAPS) for ending in ENDINGS)
     there = ((name, path) for name, path in names if path.is_file())
-    return next((path for name, path in there if name in TABLES or _may_be_table(path)), None)
+    named = next((path for name, path in there if name in TABLES or _may_be_table(path)), None)
+    kaggle = folder / "captions.txt"
+    if named is None and kaggle.is_file() and _may_be_table(kaggle):
+        return kaggle
+    if named is None:
+        others = [path for path in islice(_other_tables(folder), _MOST_UNREAD) if _may_be_table(path)]
+        return others[0] if len(others) == 1 else None
+    return named
 
 
 def _may_be_table(path: Path) -> bool:
@@ -188,7 +278,12 @@ def _open_pictures(path: Path, split: str | None) -> PictureReader:
     labels = tuple(sorted({name for name in classes if name is not None}))
     number = {name: n for n, name in enumerate(labels)} | {None: -1}
     own = np.array([number[name] for name in classes], dtype=np.int32)
-    return PictureReader(path, PackedNames.of(str(file.relative_to(path)) for _, file in found), labels, own)
+    captioned = any(_has_texts(file) for _, file in islice(found, _SAMPLED))
+    if captioned:  # the folders of img2dataset are numbers
+        labels, own = (), np.full(len(found), -1, dtype=np.int32)
+    unread = tuple(line for folder in dict.fromkeys([path, *roots]) for line in _unread(folder))
+    names = PackedNames.of(str(file.relative_to(path)) for _, file in found)
+    return PictureReader(path, names, labels, own, unread, captioned)
 
 
 def _roots(path: Path, split: str | None) -> list[Path]:
@@ -206,8 +301,9 @@ def _roots(path: Path, split: str | None) -> list[Path]:
 
 
 def _no_split(path: Path, split: str | None, there: Sequence[str]) -> UsageError:
-    has = f"it has {', '.join(there)}" if there else "it has no splits; leave it out"
-    return UsageError(f'{path}: no split "{split}"; {has}')
+    if not there:
+        return NoSplits(f'{path}: no split "{split}"; it has no splits; leave it out')
+    return UsageError(f'{path}: no split "{split}"; it has {", ".join(there)}')
 
 
 def _class_of(file: Path, root: Path) -> str | None:

@@ -17,13 +17,21 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "karpathy"
 WHAT = "Karpathy's splits of COCO, Flickr8k and Flickr30k: dataset_*.json with the images beside it"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    (
+        "`dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`, `dataset.json`",
+        "memory; samples written by hand",
+    ),
+)
 
-_NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json")
+_NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json", "dataset.json")
+_HEAD = 1 << 16
 _FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 
 
 def recognises(path: Path) -> bool:
-    return path.name in _NAMES if path.is_file() else _file(path) is not None
+    return _is_own(path) if path.is_file() else _file(path) is not None
 
 
 def open(path: Path, split: str | None = None) -> "Karpathy":
@@ -83,4 +91,15 @@ class Karpathy:
 
 
 def _file(path: Path) -> Path | None:
-    return next((path / name for name in _NAMES if (path / name).is_file()), None)
+    return next((path / name for name in _NAMES if _is_own(path / name)), None)
+
+
+def _is_own(file: Path) -> bool:
+    """By its name; a `dataset.json`, as the archives hold it, by what is in it."""
+    if file.name not in _NAMES or not file.is_file():
+        return False
+    if file.name != "dataset.json":
+        return True
+    with file.open("rb") as opened:
+        head = opened.read(_HEAD)
+    return b'"images"' in head and b'"sentences"' in head

@@ -18,6 +18,8 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "lvis"
 WHAT = "LVIS: lvis_v1_*.json, boxes and outlines of 1203 labels, rare to frequent, in the images of COCO"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (("`lvis_v1_*.json`", "memory; samples written by hand"),)
 
 Frequency: TypeAlias = Literal["r", "c", "f"]  # on at most 10 training images, at most 100, more
 

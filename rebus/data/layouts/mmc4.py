@@ -1,8 +1,8 @@
 """Multimodal C4: web pages as sentences, each image matched to one; `*.jsonl`, or `*.jsonl.zip` as released.
 
 Zhu et al., "Multimodal C4: An Open, Billion-scale Corpus of Images Interleaved with Text", 2023;
-https://github.com/allenai/mmc4. Images fetched beforehand lie in `images/` by their `image_name`, or in a folder of
-it for each file.
+https://github.com/allenai/mmc4. Images fetched beforehand lie by their `image_name` in `images/`, in a folder of it for
+each file, or in a folder `<file>_images` beside it, where the authors' `download_images.py` saves them.
 """
 
 import json
@@ -24,6 +24,10 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "mmc4"
 WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the images fetched"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("`docs_*.jsonl`, `docs_*.jsonl.zip`; images in `images/` or `docs_*_images/`", "memory; samples written by hand"),
+)
 
 MAX_UNPACKED_BYTES = 4 << 30  # of one zipped file
 HELD_BYTES = 1 << 30  # of unpacked files, for each process that reads
@@ -145,7 +149,8 @@ def _places(file: Path) -> MediaPaths:
     stem = file.name.removesuffix(".zip").removesuffix(".jsonl")
     own = [stem, *(match[1] for match in [re.search(r"shard_(\d+)", stem)] if match)]
     bases = [base / "images" for base in (file.parent, file.parent.parent)]
-    return MediaPaths([*(base / name for base in bases for name in own), *bases])
+    saved = [base / f"{stem}_images" for base in (file.parent, *bases)]
+    return MediaPaths([*saved, *(base / name for base in bases for name in own), *bases])
 
 
 def _lines(file: Path) -> LineIndex:

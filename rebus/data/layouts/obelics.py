@@ -21,6 +21,10 @@ from rebus.data.record import BadRecord, Encoded, Record
 
 NAME = "obelics"
 WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the images fetched"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("Parquet with lists `images` and `texts` of addresses, bytes and texts", "memory; samples written by hand"),
+)
 
 HELD_BYTES = 1 << 30  # of row groups, for each process that reads
 _COLUMNS = ("images", "texts", "metadata", "general_metadata")
@@ -33,10 +37,20 @@ def recognises(path: Path) -> bool:
         return False
     parquet = _parquet()
     try:
-        names = set(parquet.read_schema(near[0]).names)
+        return _is_page(parquet.read_schema(near[0]))
     except _damage():
         return False
-    return {"images", "texts"} <= names
+
+
+def _is_page(schema: Any) -> bool:
+    """Whether `texts` are texts: The Cauldron's columns have the same names, and its texts are conversations."""
+    from pyarrow import types
+
+    if not {"images", "texts"} <= set(schema.names):
+        return False
+    kind = schema.field("texts").type
+    listed = types.is_list(kind) or types.is_large_list(kind)
+    return listed and (types.is_string(kind.value_type) or types.is_large_string(kind.value_type))
 
 
 def open(path: Path, split: str | None = None) -> "Obelics":

@@ -22,6 +22,8 @@ from rebus.data.record import BadRecord, Phrase, Record
 
 NAME = "refcoco"
 WHAT = "RefCOCO, RefCOCO+, RefCOCOg: refs(*).p or refs.json, with instances.json"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (("`refs(unc).p` or `refs.json`, with `instances.json`", "memory; samples written by hand"),)
 
 MAX_PICKLE_BYTES = 500_000_000  # the largest released is 20 MB
 _REFS = re.compile(r"refs(\(\w+\))?\.(p|json)")

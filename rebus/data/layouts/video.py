@@ -24,6 +24,13 @@ from rebus.data.record import BadRecord, Reader, Record
 
 NAME = "video"
 WHAT = "videos with captions: tables (file, caption, start, end), WebVid's CSV, MSR-VTT's JSON"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    (
+        "videos with captions: tables (file, caption, start, end), WebVid's CSV, MSR-VTT's JSON",
+        "memory; samples written by hand",
+    ),
+)
 
 _TABLES = (".csv", ".tsv", ".jsonl")
 _VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".ogv", ".gif")

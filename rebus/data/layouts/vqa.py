@@ -17,6 +17,10 @@ from rebus.data.record import BadRecord, Question, Record
 
 NAME = "vqa"
 WHAT = "VQAv2, VQA v1, OK-VQA: *OpenEnded_mscoco_*_questions.json and *mscoco_*_annotations.json"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("`*OpenEnded_mscoco_*_questions.json` and `*mscoco_*_annotations.json`", "memory; samples written by hand"),
+)
 
 _FILE = re.compile(r"(v2_)?OpenEnded_mscoco_(.+)_questions\.json")
 _FOLDERS = ("", "questions", "Questions", "annotations", "Annotations")

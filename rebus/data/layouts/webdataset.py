@@ -34,6 +34,8 @@ from rebus.data.record import BadRecord, Record
 
 NAME = "webdataset"
 WHAT = "tars of images with texts, as webdataset and img2dataset write them"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (("tars of `.jpg`, `.txt`, `.json`, `.cls`", "memory; samples written by hand"),)
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "ppm")
 TEXTS = ("txt", "caption")

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from rebus.data.record import XYXY, BadRecord, Phrase, Question, Record, Thing
 
-FILES = ("file", "file_name", "filename", "image", "path")  # columns that name an image, the first that is there
+# Columns that name an image, the first that is there
+FILES = ("file", "file_name", "filename", "image", "path", "filepath", "image_path")
 TEXTS = ("caption", "captions", "text", "title")  # columns of texts, all that are there
 OTHERS = ("label", "question", "questions", "boxes", "phrases")  # columns of which one is enough beside the image
 LABELS = ("label", "labels", "fine_label", "coarse_label")  # columns of one label, the first that is there

@@ -14,6 +14,10 @@ SPLITS = tuple(word for words in _ALIKE for word in words)
 MAX_FILES = 1_000_000  # that one brace pattern may name
 
 
+class NoSplits(UsageError):
+    """A split was asked for of a data set that has none at all."""
+
+
 def names_of(split: str) -> frozenset[str]:
     """All words for a split: "val" is also called "validation"."""
     word = split.lower()
@@ -29,7 +33,8 @@ def shards(path: Path, endings: Sequence[str], split: str | None = None) -> list
 
     `path`: one file; a folder (its files, those of its folder `split`, or those of all its folders where it has none
     itself); or a pattern of names in a folder, "train-{00000..00010}.tar" or "*.tar". Files belong to a split when the
-    word is in their name or in a folder's. Raises `MissingFile` where there are none, `UsageError` for no such split.
+    word is in their name or in a folder's. Raises `MissingFile` where there are none, `UsageError` for no
+    such split, `NoSplits` where no name tells any.
     """
     if is_pattern(path):
         found = _by_pattern(path)
@@ -51,8 +56,11 @@ def shards(path: Path, endings: Sequence[str], split: str | None = None) -> list
     if not chosen and not seen and path.name.lower() in wanted:
         return found
     if not chosen:
-        has = f"it has {', '.join(sorted(seen))}" if seen else f"names like {found[0].name} tell none: leave it out"
-        raise UsageError(f'{path}: no files of the split "{split}"; {has}')
+        if not seen:
+            raise NoSplits(
+                f'{path}: no files of the split "{split}"; names like {found[0].name} tell none: leave it out'
+            )
+        raise UsageError(f'{path}: no files of the split "{split}"; it has {", ".join(sorted(seen))}')
     return chosen
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.disk_cache import check_unchanged, kept, stamp
 from rebus.data.reading.line_index import LineIndex, find_lines, pieces_of
-from rebus.data.reading.shard_files import names_of
+from rebus.data.reading.shard_files import NoSplits, names_of
 from rebus.data.record import BadRecord
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
@@ -40,7 +40,7 @@ class Table:
     def open(cls, path: Path) -> "Table":
         """Raises `BadTable` when the file cannot be a table."""
         table = cls(path, *stamp(path))
-        if table.kind not in ENDINGS:
+        if table.kind not in (*ENDINGS, ".txt"):
             raise BadTable(f"{path}: a table ends in {_list(ENDINGS)}")
         try:
             rows = len(table)
@@ -99,10 +99,10 @@ class Table:
     def rows_of(self, split: str) -> np.ndarray:
         """The numbers of the rows whose column `split` says so, and of the damaged ones: nobody knows theirs.
 
-        Raises `UsageError` where the column is missing or never says so.
+        Raises `NoSplits` where the column is missing, `UsageError` where it never says so.
         """
         if "split" not in self.columns:
-            raise UsageError(f"{self.path}: has no column split ({_list(self.columns)}); leave the split out")
+            raise NoSplits(f"{self.path}: has no column split ({_list(self.columns)}); leave the split out")
         arrays = kept("splits", [self.path], self._splits)
         names, own = [str(name) for name in arrays["names"]], arrays["own"]
         wanted = [number for number, name in enumerate(names) if name.lower() in names_of(split)]
@@ -122,7 +122,7 @@ class Table:
         return {"names": np.array([*numbers], dtype=np.str_), "own": own}
 
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": ","}  # captions.txt, as Kaggle's Flickr8k has it
 
 
 def json_row(data: bytes, key: str) -> dict[str, Any]:
@@ -168,7 +168,8 @@ def _dialect(suffix: str) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def _lines(path: Path, size: int, changed: int) -> LineIndex:
     check_unchanged(path, (size, changed))
-    find = {".csv": _csv_lines, ".tsv": _csv_lines, ".json": _json_lines}.get(path.suffix.lower(), _jsonl_lines)
+    kind = path.suffix.lower()
+    find = _csv_lines if kind in _SEPARATORS else _json_lines if kind == ".json" else _jsonl_lines
     return LineIndex.from_arrays(kept("lines", [path], lambda: find(path).to_arrays()))
 
 

@@ -1,13 +1,14 @@
 """POPE: whether a model sees things that are not there, by questions with yes or no.
 
 Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", 2023. "Yes" is the positive answer. An
-answer is read as the paper does: "no" when its first sentence holds "no" or "not", else "yes".
+answer is read as the authors' script does it, https://github.com/AoiDolls/POPE: "no" when the first sentence, without
+commas and parted at single spaces, holds "No", "no" or "not"; else "yes", whatever it says.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.line_index import find_lines, pieces_of
@@ -18,18 +19,25 @@ from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 
 READS = "POPE's files: lines of question_id, image, text, label (coco_pope_random.json …); --images where they lie"
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (("POPE's lines of `question_id`, `image`, `text`, `label`", "memory; samples written by hand"),)
 TASKS = ("ask",)
 
 _ENDINGS = (".jsonl", ".json")
 _FOLDERS = ("", "images", "val2014", "images/val2014", "coco/val2014")
-_WORDS = {"no", "not"}
+_OFFICIAL = {"No", "no", "not"}
+_ANY_CASE = {"no", "not"}
+
+Rule = Literal["official", "any-case"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`images`: the folder of the images, where they do not lie beside the questions."""
+    """`images`: the folder of the images, where they do not lie beside the questions. `yes_no`: how an answer is read,
+    see `says_yes`."""
 
     images: str | None = None
+    yes_no: Rule = "official"
 
 
 def run(model: Any, source: Source, options: Options) -> Outcome:
@@ -40,7 +48,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         questions = [example.record.questions[0] for example in batch]
         answers = model.ask([example.image for example in batch], [question.text for question in questions])
         for example, question, answer in zip(batch, questions, answers, strict=True):
-            pair = says_yes(answer), question.answers[0] == "yes"
+            pair = says_yes(answer, options.yes_no), question.answers[0] == "yes"
             said.setdefault(question.kind, []).append(pair)
             if pair[0] != pair[1]:
                 worst.add(_mistake(example, question, answer))
@@ -57,13 +65,17 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         series={kind: (names, [rates(pairs)[name] for name in names]) for kind, pairs in said.items()},
     )
     note = f'{count:,} questions; "yes" is the share of such answers, of {_true(said) / count:.3f} that should be'
-    return Outcome(scores=scores, worst=[*worst], plots=[chart], notes=[note])
+    read = {"official": "the authors' script reads them", "any-case": "words in any case"}[options.yes_no]
+    return Outcome(scores=scores, worst=[*worst], plots=[chart], notes=[note, f"answers are read as {read}"])
 
 
-def says_yes(answer: str) -> bool:
-    """How the paper reads an answer."""
-    first = answer.split(".")[0].replace(",", "").lower().split()
-    return not _WORDS & set(first)
+def says_yes(answer: str, rule: Rule = "official") -> bool:
+    """Whether an answer counts as yes: by the authors' script ("NO" and "no\n" are yes), or with words in any case,
+    parted at any white space."""
+    first = answer.split(".")[0].replace(",", "")
+    if rule == "any-case":
+        return not _ANY_CASE & set(first.lower().split())
+    return not _OFFICIAL & set(first.split(" "))
 
 
 def rates(pairs: list[tuple[bool, bool]]) -> dict[str, float]:

@@ -4,8 +4,11 @@ In the form of What'sUp (Kamath et al., "What's 'up' with vision-language models
 generative models say which caption they would rather have written.
 """
 
+import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
+from rebus.data.reading.checked_fields import shown
+from rebus.data.reading.json_spans import read_json
 from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.tables import ENDINGS, BadTable, Table
 from rebus.data.record import BadRecord, Question, Reader, Record
@@ -22,7 +27,16 @@ from rebus.evaluate.outcome import Mistake, Outcome, Worst, bars
 
 READS = (
     "a table (CSV, TSV, JSONL, JSON) of image, captions (a list) and label (the place of the true one, from 0, or the "
-    "caption itself), or What'sUp's image_path and caption_options, of which the first is true"
+    "caption itself), or What'sUp's image_path and caption_options, of which the first is true, or its lists "
+    "[image's number, true caption, false caption] (coco_qa_*.json, vg_qa_*.json); --images where the images lie"
+)
+# Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
+CHECKED = (
+    ("tables of `image`, `captions`, `label`", "our own form"),
+    (
+        "What'sUp's `image_path`, `caption_options`; lists of `coco_qa_*.json`, `vg_qa_*.json`",
+        "memory; samples written by hand",
+    ),
 )
 TASKS = ("match", "classify")
 
@@ -30,6 +44,11 @@ _IMAGES = ("image", "file", "file_name", "filename", "path", "image_path")
 _CAPTIONS = ("captions", "options", "caption_options")
 _LABELS = ("label", "answer", "correct", "index")
 _KINDS = ("relation", "type", "subset")
+# Where the images of What'sUp's lists lie, by their number, as its loaders have it
+_NUMBERED = {
+    "coco_qa": ("val2017/{:012}.jpg", "{:012}.jpg"),
+    "vg_qa": ("vg_images/{}.jpg", "images/{}.jpg", "VG_100K/{}.jpg", "VG_100K_2/{}.jpg", "{}.jpg"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +137,47 @@ class Choices:
             raise BadRecord(key, str(error)) from None
 
 
+class Lists:
+    """What'sUp's `coco_qa_*.json` and `vg_qa_*.json`: [image's number, true caption, false caption] each."""
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, file: Path, images: Path | None):
+        self._file, self._rows = file, read_json(file)
+        self.sizes = (len(self._rows),)
+        kind = next((kind for kind in _NUMBERED if file.name.startswith(kind)), None)
+        names = _NUMBERED[kind] if kind else tuple(dict.fromkeys(itertools.chain(*_NUMBERED.values())))
+        self._names = names
+        self._places = MediaPaths([images, images.parent] if images else [file.parent, file.parent.parent])
+
+    def read(self, block: int, row: int) -> Record:
+        key, line = f"{self._file.name}[{row}]", self._rows[row]
+        try:
+            if not isinstance(line, list) or len(line) != 3:
+                raise RebusError("wanted [image's number, true caption, false caption]")
+            number = int(line[0]) if str(line[0]).isdigit() else -1
+            if number < 0:
+                raise RebusError(f"the image's number should be a whole number; got {shown(line[0])}")
+            captions = _captions(line[1:])
+            question = Question(text="which is true?", answers=(captions[0],))
+            return Record(key=key, image=self._image(number), captions=captions, questions=(question,))
+        except RebusError as error:
+            raise BadRecord(key, str(error)) from None
+
+    def _image(self, number: int) -> Path:
+        for name in self._names[:-1]:
+            with suppress(RebusError):
+                return self._places.find(name.format(number))
+        return self._places.find(self._names[-1].format(number))
+
+
+def _is_list_of_lists(file: Path) -> bool:
+    if file.suffix.lower() != ".json":
+        return False
+    with file.open("rb") as opened:
+        return re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*\[", opened.read(1 << 12)) is not None
+
+
 def _captions(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
@@ -153,7 +213,8 @@ def _open(path: Path, layout: str, split: str | None, images: str | None) -> Rea
     if len(tables) != 1:
         there = f"give one of {', '.join(file.name for file in tables)}" if tables else f"this benchmark reads {READS}"
         raise UsageError(f"{path}: {len(tables)} tables; {there}")
-    return Choices(tables[0], None if images is None else Path(images))
+    reader = Lists if _is_list_of_lists(tables[0]) else Choices
+    return reader(tables[0], None if images is None else Path(images))
 
 
 def _first(columns: Sequence[str] | Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from rebus.codec.images import open_images
-from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
+from rebus.core.errors import RebusError
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Reader, Record, StoredImage
 from rebus.data.shuffle import ShuffledOrder
@@ -92,8 +92,9 @@ class Records:
         """One record without its image opened; None for a damaged one, which is counted."""
         try:
             return self.reader.read(*place)
-        except BadRecord as error:
-            self._refuse(str(error))
+        except (RebusError, OSError) as error:
+            key = "" if isinstance(error, BadRecord) else f"block {place[0]}, row {place[1]}: "
+            self._refuse(f"{key}{error}")
             return None
 
     def picture(self, place: Place) -> StoredImage | None:
@@ -128,10 +129,8 @@ class Records:
         for at, (image, (place, record, _)) in enumerate(zip(images, there, strict=True)):
             if image is not None:
                 yield place, record, image
-            elif isinstance(failures[at], BadImage | LimitExceeded | MissingFile):
+            else:
                 self._refuse(f"{record.key}: {str(failures[at]).removeprefix(f'images[{at}]: ')}")
-            else:  # a decoder that is not installed is no damage
-                raise failures[at]
 
     def _refuse(self, reason: str) -> None:
         self.damaged.append(reason)

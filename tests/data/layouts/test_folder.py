@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from rebus.core.errors import MissingFile, UsageError
+from rebus.data.held_out import open_parts
+from rebus.data.inspecting import inspect
 from rebus.data.layouts import folder, open_layout
 from rebus.data.reading.tables import BadTable
 from rebus.data.record import XYXY, BadRecord, Question, Reader, Record
@@ -280,3 +282,63 @@ def test_photos(shared: Path, name: str, split: str | None, count: int) -> None:
         assert sum(len(record.things) for record in records) == 1027
         assert sum("boxes" in record.facts for record in records) == 64
         assert "refrigerator" in reader.labels
+
+
+def test_captions_beside_each_image(tmp_path: Path) -> None:
+    """As img2dataset's output format "files" writes them."""
+    pictures(tmp_path, "00000/000000000.jpg", "00000/000000001.jpg", "00001/000010000.jpg")
+    (tmp_path / "00000" / "000000000.txt").write_text("a cat")
+    (tmp_path / "00000" / "000000000.json").write_text(json.dumps({"caption": "a cat", "url": "http://x/1"}))
+    (tmp_path / "00000" / "000000001.json").write_text(json.dumps({"caption": "a dog", "url": "http://x/2"}))
+    (tmp_path / "00001" / "000010000.txt").write_text("a cow\n\na grey cow\n")
+    reader = open_layout(tmp_path)
+    records = everything(reader)
+    assert [record.captions for record in records] == [("a cat",), ("a dog",), ("a cow", "a grey cow")]
+    assert [record.label for record in records] == [None] * 3
+    assert records[1].facts["url"] == "http://x/2"
+    assert not reader.labels
+    assert not reader.unread
+
+
+def test_a_table_of_any_name_and_images_in_a_folder(tmp_path: Path) -> None:
+    pictures(tmp_path, "images/a.jpg")
+    (tmp_path / "questions.csv").write_text("image,question,answer\na.jpg,What?,A cat\n")
+    (record,) = everything(open_layout(tmp_path))
+    assert record.image == tmp_path / "images" / "a.jpg"
+    assert record.questions[0].answers == ("A cat",)
+
+
+def test_open_clips_columns_separated_by_tabs(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg")
+    (tmp_path / "train.tsv").write_text("filepath\ttitle\na.jpg\ta cat\n")
+    assert [record.captions for record in everything(open_layout(tmp_path))] == [("a cat",)]
+
+
+def test_kaggles_flickr8k(tmp_path: Path) -> None:
+    pictures(tmp_path, "Images/1.jpg")
+    (tmp_path / "captions.txt").write_text('image,caption\n1.jpg,"A child , climbing ."\n')
+    (record,) = everything(open_layout(tmp_path))
+    assert (record.image, record.captions) == (tmp_path / "Images" / "1.jpg", ("A child , climbing .",))
+
+
+def test_tables_that_are_not_understood_are_named_and_stop_a_training(tmp_path: Path) -> None:
+    pictures(tmp_path, "images/a.jpg", "images/b.jpg")
+    (tmp_path / "notes.csv").write_text("picture,says\na.jpg,a cat\n")
+    (tmp_path / "other.json").write_text("{}")
+    reader = open_layout(tmp_path)
+    assert [line.split(": ")[0] for line in inspect(reader).faults] == [
+        str(tmp_path / "notes.csv"),
+        str(tmp_path / "other.json"),
+    ]
+    assert "its columns are picture, says; wanted an image's file" in reader.unread[0]
+    with pytest.raises(UsageError, match=r"notes\.csv: not read: .* not taken for labels while a table lies there"):
+        open_parts(str(tmp_path), "auto", "train", "val")
+
+
+def test_another_table_beside_the_one_read_is_named(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg")
+    for name in ("captions.csv", "more.csv"):
+        (tmp_path / name).write_text("file,caption\na.jpg,a cat\n")
+    assert open_layout(tmp_path).unread == (
+        f"{tmp_path / 'more.csv'}: not read: another table is read; give this one as the path",
+    )

@@ -9,6 +9,7 @@ import pytest
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.layouts import open_layout
 from rebus.data.layouts.coco import Coco
+from rebus.data.reading.shard_files import NoSplits
 from rebus.data.record import BadRecord
 from tests.data.layouts_annotated.samples import PICTURES, RUNS, SQUARE, captions, instances, picture, write
 
@@ -170,3 +171,23 @@ def test_a_file_that_changes_later_is_damaged_records(coco: Path) -> None:
     write(coco / "annotations" / "instances_val2017.json", {**instances(), "more": 1})
     with pytest.raises(BadRecord, match="has changed since it was opened"):
         reader.read(0, 1)
+
+
+@pytest.mark.parametrize("name", ["instances.json", "result.json", "_annotations.coco.json"])
+def test_a_lone_file_beside_images(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, {**instances(), "images": [{**one, "file_name": "a.jpg"} for one in PICTURES[:1]]})
+    picture(tmp_path / "images" / "a.jpg")
+    record = open_layout(tmp_path).read(0, 0)
+    assert record.image == tmp_path / "images" / "a.jpg"
+    assert record.things
+    with pytest.raises(NoSplits):
+        open_layout(tmp_path, split="train")
+
+
+def test_roboflows_folders_are_splits(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        content = {**instances(), "images": [{**one, "file_name": f"{split}.jpg"} for one in PICTURES[:1]]}
+        write(tmp_path / split / "_annotations.coco.json", content)
+        picture(tmp_path / split / f"{split}.jpg")
+    assert open_layout(tmp_path, split="train").read(0, 0).image == tmp_path / "train" / "train.jpg"
+    assert open_layout(tmp_path, split="val").read(0, 0).image == tmp_path / "valid" / "valid.jpg"

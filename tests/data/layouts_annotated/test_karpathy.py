@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.layouts import open_layout
+from rebus.data.layouts import karpathy, open_layout
 from rebus.data.layouts.karpathy import Karpathy
 from rebus.data.record import BadRecord
 from tests.data.layouts_annotated.samples import picture, write
@@ -79,3 +79,12 @@ def test_damaged_entries_and_files(folder: Path) -> None:
     (folder / "dataset_coco.json").write_text('{"images": [\n {"split": }]}')
     with pytest.raises(RebusError, match=r"dataset_coco.json:2:12: damaged JSON"):
         Karpathy(folder)
+
+
+def test_a_file_called_dataset_is_told_by_what_is_in_it(tmp_path: Path) -> None:
+    entry = {"filename": "a.jpg", "imgid": 0, "split": "val", "sentences": [{"raw": "A cat ."}]}
+    write(tmp_path / "dataset.json", {"images": [entry], "dataset": "flickr8k"})
+    picture(tmp_path / "images" / "a.jpg")
+    assert open_layout(tmp_path).read(0, 0).captions == ("A cat .",)
+    write(tmp_path / "other" / "dataset.json", {"name": "not his"})
+    assert not karpathy.recognises(tmp_path / "other")

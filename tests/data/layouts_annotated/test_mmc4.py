@@ -121,3 +121,13 @@ def test_unpacked_size_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     zipped(tmp_path / f"{NAME}.zip", lines(PAGES))
     with pytest.raises(RebusError, match="at most 100 are read"):
         MMC4(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "images"])
+def test_images_where_the_authors_script_saves_them(tmp_path: Path, place: str) -> None:
+    name = "docs_no_face_shard_0_v3.jsonl"
+    page = {"text_list": ["One."], "image_info": [image("a.jpg", 0)]}
+    (tmp_path / name).write_text(json.dumps(page))
+    picture(tmp_path / place / "docs_no_face_shard_0_v3_images" / "a.jpg")
+    record = open_layout(tmp_path).read(0, 0)
+    assert record.document == (tmp_path / place / "docs_no_face_shard_0_v3_images" / "a.jpg", "One.")

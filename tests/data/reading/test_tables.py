@@ -97,7 +97,7 @@ def test_a_damaged_line_of_json_leaves_the_others(tmp_path: Path, line: bytes) -
         ("t.json", b'[{"a": 1}] x', "something follows the list"),
         ("t.json", b"[]", "no rows in it"),
         ("t.jsonl", b"\n\n", "no rows in it"),
-        ("t.txt", b"a", "a table ends in .csv, .tsv"),
+        ("t.dat", b"a", "a table ends in .csv, .tsv"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, name: str, data: bytes, says: str) -> None:

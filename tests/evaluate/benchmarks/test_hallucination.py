@@ -73,6 +73,14 @@ def test_pope_with_strange_labels(tmp_path):
 )
 def test_how_an_answer_is_read(answer, yes):
     assert says_yes(answer) is yes
+    assert says_yes(answer, "any-case") is yes
+
+
+@pytest.mark.parametrize("answer", ["NO", "no\n", "NOT there", "It is\tnot", "NoT", "It is Not"])
+def test_the_authors_script_and_words_in_any_case_differ(answer):
+    """`if 'No' in words or 'not' in words or 'no' in words`, of words parted at single spaces."""
+    assert says_yes(answer)
+    assert not says_yes(answer, "any-case")
 
 
 def test_rates_of_nothing():

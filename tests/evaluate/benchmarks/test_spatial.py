@@ -87,3 +87,27 @@ def test_tables_that_are_none(tmp_path):
     write_lines(tmp_path / "b.jsonl", [{"image": "x.png"}])
     with pytest.raises(UsageError, match=r"2 tables; give one of a\.jsonl, b\.jsonl"):
         measure(Told(match=match), "spatial", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, image", [("coco_qa_two_obj.json", "val2017/000000000139.jpg"), ("vg_qa_one_obj.json", "vg_images/139.jpg")]
+)
+def test_whatsup_lists_of_number_true_and_false_caption(tmp_path, name, image):
+    where = tmp_path / image
+    where.parent.mkdir()
+    where.write_bytes(png(tmp_path / "drawn", 0).read_bytes())
+    write_json(tmp_path / name, [[139, PAIR[0], PAIR[1]], ["139", PAIR[1], PAIR[0]]])
+    match, _ = liking({PAIR[0]})
+    assert measure(Told(match=match), "spatial", tmp_path / name).document["scores"]["accuracy"] == 0.5
+
+
+def test_a_damaged_line_of_whatsup_lists_is_left_out(tmp_path):
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "val2017" / "000000000139.jpg").write_bytes(png(tmp_path / "drawn", 0).read_bytes())
+    write_json(tmp_path / "coco_qa_one_obj.json", [[139, *PAIR]] * 20 + [["x", *PAIR]])
+    match, _ = liking({PAIR[0]})
+    document = measure(Told(match=match), "spatial", tmp_path / "coco_qa_one_obj.json").document
+    assert document["scores"]["accuracy"] == 1.0
+    assert document["data"]["damaged"]["first"] == [
+        "coco_qa_one_obj.json[20]: the image's number should be a whole number; got 'x'"
+    ]

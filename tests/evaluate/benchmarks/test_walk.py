@@ -5,12 +5,11 @@ import io
 import pytest
 from PIL import Image
 
-from rebus.core.errors import MissingExtra, RebusError, UsageError
-from rebus.data.layouts import open_layout
+from rebus.core.errors import MissingExtra, RebusError
 from rebus.data.record import BadRecord, Record
 from rebus.evaluate.benchmarks import walk
 from rebus.evaluate.benchmarks.walk import Records
-from tests.evaluate.benchmarks.samples import ByteLRU, labelled
+from tests.evaluate.benchmarks.samples import ByteLRU
 
 
 def picture(number=0):
@@ -76,32 +75,33 @@ def test_more_than_a_tenth_stops_the_run():
     assert len(keys(Records(held(30, bad)))) == 27  # exactly a tenth
 
 
-def test_a_missing_decoder_is_no_damage(monkeypatch):
+def test_what_no_decoder_here_can_read_is_left_out_and_names_the_extra(monkeypatch):
+    real = walk.open_images
+
     def without(sources, on_error):
-        return [None for _ in sources], {n: MissingExtra("heic", "HEIC") for n in range(len(sources))}
+        images, failures = real(sources, on_error=on_error)
+        images[0], failures[0] = None, MissingExtra("heic", "HEIC")
+        return images, failures
 
     monkeypatch.setattr(walk, "open_images", without)
-    with pytest.raises(MissingExtra, match="heic"):
+    records = Records(held(30))
+    assert len(keys(records)) == 29
+    assert records.damaged == ['r0: HEIC needs the extra "heic". Install it with: pip install "rebus-vlm[heic]"']
+    monkeypatch.setattr(walk, "MOST_DAMAGED", 0.01)
+    with pytest.raises(RebusError, match=r"more than 1% of 30; the first: r0: HEIC needs the extra"):
         keys(Records(held(30)))
 
 
-def test_nothing_to_measure():
-    with pytest.raises(UsageError, match="no records"):
-        Records(ByteLRU([]))
+def test_a_reader_that_fails_costs_its_record(monkeypatch):
+    reader = held(30)
+    read = reader.read
 
+    def torn(block, row):
+        if row == 4:
+            raise OSError(5, "Input/output error")
+        return read(block, row)
 
-def fingerprint(reader, **options):
-    records = Records(reader, **options)
-    keys(records)
-    return records.fingerprint
-
-
-def test_the_fingerprint_is_of_what_was_measured(tmp_path):
-    assert fingerprint(held(20)) == fingerprint(held(20), batch_size=3)
-    assert fingerprint(held(20)) != fingerprint(held(20), number=10)
-    here, there = labelled(tmp_path / "a", 12), labelled(tmp_path / "b", 12)
-    same = fingerprint(open_layout(here))
-    assert fingerprint(open_layout(there)) == same  # wherever it lies
-    one = next(there.rglob("*.png"))
-    Image.new("RGB", (96, 96)).save(one)
-    assert fingerprint(open_layout(there)) != same
+    monkeypatch.setattr(reader, "read", torn, raising=False)
+    records = Records(reader)
+    assert len(keys(records)) == 29
+    assert "block 0, row 4: " in records.damaged[0]
