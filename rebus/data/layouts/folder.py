@@ -187,7 +187,7 @@ def _with_texts(image: Path, key: str) -> Record:
         lines = text.read_text("utf-8-sig").splitlines() if text.is_file() else []
     except (OSError, ValueError) as error:
         raise BadRecord(key, f"what lies beside it cannot be read: {error}") from None
-    captions = tuple(dict.fromkeys(line.strip() for line in lines if line.strip())) or texts_of(said, key)
+    captions = tuple(line.strip() for line in lines if line.strip()) or texts_of(said, key)
     return Record(key=key, image=image, captions=captions, facts=said)
 
 
