@@ -27,7 +27,8 @@ class Files:
     `form`: "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text"
     without images; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may
     hold {question} or {labels}. `least_crop`: below 1, a random square of at least that share of the image's area is
-    seen (CLIP, ALIGN). `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`).
+    seen (CLIP, ALIGN). `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`). `truncate`: prompts
+    and answers longer than the context are cut; by default such a record counts as damaged. Dual encoders always cut.
     """
 
     kind: Literal["files"] = "files"
@@ -41,6 +42,7 @@ class Files:
     flip: bool = False
     fast: bool = True
     threads: int = 1
+    truncate: bool = False
     most_damaged: float = 0.1  # share of records; more of them stop the run
 
 
@@ -64,7 +66,14 @@ def file_batches(
     if FORMS[files.form].sees and processor.image is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     source = FileRecords(files, prompts, locations)
-    return RecordBatches(source, processor, fast=files.fast, threads=files.threads, most_damaged=files.most_damaged)
+    return RecordBatches(
+        source,
+        processor,
+        fast=files.fast,
+        threads=files.threads,
+        most_damaged=files.most_damaged,
+        truncate=files.truncate,
+    )
 
 
 def mixed_batches(

@@ -170,3 +170,22 @@ def test_crops_are_squares_of_at_least_their_share() -> None:
     sizes = [varied(Image.new("RGB", (100, 80)), rng, 0.5, False).size for _ in range(50)]
     assert all(width == height <= 80 for width, height in sizes)
     assert min(width for width, _ in sizes) >= (0.5 * 8000) ** 0.5 - 1
+
+
+def test_fault_16_an_answer_longer_than_the_context_is_a_damaged_record(
+    folder: Path, processors: dict[str, Any], tmp_path: Path
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    rows[3]["captions"] = ["red " * 2000]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    files, context = Files(path=str(tmp_path), form="caption"), processors["paligemma"].text.spec.context
+    refused = file_batches(files, processors["paligemma"], PALIGEMMA)
+    named = [name for i in range(2) for name in refused.batch(0, i, 5).get("damaged", [])]
+    assert len(named) == 1
+    assert "captions.jsonl:4" in named[0] and f"has 2,001 tokens, the context holds {context}" in named[0]
+    allowed = file_batches(replace(files, truncate=True), processors["paligemma"], PALIGEMMA)
+    batches = [allowed.batch(0, i, 5) for i in range(2)]
+    assert not any("damaged" in batch for batch in batches)
+    assert max(batch["targets"].shape[1] for batch in batches) == context
