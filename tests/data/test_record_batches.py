@@ -178,13 +178,14 @@ def test_fault_16_an_answer_longer_than_the_context_is_a_damaged_record(
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
-    rows[3]["captions"] = ["red " * 2000]
+    context = processors["paligemma"].text.spec.context
+    rows[3]["captions"] = ["red " * context]
     (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    files, context = Files(path=str(tmp_path), form="caption"), processors["paligemma"].text.spec.context
+    files = Files(path=str(tmp_path), form="caption")
     refused = file_batches(files, processors["paligemma"], PALIGEMMA)
     named = [name for i in range(2) for name in refused.batch(0, i, 5).get("damaged", [])]
     assert len(named) == 1
-    assert "captions.jsonl:4" in named[0] and f"has 2,001 tokens, the context holds {context}" in named[0]
+    assert "captions.jsonl:4" in named[0] and f"has {context + 1:,} tokens, the context holds {context:,}" in named[0]
     allowed = file_batches(replace(files, truncate=True), processors["paligemma"], PALIGEMMA)
     batches = [allowed.batch(0, i, 5) for i in range(2)]
     assert not any("damaged" in batch for batch in batches)
