@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from rebus.core.errors import MissingFile, UsageError
+from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.disk_cache import kept
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import file_column, is_known, record_of, wanted
 from rebus.data.reading.shard_files import SPLITS, names_of
@@ -133,10 +134,11 @@ def _picture(folder: Path, name: Any, key: str) -> Path:
         raise BadRecord(key, f"the image's file must be a name; got {name!r}")
     if "://" in name:
         raise BadRecord(key, f"{name[:80]!r} is a web address; fetch the images first")
-    path = folder / name
-    if not os.path.isfile(path):
-        raise BadRecord(key, f"no such image: {name[:200]!r}, from {folder}")
-    return path
+    root = folder.parent if folder.name.lower() in SPLITS else folder
+    try:
+        return MediaPaths([folder], [root]).find(name)
+    except RebusError as error:
+        raise BadRecord(key, str(error)) from None
 
 
 def _labels(table: Table) -> dict[str, np.ndarray]:
