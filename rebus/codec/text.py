@@ -96,7 +96,7 @@ class TextPipeline:
             self._reported = True
             log.warning(
                 "%s of %s texts are longer than the %s tokens that the model reads (up to %s) and were cut: what comes "
-                "after is not read. Shorten them, or allow it with --truncate (model.processor.text.allow_truncation())",
+                "after is not read. Shorten them, or allow it: --truncate, or model.processor.text.allow_truncation()",
                 *(f"{n:,}" for n in (len(self._cut), self._read, self.spec.context, max(self._cut))),
             )
         self._read, self._cut = 0, []

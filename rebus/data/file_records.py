@@ -27,8 +27,9 @@ class Files:
     `form`: "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text"
     without images; "auto" is "pairs" or "caption". `prompt`: other words than the model's own for that form; it may
     hold {question} or {labels}. `least_crop`: below 1, a random square of at least that share of the image's area is
-    seen (CLIP, ALIGN). `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`). `truncate`: prompts
-    and answers longer than the context are cut; by default such a record counts as damaged. Dual encoders always cut.
+    seen (CLIP, ALIGN). `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`). `truncate`:
+    prompts and answers longer than the context are cut; by default such a record counts as damaged. Dual encoders
+    always cut.
     """
 
     kind: Literal["files"] = "files"

@@ -185,7 +185,8 @@ def test_fault_16_an_answer_longer_than_the_context_is_a_damaged_record(
     refused = file_batches(files, processors["paligemma"], PALIGEMMA)
     named = [name for i in range(2) for name in refused.batch(0, i, 5).get("damaged", [])]
     assert len(named) == 1
-    assert "captions.jsonl:4" in named[0] and f"has {context + 1:,} tokens, the context holds {context:,}" in named[0]
+    assert "captions.jsonl:4" in named[0]
+    assert f"has {context + 1:,} tokens, the context holds {context:,}" in named[0]
     allowed = file_batches(replace(files, truncate=True), processors["paligemma"], PALIGEMMA)
     batches = [allowed.batch(0, i, 5) for i in range(2)]
     assert not any("damaged" in batch for batch in batches)

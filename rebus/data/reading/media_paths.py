@@ -42,7 +42,8 @@ class MediaPaths:
                 return path
         if outside:
             raise RebusError(f"{name[:200]!r} is not the name of a file inside the data set; {_ALLOW}")
-        raise RebusError(f"{repr(name[:200])[1:-1]} is missing; looked in {', '.join(str(folder) for folder in self._folders)}")
+        looked = ", ".join(str(folder) for folder in self._folders)
+        raise RebusError(f"{repr(name[:200])[1:-1]} is missing; looked in {looked}")
 
     def _holds(self, path: str) -> bool:
         allowed = [*self._roots, *map(_repository, self._roots)]
