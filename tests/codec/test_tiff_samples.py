@@ -1,4 +1,4 @@
-"""TIFFs of other samples than 8-bit black-is-zero: the brightness that the tags say, or a refusal (TIFF 6.0, sec. 8)."""
+"""TIFFs of other samples than 8-bit black-is-zero: the brightness that the tags say, or a refusal (TIFF 6.0)."""
 
 import struct
 
