@@ -101,7 +101,9 @@ def test_writers_get_prompts_and_answers(form: Any, prompt: str, folder: Path, p
         assert {a.replace(" ", "") for a in answers} <= {k.replace(" ", "") for k in known[form]}
 
 
-def test_fault_30_damaged_records_give_way_and_are_named(folder: Path, processors: dict[str, Any], tmp_path: Path) -> None:
+def test_fault_30_damaged_records_give_way_and_are_named(
+    folder: Path, processors: dict[str, Any], tmp_path: Path
+) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "3.png").write_bytes(b"<html>")
