@@ -7,9 +7,11 @@ libraries, and `rebus --help` is typed often.
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Any, NoReturn
 
 from rebus import __version__
@@ -57,8 +59,36 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and give its exit code. Without `argv` it is the process's own: interrupts are handled to its
+    very end."""
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+        try:
+            return _main(sys.argv[1:])
+        finally:
+            if signal.getsignal(signal.SIGINT) is _interrupt:  # what Python does at its end would print a traceback
+                signal.signal(signal.SIGINT, _end_at_once)
+    return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C as a `KeyboardInterrupt`, unless something is being imported: inside the start of a C++ library that
+    aborts the process, and others turn it into an `ImportError`."""
+    importing = frame
+    while importing is not None:
+        if importing.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _end_at_once(number, frame)
+        importing = importing.f_back
+    raise KeyboardInterrupt
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"rebus: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _main(argv: Sequence[str]) -> int:
+    words = list(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
@@ -73,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(str(error) or "there is not enough memory")
         return FAILED
     except KeyboardInterrupt:
+        if signal.getsignal(signal.SIGINT) is _interrupt:  # a second one must not come in the middle of this
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         note("interrupted")
         return INTERRUPTED
     except BrokenPipeError:

@@ -16,6 +16,7 @@ def add_model(parser: argparse.ArgumentParser, *, batch_size: int | None = None)
     parser.add_argument(
         "--model", metavar="NAME", help="catalogue name, directory or Hub id (default: the best on this machine)"
     )
+    parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model reads")
     add_placement(parser)
     if batch_size is not None:
         parser.add_argument(

@@ -110,6 +110,8 @@ def open_model(args: argparse.Namespace, task: str | None) -> "Model":
     )
     if task is not None and task not in model.tasks:
         raise _unsupported(name, task)
+    if getattr(args, "truncate", False) and model.processor.text is not None:
+        model.processor.text.allow_truncation()
     return model
 
 

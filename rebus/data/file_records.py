@@ -36,8 +36,8 @@ class Files:
     a data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share
     of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the
     data set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction
-    of their size
-    (`rebus.codec.images`).
+    of their size (`rebus.codec.images`). `truncate`: prompts and answers longer than the context are cut; by default
+    such a record counts as damaged. Dual encoders always cut.
     """
 
     kind: Literal["files"] = "files"
@@ -52,6 +52,7 @@ class Files:
     negatives: bool = False
     fast: bool = True
     threads: int = 1
+    truncate: bool = False
     most_damaged: float = 0.1  # share of records; more of them stop the run
 
 
@@ -79,7 +80,14 @@ def file_batches(
     if FORMS[files.form].sees and processor.image is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     source = FileRecords(files, parts, prompts, locations)
-    return RecordBatches(source, processor, fast=files.fast, threads=files.threads, most_damaged=files.most_damaged)
+    return RecordBatches(
+        source,
+        processor,
+        fast=files.fast,
+        threads=files.threads,
+        most_damaged=files.most_damaged,
+        truncate=files.truncate,
+    )
 
 
 def _boxes_alone(reader: Reader) -> bool:

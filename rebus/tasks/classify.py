@@ -24,7 +24,7 @@ from rebus.tasks.batching import in_batches
 from rebus.tasks.embed import Comparison
 from rebus.tasks.inputs import many_images
 from rebus.tasks.prompts import fill, templates_of
-from rebus.tasks.task_model import TaskModel, batch_size, on_device, prompt_for
+from rebus.tasks.task_model import TaskModel, batch_size, on_device, one_report, prompt_for
 
 log = logging.getLogger("rebus")
 
@@ -106,7 +106,8 @@ def label_vectors(model: TaskModel, labels: Sequence[str], templates: Sequence[s
 
     size = max(1, batch_size(model, cpu=64, accelerator=512) // len(templates))
     order = sorted(range(len(labels)), key=lambda i: len(labels[i]))  # a batch is as long as its longest text
-    found = in_batches([labels[i] for i in order], weigh, size=size, what="labels")
+    with one_report(model):
+        found = in_batches([labels[i] for i in order], weigh, size=size, what="labels")
     weights = torch.empty(len(labels), *found[0].shape)
     weights[order] = torch.stack(found)
     return weights
@@ -143,4 +144,7 @@ def _choices(model: TaskModel, texts: Sequence[str]) -> Tensor:
     end = [] if text.spec.eos_id is None else [text.spec.eos_id]
     rows = [ids + end for ids in text.tokenizer.encode_batch([text.prepare(one) for one in texts])]
     longest = max(map(len, rows))
+    if longest > text.spec.context:  # never cut: labels that begin alike would become the same answer
+        label = texts[next(i for i, row in enumerate(rows) if len(row) == longest)]
+        raise BadText(f"the label {label[:40]!r}… has {longest:,} tokens, the context holds {text.spec.context:,}")
     return torch.tensor([row + [IGNORED] * (longest - len(row)) for row in rows])

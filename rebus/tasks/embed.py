@@ -12,7 +12,7 @@ from rebus.codec.text import Prompt
 from rebus.core.errors import UsageError
 from rebus.tasks.batching import in_batches
 from rebus.tasks.inputs import many_images, many_texts
-from rebus.tasks.task_model import TaskModel, batch_size, on_device
+from rebus.tasks.task_model import TaskModel, batch_size, on_device, one_report
 
 See = Callable[..., Tensor]
 
@@ -82,13 +82,14 @@ def _all_texts(model: TaskModel, texts: str | Sequence[str], read: See, unit: bo
         raise UsageError("no texts were given: there is nothing to embed")
     order = sorted(range(len(listed)), key=lambda i: len(listed[i]))  # a batch is as long as its longest text
     size = batch_size(model, cpu=64, accelerator=512)
-    rows = in_batches(
-        [listed[i] for i in order],
-        lambda batch: _texts(model, batch, read, unit),
-        size=size,
-        what="texts",
-        numbers=order,
-    )
+    with one_report(model):
+        rows = in_batches(
+            [listed[i] for i in order],
+            lambda batch: _texts(model, batch, read, unit),
+            size=size,
+            what="texts",
+            numbers=order,
+        )
     vectors = torch.empty(len(listed), rows[0].shape[0])
     vectors[order] = torch.stack(rows)
     return vectors

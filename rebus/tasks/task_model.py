@@ -1,6 +1,7 @@
 """What a task needs of the model that it is given."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -50,6 +51,12 @@ def on_device(model: TaskModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
         for name, tensor in batch.items()
     }
+
+
+def one_report(model: TaskModel) -> AbstractContextManager[None]:
+    """All texts that are read inside are one call to the user: how many were cut is logged once."""
+    text = model.processor.text
+    return nullcontext() if text is None else text.one_report()
 
 
 def batch_size(model: TaskModel, cpu: int, accelerator: int) -> int:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rebus.codec.images import normalised
 from rebus.core.atomic_write import write_bytes_atomically
-from rebus.core.errors import RebusError, UsageError
+from rebus.core.errors import BadCheckpoint, RebusError, UsageError
 from rebus.data.record_batches import Batches, MixedBatches, RecordBatches
 from rebus.nn.frozen import round_frozen, unrounded
 from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
@@ -123,11 +123,19 @@ class Run:
         self.average = Average(self.network, self.config.ema) if self.config.ema else None
         self.state = checkpoint.State(self.network, self.optimisers, self.average)
         if self.start:
+            if self.start > self.config.steps:
+                raise BadCheckpoint(
+                    f"{self.folder}: a checkpoint of step {self.start:,}; the run has {self.config.steps:,}"
+                )
             facts = checkpoint.load(self.folder, self.start, self.state)
-            self.guard.restore(facts["guard"])
-            self.records.restore(facts["records"])
-            if self.average is not None:
-                self.average.steps = int(facts["averaged"])
+            try:
+                self.guard.restore(facts["guard"])
+                self.records.restore(facts["records"])
+                if self.average is not None:
+                    self.average.steps = int(facts["averaged"])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                where = f"{self.folder}: {checkpoint.STATE} of step {self.start:,}"
+                raise BadCheckpoint(f"{where} is damaged ({error!r}). Remove that folder") from None
         if self.place.leads:
             self.out.mkdir(parents=True, exist_ok=True)
             if self.copied:  # parameter → the checkpoint that it was taken from

@@ -18,9 +18,9 @@ def check_claim(config: TrainConfig, out: Path) -> None:
     if not file.exists():
         return
     try:
-        there = config_from_dict(json.loads(file.read_text()), str(file))
-    except (BadConfig, UnknownName, json.JSONDecodeError) as error:
-        raise UsageError(f"{out} was begun with other settings ({error}); choose another --out") from None
+        there = config_from_dict(json.loads(file.read_text("utf-8")), str(file))
+    except (BadConfig, UnknownName, ValueError, TypeError, RecursionError, OSError) as error:
+        raise UsageError(f"{out} was begun with other settings ({str(error)[:300]}); choose another --out") from None
     if there != config:
         changed = _differences(to_dict(there), to_dict(config))
         raise UsageError(f"{out} was begun with other settings: {changed}. Choose another --out, or the same ones")
@@ -50,10 +50,10 @@ def cut(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
     kept = []
-    for text in metrics.read_text().splitlines(keepends=True):
+    for line in metrics.read_bytes().splitlines(keepends=True):
         try:
-            if text.endswith("\n") and json.loads(text)["step"] <= step:
-                kept.append(text)
-        except (json.JSONDecodeError, KeyError):
-            continue  # the last line of a run that was killed while writing it
-    write_bytes_atomically(metrics, "".join(kept).encode())
+            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # the last line of a run that was killed while writing it, or what is no line of metrics
+    write_bytes_atomically(metrics, b"".join(kept))

@@ -105,7 +105,7 @@ def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:
     assert len(losses(tmp_path / "run")) == 6
 
 
-def test_a_run_without_a_finite_loss_is_given_up(tmp_path: Path) -> None:
+def test_fault_28_a_run_without_a_finite_loss_is_given_up(tmp_path: Path) -> None:
     class Broken(CodebookLoss):
         def __call__(self, network: Any, batch: Any) -> Any:
             found = super().__call__(network, batch)

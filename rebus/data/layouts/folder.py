@@ -31,6 +31,7 @@ import numpy as np
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.json_spans import read_json
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import file_column, is_known, record_of, texts_of, wanted
 from rebus.data.reading.rows_by_image import RowGroups, by_image, merged
@@ -169,11 +170,11 @@ def _picture(folder: Path, name: Any, key: str) -> Path:
         raise BadRecord(key, f"the image's file must be a name; got {name!r}")
     if "://" in name:
         raise BadRecord(key, f"{name[:80]!r} is a web address; fetch the images first")
-    for base in IMAGE_FOLDERS:
-        path = folder / base / name
-        if os.path.isfile(path):
-            return path
-    raise BadRecord(key, f"no such image: {name[:200]!r}, from {folder}")
+    root = folder.parent if folder.name.lower() in SPLITS else folder
+    try:
+        return MediaPaths([folder / base for base in IMAGE_FOLDERS], [root]).find(name)
+    except RebusError as error:
+        raise BadRecord(key, str(error)) from None
 
 
 def _with_texts(image: Path, key: str) -> Record:
