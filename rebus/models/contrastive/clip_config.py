@@ -24,6 +24,13 @@ class CLIPConfig:
     embed: int = 512
     end_id: int | None = None  # the first of these ends a text; None: the largest id does (OpenAI's rule)
 
+    def __post_init__(self) -> None:
+        if self.end_id is not None and not 0 <= self.end_id < self.text.vocab_size:
+            raise BadConfig(
+                f"the end token {self.end_id} (eos_token_id) is outside the {self.text.vocab_size:,} tokens of the "
+                "text tower: no text could be read"
+            )
+
 
 def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     """`config.json` of a `CLIPModel`."""
