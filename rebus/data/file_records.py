@@ -1,5 +1,6 @@
 """Data sets on disk as a source of training batches: shuffled passes, cropped and flipped images, forms."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,12 +12,14 @@ from rebus.codec.processor import Processor
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
+from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Record
 from rebus.data.record_batches import TRIES, MixedBatches, Plan, RecordBatches
 from rebus.data.shuffle import WINDOW, ShuffledOrder
 
+LOG = logging.getLogger("rebus")
 FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text"]  # of `rebus.data.forms.FORMS`
 
 
@@ -41,7 +44,7 @@ class Files:
     flip: bool = False
     fast: bool = True
     threads: int = 1
-    most_damaged: float = 0.1  # share of records; more of them stop the run
+    most_damaged: float = 0.1  # share of records, and of files; more of them stop the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,10 @@ class FileRecords:
 
     def _open(self, split: str | None) -> tuple[Any, dict[int, ShuffledOrder]]:
         if split not in self._readers:
-            self._readers[split] = open_layout(self.files.path, self.files.layout, split), {}
+            reader = open_layout(self.files.path, self.files.layout, split)
+            for fault in check_files(reader, self.files.most_damaged, "raise data.most_damaged"):
+                LOG.warning("damaged file: %s", fault)
+            self._readers[split] = reader, {}
         return self._readers[split]
 
     def _order(self, split: str | None, seed: int) -> ShuffledOrder:

@@ -38,7 +38,7 @@ def test_fault_41_a_tokenizer_without_the_end_token_is_refused_at_load(tmp_path)
 def test_fault_41_another_end_token_is_refused(tmp_path):
     with pytest.raises(BadConfig, match=r"id 1\).*'<bos>' \(id 2\)"):
         rebus.load(edited(tmp_path, "tokenizer_config.json", eos_token="<bos>"))
-    with pytest.raises(BadConfig, match="largest id, which goes up to 84.*'<eos>'"):
+    with pytest.raises(BadConfig, match=r"largest id, which goes up to 84.*'<eos>'"):
         rebus.load(edited(tmp_path / "b", "config.json", eos_token_id=2))  # which means the largest id
     with pytest.raises(BadConfig, match=r"the end token 85 \(eos_token_id\) is outside the 85 tokens"):
         rebus.load(edited(tmp_path / "c", "config.json", eos_token_id=85))
@@ -57,6 +57,6 @@ def test_fault_41_a_text_without_its_end_token_is_no_answer():
 
 
 def test_the_largest_id_is_the_end_token_as_openai_has_it():
-    spec = rebus.create("clip/b32", **{"image": PRESETS["tiny"].image, "text": PRESETS["tiny"].text, "embed": 16})
+    spec = rebus.create("clip/b32", image=PRESETS["tiny"].image, text=PRESETS["tiny"].text, embed=16)
     read = spec.system.text_spec(spec.config)
     assert (read.read_at, read.eos_id) == ("largest", 63)
