@@ -38,7 +38,7 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         type=share,
         default=0.1,
-        help="of damaged records or files before it stops (%(default)s)",
+        help="of damaged records or files to stop at (%(default)s)",
     )
     parser.add_argument("--threads", metavar="N", type=positive, help="images at a time (default: one a core)")
 

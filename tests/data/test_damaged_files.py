@@ -65,7 +65,7 @@ def test_fault_30_many_cut_tars_stop_everything(tmp_path, capsys):
         assert "--max-bad" in said.err
         assert main([*command, "--max-bad", "1"]) == 0
         assert "16" in capsys.readouterr().out  # two records before each cut
-    with pytest.raises(RebusError, match="8 of 8 files are damaged.*raise data.most_damaged"):
+    with pytest.raises(RebusError, match=r"8 of 8 files are damaged.*raise data.most_damaged"):
         FileRecords(Files(path=str(data), split=None, form="pairs"), Prompts(), None)
     with pytest.raises(RebusError, match="8 of 8 files are damaged"):
         Records(open_layout(data))

@@ -44,8 +44,8 @@ class Example:
 class Records:
     """The records of a reader that are measured: all, or `number` of them drawn by `seed`, as they lie.
 
-    Counts what it meets: `used` and `damaged`, the reasons; `damaged_files` names files that lost records. `fingerprint`
-    is of the images and truths used. Raises `RebusError` where more than a tenth of the files is damaged.
+    Counts what it meets: `used` and `damaged`, the reasons; `damaged_files` names files that lost records.
+    `fingerprint` is of the images and truths used. Raises `RebusError` where more than a tenth of the files is damaged.
     """
 
     def __init__(self, reader: Reader, *, number: int | None = None, seed: int = 0, batch_size: int = BATCH):
