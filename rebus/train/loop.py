@@ -65,8 +65,8 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     settings it resumes from the newest checkpoint, and the losses are those of a run that was never interrupted.
     `report` gets each line of the metrics. Under torchrun every rank calls it alike.
 
-    Raises `UsageError` when `out` belongs to other settings or another run is at work in it, `RebusError` when the loss stays infinite or too much of
-    the data is damaged, `Stopped` after SIGTERM.
+    Raises `UsageError` when `out` belongs to other settings or another run is at work in it, `RebusError` when the
+    loss stays infinite or too much of the data is damaged, `Stopped` after SIGTERM.
     """
     out = Path(out)
     config = resolved(config)
