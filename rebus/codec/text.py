@@ -71,6 +71,7 @@ class TextPipeline:
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
                 raise BadConfig(f"{role} {value} is outside the tokenizer's {tokenizer.vocab_size:,} tokens")
+        _check_end(tokenizer, spec)
         separator = tokenizer.id_of(spec.separator)
         self._separator = [separator] if separator is not None else tokenizer.encode(spec.separator)
         self._read, self._cut = 0, list[int]()  # texts since the last report, and the tokens of those that were cut
@@ -256,6 +257,24 @@ class TextPipeline:
                 f"the context holds {self.spec.context:,}. Shorten it, or allow it to be cut (--truncate)"
             )
         return row
+
+
+def _check_end(tokenizer: Tokenizer, spec: TextSpec) -> None:
+    """Raise `BadConfig` where the network would read every text at another token than the end token: the answers would
+    look like answers."""
+    if spec.read_at is None or spec.eos_id == spec.read_at:
+        return
+    ends = "no end token" if spec.eos_id is None else f"{tokenizer.piece_of(spec.eos_id)!r} (id {spec.eos_id})"
+    if spec.read_at == "largest":
+        if spec.eos_id is not None and spec.eos_id >= tokenizer.last_own_id:
+            return
+        reads = f"at their largest id, which goes up to {tokenizer.last_own_id}"
+    else:
+        reads = f"at {tokenizer.piece_of(spec.read_at)!r} (id {spec.read_at})"
+    raise BadConfig(
+        f"the network reads texts {reads}, and the tokenizer ends them with {ends}. "
+        "tokenizer_config.json says eos_token and bos_token, config.json says text_config.eos_token_id"
+    )
 
 
 def _number(images: int) -> str:

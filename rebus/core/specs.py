@@ -47,6 +47,8 @@ class TextSpec:
     vocab_size: int | None = None  # rows of the network's token embedding, which a tokenizer must fit; None: any
     eos_id: int | None = None  # appended to the texts of encoders and to the answers of generative models
     bos_id: int | None = None  # put before a text or prompt
+    read_at: int | Literal["largest"] | None = None  # encoders that read a text at one token (CLIP): the first of this
+    # id, or the largest id, which must be the end token; None: they read elsewhere
     pad_to_context: bool = False  # always (n, context): SigLIP was trained so and reads the last position
     lower: bool = False
     canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space

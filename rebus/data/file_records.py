@@ -1,7 +1,9 @@
 """Data sets on disk as a source of training batches: shuffled passes, cropped and flipped images, forms."""
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.annotated_size import check_annotated_size
+from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.held_out import open_parts
 from rebus.data.inspecting import chosen
@@ -21,6 +24,7 @@ from rebus.data.record import BadRecord, Reader, Record
 from rebus.data.record_batches import TRIES, MixedBatches, Plan, RecordBatches
 from rebus.data.shuffle import WINDOW, ShuffledOrder
 
+LOG = logging.getLogger("rebus")
 _LOOKED_AT = 20  # records, for what a data set holds
 
 FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text"]  # of `rebus.data.forms.FORMS`
@@ -53,7 +57,7 @@ class Files:
     fast: bool = True
     threads: int = 1
     truncate: bool = False
-    most_damaged: float = 0.1  # share of records; more of them stop the run
+    most_damaged: float = 0.1  # share of records, and of files; more of them stop the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,10 @@ class FileRecords:
                 "and data.flip=false"
             )
         self._readers: dict[str, Any] = {"train": parts[0], "val": parts[1]}
+        readers = [part for part in parts if not isinstance(part, UsageError)]
+        checked = [check_files(reader, files.most_damaged, "raise data.most_damaged") for reader in readers]
+        for fault in dict.fromkeys(chain.from_iterable(checked)):
+            LOG.warning("damaged file: %s", fault)
         self._orders: dict[tuple[str, int], ShuffledOrder] = {}
         if files.negatives and not self.form.places:
             raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")

@@ -4,11 +4,13 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
+from rebus.data.damaged_files import damaged_files
 from rebus.data.inspecting import chosen
 from rebus.data.layouts import open_layout
 from rebus.data.reading.shard_files import NoSplits
@@ -42,6 +44,16 @@ class Part:
     @property
     def window(self) -> int:
         return int(getattr(self.reader, "window", WINDOW))
+
+    @property
+    def faults(self) -> Sequence[str]:
+        return damaged_files(self.reader)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Those that are read, damaged ones included."""
+        found: Sequence[Path] = getattr(self.reader, "files", ())
+        return found
 
     def read(self, block: int, row: int) -> Record:
         rows = self.held[block]

@@ -204,6 +204,9 @@ def _page(document: Mapping[str, Any], plots: Sequence[tuple[str, str]], lost: S
     if damaged["count"]:
         lines += ["", f"{damaged['count']:,} damaged records were left out:", ""]
         lines += [f"- {_line(reason)}" for reason in damaged["first"]]
+    if data.get("damaged_files"):
+        lines += ["", "What damaged files hold after the damage is missing:", ""]
+        lines += [f"- {_line(fault)}" for fault in data["damaged_files"]]
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ any other number wrote.
 import hashlib
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from rebus.train.ema import Average
 LOG = logging.getLogger("rebus")
 STATE = "state.json"
 _PREFIX = "step_"
+_FULL = re.compile("No space|File too large|quota exceeded|os error (?:28|27|122)", re.IGNORECASE)
 
 
 class State:
@@ -100,10 +102,10 @@ class Saver:
             future.result()
             if self.leads:
                 self._place(draft, step, facts)
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # which is no Exception
             if self.leads:
                 shutil.rmtree(draft, ignore_errors=True)
-            if isinstance(error, OSError | CheckpointException) or "No space" in str(error):
+            if isinstance(error, OSError | CheckpointException) or _FULL.search(str(error)):
                 raise CannotWrite(f"{self.folder}: the checkpoint of step {step:,} {_reason(error)}") from error
             raise
         if dist.is_initialized():
@@ -205,7 +207,10 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _reason(error: Exception) -> str:
-    if getattr(error, "errno", None) in DISK_FULL or "No space" in str(error):
+def _reason(error: BaseException) -> str:
+    causes: list[BaseException] = [error]
+    if isinstance(error, CheckpointException):  # what each rank met
+        causes += [failure[0] for failure in error.failures.values()]
+    if any(getattr(cause, "errno", None) in DISK_FULL or _FULL.search(str(cause)) for cause in causes):
         return "does not fit on the disk. Make room; the same command goes on from the one before"
     return f"could not be written: {str(error).splitlines()[0]}"

@@ -65,8 +65,8 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     settings it resumes from the newest checkpoint, and the losses are those of a run that was never interrupted.
     `report` gets each line of the metrics. Under torchrun every rank calls it alike.
 
-    Raises `UsageError` when `out` belongs to other settings, `RebusError` when the loss stays infinite or too much of
-    the data is damaged, `Stopped` after SIGTERM.
+    Raises `UsageError` when `out` belongs to other settings or another run is at work in it, `RebusError` when the
+    loss stays infinite or too much of the data is damaged, `Stopped` after SIGTERM.
     """
     out = Path(out)
     config = resolved(config)
@@ -75,17 +75,18 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
         _check_batch(config, place)
         place.first(lambda: check_claim(config, out))
         torch.set_num_threads(config.threads)
-        run = Run(config, place, out)
-        run.go_on_or_begin()
-        place.first(lambda: claim(config, out))  # not before all that a run needs was there
-        with _told_to_stop() as stop:
-            try:
-                for line in run.steps(stop):
-                    if report is not None and place.leads:
-                        report(line)
-            finally:
-                run.saver.finish()
-        return run.finish()
+        with place.alone(out):
+            run = Run(config, place, out)
+            run.go_on_or_begin()
+            place.first(lambda: claim(config, out))  # not before all that a run needs was there
+            with _told_to_stop() as stop:
+                try:
+                    for line in run.steps(stop):
+                        if report is not None and place.leads:
+                            report(line)
+                finally:
+                    run.saver.finish()
+            return run.finish()
 
 
 class Run:

@@ -99,10 +99,6 @@ class TableReader:
                 found |= {str(name) for name in kept("labels", [table.path], partial(_labels, table))["names"]}
         return tuple(sorted(found))
 
-    @property
-    def faults(self) -> tuple[str, ...]:
-        return self.unread
-
     def read(self, block: int, row: int) -> Record:
         which, begin, end = (int(n) for n in self.blocks[block])
         if not 0 <= row < end - begin:
@@ -129,10 +125,6 @@ class PictureReader:
     @property
     def sizes(self) -> Sequence[int]:
         return [min(BLOCK, len(self.names) - start) for start in range(0, len(self.names), BLOCK)]
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        return self.unread
 
     def read(self, block: int, row: int) -> Record:
         number = block * BLOCK + row
