@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -28,6 +28,9 @@ from rebus.open_checkpoint import Opened, config_of, open_checkpoint, save_check
 from rebus.weights.companions import companion_files, open_companions
 from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import load_into, on_meta
+
+if TYPE_CHECKING:
+    from rebus.tasks.classify import Classifier
 
 
 class Model:
@@ -155,6 +158,12 @@ class Model:
         from rebus.tasks.classify import classify
 
         return classify(self._can("classify"), images, labels, templates)
+
+    def classifier(self, labels: Sequence[str], templates: str | Sequence[str] | None = None) -> "Classifier":
+        """`classify` in two parts, for many calls: the labels are read once, what is given ranks them by images."""
+        from rebus.tasks.classify import Classifier
+
+        return Classifier(self._can("classify"), labels, templates)
 
     def caption(self, images: Any, prompt: Prompt | None = None, **decoding: Any) -> str | list[str]:
         """What is in the image, in a sentence."""

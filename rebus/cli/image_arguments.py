@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rebus.cli.choose_model import domain_warning
 from rebus.cli.output import bar, emit, note
+from rebus.core.card import ModelCard
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 
 if TYPE_CHECKING:
@@ -78,10 +80,15 @@ class Batch:
     failed: int = 0
     interrupted: bool = False
 
-    def finish(self, args: Any, model: str | None, **more: Any) -> int:
-        """Report what failed, print the JSON document if one is wanted, and give the exit code."""
+    def finish(self, args: Any, card: ModelCard | None, **more: Any) -> int:
+        """Report what failed, print the JSON document if one is wanted, and give the exit code.
+
+        `card`: of the model that answered, if there was one.
+        """
         if args.json:
-            document = {"model": model, **more, "results": self.rows, "failed": self.failed}
+            document = {"model": card and card.name, **more, "results": self.rows, "failed": self.failed}
+            warning = domain_warning(card) if card is not None else None
+            document |= {"warning": warning} if warning is not None else {}
             emit(document | ({"interrupted": True} if self.interrupted else {}))
         if self.interrupted:
             note(f"interrupted after {len(self.rows)} of {self.total} images")

@@ -41,7 +41,9 @@ def test_what_is_not_there_is_said_without_loading_a_model(pictures, tmp_path, r
 def test_bad_pictures_fail_alone(bundled, pictures, run):
     (pictures / "broken.png").write_bytes((pictures / "a.png").read_bytes()[:500])
     (pictures / "empty.jpg").write_bytes(b"")
-    code, out, err = run("classify", pictures, pictures / "d.png", "--labels", "red circle,blue star")
+    code, out, err = run(
+        "classify", pictures, pictures / "d.png", "--labels", "red circle,blue star", "--model", "siglip/scenes"
+    )
     assert code == 1
     assert [line.split()[0].rpartition("/")[2] for line in out.splitlines()] == ["a.png", "b.png", "c.png"]
     assert "broken.png: " in err
@@ -51,6 +53,6 @@ def test_bad_pictures_fail_alone(bundled, pictures, run):
 
 
 def test_a_web_address_is_refused(bundled, run):
-    code, out, err = run("caption", "https://example.org/cat.jpg")
+    code, out, err = run("caption", "https://example.org/cat.jpg", "--model", "paligemma/scenes")
     assert (code, out) == (1, "")
     assert "web address" in err

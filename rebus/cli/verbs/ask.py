@@ -34,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
         args,
         size=args.batch_size,
     )
-    return batch.finish(args, model.card.name, question=args.question)
+    return batch.finish(args, model.card, question=args.question)

@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> int:
         args,
         size=args.batch_size,
     )
-    return batch.finish(args, model.card.name)
+    return batch.finish(args, model.card)

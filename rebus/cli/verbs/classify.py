@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         return code
     model = open_model(args, "classify")
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
+    classifier = model.classifier(labels, templates)
     width = max(len(p.path) for p in pictures)
 
     def show(path: str, ranking: Ranking) -> None:
@@ -45,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
     batch = work_through(
         pictures,
-        lambda images: model.classify(images, labels, templates),
+        classifier,
         show,
         lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},
         args,
         size=args.batch_size,
     )
-    return batch.finish(args, model.card.name)
+    return batch.finish(args, model.card)

@@ -47,4 +47,4 @@ def run(args: argparse.Namespace) -> int:
         size=args.batch_size,
         draw=drawer(drawings),
     )
-    return batch.finish(args, model.card.name, **({"out": str(args.out)} if args.out else {}))
+    return batch.finish(args, model.card, **({"out": str(args.out)} if args.out else {}))

@@ -33,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     if code is not None:
         return code
     model = open_model(args, "match")
+    from rebus.tasks.match import Matcher
+
+    score = Matcher(model, texts)
     width = max(len(p.path) for p in pictures)
 
     def show(path: str, scores: list[float]) -> None:
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     batch = work_through(
         pictures,
-        lambda images: model.match(images, texts).tolist(),
+        lambda images: score(images).tolist(),
         show,
         lambda scores: {"scores": scores},
         args,
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             say(bold(text))
             for row in found:
                 say(f"  {row['score']:8.3f}  {row['image']}")
-    return batch.finish(args, model.card.name, texts=texts, **({"best": best} if best else {}))
+    return batch.finish(args, model.card, texts=texts, **({"best": best} if best else {}))
 
 
 def _best(rows: Sequence[dict[str, Any]], text: int, top: int) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
                     "family": c.family,
                     "parameters": c.parameters,
                     "tasks": sorted(c.tasks),
+                    "domain": c.domain,
                     "license": c.license,
                     "released": c.released,
                     "weights": where(c, cached),

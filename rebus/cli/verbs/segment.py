@@ -50,4 +50,4 @@ def run(args: argparse.Namespace) -> int:
         size=args.batch_size,
         draw=drawer(drawings),
     )
-    return batch.finish(args, model.card.name, phrase=args.phrase, **({"out": str(args.out)} if args.out else {}))
+    return batch.finish(args, model.card, phrase=args.phrase, **({"out": str(args.out)} if args.out else {}))
