@@ -118,7 +118,11 @@ def test_decoding_options_are_passed_on(bundled, pictures, run):
     same = [document(run, *words, "--seed", seed)[0] for seed in (1, 1, 2)]
     assert same[0] == same[1]
     assert same[0] != same[2]
-    code, _, err = run("caption", pictures / "a.png", "--num-beams", 2, *WRITER)
+    beam = document(
+        run, "caption", pictures / "a.png", "--max-new-tokens", 4, "--strategy", "beam", "--num-beams", 2, *WRITER
+    )
+    assert document(run, "caption", pictures / "a.png", "--max-new-tokens", 4, "--num-beams", 2, *WRITER) == beam
+    code, _, err = run("caption", pictures / "a.png", "--num-beams", 2, "--strategy", "sample", *WRITER)
     assert code == 2
     assert "beam" in err
 
