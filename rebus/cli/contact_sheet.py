@@ -61,7 +61,9 @@ def _cell(record: Record) -> Cell:
         picture = open_image(record.image)
     except RebusError as error:
         return Cell(None, f"{record.key}: {error}")
-    return Cell(_with_boxes(picture, record), _words(record))
+    regions = len(record.things) + len(record.phrases)
+    left_out = f"({_MOST_BOXES} of {regions} boxes shown) " if regions > _MOST_BOXES else ""
+    return Cell(_with_boxes(picture, record), left_out + _words(record))
 
 
 def _with_boxes(picture: Image.Image, record: Record) -> Image.Image:

@@ -63,7 +63,8 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     """Run, or go on with, a training; returns the finished checkpoint's directory, `out/final`.
 
     `out` holds `config.json`, `metrics.jsonl`, `checkpoints/` and, at the end, `final/`. Called again with the same
-    settings, or more `steps` where that changes nothing before, it resumes from the newest checkpoint, and the losses are those of a run that was never interrupted.
+    settings, or more `steps` where that changes nothing before, it resumes from the newest checkpoint, and the losses
+    are those of a run that was never interrupted.
     `report` gets each line of the metrics. Under torchrun every rank calls it alike.
 
     Raises `UsageError` when `out` belongs to other settings, `RebusError` when the loss stays infinite or too much of
