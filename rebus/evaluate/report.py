@@ -26,7 +26,7 @@ _SIDE = 320  # pixels of the longer side of an image
 _QUALITY = 85
 _FONT, _LINE = 13, 17  # pixels
 _ROWS = 40  # of a group in the report; all are in results.json
-_DRAWN = 40  # regions in an image; more hide it
+_DRAWN = 8  # regions in an image; more hide it
 _RED, _GREEN = "#b42318", "#1a7f37"
 
 
