@@ -15,9 +15,14 @@ class Bar(Protocol):
     def advance(self, note: str = "") -> None: ...
 
 
+def shown(text: str) -> str:
+    """A file name or label on one line of a terminal: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def note(text: str) -> None:
     """One line on stderr: `rebus: …`."""
-    print(f"rebus: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(f"rebus: {shown(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def say(text: str = "") -> None:

@@ -36,7 +36,7 @@ class BadCheckpoint(RebusError):
     """Weights that are missing, unexpected, misshapen, damaged or not finite."""
 
 
-class MissingFile(RebusError):
+class MissingFile(RebusError, FileNotFoundError):
     """A file that the task needs is not there."""
 
 

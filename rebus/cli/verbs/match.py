@@ -7,7 +7,7 @@ from typing import Any
 from rebus.cli.arguments import add_images, add_model, positive, read_lines
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
-from rebus.cli.output import bold, say
+from rebus.cli.output import bold, say, shown
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus match photos/ --text "a dog on a beach" --top 5'
@@ -33,16 +33,21 @@ def run(args: argparse.Namespace) -> int:
     if code is not None:
         return code
     model = open_model(args, "match")
-    width = max(len(p.path) for p in pictures)
+    from rebus.tasks.match import Matcher
+
+    score = Matcher(model, texts)
+    width = max(len(shown(p.path)) for p in pictures)
 
     def show(path: str, scores: list[float]) -> None:
         if args.top is None:
-            said = [f"{score:8.3f}" + (f"  {text}" if len(texts) == 1 else "") for score, text in zip(scores, texts)]
-            say(f"{path:<{width}}  {' '.join(said)}")
+            said = [
+                f"{score:8.3f}" + (f"  {shown(text)}" if len(texts) == 1 else "") for score, text in zip(scores, texts)
+            ]
+            say(f"{shown(path):<{width}}  {' '.join(said)}")
 
     batch = work_through(
         pictures,
-        lambda images: model.match(images, texts).tolist(),
+        lambda images: score(images).tolist(),
         show,
         lambda scores: {"scores": scores},
         args,
@@ -51,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
     best = {text: _best(batch.rows, i, args.top) for i, text in enumerate(texts)} if args.top else {}
     if not args.json:
         for text, found in best.items():
-            say(bold(text))
+            say(bold(shown(text)))
             for row in found:
-                say(f"  {row['score']:8.3f}  {row['image']}")
-    return batch.finish(args, model.card.name, texts=texts, **({"best": best} if best else {}))
+                say(f"  {row['score']:8.3f}  {shown(row['image'])}")
+    return batch.finish(args, model.card, texts=texts, **({"best": best} if best else {}))
 
 
 def _best(rows: Sequence[dict[str, Any]], text: int, top: int) -> list[dict[str, Any]]:
