@@ -5,12 +5,12 @@ Generative models read `images, [bos] prompt separator`, which is never cut, and
 stand before the prompt, or where its `ImageMark`s are.
 """
 
-import functools
 import html
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import ftfy
 import numpy as np
 import torch
 from torch import Tensor
@@ -198,25 +198,13 @@ def _number(images: int) -> str:
 
 
 def clean(text: str) -> str:
-    """CLIP's cleaning (clip §4): mended encoding where ftfy is installed, HTML entities twice, single spaces."""
-    mend = _ftfy()
-    if mend is not None:
-        text = mend(text)
-    return " ".join(html.unescape(html.unescape(text)).split())
+    """CLIP's cleaning (clip §4): encoding mended by ftfy, HTML entities twice, single spaces."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def canonical(text: str) -> str:
     """SigLIP's canonical form (siglip §4): underscores as spaces, no ASCII punctuation, single spaces."""
     return " ".join(text.replace("_", " ").translate(_PUNCTUATION).split())
-
-
-@functools.cache
-def _ftfy() -> Callable[[str], str] | None:
-    try:
-        import ftfy
-    except ImportError:
-        return None
-    return ftfy.fix_text
 
 
 def _listed(texts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
