@@ -143,18 +143,37 @@ class Model:
         return embed_texts(self._can("embed_texts"), texts)
 
     def match(self, images: Any, texts: str | Sequence[str]) -> Tensor:
-        """Similarity scores (images, texts)."""
+        """Cosine similarities (images, texts)."""
         from rebus.tasks.match import match
 
         return match(self._can("match"), images, texts)
 
+    def logits(self, images: Any, texts: str | Sequence[str]) -> Tensor:
+        """The released model's own scores (images, texts), scale and bias included."""
+        from rebus.tasks.match import logits
+
+        return logits(self._can("match"), images, texts)
+
+    def probabilities(self, images: Any, texts: str | Sequence[str]) -> Tensor:
+        """(images, texts): of each pair alone (SigLIP's sigmoid), or over the texts (CLIP's softmax)."""
+        from rebus.tasks.match import probabilities
+
+        return probabilities(self._can("match"), images, texts)
+
     def classify(
-        self, images: Any, labels: Sequence[str], templates: str | Sequence[str] | None = None
+        self,
+        images: Any,
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
     ) -> Ranking | list[Ranking]:
-        """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set."""
+        """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set.
+
+        `multi`: each label's own probability, of models with a sigmoid.
+        """
         from rebus.tasks.classify import classify
 
-        return classify(self._can("classify"), images, labels, templates)
+        return classify(self._can("classify"), images, labels, templates, multi)
 
     def caption(self, images: Any, prompt: Prompt | None = None, **decoding: Any) -> str | list[str]:
         """What is in the image, in a sentence."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rebus.cli.output import bar, emit, note
-from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
+from rebus.core.errors import BadImage, LimitExceeded, MissingFile, NotFinite, RebusError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -162,7 +162,7 @@ def _answers(chunk: Sequence[Picture], work: Work) -> list[tuple[Image.Image | N
         answers = work(list(opened.values()))
         for (i, image), answer in zip(opened.items(), answers, strict=True):
             found[i] = image, answer
-    except (BadImage, LimitExceeded) as error:
+    except (BadImage, LimitExceeded, NotFinite) as error:
         if len(opened) == 1:
             found[next(iter(opened))] = None, error
         else:  # one of them, but which?

@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="N", type=positive, default=3, help="labels shown for each image (%(default)s)"
     )
+    parser.add_argument("--multi", action="store_true", help="each label's own probability (models with a sigmoid)")
     add_model(parser, batch_size=8)
 
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     batch = work_through(
         pictures,
-        lambda images: model.classify(images, labels, templates),
+        lambda images: model.classify(images, labels, templates, args.multi),
         show,
         lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},
         args,
