@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
 
     def show(path: str, row: dict[str, list[float]]) -> None:
         if args.top is None:
-            said = [f"{score:8.3f}" + (f"  {text}" if len(texts) == 1 else "") for score, text in zip(row[shown], texts)]
+            said = [
+                f"{score:8.3f}" + (f"  {text}" if len(texts) == 1 else "") for score, text in zip(row[shown], texts)
+            ]
             say(f"{path:<{width}}  {' '.join(said)}")
 
     batch = work_through(
