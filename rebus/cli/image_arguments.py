@@ -15,7 +15,7 @@ from rebus.cli.choose_model import domain_warning
 from rebus.cli.output import bar, emit, note
 from rebus.codec.image_files import images_in
 from rebus.core.card import ModelCard
-from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
+from rebus.core.errors import BadImage, LimitExceeded, MissingFile, NotFinite, RebusError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,7 +193,7 @@ def _answers(chunk: Sequence[Picture], work: Work) -> list[tuple[Image.Image | N
         answers = work(list(opened.values()))
         for (i, image), answer in zip(opened.items(), answers, strict=True):
             found[i] = image, answer
-    except (BadImage, LimitExceeded) as error:
+    except (BadImage, LimitExceeded, NotFinite) as error:
         if len(opened) == 1:
             found[next(iter(opened))] = None, error
         else:  # one of them, but which?

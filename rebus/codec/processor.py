@@ -206,8 +206,8 @@ def _text_spec(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, 
     if cleaning not in (None, "canonicalize", "lower", "whitespace"):
         raise BadConfig(f"open_clip_config.json: tokenizer_kwargs.clean {cleaning!r} is not known")
     if cleaning is not None:
-        changes |= {"canonical": cleaning == "canonicalize", "lower": cleaning != "whitespace"}
-        changes["clean"] = cleaning != "canonicalize"
+        # All three mend the text first; "canonicalize" too, which is SigLIP's own form after that.
+        changes |= {"clean": True, "canonical": cleaning == "canonicalize", "lower": cleaning != "whitespace"}
     return replace(default, **changes)
 
 

@@ -51,6 +51,10 @@ class MissingExtra(RebusError):
         super().__init__(f'{need} needs the extra "{extra}". Install it with: pip install "rebus-vlm[{extra}]"')
 
 
+class NotFinite(RebusError):
+    """A network's answer that is not a number: half precision overflowed, or the weights are damaged."""
+
+
 class LimitExceeded(RebusError):
     """A named limit of `rebus.core.limits` was passed; the message names it and both numbers."""
 

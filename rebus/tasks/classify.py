@@ -21,7 +21,7 @@ from rebus.core.labels import IGNORED
 from rebus.core.limits import check
 from rebus.generation import score_choices
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
-from rebus.tasks.embed import Comparison
+from rebus.tasks.embed import Comparison, has_sigmoid, scaled
 from rebus.tasks.inputs import many_images
 from rebus.tasks.prompts import fill, templates_of
 from rebus.tasks.task_model import TaskModel, batch_size, on_device, one_report, prompt_for
@@ -34,6 +34,7 @@ def classify(
     images: Any,
     labels: Sequence[str],
     templates: str | Sequence[str] | None = None,
+    multi: bool = False,
     *,
     batching: BatchOptions = AS_IT_SUITS,
 ) -> Ranking | list[Ranking]:
@@ -41,19 +42,31 @@ def classify(
 
     `templates`: sentences with `{}` where the label goes, or the name of a published set ("imagenet", "cifar10", …);
     None means the system's own, else the label as it is. Labels that occur twice are merged and logged.
+    Probabilities sum to 1 over the labels, but those of a dual encoder with a sigmoid (SigLIP) are each label's own
+    when there is a single label, or with `multi`, which other models refuse.
     Raises `UsageError` for no labels, `BadText` for an empty one, `LimitExceeded` above MAX_LABELS.
     """
-    return Classifier(model, labels, templates).rank(images, batching)
+    return Classifier(model, labels, templates, multi).rank(images, batching)
 
 
 class Classifier:
     """`classify` in two parts: the labels are read once, then any number of calls rank images by them."""
 
-    def __init__(self, model: TaskModel, labels: Sequence[str], templates: str | Sequence[str] | None = None):
+    def __init__(
+        self,
+        model: TaskModel,
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
+    ):
         self.model = model
         self.labels = distinct(labels)
         network = model.network
         self.compares = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
+        judges = self.compares and has_sigmoid(model)
+        if multi and not judges:
+            raise UsageError(f"multi: {model.system.name} compares labels with one another; a sigmoid model is wanted")
+        self.apart = judges and (multi or len(self.labels) == 1)
         if self.compares:
             sentences = templates_of(templates or model.system.prompts.classify or "plain")
             average = getattr(network, "averages_templates", True) and len(sentences) > 1
@@ -79,7 +92,7 @@ class Classifier:
             scores = _compare(self.model, sources, self.weights, batching)
         else:
             scores = _likelihood(self.model, sources, self.choices, len(self.labels), batching)
-        answers = [None if row is None else _ranking(self.labels, row) for row in scores]
+        answers = [None if row is None else _ranking(self.labels, row, self.apart) for row in scores]
         return answers if many else answers[0]
 
 
@@ -102,8 +115,9 @@ def distinct(labels: Sequence[str]) -> list[str]:
     return list(counts)
 
 
-def _ranking(labels: Sequence[str], scores: Tensor) -> Ranking:
-    probabilities, order = scores.double().softmax(dim=-1).sort(descending=True, stable=True)
+def _ranking(labels: Sequence[str], scores: Tensor, apart: bool) -> Ranking:
+    scores = scores.double()
+    probabilities, order = (scores.sigmoid() if apart else scores.softmax(dim=-1)).sort(descending=True, stable=True)
     return Ranking(tuple(labels[i] for i in order.tolist()), tuple(probabilities.tolist()))
 
 
@@ -135,8 +149,7 @@ def _compare(
     logits = compare.scores(vectors, weights.flatten(0, -2))
     if weights.dim() == 3:
         logits = logits.unflatten(1, weights.shape[:2]).amax(dim=2)
-    log_scale = getattr(model.network, "log_scale", None)
-    logits = logits if log_scale is None else logits * log_scale.detach().float().exp().cpu()
+    logits = scaled(model, logits)
     return [None if skip else row for skip, row in zip(skipped, logits, strict=True)]
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from rebus.codec.images import ImageSource
 from rebus.codec.text import Prompt
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.finite import check_finite
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import many_images, many_texts
 from rebus.tasks.task_model import TaskModel, batch_size, on_device, one_report
@@ -65,6 +66,18 @@ class Comparison:
             return network.score(images.to(device), texts.to(device)).float().cpu()
 
 
+def has_sigmoid(model: TaskModel) -> bool:
+    """Whether the network learned to judge each pair for itself: then its scores are log-odds."""
+    return model.system.objective == "sigmoid"
+
+
+def scaled(model: TaskModel, cosines: Tensor) -> Tensor:
+    """Cosines as the network scores them: times its scale, plus its bias."""
+    scale, bias = (getattr(model.network, name, None) for name in ("log_scale", "bias"))
+    found = cosines if scale is None else cosines * scale.detach().float().exp().cpu()
+    return found if bias is None else found + bias.detach().float().cpu()
+
+
 def _all_images(
     model: TaskModel, images: Any, see: See, unit: bool = True, batching: BatchOptions = AS_IT_SUITS
 ) -> Tensor:
@@ -75,7 +88,7 @@ def _all_images(
     def work(batch: Sequence[ImageSource]) -> list[Tensor]:
         inputs = on_device(model, model.processor(images=list(batch)))
         with torch.inference_mode():
-            return _rows(see(**inputs), unit)
+            return _rows(see(**inputs), unit, "images[{}]")
 
     size = batch_size(model, cpu=32, accelerator=128)
     return _stacked(in_batches(pictures, work, size=size, what="images", options=batching), "images")
@@ -120,10 +133,11 @@ def _stacked(rows: Sequence[Tensor | None], what: str) -> Tensor:
 def _texts(model: TaskModel, texts: Sequence[Prompt], read: See, unit: bool) -> list[Tensor]:
     inputs = on_device(model, model.processor(texts=list(texts)))
     with torch.inference_mode():
-        return _rows(read(**inputs), unit)
+        return _rows(read(**inputs), unit, "text {}")
 
 
-def _rows(vectors: Tensor, unit: bool) -> list[Tensor]:
+def _rows(vectors: Tensor, unit: bool, what: str) -> list[Tensor]:
     """float32 on the CPU; unit vectors are of unit length again after half precision."""
+    check_finite(vectors, what, vectors.dtype)
     vectors = vectors.float()
     return list((F.normalize(vectors, dim=-1) if unit else vectors).cpu())

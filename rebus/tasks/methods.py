@@ -86,12 +86,29 @@ class Tasks:
 
         return match(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
 
+    def logits(
+        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
+    ) -> "Tensor":
+        """The released model's own scores (images, texts), float32, scale and bias included."""
+        from rebus.tasks.match import logits
+
+        return logits(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
+
+    def probabilities(
+        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
+    ) -> "Tensor":
+        """(images, texts) float32: of each pair alone (SigLIP's sigmoid), or over the texts (CLIP's softmax)."""
+        from rebus.tasks.match import probabilities
+
+        return probabilities(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
+
     @overload
     def classify(
         self,
         images: "OneImage",
         labels: Sequence[str],
         templates: str | Sequence[str] | None = None,
+        multi: bool = False,
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Batching],
@@ -102,6 +119,7 @@ class Tasks:
         images: "Iterable[OneImage]",
         labels: Sequence[str],
         templates: str | Sequence[str] | None = None,
+        multi: bool = False,
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Batching],
@@ -112,6 +130,7 @@ class Tasks:
         images: "Images",
         labels: Sequence[str],
         templates: str | Sequence[str] | None = None,
+        multi: bool = False,
         *,
         on_error: Literal["skip"],
         **options: Unpack[Batching],
@@ -121,21 +140,27 @@ class Tasks:
         images: Any,
         labels: Sequence[str],
         templates: str | Sequence[str] | None = None,
+        multi: bool = False,
         *,
         on_error: OnError = "raise",
         **options: Unpack[Batching],
     ) -> Any:
-        """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set."""
+        """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set.
+
+        `multi`: each label's own probability, of models with a sigmoid.
+        """
         from rebus.tasks.classify import classify
 
         batching = _divided(options, on_error)[0]
-        return classify(self._can("classify"), images, labels, templates, batching=batching)
+        return classify(self._can("classify"), images, labels, templates, multi, batching=batching)
 
-    def classifier(self, labels: Sequence[str], templates: str | Sequence[str] | None = None) -> "Classifier":
+    def classifier(
+        self, labels: Sequence[str], templates: str | Sequence[str] | None = None, multi: bool = False
+    ) -> "Classifier":
         """`classify` in two parts, for many calls: the labels are read once, what is given ranks them by images."""
         from rebus.tasks.classify import Classifier
 
-        return Classifier(self._can("classify"), labels, templates)
+        return Classifier(self._can("classify"), labels, templates, multi)
 
     @overload
     def caption(

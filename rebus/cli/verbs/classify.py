@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="N", type=positive, default=3, help="labels shown for each image (%(default)s)"
     )
+    parser.add_argument("--multi", action="store_true", help="each label's own probability (models with a sigmoid)")
     add_model(parser, batch_size=8)
 
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return code
     model = open_model(args, "classify")
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
-    classifier = model.classifier(labels, templates)
+    classifier = model.classifier(labels, templates, multi=args.multi)
     width = max(len(shown(p.path)) for p in pictures)
 
     def show(path: str, ranking: Ranking) -> None:

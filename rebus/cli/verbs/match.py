@@ -20,6 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="N", type=positive, help="for each sentence only the N best images, best first"
     )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="show probabilities instead of cosines: each pair's own (SigLIP), or over the sentences (CLIP)",
+    )
     add_model(parser, batch_size=8)
 
 
@@ -35,25 +40,31 @@ def run(args: argparse.Namespace) -> int:
     model = open_model(args, "match")
     from rebus.tasks.match import Matcher
 
-    score = Matcher(model, texts)
+    matcher = Matcher(model, texts)
     width = max(len(shown(p.path)) for p in pictures)
+    column = "probabilities" if args.probabilities else "scores"
 
-    def show(path: str, scores: list[float]) -> None:
+    def work(images: Sequence[Any]) -> list[dict[str, list[float]]]:
+        rows = zip(*(part.tolist() for part in matcher.scores(images)), strict=True)
+        return [{"scores": c, "logits": z, "probabilities": p} for c, z, p in rows]
+
+    def show(path: str, row: dict[str, list[float]]) -> None:
         if args.top is None:
             said = [
-                f"{score:8.3f}" + (f"  {shown(text)}" if len(texts) == 1 else "") for score, text in zip(scores, texts)
+                f"{score:8.3f}" + (f"  {shown(text)}" if len(texts) == 1 else "")
+                for score, text in zip(row[column], texts)
             ]
             say(f"{shown(path):<{width}}  {' '.join(said)}")
 
     batch = work_through(
         pictures,
-        lambda images: score(images).tolist(),
+        work,
         show,
-        lambda scores: {"scores": scores},
+        lambda row: row,
         args,
         size=args.batch_size,
     )
-    best = {text: _best(batch.rows, i, args.top) for i, text in enumerate(texts)} if args.top else {}
+    best = {text: _best(batch.rows, i, args.top, column) for i, text in enumerate(texts)} if args.top else {}
     if not args.json:
         for text, found in best.items():
             say(bold(shown(text)))
@@ -62,6 +73,6 @@ def run(args: argparse.Namespace) -> int:
     return batch.finish(args, model.card, texts=texts, **({"best": best} if best else {}))
 
 
-def _best(rows: Sequence[dict[str, Any]], text: int, top: int) -> list[dict[str, Any]]:
-    scored = [{"image": row["image"], "score": row["scores"][text]} for row in rows if "scores" in row]
+def _best(rows: Sequence[dict[str, Any]], text: int, top: int, column: str) -> list[dict[str, Any]]:
+    scored = [{"image": row["image"], "score": row[column][text]} for row in rows if column in row]
     return sorted(scored, key=lambda row: -row["score"])[:top]
