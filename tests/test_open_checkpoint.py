@@ -16,7 +16,8 @@ from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.open_checkpoint import config_of, open_checkpoint, save_checkpoint
 from rebus.recipes import recipe
 from rebus.train import Start, TrainConfig, override, train
-from rebus.train.setup import build, final_layout, interpolate
+from rebus.train.final_model import final_layout
+from rebus.train.warm_start import build, interpolate
 from tests.train.settings import CLIP, SIGLIP
 from tests.train.test_finetune import photos as photos
 

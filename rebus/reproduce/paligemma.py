@@ -17,7 +17,7 @@ from rebus.reproduce import cells_world as cells
 from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
 from rebus.reproduce.train_in_memory import fit
 from rebus.train.config import Optim
-from rebus.train.setup import grid_waves
+from rebus.train.warm_start import grid_waves
 
 TASKS = ("count", "at")
 GOAL = 0.9  # of all answers right, for the race

@@ -25,22 +25,16 @@ from rebus.train.batch_norm import BatchNorms
 from rebus.train.config import TrainConfig
 from rebus.train.distributed import Ranks, average_replicated, clip_gradients, distribute, join_ranks
 from rebus.train.ema import Average, averaged
+from rebus.train.final_model import final_layout, save_final
 from rebus.train.loss_spikes import LossGuard
 from rebus.train.optim import make_optimisers, rate_at, set_rate
 from rebus.train.prepare_blocks import prepare_blocks
 from rebus.train.run_directory import check_claim, claim, cut
-from rebus.train.setup import (
-    build,
-    final_layout,
-    interpolate,
-    open_data,
-    resolved,
-    save_final,
-    starts_whole,
-)
+from rebus.train.setup import open_data, resolved
 from rebus.train.sharded_tensors import whole
 from rebus.train.trackers import Records, Watcher
 from rebus.train.utilisation import Utilisation
+from rebus.train.warm_start import build, interpolate, starts_whole
 
 Report = Callable[[Mapping[str, Any]], None]
 

@@ -15,7 +15,8 @@ from rebus.core import extras
 from rebus.data.scenes import scene
 from rebus.recipes import recipe
 from rebus.train import override
-from rebus.train.setup import open_data, save_final
+from rebus.train.final_model import save_final
+from rebus.train.setup import open_data
 
 IMAGE = ["model.image.width=32", "model.image.num_layers=1", "model.image.mlp_width=32", "model.image.patch_size=24"]
 TEXT = ["model.text.width=32", "model.text.num_layers=1", "model.text.mlp_width=32"]

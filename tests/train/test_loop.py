@@ -19,7 +19,7 @@ from rebus.recipes import recipe
 from rebus.train import LoRA, Optim, Stopped, TrainConfig, train
 from rebus.train.ema import Average, averaged
 from rebus.train.optim import rate_at
-from rebus.train.setup import build, grid_waves, starts_whole
+from rebus.train.warm_start import build, grid_waves, starts_whole
 from rebus.weights.checkpoint_files import open_weights
 from tests.train.settings import CLIP, MASKS
 
