@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.annotated_size import check_annotated_size
+from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.outlines import mask_of
 from rebus.data.record import XYXY, Thing
 from rebus.evaluate.benchmarks.walk import Example
@@ -19,9 +20,9 @@ from rebus.evaluate.outcome import Mistake
 _SHOWN = 8  # boxes of a mistake that are drawn
 
 
-def check_size(example: Example) -> None:
-    """Raises `BadRecord` where the image is not of the size in whose pixels its boxes are."""
-    check_annotated_size(example.record, example.image.size)
+def in_pixels_of_image(example: Example, in_pixels: PixelsOfImages) -> Example:
+    """The example with boxes and outlines in the pixels of its image. Raises `BadRecord` as `PixelsOfImages` does."""
+    return replace(example, record=in_pixels(example.record, example.image.size))
 
 
 def was_marked(example: Example) -> bool:

@@ -14,8 +14,9 @@ import numpy as np
 
 from rebus.core.answers import Box
 from rebus.core.errors import UsageError
+from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.record import Phrase
-from rebus.evaluate.benchmarks.located import best, check_can, check_size, corners, mask_of_thing
+from rebus.evaluate.benchmarks.located import best, check_can, corners, in_pixels_of_image, mask_of_thing
 from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.detection import By
 from rebus.evaluate.metrics import box_iou
@@ -51,15 +52,19 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     ways = [way for way, task in tasks.items() if task in model.tasks and options.by in (None, way)]
     tally, worst, without = _Tally([], []), Worst(), 0
 
-    def check(example: Example) -> None:
-        check_size(example)
+    records = source.records()
+    in_pixels = PixelsOfImages(records.name)
+
+    def check(example: Example) -> Example:
+        example = in_pixels_of_image(example, in_pixels)
         if not example.record.phrases:
             raise example.bad("has no phrase")
         if options.by == "masks":
             for phrase in example.record.phrases:
                 mask_of_thing(example, phrase.thing)
+        return example
 
-    for batch in source.records().batches(check):
+    for batch in records.batches(check):
         asked = [(example, phrase) for example in batch for phrase in example.record.phrases]
         if "boxes" in ways:
             for example, phrase in asked:
