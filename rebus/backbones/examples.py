@@ -24,9 +24,12 @@ def example_pixels(image: Any, rows: int, random: torch.Generator) -> dict[str, 
 
 
 def dual_encoder_example(config: Any, rows: int, *, prompt: int = 16, answer: int = 16) -> dict[str, Tensor]:
-    """`rows` image-text pairs for a configuration with `image` and `text`; the texts fill the context."""
+    """`rows` image-text pairs for a configuration with `image` and `text`; the texts fill the context, and end with
+    its `end_id` where it has one."""
     random, text = generator(), config.text
     tokens = torch.randint(_FIRST_TOKEN, text.vocab_size, (rows, text.context), generator=random)
+    if getattr(config, "end_id", None) is not None:
+        tokens[:, -1] = config.end_id
     return {**example_pixels(config.image, rows, random), "tokens": tokens}
 
 

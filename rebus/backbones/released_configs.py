@@ -14,12 +14,12 @@ from rebus.core.released_config import ACT_TO_RELEASED, Released, read_act
 def read_tower(part: Released, *, width: int, heads: int, mlp: int, act: str, eps: float) -> dict[str, Any]:
     """Fields of our configuration; the arguments are the reference library's defaults for absent ones."""
     return {
-        "width": part.take("hidden_size", int, width),
-        "num_layers": part.take("num_hidden_layers", int, 12),
-        "num_heads": part.take("num_attention_heads", int, heads),
-        "mlp_width": part.take("intermediate_size", int, mlp),
+        "width": part.size("hidden_size", width),
+        "num_layers": part.layers("num_hidden_layers", 12),
+        "num_heads": part.size("num_attention_heads", heads),
+        "mlp_width": part.size("intermediate_size", mlp),
         "act": read_act(part, "hidden_act", act),
-        "eps": part.take("layer_norm_eps", float, eps),
+        "eps": part.positive("layer_norm_eps", eps),
     }
 
 
@@ -29,8 +29,8 @@ def read_clip_vision(part: Released) -> ViTConfig:
     part.demand("num_channels", 3)
     return ViTConfig(
         class_token=True,
-        patch_size=part.take("patch_size", int, 32),
-        image_size=part.take("image_size", int, 224),
+        patch_size=part.size("patch_size", 32),
+        image_size=part.size("image_size", 224),
         **read_tower(part, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
     )
 
@@ -40,9 +40,9 @@ def read_siglip_vision(part: Released) -> ViTConfig:
     part.demand("num_channels", 3)
     part.skip("projection_dim")
     fields = read_tower(part, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
-    patch = part.take("patch_size", int, 16)
+    patch = part.size("patch_size", 16)
     patches = part.take("num_patches", int, None)
-    size = part.take("image_size", int, 224) if patches is None else round(patches**0.5) * patch
+    size = part.size("image_size", 224) if patches is None else round(patches**0.5) * patch
     return ViTConfig(patch_size=patch, image_size=size, flat_patches=patches is not None, **fields)
 
 

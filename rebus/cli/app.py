@@ -7,9 +7,11 @@ libraries, and `rebus --help` is typed often.
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Any, NoReturn
 
 from rebus import __version__
@@ -57,8 +59,37 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and give its exit code. Without `argv` it is the process's own: interrupts are handled to its
+    very end."""
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+        try:
+            return _main(sys.argv[1:])
+        finally:
+            if signal.getsignal(signal.SIGINT) is _interrupt:  # what Python does at its end would print a traceback
+                signal.signal(signal.SIGINT, _end_at_once)
+    return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C as a `KeyboardInterrupt`, unless something is being imported: inside the start of a C++ library that
+    aborts the process, and others turn it into an `ImportError`."""
+    importing = frame
+    while importing is not None:
+        if importing.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _end_at_once(number, frame)
+        importing = importing.f_back
+    raise KeyboardInterrupt
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"rebus: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _main(argv: Sequence[str]) -> int:
+    words = list(argv)
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
@@ -73,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(str(error) or "there is not enough memory")
         return FAILED
     except KeyboardInterrupt:
+        if signal.getsignal(signal.SIGINT) is _interrupt:  # a second one must not come in the middle of this
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         note("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
@@ -84,6 +117,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _open_what_is_closed() -> None:
+    """Without stdout or stderr (`>&-`) the next file that is opened would get its number, and what is printed."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False, encoding="utf-8"))
+
+
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
@@ -92,13 +136,15 @@ def _run(words: list[str]) -> int:
         print(f"rebus {__version__}")
         return DONE
     module, parser, rest = parser_for(words)
-    if any(word in ("-h", "--help") for word in rest):
+    options = rest[: rest.index("--")] if "--" in rest else rest  # after it, words are what they say
+    if any(word in ("-h", "--help") for word in options):
         print(parser.format_help().rstrip())
         extra = getattr(module, "more_help", None)
         if extra is not None:
             extra([word for word in rest if not word.startswith("-")])
         return DONE
-    args = parser.parse_intermixed_args(rest)
+    # argparse knows `--` only where options are not intermixed with the other words
+    args = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     code: int = module.run(args)
     return code
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from rebus.cli.output import bar, note
 if TYPE_CHECKING:
     from rebus.data.converting import Converter, Counts
     from rebus.data.record import Reader
+
+_NAMED = 10  # damaged files that are said
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +34,11 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a folder of its own; the same goes on")
     add_shards(parser)
     parser.add_argument(
-        "--max-bad", metavar="SHARE", type=share, default=0.1, help="of damaged records before it stops (%(default)s)"
+        "--max-bad",
+        metavar="SHARE",
+        type=share,
+        default=0.1,
+        help="of damaged records or files to stop at (%(default)s)",
     )
     parser.add_argument("--threads", metavar="N", type=positive, help="images at a time (default: one a core)")
 
@@ -68,6 +74,14 @@ def converter(args: argparse.Namespace, reader: Reader, layout: str, to: Any, **
 def carry_out(work: Converter) -> Counts | None:
     """Do it under a bar; None where it was interrupted."""
     return going_on(work.units.folder, "records", work.total, lambda: work.done, work.run)
+
+
+def name_damaged(faults: Sequence[str]) -> None:
+    """Say which files could not be read to their end."""
+    for fault in faults[:_NAMED]:
+        note(f"damaged file: {fault}")
+    if len(faults) > _NAMED:
+        note(f"and {len(faults) - _NAMED:,} more damaged files; --json names them all")
 
 
 def going_on(

@@ -245,6 +245,8 @@ def _unreadable(name: str, error: Exception, kind: str | None = None) -> RebusEr
 
 def to_rgb(picture: Image.Image, alpha: Alpha, name: str) -> Image.Image:
     """RGB with 8 bits a channel; see the head of this file. The image itself is left as it is."""
+    if _tiff_tag(picture, _SAMPLE_FORMAT) == 2 and picture.mode != "I":  # read as bytes, −1 would be white
+        raise BadImage(f"{name}: a TIFF of signed numbers, which say no brightness. Save it with 0 as black, unsigned")
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith(("I", "F")):
@@ -265,8 +267,24 @@ def _deep(picture: Image.Image, name: str) -> np.ndarray:
     if picture.mode == "I":
         if pixels.min() < 0 or pixels.max() > 65535:
             raise BadImage(f"{name}: 32-bit grey from {pixels.min():,} to {pixels.max():,}; wanted 0 to 65,535")
-        return pixels.astype(np.uint16)
+        pixels = pixels.astype(np.uint16)
+    if _tiff_tag(picture, _BITS) == 12:  # to 16, 4,095 being white
+        pixels = pixels << 4 | pixels >> 8
+    if _tiff_tag(picture, _PHOTOMETRIC) == 0:  # WhiteIsZero, which Pillow minds up to 8 bits only
+        pixels = 1 - pixels if picture.mode.startswith("F") else 65535 - pixels
     return pixels
+
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
+
+
+def _tiff_tag(picture: Image.Image, tag: int) -> int | None:
+    """The value of a tag, of the first channel, where the image comes from a TIFF file."""
+    if picture.format != "TIFF":
+        return None
+    found = getattr(picture, "tag_v2", {}).get(tag)
+    value = found[0] if isinstance(found, tuple) and found else found
+    return value if isinstance(value, int) else None
 
 
 def _without_alpha(picture: Image.Image, alpha: Alpha) -> Image.Image:

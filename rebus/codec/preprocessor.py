@@ -4,10 +4,12 @@ Only what changes pixels matters, and all of that does: a field that would chang
 refused by name, and so is a field never heard of, unless it is switched off.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from rebus.core.errors import BadConfig
+from rebus.core.limits import limit
 from rebus.core.specs import ImageSpec
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -279,15 +281,15 @@ def _size(value: Any, *, name: str = "size", bare: str = "") -> tuple[str, tuple
     if isinstance(value, Mapping):
         names = {name for name, side in value.items() if side is not None}
         if names == {"height", "width"}:
-            return "", (_whole(value["height"], f"{name}.height"), _whole(value["width"], f"{name}.width"))
+            return "", (_pixels(value["height"], f"{name}.height"), _pixels(value["width"], f"{name}.width"))
         if names in ({"shortest_edge"}, {"longest_edge"}):
             (edge,) = names
-            side = _whole(value[edge], f"{name}.{edge}")
+            side = _pixels(value[edge], f"{name}.{edge}")
             return edge, (side, side)
         raise BadConfig(f"{name} {dict(value)}: wants height and width, shortest_edge or longest_edge")
     if isinstance(value, list | tuple) and len(value) == 2:
-        return "", (_whole(value[0], name), _whole(value[1], name))
-    side = _whole(value, name)
+        return "", (_pixels(value[0], name), _pixels(value[1], name))
+    side = _pixels(value, name)
     return bare, (side, side)
 
 
@@ -310,11 +312,25 @@ def _whole(value: Any, name: str) -> int:
     return value
 
 
+def _pixels(value: Any, name: str) -> int:
+    """A side of what the network reads: one pixel or tens of thousands of them are a mistake in the file."""
+    side, most = _whole(value, name), limit("MAX_INPUT_SIDE")
+    if not 2 <= side <= most:
+        raise BadConfig(f"{name}: wants 2 to MAX_INPUT_SIDE = {most:,} pixels; got {side:,}")
+    return side
+
+
 def _three(value: Any, name: str) -> tuple[float, float, float]:
     values = [value] * 3 if isinstance(value, int | float) else value
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise BadConfig(f"{name}: wants three numbers; got {value!r}")
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_finite(v) for v in values):
+        raise BadConfig(f"{name}: wants three numbers that are finite; got {value!r}")
+    if name.endswith("std") and min(values) <= 0:
+        raise BadConfig(f"{name}: wants numbers above 0; got {value!r}")
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _filter(value: Any) -> Any:

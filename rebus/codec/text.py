@@ -1,17 +1,19 @@
 """Text → batches of ids and back, as the checkpoint's card (`TextSpec`) says.
 
-Two conventions share one pipeline. Encoders read `[bos] text eos`, cut so that the end token stays last.
-Generative models read `images, [bos] prompt separator`, which is never cut, and learn to answer `text eos`. Images
-stand before the prompt, or where its `ImageMark`s are.
+Two conventions share one pipeline. Encoders read `[bos] text eos`; what is too long is cut so that the end token stays
+last, and this is logged. Generative models read `images, [bos] prompt separator`, which is cut only where the user
+allows it and never inside an image, and learn to answer `text eos`. Images stand before the prompt, or where its
+`ImageMark`s are.
 """
 
-import functools
 import html
 import logging
 import string
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
+import ftfy
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,9 +23,9 @@ from rebus.core.errors import BadConfig, BadText
 from rebus.core.labels import IGNORED
 from rebus.core.specs import TextSpec
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 log = logging.getLogger("rebus")
 
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MARK = -1  # an image inside a prompt, before it is made room for
 
 
@@ -69,16 +71,45 @@ class TextPipeline:
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
                 raise BadConfig(f"{role} {value} is outside the tokenizer's {tokenizer.vocab_size:,} tokens")
+        _check_end(tokenizer, spec)
         separator = tokenizer.id_of(spec.separator)
         self._separator = [separator] if separator is not None else tokenizer.encode(spec.separator)
+        self._read, self._cut = 0, list[int]()  # texts since the last report, and the tokens of those that were cut
+        self._gathers = self._reported = False
+
+    def allow_truncation(self) -> None:
+        """From now on texts, prompts and answers that are too long are cut, without an error or a warning."""
+        self.spec = replace(self.spec, truncate=True)
+
+    @contextmanager
+    def one_report(self) -> Iterator[None]:
+        """Of all texts that an encoder reads inside, log together how many were cut. Only the first report of a
+        pipeline is logged: a training or a loop of calls would repeat it without end."""
+        outermost, self._gathers = not self._gathers, True
+        try:
+            yield
+        finally:
+            if outermost:
+                self._gathers = False
+                self._report()
+
+    def _report(self) -> None:
+        if self._cut and not self._reported and self.spec.truncate is None:
+            self._reported = True
+            log.warning(
+                "%s of %s texts are longer than the %s tokens that the model reads (up to %s) and were cut: what comes "
+                "after is not read. Shorten them, or allow it: --truncate, or model.processor.text.allow_truncation()",
+                *(f"{n:,}" for n in (len(self._cut), self._read, self.spec.context, max(self._cut))),
+            )
+        self._read, self._cut = 0, []
 
     def __call__(self, texts: Prompt | Sequence[Prompt], images: int | Sequence[int] = 0) -> tuple[Tensor, Tensor]:
         """tokens (B, L) int64 and mask (B, L) bool, padded on the right.
 
         `images`: how many images each prompt has (one number for all, or one each), for models whose prompts hold
         placeholders: in front of the prompt, or where its marks are. Raises `BadText` for what cannot be encoded, for
-        another number of marks than images, and for what is too long: prompts always, other texts when the spec says
-        `truncate=False`.
+        another number of marks than images, and for what is too long: prompts unless the spec says `truncate=True`,
+        other texts when it says `truncate=False`.
         """
         prompts = _listed(texts)
         counts = [images] * len(prompts) if isinstance(images, int) else list(images)
@@ -91,16 +122,18 @@ class TextPipeline:
         if self.spec.generates:
             rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
         else:
-            rows = [self._whole(i, body) for i, body in enumerate(bodies)]
+            with self.one_report():
+                rows = [self._whole(i, body) for i, body in enumerate(bodies)]
+                self._read += len(rows)
         width = self.spec.context if self.spec.pad_to_context else max(map(len, rows), default=0)
         mask = torch.arange(width) < torch.tensor([len(row) for row in rows], dtype=torch.int64)[:, None]
         return _padded(rows, width, self.spec.pad_id), mask
 
     def targets(self, texts: Prompt | Sequence[Prompt]) -> Tensor:
-        """(B, S) int64: what a model is to answer, end token last, padded on the right with −100.
+        """(B, S) int64: what a generative model is to answer, end token last, padded on the right with −100.
 
-        Places and masks (`<loc0001>`, `<seg001>`) are control tokens here. An answer longer than the context is cut
-        and has no end token then, or raises `BadText` when the spec says `truncate=False`.
+        Places and masks (`<loc0001>`, `<seg001>`) are control tokens here. An answer longer than the context raises
+        `BadText`, or is cut and has no end token where the spec says `truncate=True`.
         """
         rows = []
         answers = _listed(texts)
@@ -111,7 +144,10 @@ class TextPipeline:
         for i, body in enumerate(self._encode(answers, answers=True)):
             row = start + body if self.spec.eos_id is None else [*start, *body, self.spec.eos_id]
             if len(row) > self.spec.context and not self.spec.truncate:
-                raise BadText(f"answer {i} has {len(row):,} tokens, the context holds {self.spec.context:,}")
+                raise BadText(
+                    f"answer {i} has {len(row):,} tokens, the context holds {self.spec.context:,}; shorten it, or "
+                    "allow it to be cut (--truncate; data.truncate in training)"
+                )
             rows.append(row[: self.spec.context])
         return _padded(rows, max(map(len, rows), default=0), IGNORED)
 
@@ -190,9 +226,11 @@ class TextPipeline:
         start = [] if self.spec.bos_id is None else [self.spec.bos_id]
         end = [] if self.spec.eos_id is None else [self.spec.eos_id]
         room = self.spec.context - len(start) - len(end)
-        if len(body) > room and not self.spec.truncate:
+        if len(body) > room:
             size = len(start) + len(body) + len(end)
-            raise BadText(f"text {index} has {size:,} tokens, the context holds {self.spec.context:,}; shorten it")
+            if self.spec.truncate is False:
+                raise BadText(f"text {index} has {size:,} tokens, the context holds {self.spec.context:,}; shorten it")
+            self._cut.append(size)
         return start + body[: max(room, 0)] + end
 
     def _prompt(self, index: int, body: list[int], images: int) -> list[int]:
@@ -206,15 +244,37 @@ class TextPipeline:
             body = body[last:]
         else:
             seen = image * images
-        row = seen + ([] if self.spec.bos_id is None else [self.spec.bos_id]) + body + self._separator
+        start = [] if self.spec.bos_id is None else [self.spec.bos_id]
+        room = self.spec.context - len(seen) - len(start) - len(self._separator)
+        if self.spec.truncate and room >= 0:
+            body = body[:room]
+        row = seen + start + body + self._separator
         if len(row) > self.spec.context:
             placed = len(image) * images
             pictures = f"{_number(images)} ({placed:,} tokens) and " if placed else ""
             raise BadText(
                 f"prompt {index}: {pictures}{len(row) - placed:,} tokens of text make {len(row):,}; "
-                f"the context holds {self.spec.context:,}"
+                f"the context holds {self.spec.context:,}. Shorten it, or allow it to be cut (--truncate)"
             )
         return row
+
+
+def _check_end(tokenizer: Tokenizer, spec: TextSpec) -> None:
+    """Raise `BadConfig` where the network would read every text at another token than the end token: the answers would
+    look like answers."""
+    if spec.read_at is None or spec.eos_id == spec.read_at:
+        return
+    ends = "no end token" if spec.eos_id is None else f"{tokenizer.piece_of(spec.eos_id)!r} (id {spec.eos_id})"
+    if spec.read_at == "largest":
+        if spec.eos_id is not None and spec.eos_id >= tokenizer.last_own_id:
+            return
+        reads = f"at their largest id, which goes up to {tokenizer.last_own_id}"
+    else:
+        reads = f"at {tokenizer.piece_of(spec.read_at)!r} (id {spec.read_at})"
+    raise BadConfig(
+        f"the network reads texts {reads}, and the tokenizer ends them with {ends}. "
+        "tokenizer_config.json says eos_token and bos_token, config.json says text_config.eos_token_id"
+    )
 
 
 def _number(images: int) -> str:
@@ -222,25 +282,13 @@ def _number(images: int) -> str:
 
 
 def clean(text: str) -> str:
-    """CLIP's cleaning (clip §4): mended encoding where ftfy is installed, HTML entities twice, single spaces."""
-    mend = _ftfy()
-    if mend is not None:
-        text = mend(text)
-    return " ".join(html.unescape(html.unescape(text)).split())
+    """CLIP's cleaning (clip §4): encoding mended by ftfy, HTML entities twice, single spaces."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def canonical(text: str) -> str:
     """SigLIP's canonical form (siglip §4): underscores as spaces, no ASCII punctuation, single spaces."""
     return " ".join(text.replace("_", " ").translate(_PUNCTUATION).split())
-
-
-@functools.cache
-def _ftfy() -> Callable[[str], str] | None:
-    try:
-        import ftfy
-    except ImportError:
-        return None
-    return ftfy.fix_text
 
 
 def _listed(texts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:

@@ -45,6 +45,7 @@ class Tokenizer:
             if isinstance(vocabulary, Mapping)
             else {piece: i for i, (piece, _) in enumerate(vocabulary)}
         )
+        self.last_own_id = max(pieces.values(), default=-1)  # of the file's vocabulary, without what was added to it
         added = sorted(definition.get("added_tokens") or [], key=lambda token: token["id"])
         whole = model.get("type") != "BPE" or model.get("ignore_merges")  # finds pieces in a text, added or not
         suspects = {p: i for p, i in pieces.items() if p[:1] in ("<", "[")} if whole else {}

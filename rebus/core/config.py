@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -83,7 +84,11 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if len(kinds) != len(value):
             raise BadConfig(f"{where}: wants {len(kinds)} values; got {len(value)}")
         return tuple(convert(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # NaN is outside too
+            raise BadConfig(
+                f"{where}: wants a finite number; got {value if isinstance(value, float) else 'a larger one'}"
+            )
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         if hint is int and isinstance(value, int) and not 0 <= value <= limit("MAX_CONFIG_VALUE"):

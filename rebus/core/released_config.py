@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from rebus.core.config import convert
 from rebus.core.errors import BadConfig
+from rebus.core.limits import check
 
 # Fields that the reference library writes into every configuration and that change nothing that we compute.
 HARMLESS = frozenset(
@@ -77,6 +78,26 @@ class Released:
                 raise BadConfig(f"{self.where}.{name}: missing")
             return default
         return convert(value, kind, f"{self.where}.{name}")
+
+    def size(self, name: str, default: Any = _REQUIRED) -> int:
+        """A width, a height or a number of parts: at least 1."""
+        found: int = self.take(name, int, default)
+        if found < 1:
+            raise BadConfig(f"{self.where}.{name}: wants at least 1; got {found}")
+        return found
+
+    def layers(self, name: str, default: Any = _REQUIRED) -> int:
+        """A number of layers: each is built before any weight is read. Raises `LimitExceeded` too."""
+        found = self.size(name, default)
+        check("MAX_LAYERS", found, f"{self.where}.{name}")
+        return found
+
+    def positive(self, name: str, default: Any = _REQUIRED) -> float:
+        """A finite number above 0."""
+        found: float = self.take(name, float, default)
+        if not found > 0:
+            raise BadConfig(f"{self.where}.{name}: wants a number above 0; got {found}")
+        return found
 
     def part(self, name: str) -> "Released":
         """A nested configuration; an empty one where it is absent."""

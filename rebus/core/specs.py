@@ -37,8 +37,8 @@ class ImageSpec:
 class TextSpec:
     """Text → tokens, on top of the released tokenizer file. Ids are of that file.
 
-    An encoder (`generates=False`) reads `[bos] text eos`, cut to the context. A generative model reads `images [bos]
-    prompt separator`, never cut, and learns to answer `text eos`.
+    An encoder (`generates=False`) reads `[bos] text eos`. A generative model reads `images [bos] prompt separator` and
+    learns to answer `text eos`. `truncate` says what becomes of a text that is longer than the context.
     """
 
     context: int  # most tokens of one text, special ones included
@@ -47,12 +47,16 @@ class TextSpec:
     vocab_size: int | None = None  # rows of the network's token embedding, which a tokenizer must fit; None: any
     eos_id: int | None = None  # appended to the texts of encoders and to the answers of generative models
     bos_id: int | None = None  # put before a text or prompt
+    read_at: int | Literal["largest"] | None = None  # encoders that read a text at one token (CLIP): the first of this
+    # id, or the largest id, which must be the end token; None: they read elsewhere
     pad_to_context: bool = False  # always (n, context): SigLIP was trained so and reads the last position
     lower: bool = False
     canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space
-    clean: bool = False  # CLIP: ftfy where installed, HTML entities, white space
+    clean: bool = False  # CLIP: ftfy, HTML entities, white space
     added_tokens: tuple[str, ...] = ()  # control tokens that the system adds to those of the file, in this order
-    truncate: bool = True  # False: a text that is too long raises BadText
+    # a text that is too long is cut (True) or raises BadText (False); None: encoders cut it and say so once, generative
+    # models, which would answer another question or learn half an answer, raise
+    truncate: bool | None = None
     separator: str = ""  # tokenised alone and put after the prompt: PaliGemma "\n", T5 and BART "</s>"
     bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image

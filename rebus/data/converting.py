@@ -2,14 +2,15 @@
 
 The records are cut into units of `shard_size`; each becomes one shard. A unit counts when its journal is there, which
 is written after its files; one that was cut off is done again. When all are done, `skipped.jsonl` names the damaged
-records, and the conversion is done.
+records and files, and the conversion is done.
 """
 
+import itertools
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 from rebus.core.atomic_write import write_file_atomically, write_folder_atomically
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.annotated_size import PixelsOfImages, has_places, resized
+from rebus.data.damaged_files import check_files
 from rebus.data.filters import Sifted
 from rebus.data.layouts.coyo import Parquet
 from rebus.data.record import BadRecord, Reader, Record
@@ -35,7 +37,7 @@ Report = Callable[[str], None]  # hears "written" or why a record was not
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """`to`: the layout to write. `most_damaged`: the share of records above which a conversion stops."""
+    """`to`: the layout to write. `most_damaged`: the share of records, and of files, above which a conversion stops."""
 
     to: To = "webdataset"
     shard_size: int = 10_000
@@ -46,8 +48,11 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Counts:
+    """Records written and skipped, and the files of which some records could not even be found."""
+
     written: int
     skipped: int
+    damaged_files: int = 0
 
 
 class Converter:
@@ -87,12 +92,13 @@ class Converter:
         return self.total - sum(len(self._numbers(unit)) for unit in left)
 
     def run(self, report: Report = lambda outcome: None) -> Counts:
-        """Do what is left to do. Raises `CannotWrite`; `RebusError` when too many records are damaged."""
+        """Do what is left to do. Raises `CannotWrite`; `RebusError` when too many records or files are damaged."""
+        faults = check_files(self.reader, self.settings.most_damaged, "allow more (most_damaged, --max-bad)")
         with self.units.opened():
             if self.units.finished:
                 with open(self.units.last, "rb") as file:
-                    skipped = sum(1 for _ in file)
-                return Counts(self.total - skipped, skipped)
+                    skipped = sum(b'"skipped"' in line for line in file)
+                return Counts(self.total - skipped, skipped, len(faults))
             counts = self._counts()
             for unit in self.units.missing(self.count):
                 counts = self._unit(unit, counts, report)
@@ -102,8 +108,8 @@ class Converter:
             if self.settings.to == "folder":
                 with write_file_atomically(self.units.folder / TABLE) as file:
                     file.writelines(lines_of(line["row"] for line in self._lines() if "row" in line))
-            self.units.finish(self._skipped())
-            return counts
+            self.units.finish(itertools.chain(({"damaged_file": fault} for fault in faults), self._skipped()))
+            return replace(counts, damaged_files=len(faults))
 
     def _unit(self, unit: int, counts: Counts, report: Report) -> Counts:
         places = [self._place(number) for number in self._numbers(unit)]

@@ -1,7 +1,9 @@
 """Data sets on disk as a source of training batches: shuffled passes, cropped and flipped images, forms."""
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.annotated_size import PixelsOfImages
+from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.held_out import open_parts
 from rebus.data.inspecting import chosen
@@ -21,6 +24,7 @@ from rebus.data.record import BadRecord, Reader, Record
 from rebus.data.record_batches import TRIES, MixedBatches, Plan, RecordBatches
 from rebus.data.shuffle import WINDOW, ShuffledOrder
 
+LOG = logging.getLogger("rebus")
 _LOOKED_AT = 20  # records, for what a data set holds
 
 FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text"]  # of `rebus.data.forms.FORMS`
@@ -36,8 +40,8 @@ class Files:
     a data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share
     of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the
     data set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction
-    of their size
-    (`rebus.codec.images`).
+    of their size (`rebus.codec.images`). `truncate`: prompts and answers longer than the context are cut; by default
+    such a record counts as damaged. Dual encoders always cut.
     """
 
     kind: Literal["files"] = "files"
@@ -52,7 +56,8 @@ class Files:
     negatives: bool = False
     fast: bool = True
     threads: int = 1
-    most_damaged: float = 0.1  # share of records; more of them stop the run
+    truncate: bool = False
+    most_damaged: float = 0.1  # share of records, and of files; more of them stop the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +70,17 @@ class Mixture:
 
 
 def file_batches(
-    files: Files, processor: Processor, prompts: Prompts, locations: LocationNotation | None = None
+    files: Files,
+    processor: Processor,
+    prompts: Prompts,
+    locations: LocationNotation | None = None,
+    measured: bool = True,
 ) -> RecordBatches:
-    """The batches of a `Files`, in the words of a system. Raises what `open_layout` raises, or `UsageError` for what
-    cannot be learned."""
+    """The batches of a `Files`, for a system's prompts. `measured`: whether a part without a split of its own is held
+    out to measure on. Raises what `open_layout` raises, or `UsageError` for what cannot be learned."""
     if not files.path:
         raise UsageError("data.path says where the data set lies: --set data.path=DIR")
-    parts = open_parts(files.path, files.layout, files.split, files.val_split)
+    parts = open_parts(files.path, files.layout, files.split, files.val_split, measured)
     if files.form == "auto":
         generative = processor.text is not None and processor.text.spec.generates
         boxes = generative and locations is not None and _boxes_alone(parts[0])
@@ -79,7 +88,14 @@ def file_batches(
     if FORMS[files.form].sees and processor.image is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     source = FileRecords(files, parts, prompts, locations)
-    return RecordBatches(source, processor, fast=files.fast, threads=files.threads, most_damaged=files.most_damaged)
+    return RecordBatches(
+        source,
+        processor,
+        fast=files.fast,
+        threads=files.threads,
+        most_damaged=files.most_damaged,
+        truncate=files.truncate,
+    )
 
 
 def _boxes_alone(reader: Reader) -> bool:
@@ -92,10 +108,15 @@ def _boxes_alone(reader: Reader) -> bool:
 
 
 def mixed_batches(
-    mixture: Mixture, processor: Processor, prompts: Prompts, locations: LocationNotation | None = None
+    mixture: Mixture,
+    processor: Processor,
+    prompts: Prompts,
+    locations: LocationNotation | None = None,
+    measured: bool = True,
 ) -> MixedBatches:
-    """The batches of a `Mixture`. Raises what `file_batches` raises."""
-    return MixedBatches([file_batches(part, processor, prompts, locations) for part in mixture.parts], mixture.weights)
+    """The batches of a `Mixture`, as `file_batches` gives those of its parts."""
+    parts = [file_batches(part, processor, prompts, locations, measured) for part in mixture.parts]
+    return MixedBatches(parts, mixture.weights)
 
 
 class FileRecords:
@@ -128,6 +149,10 @@ class FileRecords:
                 "and data.flip=false"
             )
         self._readers: dict[str, Any] = {"train": parts[0], "val": parts[1]}
+        readers = [part for part in parts if not isinstance(part, UsageError)]
+        checked = [check_files(reader, files.most_damaged, "raise data.most_damaged") for reader in readers]
+        for fault in dict.fromkeys(chain.from_iterable(checked)):
+            LOG.warning("damaged file: %s", fault)
         self._orders: dict[tuple[str, int], ShuffledOrder] = {}
         self._in_pixels = PixelsOfImages(files.path)
         if files.negatives and not self.form.places:

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from rebus.core.errors import UsageError
+from rebus.data.damaged_files import damaged_files
 from rebus.data.frequencies import Common, Counting, Frequent, words_of
 from rebus.data.record import BadRecord, Reader, Record
 
@@ -234,6 +235,16 @@ class Sifted:
     @property
     def labels(self) -> Sequence[str]:
         return self.reader.labels
+
+    @property
+    def faults(self) -> Sequence[str]:
+        return damaged_files(self.reader)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Those that are read, damaged ones included."""
+        found: Sequence[Path] = getattr(self.reader, "files", ())
+        return found
 
     def read(self, block: int, row: int) -> Record:
         record = self.reader.read(block, int(self.rows[block][row]))

@@ -4,11 +4,13 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
+from rebus.data.damaged_files import damaged_files
 from rebus.data.inspecting import chosen
 from rebus.data.layouts import open_layout
 from rebus.data.reading.shard_files import NoSplits
@@ -43,6 +45,16 @@ class Part:
     def window(self) -> int:
         return int(getattr(self.reader, "window", WINDOW))
 
+    @property
+    def faults(self) -> Sequence[str]:
+        return damaged_files(self.reader)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Those that are read, damaged ones included."""
+        found: Sequence[Path] = getattr(self.reader, "files", ())
+        return found
+
     def read(self, block: int, row: int) -> Record:
         rows = self.held[block]
         if self.others:  # as many further as held-out rows come before it
@@ -50,14 +62,18 @@ class Part:
         return self.reader.read(block, int(rows[row]))
 
 
-def open_parts(path: str, layout: str, split: str | None, val_split: str | None) -> tuple[Reader, Reader | UsageError]:
-    """What is learned from, and what is held out, or why there is nothing of the kind.
+def open_parts(
+    path: str, layout: str, split: str | None, val_split: str | None, measured: bool = True
+) -> tuple[Reader, Reader | UsageError]:
+    """What is learned from, and what is held out, or why there is nothing of the kind, as where nothing is `measured`.
 
     Where the data set has no splits, `val_split` is None, or both name the same records, a part of `split` is held out,
     which is logged. Raises what `open_layout` raises, naming the setting `data.split`; `UsageError` where the split to
     be held out is part of what is learned from.
     """
     train, has_splits = _opened(path, layout, split, "split")
+    if not measured:
+        return train, UsageError(f"{path}: nothing is held out, since nothing is to be measured (eval_every=0)")
     if not has_splits or val_split is None:
         return hold_out(train, path)
     try:

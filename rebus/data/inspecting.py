@@ -94,7 +94,7 @@ def inspect(reader: Reader, *, sample: int = 1000, examples: int = 24, seed: int
         labels=labels.most_common(_MOST_LABELS),
         known_labels=len(getattr(reader, "labels", ())),
         damaged=damaged,
-        faults=list(islice(getattr(reader, "faults", ()), 1000)),
+        faults=list(islice((*getattr(reader, "faults", ()), *getattr(reader, "unread", ())), 1000)),
         examples=shown,
     )
 

@@ -6,6 +6,7 @@ place to another one and is named.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from rebus.codec.images import ImagePipeline, ImageSource
 from rebus.codec.processor import Processor, rows_first
+from rebus.codec.text import TextPipeline
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.forms import Example, TextRow
 from rebus.data.record import BadRecord, LeftOut, Record
@@ -77,12 +79,21 @@ class RecordBatches:
     """The batches of a `Source`. Raises `UsageError` where the checkpoint lacks what its texts need."""
 
     def __init__(
-        self, source: Source, processor: Processor, *, fast: bool = False, threads: int = 1, most_damaged: float = 1.0
+        self,
+        source: Source,
+        processor: Processor,
+        *,
+        fast: bool = False,
+        threads: int = 1,
+        most_damaged: float = 1.0,
+        truncate: bool = False,
     ):
         if processor.text is None:
             raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be taught")
         self.source, self.processor, self.threads, self.most_damaged = source, processor, threads, most_damaged
         self.text = processor.text
+        if truncate:
+            self.text = TextPipeline(self.text.tokenizer, replace(self.text.spec, truncate=True))
         spec = None if processor.image is None else processor.image.spec
         self.images = None if spec is None else ImagePipeline(spec, fast=fast, threads=1)
 
@@ -138,6 +149,7 @@ class RecordBatches:
             try:
                 record = record or self.source.read(seed, number, split, attempt)
                 example = make(record, rng)
+                self._check_fits(example)
                 return _Row(self._pixels(example.images), example)
             except LeftOut as error:
                 left_out = str(error)
@@ -155,6 +167,20 @@ class RecordBatches:
                     f"{self.source.name}: {TRIES} damaged records in a row, the last of them {damaged[-1]}"
                 )
         raise RebusError(f"{self.source.name}: {MOST_LEFT_OUT:,} records have nothing to learn, the last: {left_out}")
+
+    def _check_fits(self, example: Example) -> None:
+        """Raise `BadText` for a prompt or an answer that is too long, before it is part of a batch. Only for what may
+        be: a token stands for a byte at least."""
+        spec = self.text.spec
+        if not spec.generates or spec.truncate:
+            return
+        for prompt, answer in example.texts:
+            if len(answer.encode("utf-8", "replace")) + 2 > spec.context:
+                self.text.targets(answer)
+            images = len(example.images)
+            placed = images * spec.num_image_tokens
+            if prompt is not None and placed + len(prompt.encode("utf-8", "replace")) + 8 > spec.context:
+                self.text(prompt, images=images)
 
     def _pixels(self, images: Sequence[ImageSource]) -> dict[str, Tensor]:
         """One image after another, (n, …); drawn ones of the right size as they are, uint8."""

@@ -1,7 +1,6 @@
 """Work on a folder that is done in units and resumes after any interruption."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 from rebus.core.atomic_write import DRAFT, cannot_write, write_file_atomically
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.folder_lock import locked
 
 PLAN = "plan.json"
 UNITS = "units"
@@ -35,20 +35,15 @@ class Units:
     @contextmanager
     def opened(self) -> Iterator["Units"]:
         """Make or take up the folder. Raises `UsageError` for a folder of other work, `CannotWrite`."""
-        handle = None
-        try:
+        if self.folder.is_dir():
+            self._check_plan()  # before a lock is left in a folder of other things
+        with locked(self.folder):
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
                 self._check_plan()
-                handle = _lock(self.folder)
-                self._check_plan()  # perhaps that of another process, which has ended
                 self._begin()
             except OSError as error:
                 raise cannot_write(self.folder, error) from error
             yield self
-        finally:
-            if handle is not None:
-                os.close(handle)
 
     def _begin(self) -> None:
         if not (self.folder / PLAN).exists():
@@ -115,18 +110,3 @@ class Units:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 100 else text[:99] + "…"
-
-
-def _lock(folder: Path) -> int | None:
-    """A file that one process can hold; the system lets go of it when the process ends, however it does."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UsageError(f"{folder}: another process is at work in it") from None
-    return handle

@@ -156,4 +156,5 @@ def _describe_data(source: Source) -> dict[str, Any]:
         "seed": source.seed,
         "fingerprint": [records.fingerprint for records in source.opened],
         "damaged": {"count": len(damaged), "first": damaged[:_NAMED]},
+        "damaged_files": [fault for records in source.opened for fault in records.damaged_files],
     }

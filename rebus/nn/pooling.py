@@ -4,15 +4,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rebus.core.errors import BadText
 from rebus.nn.attention import Attention
 from rebus.nn.mlp import MLP
 from rebus.nn.norms import LayerNorm
+from rebus.nn.only_shapes import only_shapes
 
 
 def first_id(x: Float[Tensor, "B L D"], tokens: Int[Tensor, "B L"], token_id: int) -> Float[Tensor, "B D"]:
-    """The state at the first `token_id` of each row, at position 0 where there is none."""
-    at = (tokens == token_id).int().argmax(-1)
-    return x[torch.arange(len(x), device=x.device), at]
+    """The state at the first `token_id` of each row. Raises `BadText` for a row without one."""
+    found = tokens == token_id
+    if not (torch.compiler.is_compiling() or only_shapes(tokens)):
+        lacking = (~found.any(-1)).nonzero().flatten().tolist()
+        if lacking:
+            raise BadText(
+                f"text {lacking[0]} has no token {token_id}, at which the network reads it ({len(lacking)} of "
+                f"{len(tokens)} texts have none). Texts end with it when the model's processor makes their tokens"
+            )
+    return x[torch.arange(len(x), device=x.device), found.int().argmax(-1)]
 
 
 def largest_id(x: Float[Tensor, "B L D"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:

@@ -1,6 +1,7 @@
 """What a task needs of the model that it is given."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from rebus.core.places import LocationNotation
 from rebus.core.specs import ImageSpec
 from rebus.core.system import System
 from rebus.generation import options_of
+from rebus.generation.familiar import in_our_names
 
 # What holds where neither the user nor the system says otherwise.
 DECODING: Mapping[str, Mapping[str, Any]] = {
@@ -52,6 +54,12 @@ def on_device(model: TaskModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor
     }
 
 
+def one_report(model: TaskModel) -> AbstractContextManager[None]:
+    """All texts that are read inside are one call to the user: how many were cut is logged once."""
+    text = model.processor.text
+    return nullcontext() if text is None else text.one_report()
+
+
 def batch_size(model: TaskModel, cpu: int, accelerator: int) -> int:
     """How many items to try at once. Running out of memory halves it, see `in_batches`."""
     return cpu if model.device.type == "cpu" else accelerator
@@ -71,6 +79,7 @@ def decoding_for(model: TaskModel, task: str, given: Mapping[str, Any]) -> dict[
     Of the defaults only what the chosen strategy takes: who asks for "sample" is not refused for a `num_beams` that
     the system prefers.
     """
+    given = in_our_names(given)
     defaults = {**DECODING[task], **model.system.decoding.get(task, {})}
     strategy = given.get("strategy", defaults.get("strategy", "greedy"))
     taken = options_of(strategy)

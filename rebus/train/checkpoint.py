@@ -8,6 +8,7 @@ any other number wrote.
 import hashlib
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from rebus.train.ema import Average
 LOG = logging.getLogger("rebus")
 STATE = "state.json"
 _PREFIX = "step_"
+_FULL = re.compile("No space|File too large|quota exceeded|os error (?:28|27|122)", re.IGNORECASE)
 
 
 class State:
@@ -100,10 +102,10 @@ class Saver:
             future.result()
             if self.leads:
                 self._place(draft, step, facts)
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # which is no Exception
             if self.leads:
                 shutil.rmtree(draft, ignore_errors=True)
-            if isinstance(error, OSError | CheckpointException) or "No space" in str(error):
+            if isinstance(error, OSError | CheckpointException) or _FULL.search(str(error)):
                 raise CannotWrite(f"{self.folder}: the checkpoint of step {step:,} {_reason(error)}") from error
             raise
         if dist.is_initialized():
@@ -123,13 +125,15 @@ class Saver:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints in a folder whose files are all there, oldest first."""
+    """The steps of the checkpoints in a folder whose files are all there, oldest first.
+
+    A folder counts whose `state.json` says the step of its name: a renamed one is of other weights.
+    """
     found = []
     for path in folder.glob(_PREFIX + "*"):
-        number = path.name.removeprefix(_PREFIX)
         listed = _listed(path)
-        if number.isdigit() and listed and all(_size(path / n) == entry["bytes"] for n, entry in listed.items()):
-            found.append(int(number))
+        if listed and all(_size(path / n) == entry["bytes"] for n, entry in listed.items()):
+            found.append(int(path.name.removeprefix(_PREFIX)))
     return sorted(found)
 
 
@@ -142,7 +146,7 @@ def newest(folder: Path) -> int:
         shutil.rmtree(draft, ignore_errors=True)
     for step in reversed(steps(folder)):
         path = _folder_of(folder, step)
-        wrong = [n for n, entry in _listed(path).items() if _hash(path / n) != entry["sha256"]]
+        wrong = [n for n, entry in _listed(path).items() if _hash(path / n) != entry.get("sha256")]
         if not wrong:
             return step
         LOG.warning("%s: %s is damaged; the checkpoint before it is used", path, wrong[0])
@@ -152,29 +156,46 @@ def newest(folder: Path) -> int:
 def load(folder: Path, step: int, state: State) -> dict[str, Any]:
     """Put a checkpoint back, and give its facts. Raises `BadCheckpoint` where it is of another configuration."""
     source = _folder_of(folder, step)
-    reader = HuggingFaceStorageReader(path=str(source))
-    shapes = {n: tuple(entry.size) for n, entry in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+    try:
+        reader = HuggingFaceStorageReader(path=str(source))
+        shapes = {n: tuple(entry.size) for n, entry in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+    except Exception as error:  # a parser of others may raise anything over bytes that only claim to be tensors
+        raise _damaged(source, error) from error
     state.make_room(shapes)
     wanted = state.tensors()
     wrong = sorted({*wanted} ^ {*shapes}) or [n for n in wanted if shapes[n] != tuple(wanted[n].shape)]
     if wrong:
-        raise BadCheckpoint(f"{source}: not of this configuration ({', '.join(wrong[:3])} differ)")
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a single process is meant
-        load_state(wanted, storage_reader=reader)
+        raise BadCheckpoint(f"{source}: not of this configuration ({', '.join(map(repr, wrong[:3]))} differ)")
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a single process is meant
+            load_state(wanted, storage_reader=reader)
+    except (Exception, CheckpointException) as error:
+        raise _damaged(source, error) from error
     facts: dict[str, Any] = json.loads((source / STATE).read_text())
     return facts
+
+
+def _damaged(source: Path, error: BaseException) -> BadCheckpoint:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return BadCheckpoint(f"{source}: damaged ({reason!r}). Remove this folder; the same command uses the one before")
 
 
 def _folder_of(folder: Path, step: int) -> Path:
     return folder / f"{_PREFIX}{step:08d}"
 
 
-def _listed(path: Path) -> dict[str, Any]:
+def _listed(path: Path) -> dict[str, dict[str, Any]]:
+    """The files of a checkpoint by name; none where its `state.json` is not that of this folder."""
     try:
-        found: dict[str, Any] = json.loads((path / STATE).read_text())["files"]
-    except (OSError, ValueError, KeyError):
+        state = json.loads((path / STATE).read_text("utf-8"))
+        step, files = state["step"], state["files"]
+        right = type(step) is int and path.name == f"{_PREFIX}{step:08d}" and isinstance(files, dict)
+        right = right and all(
+            Path(name).name == name and isinstance(entry["bytes"], int) for name, entry in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return found
+    return files if right else {}
 
 
 def _size(path: Path) -> int:
@@ -186,7 +207,10 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _reason(error: Exception) -> str:
-    if getattr(error, "errno", None) in DISK_FULL or "No space" in str(error):
+def _reason(error: BaseException) -> str:
+    causes: list[BaseException] = [error]
+    if isinstance(error, CheckpointException):  # what each rank met
+        causes += [failure[0] for failure in error.failures.values()]
+    if any(getattr(cause, "errno", None) in DISK_FULL or _FULL.search(str(cause)) for cause in causes):
         return "does not fit on the disk. Make room; the same command goes on from the one before"
     return f"could not be written: {str(error).splitlines()[0]}"

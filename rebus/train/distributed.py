@@ -8,8 +8,9 @@ else in it knows of ranks.
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.folder_lock import locked
 from rebus.nn.batch_norm import batch_norms
 from rebus.nn.blocks import blocks_of, keep_heads, split_of
 from rebus.nn.linear import Linear
@@ -63,6 +65,13 @@ class Ranks:
         if told[1] is not None:
             raise told[1]
         return told[0]
+
+    @contextmanager
+    def alone(self, folder: Path) -> Iterator[None]:
+        """The leading rank holds the folder's lock. Raises `UsageError` on every rank where another run holds it."""
+        with ExitStack() as held:
+            self.first(lambda: held.enter_context(locked(folder)))
+            yield
 
     def any(self, happened: bool) -> bool:
         """Whether it happened on any rank."""

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rebus.codec.images import normalised
 from rebus.core.atomic_write import write_bytes_atomically
-from rebus.core.errors import RebusError, UsageError
+from rebus.core.errors import BadCheckpoint, RebusError, UsageError
 from rebus.data.record_batches import Batches, MixedBatches, RecordBatches
 from rebus.nn.frozen import round_frozen, unrounded
 from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
@@ -45,7 +46,7 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was told to end (SIGTERM); the checkpoint of its last step is written."""
+    """The run was told to end (SIGTERM, Ctrl-C); the checkpoint of its last step is written."""
 
 
 class _Numbered(Dataset[dict[str, Any]]):
@@ -62,11 +63,12 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     """Run, or go on with, a training; returns the finished checkpoint's directory, `out/final`.
 
     `out` holds `config.json`, `metrics.jsonl`, `checkpoints/` and, at the end, `final/`. Called again with the same
-    settings it resumes from the newest checkpoint, and the losses are those of a run that was never interrupted.
+    settings, or more `steps` where that changes nothing before, it resumes from the newest checkpoint, and the losses
+    are those of a run that was never interrupted.
     `report` gets each line of the metrics. Under torchrun every rank calls it alike.
 
-    Raises `UsageError` when `out` belongs to other settings, `RebusError` when the loss stays infinite or too much of
-    the data is damaged, `Stopped` after SIGTERM.
+    Raises `UsageError` when `out` belongs to other settings or another run is at work in it, `RebusError` when the
+    loss stays infinite or too much of the data is damaged, `Stopped` after SIGTERM or Ctrl-C.
     """
     out = Path(out)
     config = resolved(config)
@@ -75,17 +77,18 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
         _check_batch(config, place)
         place.first(lambda: check_claim(config, out))
         torch.set_num_threads(config.threads)
-        run = Run(config, place, out)
-        run.go_on_or_begin()
-        place.first(lambda: claim(config, out))  # not before all that a run needs was there
-        with _told_to_stop() as stop:
-            try:
-                for line in run.steps(stop):
-                    if report is not None and place.leads:
-                        report(line)
-            finally:
-                run.saver.finish()
-        return run.finish()
+        with place.alone(out):
+            run = Run(config, place, out)
+            run.go_on_or_begin()
+            place.first(lambda: claim(config, out))  # not before all that a run needs was there
+            with _told_to_stop() as stop:
+                try:
+                    for line in run.steps(stop):
+                        if report is not None and place.leads:
+                            report(line)
+                finally:
+                    run.saver.finish()
+            return run.finish()
 
 
 class Run:
@@ -123,11 +126,19 @@ class Run:
         self.average = Average(self.network, self.config.ema) if self.config.ema else None
         self.state = checkpoint.State(self.network, self.optimisers, self.average)
         if self.start:
+            if self.start > self.config.steps:
+                raise BadCheckpoint(
+                    f"{self.folder}: a checkpoint of step {self.start:,}; the run has {self.config.steps:,}"
+                )
             facts = checkpoint.load(self.folder, self.start, self.state)
-            self.guard.restore(facts["guard"])
-            self.records.restore(facts["records"])
-            if self.average is not None:
-                self.average.steps = int(facts["averaged"])
+            try:
+                self.guard.restore(facts["guard"])
+                self.records.restore(facts["records"])
+                if self.average is not None:
+                    self.average.steps = int(facts["averaged"])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                where = f"{self.folder}: {checkpoint.STATE} of step {self.start:,}"
+                raise BadCheckpoint(f"{where} is damaged ({error!r}). Remove that folder") from None
         if self.place.leads:
             self.out.mkdir(parents=True, exist_ok=True)
             if self.copied:  # parameter → the checkpoint that it was taken from
@@ -305,6 +316,7 @@ class Run:
             sampler=numbers,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
+            worker_init_fn=_leave_interrupts_to_the_run if workers else None,
             pin_memory=self.place.device.type == "cuda",
         )
 
@@ -341,20 +353,28 @@ def _memory(device: torch.device) -> dict[str, float]:
     return {"memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3)}
 
 
+def _leave_interrupts_to_the_run(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the run ends its workers once its checkpoint is written."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def _told_to_stop() -> Iterator[list[bool]]:
-    """A flag that SIGTERM sets. In a thread that is not the main one, signals stay as they are."""
+    """A flag that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts at once. In a thread that is not the main one,
+    signals stay as they are."""
     flag = [False]
 
-    def told(*_: Any) -> None:
+    def told(number: int, _: Any) -> None:
+        if flag[0] and number == signal.SIGINT:
+            raise KeyboardInterrupt
         flag[0] = True
 
-    try:
-        before = signal.signal(signal.SIGTERM, told)
-    except ValueError:
+    if threading.current_thread() is not threading.main_thread():
         yield flag
         return
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

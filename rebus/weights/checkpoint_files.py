@@ -44,7 +44,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise MissingFile(f"no {path.name} in {path.parent}{holds}.") from None
     except json.JSONDecodeError as error:
         raise BadConfig(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, an integer of thousands of digits, too deep
+        if isinstance(error, BadConfig):
+            raise
         raise BadConfig(f"{path}: not a JSON file ({error})") from None
     except OSError as error:
         raise MissingFile(f"{path} cannot be read: {error.strerror}") from None
@@ -140,6 +142,7 @@ def _open_pickle(path: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]
     try:
         with warnings.catch_warnings():  # about the pickle's protocol: what matters is whether it is read or refused
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message="Validating sparse")  # they are refused below
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         reason = _first_line(error).split(". ")[0]
@@ -147,16 +150,19 @@ def _open_pickle(path: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]
             f"{path}: refused, nothing was run: it holds more than weights ({reason}). Convert it to safetensors "
             "where you trust it."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except Exception as error:  # a damaged directory or pickle may raise anything, after which nothing was run
         raise BadCheckpoint(f"{path}: not a readable file of weights ({_first_line(error)})") from None
     for wrapper in wrappers:
         if isinstance(data, Mapping) and isinstance(data.get(wrapper), Mapping):
             data = data[wrapper]
     if not isinstance(data, Mapping):
         raise BadCheckpoint(f"{path}: wants names and tensors; got {type(data).__name__}")
-    strange = [str(name) for name, value in data.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise BadCheckpoint(f'{path}: "{strange[0]}" is no tensor')
+    for name, value in data.items():
+        if not isinstance(value, Tensor):
+            raise BadCheckpoint(f"{path}: {_shown(name)} is no tensor")
+        if value.layout != torch.strided or value.is_quantized:
+            kind = "a quantised" if value.is_quantized else "a sparse"
+            raise BadCheckpoint(f"{path}: {_shown(name)} is {kind} tensor; weights are dense. Save it with .to_dense()")
     return {str(name): LazyTensor.of(value) for name, value in data.items()}
 
 
@@ -168,13 +174,21 @@ READERS: Mapping[str, Reader] = {  # by the ending of the name; given the path a
 }
 
 
+def _shown(name: object) -> str:
+    """A name from a file, in one line of any terminal."""
+    return f'"{repr(str(name)[:200])[1:-1]}"'
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return repr((str(error).splitlines() or [""])[0][:200])[1:-1] or type(error).__name__
 
 
 def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+    except Exception as error:  # a damaged directory: zipfile raises what its parts raise
+        raise BadCheckpoint(f"{path}: not a readable file of weights ({_first_line(error)})") from None
 
 
 def _sizes_hold(directory: Path) -> None:
@@ -190,5 +204,6 @@ def _sizes_hold(directory: Path) -> None:
             raise MissingFile(f"{MANIFEST} lists {name}, which is not in {directory}.")
         if path.stat().st_size != entry.get("bytes"):
             raise BadCheckpoint(
-                f"{path}: {path.stat().st_size:,} bytes where {MANIFEST} says {entry.get('bytes'):,}. Copy it again."
+                f"{path}: {path.stat().st_size:,} bytes where {MANIFEST} says {_shown(entry.get('bytes'))}. "
+                "Copy it again."
             )

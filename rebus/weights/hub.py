@@ -51,12 +51,23 @@ def find(source: str | os.PathLike[str], revision: str | None = None, *, prefer:
     if not text.strip() or "\0" in text:
         raise UnknownName(f"a model is a name, a directory or a Hub id; got {text!r}.")
     path = Path(text).expanduser()
-    here = standing(path)
-    if here.exists():
-        return here
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        here = standing(path)
+        if here.exists():
+            return here
+    except MissingFile:
+        raise
+    except OSError as error:  # a name that is too long, a folder without permission
+        raise MissingFile(f"{text[:200]!r} cannot be opened: {error.strerror}") from None
+    if os.path.islink(path):
+        raise MissingFile(f"{text!r} is a link that leads nowhere, or in a circle")
+    known = _HUB_ID.fullmatch(text) is not None and path.suffix not in READERS
+    if known and cached(text, revision, prefer=prefer) is not None:
+        beside = []  # what lies here and looks alike is no misspelling of it
+    else:
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)
-    if not _HUB_ID.fullmatch(text) or path.suffix in READERS or (near and path.parent.name):
+    if not known or (near and path.parent.name):
         hint = "; did you mean " + " or ".join(str(path.parent / n) for n in near) + "?" if near else "."
         if _looks_like_path(source, text, path):
             raise MissingFile(f'no directory or file "{text}"{hint}')
@@ -109,8 +120,13 @@ def _snapshot(repo: str, revision: str | None) -> Path | None:
     """The folder that the cache holds for a revision, whole or not."""
     root = hub_cache() / f"models--{repo.replace('/', '--')}"
     named = root / "refs" / (revision or "main")
-    folder = root / "snapshots" / (named.read_text().strip() if named.is_file() else revision or "main")
-    return folder if folder.is_dir() else None
+    try:
+        commit = named.read_text("utf-8").strip() if named.is_file() else revision or "main"
+        folder = root / "snapshots" / commit
+        # A damaged or crafted reference names no snapshot: it is as if the cache had none.
+        return folder if re.fullmatch(r"[\w][\w.-]*", commit) and folder.is_dir() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _whole(folder: Path, prefer: str) -> bool:

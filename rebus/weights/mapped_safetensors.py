@@ -51,6 +51,8 @@ class MappedFile:
             raise MissingFile(f"{path} is a folder, not a file of weights") from None
         except PermissionError:
             raise MissingFile(f"{path} cannot be read: permission denied") from None
+        except OSError as error:  # a loop of links, a name that is too long, a device that fails
+            raise MissingFile(f"{path} cannot be read: {error.strerror or error}") from None
 
     def tensor(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> LazyTensor:
         """The values at byte `start`, in C order. Loading gives a view of the file where its alignment allows."""
@@ -88,7 +90,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
         )
     try:
         header = json.loads(file.map[8 : 8 + length].decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path}: the header is not JSON ({error})") from None
     if not isinstance(header, dict):
         raise BadCheckpoint(f"{path}: the header must be an object; got {type(header).__name__}")

@@ -16,7 +16,6 @@
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from math import prod
@@ -54,22 +53,28 @@ def open_npz(path: Path) -> dict[str, LazyTensor]:
 
     @lru_cache(maxsize=1)  # the layers of one array are asked for one after another
     def unpack(name: str) -> np.ndarray:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.ascontiguousarray(arrays[name])
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return np.ascontiguousarray(arrays[name])
+        except Exception as error:  # damaged behind its header
+            raise BadCheckpoint(f"{path}: array {name!r} cannot be read ({str(error)[:200]!r})") from None
 
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
             return {m.filename.removesuffix(".npy"): _array(file, archive, m, unpack) for m in members}
-    except (zipfile.BadZipFile, struct.error, EOFError, zlib.error) as error:
-        raise BadCheckpoint(f"{path}: not a whole .npz file ({error})") from None
+    except BadCheckpoint:
+        raise
+    except Exception as error:  # encrypted, of an unknown method or version, misnamed: zipfile raises what it meets
+        raise BadCheckpoint(f"{path}: not a whole .npz file ({str(error)[:200]!r})") from None
 
 
 def _array(
     file: MappedFile, archive: zipfile.ZipFile, member: zipfile.ZipInfo, unpack: Callable[[str], np.ndarray]
 ) -> LazyTensor:
     """One array: mapped where the archive stores it plainly, as `np.savez` does, else unpacked when asked for."""
-    where = f'{file.path}: array "{member.filename.removesuffix(".npy")}"'
+    name = repr(member.filename[:200].removesuffix(".npy"))[1:-1]
+    where = f'{file.path}: array "{name}"'
     with archive.open(member) as stream:
         shape, in_rows, kind = _header(stream, where)
         length = stream.tell()
@@ -116,8 +121,10 @@ def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dt
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, in_columns, kind = read(stream)
-    except (ValueError, SyntaxError, TokenError) as error:
-        raise BadCheckpoint(f"{where} has a damaged header ({error})") from None
+    except (ValueError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise BadCheckpoint(f"{where} has a damaged header ({str(error)[:200]!r})") from None
+    if not all(type(n) is int and n >= 0 for n in shape) or prod(shape) * kind.itemsize >= 2**62:
+        raise BadCheckpoint(f"{where} has an impossible shape")
     return shape, not in_columns or len(shape) < 2, kind
 
 

@@ -105,7 +105,7 @@ def verify(directory: str | Path) -> None:
                 raise BadCheckpoint(f"{folder / name}: differs from what was saved. Copy it again.")
     except OSError as error:
         raise BadCheckpoint(f"{error.filename} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise error if isinstance(error, BadCheckpoint) else BadCheckpoint(f"{folder / MANIFEST}: damaged") from None
 
 

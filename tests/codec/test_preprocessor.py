@@ -227,3 +227,33 @@ def test_open_clip_faults():
 
 def test_fields_that_are_switched_off_are_passed_over():
     assert image_spec_from_json(OPENAI_CLIP | {"do_pad": False, "pad_size": None, "size_divisor": None}) == CLIP
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"image_std": [NAN] * 3}, "image_std"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std"),
+        ({"image_std": [0.5, -1, 0.5]}, "image_std"),
+        ({"image_mean": [0.5, float("inf"), 0.5]}, "image_mean"),
+        ({"rescale_factor": NAN}, "rescale_factor"),
+        ({"rescale_factor": 0.0}, "rescale_factor"),
+        ({"size": {"height": 20_000, "width": 224}}, "size.height"),
+        ({"size": {"height": 1, "width": 224}}, "size.height"),
+        ({"size": {"height": 224, "width": 0}}, "size.width"),
+    ],
+)
+def test_fault_39_numbers_that_cannot_be_are_refused_by_field(change, field):
+    good = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 224, "width": 224}}
+    assert image_spec_from_json(good).size == (224, 224)
+    with pytest.raises(BadConfig, match=field):
+        image_spec_from_json({**good, **change})
+
+
+def test_fault_39_the_same_in_open_clips_file():
+    for change, field in (({"std": [NAN] * 3}, "std"), ({"size": 20_000}, "size"), ({"size": 1}, "size")):
+        with pytest.raises(BadConfig, match=field):
+            image_spec_from_json({"preprocess_cfg": {"size": 224, **change}})

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rebus.codec import text as text_module
-from rebus.codec.text import Control, Pieces, TextPipeline, canonical, clean
+from rebus.codec.text import Control, ImageMark, Pieces, TextPipeline, canonical, clean
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.errors import BadConfig, BadText, LimitExceeded, RebusError
 from rebus.core.specs import TextSpec
@@ -146,17 +145,48 @@ def test_answers_that_are_too_long():
     pipeline = TextPipeline(TOKENIZER, WRITER)
     with pytest.raises(BadText, match="answer 0 has 21 tokens, the context holds 16"):
         pipeline.targets("a " * 20)
+    with pytest.raises(BadText, match="answer 0 has 21 tokens"):  # nor by default
+        TextPipeline(TOKENIZER, replace(WRITER, truncate=None)).targets("a " * 20)
     cut = TextPipeline(TOKENIZER, replace(WRITER, truncate=True)).targets("a " * 20)
     assert cut.tolist() == [ids("a") * 16]  # without an end that was not there
 
 
-@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize("truncate", [None, False])
 def test_fault_16_prompt_and_pictures_longer_than_the_context(truncate):
     pipeline = TextPipeline(TOKENIZER, replace(WRITER, truncate=truncate))
     with pytest.raises(BadText, match=r"4 images \(12 tokens\) and 5 tokens of text make 17; the context holds 16"):
         pipeline(["a red circle"], images=4)
     with pytest.raises(BadText, match="prompt 0: 17 tokens of text make 17"):
         pipeline(["a " * 15])
+
+
+def test_fault_16_a_prompt_is_cut_where_that_is_allowed_but_never_its_images():
+    pipeline = TextPipeline(TOKENIZER, WRITER)
+    pipeline.allow_truncation()
+    assert pipeline("a red circle", images=4)[0].tolist() == [[4] * 12 + [2, *ids("a red"), 5]]
+    marked = Pieces("a ", ImageMark(), "red circle of the blue square . a a a a a a")
+    tail = ids("red circle of the blue square . a a a a a a")[: 16 - 4 - 2]
+    assert pipeline(marked, images=1)[0].tolist() == [[*ids("a"), 4, 4, 4, 2, *tail, 5]]
+    with pytest.raises(BadText, match="5 images"):
+        pipeline("a", images=5)
+
+
+def test_fault_16_a_dual_encoder_says_once_how_many_texts_it_cut(caplog):
+    long, longer = "a red circle of the blue square", "a " * 9
+    pipeline = TextPipeline(TOKENIZER, TOWER)
+    with pipeline.one_report():
+        pipeline(["a", long])
+        pipeline([longer])
+    assert [r.getMessage().split(" and were")[0] for r in caplog.records] == [
+        "2 of 3 texts are longer than the 6 tokens that the model reads (up to 11)"
+    ]
+    pipeline([long])
+    assert len(caplog.records) == 1
+    TextPipeline(TOKENIZER, TOWER)(["a red circle of"])  # exactly the context
+    allowed = TextPipeline(TOKENIZER, TOWER)
+    allowed.allow_truncation()
+    assert torch.equal(allowed(long)[0], pipeline(long)[0])
+    assert len(caplog.records) == 1
 
 
 def test_fault_15_one_entry_of_pictures_for_each_prompt():
@@ -196,14 +226,8 @@ def test_fault_17_odd_but_valid(text):
 
 
 def test_cleaning():
-    pytest.importorskip("ftfy")
     assert clean("  a &amp;lt; b\n\tc  ") == "a < b c"
     assert clean("â€œquotesâ€\x9d ﬁne") == '"quotes" fine'
-
-
-def test_cleaning_without_ftfy(monkeypatch):
-    monkeypatch.setattr(text_module, "_ftfy", lambda: None)
-    assert clean("  a &amp;lt; b\n\tc  ﬁ") == "a < b c ﬁ"
 
 
 def test_canonical():

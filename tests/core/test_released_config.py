@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
-from rebus.core.errors import BadConfig
+from rebus import catalog
+from rebus.core.errors import BadConfig, LimitExceeded, RebusError
 from rebus.core.released_config import NEUTRAL, Released
 
 
@@ -42,3 +45,61 @@ def test_unknown_fields_are_named_with_the_nearest():
     fields.take("hidden_size", int, 1)
     with pytest.raises(BadConfig, match=r"hidden: unknown field"):
         fields.finish()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.0, -1e-5, 10**400])
+def test_fault_39_a_number_that_cannot_be_is_refused_by_field(value):
+    with pytest.raises(BadConfig, match=r"config.json.layer_norm_eps: wants a (finite number|number above 0)"):
+        Released({"layer_norm_eps": value}).positive("layer_norm_eps", 1e-5)
+    assert Released({}).positive("layer_norm_eps", 1e-5) == 1e-5
+
+
+@pytest.mark.parametrize("name", ["clip/scenes", "siglip/scenes", "paligemma/scenes"])
+def test_fault_39_every_size_and_scale_of_a_checkpoint_is_checked(name, tmp_path):
+    """Each number of a configuration in turn made zero, NaN or absurd, where it is a size, a count or a scale."""
+    folder = catalog.bundled_folder(name)
+    data = json.loads((folder / "config.json").read_text())
+    read = catalog.system(data["model_type"]).layouts["transformers"].read_config
+    read(data)
+    harmless = {
+        "pad_token_id",
+        "eos_token_id",
+        "bos_token_id",
+        "image_token_index",
+        "image_token_id",
+        "num_image_tokens",
+    }
+    tried = 0
+    for path, value in _numbers(data):
+        if path[-1] in harmless or path == ("hidden_size",):  # of PaliGemma as a whole, which no tower has
+            continue
+        bad = [0, float("nan"), -1] if isinstance(value, float) else [0, -1, 10**9]
+        for wrong in bad:
+            broken = json.loads(json.dumps(data))
+            part = broken
+            for step in path[:-1]:
+                part = part[step]
+            part[path[-1]] = wrong
+            try:
+                read(broken)
+            except RebusError as error:
+                tried += path[-1] in str(error)
+            else:
+                assert path[-1] in ("projection_dim", "logit_scale_init_value"), f"{path}: {wrong} was read"
+    assert tried > 30
+
+
+def test_fault_37_ten_million_layers_are_refused_at_once():
+    for taken in (10**7, 1001):
+        with pytest.raises(
+            LimitExceeded, match=r"config.json.num_hidden_layers: .* passes the limit MAX_LAYERS = 1,000"
+        ):
+            Released({"num_hidden_layers": taken}).layers("num_hidden_layers")
+
+
+def _numbers(data, path=()):
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, (*path, name))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*path, name), value

@@ -101,7 +101,9 @@ def test_writers_get_prompts_and_answers(form: Any, prompt: str, folder: Path, p
         assert {a.replace(" ", "") for a in answers} <= {k.replace(" ", "") for k in known[form]}
 
 
-def test_damaged_records_give_way_and_are_named(folder: Path, processors: dict[str, Any], tmp_path: Path) -> None:
+def test_fault_30_damaged_records_give_way_and_are_named(
+    folder: Path, processors: dict[str, Any], tmp_path: Path
+) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "3.png").write_bytes(b"<html>")
@@ -183,3 +185,24 @@ def test_auto_is_detect_where_there_are_boxes_and_no_captions(
         assert made.source.files.form == form  # type: ignore[attr-defined]
     assert file_batches(Files(path=str(table)), processors["siglip"], Prompts()).source.files.form == "pairs"  # type: ignore[attr-defined]
     table.unlink()
+
+
+def test_fault_16_an_answer_longer_than_the_context_is_a_damaged_record(
+    folder: Path, processors: dict[str, Any], tmp_path: Path
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    context = processors["paligemma"].text.spec.context
+    rows[3]["captions"] = ["red " * context]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    files = Files(path=str(tmp_path), form="caption")
+    refused = file_batches(files, processors["paligemma"], PALIGEMMA)
+    named = [name for i in range(2) for name in refused.batch(0, i, 5).get("damaged", [])]
+    assert len(named) == 1
+    assert "captions.jsonl:4" in named[0]
+    assert f"has {context + 1:,} tokens, the context holds {context:,}" in named[0]
+    allowed = file_batches(replace(files, truncate=True), processors["paligemma"], PALIGEMMA)
+    batches = [allowed.batch(0, i, 5) for i in range(2)]
+    assert not any("damaged" in batch for batch in batches)
+    assert max(batch["targets"].shape[1] for batch in batches) == context

@@ -1,12 +1,16 @@
+import pytest
 import torch
 
+from rebus.core.errors import BadText
 from rebus.nn.pooling import ProbePool, first_id, largest_id, masked_mean
 
 
 def test_the_two_conventions_for_the_end_of_a_text():
     x = torch.arange(8.0).view(2, 4, 1)
     tokens = torch.tensor([[9, 3, 7, 7], [9, 1, 2, 3]])
-    assert first_id(x, tokens, 7)[:, 0].tolist() == [2, 4]  # the second row has none: position 0
+    assert first_id(x[:1], tokens[:1], 7)[:, 0].tolist() == [2]
+    with pytest.raises(BadText, match="text 1 has no token 7"):  # position 0 would look like an answer
+        first_id(x, tokens, 7)
     assert largest_id(x, tokens)[:, 0].tolist() == [0, 4]
     assert largest_id(x, torch.tensor([[1, 5, 5, 0], [0, 0, 2, 5]]))[:, 0].tolist() == [1, 7]
 

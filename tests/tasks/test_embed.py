@@ -97,3 +97,10 @@ def test_a_checkpoint_without_preprocessor_file_names_it():
     model.processor.image = None
     with pytest.raises(MissingFile, match=r"preprocessor_config\.json"):
         embed_images(model, picture("red"))
+
+
+def test_fault_16_texts_of_many_batches_that_were_cut_are_counted_together(caplog):
+    model = two_towers()
+    context = model.processor.text.spec.context
+    embed_texts(model, ["red"] * 70 + ["a " * 2 * context] * 70)
+    assert [r.getMessage().split(" texts")[0] for r in caplog.records] == ["70 of 140"]

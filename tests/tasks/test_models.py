@@ -32,11 +32,12 @@ def towers():
     text = replace(tiny.text, vocab_size=TOKENIZER.vocab_size)
     config = replace(tiny, text=text, end_id=EOS)
     torch.manual_seed(0)
-    return _model(clip.SYSTEM.network(config), config, clip.SYSTEM, "clip/b32")
+    spec = replace(clip.SYSTEM.text_spec(config), bos_id=2, eos_id=EOS)
+    return _model(clip.SYSTEM.network(config), config, clip.SYSTEM, "clip/b32", spec)
 
 
-def _model(network, config, system, name):
-    text = TextPipeline(TOKENIZER, system.text_spec(config))
+def _model(network, config, system, name, spec=None):
+    text = TextPipeline(TOKENIZER, spec or system.text_spec(config))
     processor = Processor(ImagePipeline(system.image_spec(config), threads=1), text)
     return Model(network, processor, config=config, card=info(name), system=system)
 

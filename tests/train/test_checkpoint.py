@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rebus.core.errors import BadCheckpoint, CannotWrite
+from rebus.core.errors import BadCheckpoint, CannotWrite, UsageError
+from rebus.core.folder_lock import locked
 from rebus.train import checkpoint, train
 from rebus.train.checkpoint import Saver, State, load, newest, steps
 from tests.data.dying import Dead, killed_at
@@ -130,6 +132,46 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
         saver.finish()
     assert newest(tmp_path) == 1
     assert not list(tmp_path.glob(".draft_*"))
+
+
+def _train_with_small_files(out: Path, limit: int) -> None:
+    """In a process of its own: no file can grow beyond `limit` bytes, as on a disk that is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        train(CLIP, out)
+    except CannotWrite as error:
+        (out / "said.txt").write_text(str(error))
+
+
+def test_fault_25_a_full_disk_while_training_is_one_line(tmp_path: Path) -> None:
+    """Through PyTorch's own writer, whose exception is no `Exception`."""
+    process = multiprocessing.get_context(START).Process(
+        target=_train_with_small_files, args=(tmp_path / "run", 40_000)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert "step 2 does not fit on the disk" in (tmp_path / "run" / "said.txt").read_text()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    train(CLIP, tmp_path / "run")  # with room, the same goes on
+    assert len(losses(tmp_path / "run")) == CLIP.steps
+
+
+def test_fault_36_two_trainings_on_one_folder(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with locked(out):
+        draft = out / "checkpoints" / ".draft_00000002"
+        draft.mkdir(parents=True)
+        with pytest.raises(UsageError, match="another process is at work in it"):
+            train(CLIP, out)
+        assert draft.is_dir()  # of the run that is alive
+        assert not (out / "config.json").exists()
+    train(CLIP, out)
+    assert newest(out / "checkpoints") == CLIP.steps
+    assert not draft.exists()
+    with locked(out):  # given back
+        pass
 
 
 def test_dead_at_any_step_of_writing_one_whole_checkpoint_is_there(

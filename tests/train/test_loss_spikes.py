@@ -8,7 +8,7 @@ from rebus.core.errors import RebusError
 from rebus.train.loss_spikes import LossGuard
 
 
-def test_what_is_not_finite_is_left_out() -> None:
+def test_fault_28_what_is_not_finite_is_left_out() -> None:
     guard = LossGuard(0.0, 7, 1e-3)
     assert guard.accepts(1, 2.0, 1.0)
     assert not guard.accepts(2, math.nan, 1.0)
@@ -18,7 +18,7 @@ def test_what_is_not_finite_is_left_out() -> None:
     assert guard.skipped == 0
 
 
-def test_twenty_in_a_row_end_the_run_and_name_the_batches() -> None:
+def test_fault_28_twenty_in_a_row_end_the_run_and_name_the_batches() -> None:
     guard = LossGuard(0.0, 7, 1e-3)
     for step in range(11, 30):
         guard.accepts(step, math.nan, 1.0)
@@ -26,7 +26,7 @@ def test_twenty_in_a_row_end_the_run_and_name_the_batches() -> None:
         guard.accepts(30, math.nan, 1.0)
 
 
-def test_a_spike_is_measured_by_what_is_usual() -> None:
+def test_fault_28_a_spike_is_measured_by_what_is_usual() -> None:
     guard = LossGuard(10.0, 0, 1e-3)
     for step in range(40):
         assert guard.accepts(step, 2.0 + 0.1 * (step % 3), 1.0)

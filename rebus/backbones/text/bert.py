@@ -181,15 +181,15 @@ def read_transformers(data: Mapping[str, Any], *, pooler: bool = False) -> BERTC
     fields.skip("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "architectures")
     fields.skip("bos_token_id", "eos_token_id")
     cfg = BERTConfig(
-        width=fields.take("hidden_size", int, 768),
-        num_layers=fields.take("num_hidden_layers", int, 12),
-        num_heads=fields.take("num_attention_heads", int, 12),
-        mlp_width=fields.take("intermediate_size", int, 3072),
-        vocab_size=fields.take("vocab_size", int, 30_522),
-        context=fields.take("max_position_embeddings", int, 512),
-        num_types=fields.take("type_vocab_size", int, 2),
+        width=fields.size("hidden_size", 768),
+        num_layers=fields.layers("num_hidden_layers", 12),
+        num_heads=fields.size("num_attention_heads", 12),
+        mlp_width=fields.size("intermediate_size", 3072),
+        vocab_size=fields.size("vocab_size", 30_522),
+        context=fields.size("max_position_embeddings", 512),
+        num_types=fields.size("type_vocab_size", 2),
         act=read_act(fields, "hidden_act", "gelu"),  # type: ignore[arg-type]
-        eps=fields.take("layer_norm_eps", float, 1e-12),
+        eps=fields.positive("layer_norm_eps", 1e-12),
         pooler=pooler,
         pad_id=fields.take("pad_token_id", int, 0),
     )

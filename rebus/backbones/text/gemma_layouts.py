@@ -40,7 +40,7 @@ def read_gemma(text: Released) -> GemmaConfig:
     """The fields of a `GemmaForCausalLM` or `Gemma2ForCausalLM`; absent ones mean that library's defaults."""
     second = text.data.get("model_type", "gemma") == "gemma2"
     defaults = (2304, 26, 8, 4, 9216) if second else (3072, 28, 16, 16, 24_576)
-    head_width = text.take("head_dim", int, 256)
+    head_width = text.size("head_dim", 256)
     for name in ("hidden_act", "hidden_activation"):
         text.demand(name, "gelu_pytorch_tanh")
     text.demand("attention_bias", False)
@@ -49,9 +49,9 @@ def read_gemma(text: Released) -> GemmaConfig:
     text.skip("cache_implementation")
     rope = text.part("rope_parameters")
     rope.demand("rope_type", "default")
-    base = text.take("rope_theta", float, rope.take("rope_theta", float, 10_000.0))
+    base = text.positive("rope_theta", rope.positive("rope_theta", 10_000.0))
     window = text.take("sliding_window", int | None, 4096) if second else None
-    num_layers = text.take("num_hidden_layers", int, defaults[1])
+    num_layers = text.layers("num_hidden_layers", defaults[1])
     kinds = text.take("layer_types", tuple[str, ...], ())
     if set(kinds) <= {"full_attention"}:
         window = None if kinds else window
@@ -60,17 +60,17 @@ def read_gemma(text: Released) -> GemmaConfig:
     rope.finish()
     return GemmaConfig(
         generation=2 if second else 1,
-        width=text.take("hidden_size", int, defaults[0]),
+        width=text.size("hidden_size", defaults[0]),
         num_layers=num_layers,
-        num_heads=text.take("num_attention_heads", int, defaults[2]),
-        num_kv_heads=text.take("num_key_value_heads", int, defaults[3]),
-        mlp_width=text.take("intermediate_size", int, defaults[4]),
+        num_heads=text.size("num_attention_heads", defaults[2]),
+        num_kv_heads=text.size("num_key_value_heads", defaults[3]),
+        mlp_width=text.size("intermediate_size", defaults[4]),
         head_width=head_width,
-        vocab_size=text.take("vocab_size", int, 256_000),
-        context=text.take("max_position_embeddings", int, 8192),
+        vocab_size=text.size("vocab_size", 256_000),
+        context=text.size("max_position_embeddings", 8192),
         rope_base=base,
-        eps=text.take("rms_norm_eps", float, 1e-6),
-        query_scale=text.take("query_pre_attn_scalar", float, 256.0) if second else None,
+        eps=text.positive("rms_norm_eps", 1e-6),
+        query_scale=text.positive("query_pre_attn_scalar", 256.0) if second else None,
         score_cap=text.take("attn_logit_softcapping", float | None, 50.0) if second else None,
         logit_cap=text.take("final_logit_softcapping", float | None, 30.0) if second else None,
         # 4096 is what the released files say because their class wants a value; the runs that made the weights

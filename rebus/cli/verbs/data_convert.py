@@ -6,7 +6,7 @@ skipped.jsonl. The same command on the same --out goes on where it stopped.
 
 import argparse
 
-from rebus.cli.dataset_arguments import add_source, add_writing, carry_out, converter, open_source
+from rebus.cli.dataset_arguments import add_source, add_writing, carry_out, converter, name_damaged, open_source
 from rebus.cli.output import emit, note, say
 
 EXAMPLE = "rebus data convert photos/ --out shards/ --to webdataset --resize 512"
@@ -19,16 +19,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from rebus.data.damaged_files import damaged_files
+
     layout, reader = open_source(args)
     work = converter(args, reader, layout, args.to, work="convert")
     counts = carry_out(work)
     if counts is None:
         return 130
+    faults = damaged_files(reader)
     if args.json:
-        emit({"out": str(args.out), "layout": layout, "to": args.to, "units": work.count, **vars(counts)})
+        document = {"out": str(args.out), "layout": layout, "to": args.to, "units": work.count}
+        emit({**document, **vars(counts), "damaged_files": faults})
     else:
         pieces = "shards" if args.to == "webdataset" else "folders"
         say(f"{args.out}: {counts.written:,} records in {work.count:,} {pieces}")
     if counts.skipped:
         note(f"{counts.skipped:,} damaged records were left out: {args.out / 'skipped.jsonl'} names them")
+    name_damaged(faults)
     return 0

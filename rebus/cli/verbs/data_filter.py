@@ -8,7 +8,7 @@ import argparse
 from typing import Any
 
 from rebus.cli.arguments import positive
-from rebus.cli.dataset_arguments import add_source, add_writing, carry_out, converter, open_source
+from rebus.cli.dataset_arguments import add_source, add_writing, carry_out, converter, name_damaged, open_source
 from rebus.cli.output import bar, emit, note, say, table
 from rebus.core.errors import UsageError
 
@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     to = "parquet" if without_pictures(reader) else "webdataset"
     if to == "parquet" and args.resize:
         raise UsageError("--resize: these files have no images; give it to rebus data download")
+    from rebus.data.damaged_files import check_files
+
+    faults = check_files(reader, args.max_bad, "give --max-bad")
     total = int(sum(reader.sizes))
     passes = 2 if filters.needs_counting else 1
     try:
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     skipped = counts.skipped + sifted.damaged
     if args.json:
         document = {"out": str(args.out), "to": to, "records": total, "written": counts.written, "skipped": skipped}
-        emit({**document, "refused": refused})
+        emit({**document, "damaged_files": faults, "refused": refused})
     else:
         rows = [(why, f"{number:,}") for why, number in refused.items()]
         for line in table(("refused because", "texts"), rows, right=(1,)) if rows else ():
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"{args.out}: {counts.written:,} of {total:,} records kept, in {work.count:,} {to} files")
     if skipped:
         note(f"{skipped:,} damaged records were left out")
+    name_damaged(faults)
     if not counts.written:
         note("nothing passes these filters")
     return 0 if counts.written else 1

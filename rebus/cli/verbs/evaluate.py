@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rebus.cli.arguments import add_placement, positive
 from rebus.cli.choose_model import open_model
+from rebus.cli.dataset_arguments import name_damaged
 from rebus.cli.output import bold, emit, note, say
 from rebus.cli.output_files import check_folder
 from rebus.core.errors import MissingFile, UsageError, unknown
@@ -200,3 +201,4 @@ def _show(result: "Result") -> None:
     if damaged["count"]:
         note(f"{damaged['count']:,} damaged records were left out; the first: {damaged['first'][0]}")
     note(f"measured in {document['seconds']:.0f} s")
+    name_damaged(data.get("damaged_files", ()))

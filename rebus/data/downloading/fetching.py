@@ -23,6 +23,7 @@ from rebus.data.downloading.failure import Failure
 MAX_REDIRECTS = 5
 MAX_WAIT = 30.0  # seconds: the longest Retry-After that is waited for
 _PIECE = 1 << 16
+_BESIDE = 1 << 20  # bytes of headers and of the sizes of chunks, beside the file
 _REDIRECTS = (301, 302, 303, 307, 308)
 _AGAIN = (408, 425, 429)  # and all from 500 on
 _NOT_FOR_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
@@ -94,7 +95,7 @@ def _ask(target: Target, addresses: Sequence[str], clock: "_Clock") -> bytes | s
     sock: socket.socket | None = None
     try:
         sock = _connected(target, addresses, clock)
-        connection = _Connection(target, _Timed(sock, clock))
+        connection = _Connection(target, _Timed(sock, clock, clock.caps.max_bytes + _BESIDE))
         connection.request("GET", target.path, headers=_HEADERS)
         with connection.getresponse() as response:
             return _answer(response, clock)
@@ -229,10 +230,13 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Timed(io.RawIOBase):
-    """A socket as `http.client` uses it, each reading within the clock: headers that drip in are late too."""
+    """A socket as `http.client` uses it, each reading within the clock: headers that drip in are late too.
 
-    def __init__(self, sock: socket.socket, clock: _Clock):
-        self.sock, self.clock = sock, clock
+    Bytes are counted here: `http.client` reads a chunk of a negative size, or endless lines, without asking anybody.
+    """
+
+    def __init__(self, sock: socket.socket, clock: _Clock, most: int):
+        self.sock, self.clock, self.left, self.most = sock, clock, most, most
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self, _PIECE)
@@ -246,7 +250,11 @@ class _Timed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         self.sock.settimeout(self.clock.next())
-        return self.sock.recv_into(buffer)
+        count = self.sock.recv_into(buffer)
+        self.left -= count
+        if self.left < 0:
+            raise Failure("too_large", f"more than {self.most:,} bytes came, headers and chunk sizes included")
+        return count
 
     def close(self) -> None:
         """The socket is closed by whom opened it: the connection may go before its answer is read."""

@@ -32,6 +32,7 @@ from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.reading.box_form import MOST_ROWS, has_corners
 from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.json_spans import read_json
+from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import file_column, is_known, record_of, texts_of, wanted
 from rebus.data.reading.rows_by_image import RowGroups, by_image, merged
@@ -100,10 +101,6 @@ class TableReader:
                 found |= {str(name) for name in kept("labels", [table.path], partial(_labels, table))["names"]}
         return tuple(sorted(found))
 
-    @property
-    def faults(self) -> tuple[str, ...]:
-        return self.unread
-
     def read(self, block: int, row: int) -> Record:
         which, begin, end = (int(n) for n in self.blocks[block])
         if not 0 <= row < end - begin:
@@ -131,10 +128,6 @@ class PictureReader:
     @property
     def sizes(self) -> Sequence[int]:
         return [min(BLOCK, len(self.names) - start) for start in range(0, len(self.names), BLOCK)]
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        return self.unread
 
     def read(self, block: int, row: int) -> Record:
         number = block * BLOCK + row
@@ -177,11 +170,11 @@ def _picture(folder: Path, name: Any, key: str) -> Path:
         raise BadRecord(key, f"the image's file must be a name; got {name!r}")
     if "://" in name:
         raise BadRecord(key, f"{name[:80]!r} is a web address; fetch the images first")
-    for base in IMAGE_FOLDERS:
-        path = folder / base / name
-        if os.path.isfile(path):
-            return path
-    raise BadRecord(key, f"no such image: {name[:200]!r}, from {folder}")
+    root = folder.parent if folder.name.lower() in SPLITS else folder
+    try:
+        return MediaPaths([folder / base for base in IMAGE_FOLDERS], [root]).find(name)
+    except RebusError as error:
+        raise BadRecord(key, str(error)) from None
 
 
 def _with_texts(image: Path, key: str) -> Record:

@@ -1,30 +1,66 @@
-"""Where the images and videos that a data set names may lie."""
+"""Where the images and videos that a data set names may lie: inside the data set, whatever its tables and links say.
 
+A table or a link that points elsewhere would read any file of this machine into a model, a page or a converted set. Who
+trusts a data set names the folders that it may point into: `REBUS_DATA_ROOT=/disk/photos` (several: like `PATH`).
+"""
+
+import os
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from rebus.core.errors import RebusError
+
+ROOTS = "REBUS_DATA_ROOT"
 
 
 class MediaPaths:
     """Folders, in order of trial. What was found last is tried first, for most lie together."""
 
-    def __init__(self, folders: Iterable[Path]):
+    def __init__(self, folders: Iterable[Path], roots: Iterable[Path] = ()):
+        """`roots`: what names may not lead out of; those of the folders that lie in no other one, unless given."""
         self._folders = list(dict.fromkeys(folders))
+        tops = [f for f in self._folders if not any(f != g and f.is_relative_to(g) for g in self._folders)]
+        self._roots = [os.path.realpath(root) for root in roots or tops]
 
     def find(self, name: str) -> Path:
-        """Raises `RebusError` when no folder has it, or the name leads out of the folders."""
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        if not parts or ".." in parts or name.startswith(("/", "\\")) or "\0" in name or ":" in parts[0]:
-            raise RebusError(f"{name!r} is not the name of a file inside the data set")
+        """Raises `RebusError` when no folder has it, or the name or a link leads out of the data set."""
+        plain = name.replace("\\", "/")
+        if not plain.strip("/.") or "\0" in name or ":" in plain.split("/")[0]:
+            raise RebusError(f"{name[:200]!r} is not the name of a file inside the data set")
+        outside = False
         for index, folder in enumerate(self._folders):
-            path = folder.joinpath(*parts)
-            try:
-                there = path.is_file()
-            except OSError:  # a name too long for the system
-                there = False
-            if there:
+            path = Path(os.path.normpath(folder / plain))
+            if not self._holds(os.path.abspath(path)):
+                outside = True
+                continue
+            if os.path.isfile(path):
+                real = os.path.realpath(path)
+                if not self._holds(real):
+                    raise RebusError(f"{name[:200]!r} is a link to {real!r}, which lies outside the data set; {_ALLOW}")
                 if index:
                     self._folders = [folder, *self._folders[:index], *self._folders[index + 1 :]]
                 return path
-        raise RebusError(f"{name} is missing; looked in {', '.join(str(folder) for folder in self._folders)}")
+        if outside:
+            raise RebusError(f"{name[:200]!r} is not the name of a file inside the data set; {_ALLOW}")
+        looked = ", ".join(str(folder) for folder in self._folders)
+        raise RebusError(f"{repr(name[:200])[1:-1]} is missing; looked in {looked}")
+
+    def _holds(self, path: str) -> bool:
+        allowed = [*self._roots, *map(_repository, self._roots)]
+        allowed += [os.path.realpath(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
+        # As it is spelt, or with the links above it followed: the data set itself may lie behind a link.
+        spelt = (path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
+        return any(_within(one, root) for one in spelt for root in allowed)
+
+
+_ALLOW = f"{ROOTS}=FOLDER allows a folder that you trust"
+
+
+def _within(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def _repository(root: str) -> str:
+    """Of a snapshot in a Hub cache, whose files are links to `blobs/` beside it, the folder of the repository."""
+    above, found, _ = root.partition("/snapshots/")
+    return above if found and os.path.isdir(above + "/blobs") else root

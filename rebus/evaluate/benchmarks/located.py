@@ -17,7 +17,7 @@ from rebus.evaluate.detection import By, Detections, Truth
 from rebus.evaluate.metrics import box_iou, mask_iou
 from rebus.evaluate.outcome import Mistake
 
-_SHOWN = 8  # boxes of a mistake that are drawn
+_SHOWN = 8  # answers of a mistake that are named
 
 
 def in_pixels_of_image(example: Example, in_pixels: PixelsOfImages) -> Example:
@@ -133,15 +133,15 @@ def mistake(example: Example, truth: Truth, answers: Sequence[Box | Mask]) -> Mi
     badness = len(left) + sum(answer.score for answer in wrong)
     if not badness:
         return None
-    shown = sorted(answers, key=lambda one: -one.score)[:_SHOWN]
+    best = sorted(answers, key=lambda one: -one.score)
     return Mistake(
         key=example.record.key,
         badness=badness,
-        said=_listed([answer.label for answer in shown]),
+        said=_listed([answer.label for answer in best[:_SHOWN]]),
         truth=f"{_listed([thing.label for thing in things])}; missed: {_listed([truth.labels[at] for at in left])}",
         picture=example.again,
-        found=shown,
-        wanted=[Box(thing.box, thing.label, math.nan) for thing in things[:_SHOWN]],
+        found=best,
+        wanted=[Box(thing.box, thing.label, math.nan) for thing in things],
     )
 
 

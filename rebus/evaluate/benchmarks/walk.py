@@ -13,6 +13,7 @@ from PIL import Image
 
 from rebus.codec.images import open_images
 from rebus.core.errors import RebusError
+from rebus.data.damaged_files import check_files
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Reader, Record, StoredImage
 from rebus.data.shuffle import ShuffledOrder
@@ -43,8 +44,9 @@ class Example:
 class Records:
     """The records of a reader that are measured: all, or `number` of them drawn by `seed`, as they lie.
 
-    Counts what it meets: `used` and `damaged`, the reasons. `fingerprint` is of the images and truths used. `name`: of
-    the data set, for messages.
+    Counts what it meets: `used` and `damaged`, the reasons; `damaged_files` names files that lost records.
+    `fingerprint` is of the images and truths used. `name`: of the data set, for messages. Raises `RebusError` where
+    more than a tenth of the files is damaged.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Records:
         self._number = self.total if number is None else min(number, self.total)
         self._seed = seed
         self._digest = hashlib.sha256()
+        self.damaged_files = check_files(reader, MOST_DAMAGED, "leave the damaged ones away")
         self.used = 0
         self.damaged: list[str] = []
 

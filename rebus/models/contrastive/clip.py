@@ -139,7 +139,10 @@ class CLIP(nn.Module):
         return F.normalize(pooled, dim=-1)
 
     def embed_text(self, tokens: Int[Tensor, "T L"], mask: Bool[Tensor, "T L"] | None = None) -> Float[Tensor, "T E"]:
-        """Texts as unit vectors, read at their end-of-text token. `mask` is needed for texts padded on the left."""
+        """Texts as unit vectors, read at their end-of-text token. `mask` is needed for texts padded on the left.
+
+        Raises `BadText` for a text without an end token.
+        """
         if mask is not None:
             tokens = to_the_left(tokens.masked_fill(~mask, 0), mask)
         x = self.text(tokens)
@@ -209,7 +212,7 @@ def image_spec(cfg: CLIPConfig) -> ImageSpec:
 
 
 def text_spec(cfg: CLIPConfig) -> TextSpec:
-    """Start, words, end, zeros; lower case."""
+    """Start token, text, end token, zeros; lower case. Start and end are the last two ids, as OpenAI has them."""
     last = cfg.text.vocab_size - 1
     return TextSpec(
         context=cfg.text.context,
@@ -217,6 +220,7 @@ def text_spec(cfg: CLIPConfig) -> TextSpec:
         pad_id=0,
         bos_id=last - 1,
         eos_id=last,
+        read_at="largest" if cfg.end_id is None else cfg.end_id,
         lower=True,
         clean=True,
     )

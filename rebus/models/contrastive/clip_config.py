@@ -8,6 +8,7 @@ from rebus.backbones.released_configs import read_clip_vision, read_tower, write
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
+from rebus.core.limits import check
 from rebus.core.released_config import Released
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 
@@ -24,6 +25,13 @@ class CLIPConfig:
     embed: int = 512
     end_id: int | None = None  # the first of these ends a text; None: the largest id does (OpenAI's rule)
 
+    def __post_init__(self) -> None:
+        if self.end_id is not None and not 0 <= self.end_id < self.text.vocab_size:
+            raise BadConfig(
+                f"the end token {self.end_id} (eos_token_id) is outside the {self.text.vocab_size:,} tokens of the "
+                "text tower: no text could be read"
+            )
+
 
 def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     """`config.json` of a `CLIPModel`."""
@@ -35,11 +43,11 @@ def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     cfg = CLIPConfig(
         image=read_clip_vision(image),
         text=TextConfig(
-            vocab_size=text.take("vocab_size", int, 49_408),
-            context=text.take("max_position_embeddings", int, 77),
+            vocab_size=text.size("vocab_size", 49_408),
+            context=text.size("max_position_embeddings", 77),
             **read_tower(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
         ),
-        embed=top.take("projection_dim", int, 512),
+        embed=top.size("projection_dim", 512),
         end_id=None if end == 2 else end,  # 2 stands in OpenAI's files and means "the largest id", as trained
     )
     for part in (top, text, image):
@@ -72,12 +80,16 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
     file.skip("preprocess_cfg")
     top = file.part("model_cfg")
     image, text = top.part("vision_cfg"), top.part("text_cfg")
-    embed = top.take("embed_dim", int)
+    embed = top.size("embed_dim")
     act: Any = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
     top.skip("custom_text")
-    size, width = image.take("image_size", int, 224), image.take("width", int, 768)
-    head_width, ratio = image.take("head_width", int, 64), image.take("mlp_ratio", float, 4.0)
-    layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.take("patch_size", int, 16)
+    size, width = image.size("image_size", 224), image.size("width", 768)
+    head_width, ratio = image.size("head_width", 64), image.positive("mlp_ratio", 4.0)
+    layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.size("patch_size", 16)
+    widest = 32 * width if isinstance(layers, tuple) else width  # a ResNet's attention pools its last, widest stage
+    if min(layers if isinstance(layers, tuple) else (layers,)) < 1 or widest < head_width:
+        raise BadConfig(f"{image.where}: wants at least one layer and one head; got layers {layers}, width {width}")
+    check("MAX_LAYERS", max(layers if isinstance(layers, tuple) else (layers,)), f"{image.where}.layers")
     if isinstance(layers, tuple):
         tower: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(
             layers=layers, width=width, image_size=size, embed=embed, head_width=head_width
@@ -94,7 +106,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             act=act,
             eps=1e-5,
         )
-    text_width = text.take("width", int, 512)
+    text_width = text.size("width", 512)
     image.demand("pool_type", "tok")
     pool, end = text.take("pool_type", str, "argmax"), text.take("eos_id", int, 2)
     if pool not in ("argmax", "eos"):
@@ -103,11 +115,11 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
         image=tower,
         text=TextConfig(
             width=text_width,
-            num_layers=text.take("layers", int, 12),
-            num_heads=text.take("heads", int, 8),
-            mlp_width=int(text_width * text.take("mlp_ratio", float, 4.0)),
-            vocab_size=text.take("vocab_size", int, 49_408),
-            context=text.take("context_length", int, 77),
+            num_layers=text.layers("layers", 12),
+            num_heads=text.size("heads", 8),
+            mlp_width=int(text_width * text.positive("mlp_ratio", 4.0)),
+            vocab_size=text.size("vocab_size", 49_408),
+            context=text.size("context_length", 77),
             act=act,
         ),
         embed=embed,

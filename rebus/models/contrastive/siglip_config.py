@@ -42,12 +42,12 @@ def read_transformers(data: Mapping[str, Any]) -> SigLIPConfig:
     text.skip("bos_token_id", "eos_token_id")
     image.demand("vision_use_head", True)
     vision = read_siglip_vision(image)
-    vocab, pad = text.take("vocab_size", int, 32_000), text.take("pad_token_id", int, 1)
+    vocab, pad = text.size("vocab_size", 32_000), text.take("pad_token_id", int, 1)
     tower = read_tower(text, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
     cfg = SigLIPConfig(
         image=vision,
-        text=TextConfig(vocab_size=vocab, context=text.take("max_position_embeddings", int, 64), causal=False, **tower),
-        embed=text.take("projection_size", int, tower["width"]),
+        text=TextConfig(vocab_size=vocab, context=text.size("max_position_embeddings", 64), causal=False, **tower),
+        embed=text.size("projection_size", tower["width"]),
         pad_id=0 if vocab == 256_000 else pad,  # the released version 2 files keep the class default of 1
     )
     for part in (top, text, image):
@@ -116,7 +116,7 @@ def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
     if match is None or match[1] not in _TIMM:
         raise BadConfig(f"{OPEN_CLIP}.model_cfg.vision_cfg.timm_model_name: {name!r} is no SigLIP tower we know")
     width, layers, heads, mlp = _TIMM[match[1]]
-    text_width, vocab = text.take("width", int, 512), text.take("vocab_size", int, 49_408)
+    text_width, vocab = text.size("width", 512), text.size("vocab_size", 49_408)
     cfg = SigLIPConfig(
         image=ViTConfig(
             width=width,
@@ -124,17 +124,17 @@ def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
             num_heads=heads,
             mlp_width=mlp,
             patch_size=int(match[2]),
-            image_size=image.take("image_size", int, 224),
+            image_size=image.size("image_size", 224),
         ),
         text=siglip_text(
             width=text_width,
-            num_layers=text.take("layers", int, 12),
-            num_heads=text.take("heads", int, 8),
-            mlp_width=int(text_width * text.take("mlp_ratio", float, 4.0)),
+            num_layers=text.layers("layers", 12),
+            num_heads=text.size("heads", 8),
+            mlp_width=int(text_width * text.positive("mlp_ratio", 4.0)),
             vocab_size=vocab,
-            context=text.take("context_length", int, 77),
+            context=text.size("context_length", 77),
         ),
-        embed=top.take("embed_dim", int),
+        embed=top.size("embed_dim"),
         text_head=text.take("proj_type", str, "linear") != "none",
         pad_id=0 if vocab == 256_000 else 1,
     )

@@ -27,6 +27,8 @@ EXPECTED = {
     "length-too-large": "cut_short",
     "length-huge": "too_large",
     "endless": "too_large",
+    "negative-chunk": "too_large",
+    "endless-chunk-size": "broken",
     "drip": "slow",
     "drip-headers": "slow",
     "to-private": "address",
@@ -133,6 +135,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send(b"\xff\xd8\xff" + bytes(1000), length=None)
             while True:
                 self.wfile.write(bytes(1 << 16))
+        elif kind in ("negative-chunk", "endless-chunk-size"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            self.wfile.write(b"-1\r\n" if kind == "negative-chunk" else b"")
+            for _ in range(1000):  # 64 MB, and then it stays open
+                self.wfile.write(b"0" * (1 << 16))
         elif kind == "drip":
             self.send(data[:1], length=len(data))
             for byte in data[1:]:

@@ -52,7 +52,7 @@ from rebus.data.downloading.failure import Failure
         "ff0e::1",
     ],
 )
-def test_not_public(address):
+def test_fault_11_not_public(address):
     assert not is_public(address)
 
 
@@ -74,7 +74,7 @@ def resolving(monkeypatch, *addresses):
     return asked
 
 
-def test_one_private_address_among_public_ones_is_enough(monkeypatch):
+def test_fault_11_one_private_address_among_public_ones_is_enough(monkeypatch):
     resolving(monkeypatch, "1.1.1.1", "10.0.0.1")
     with pytest.raises(Failure, match=r"a\.example is 10\.0\.0\.1, which is no public address") as caught:
         Addresses().of("a.example", 80)
@@ -92,7 +92,7 @@ def test_what_is_allowed_is_one_address_with_its_port(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "127.1", "0177.0.0.1"])
-def test_odd_ways_to_write_this_machine(host):
+def test_fault_11_odd_ways_to_write_this_machine(host):
     with pytest.raises(Failure) as caught:
         Addresses().of(host, 80)
     assert caught.value.outcome in ("address", "unresolved")

@@ -36,7 +36,7 @@ def test_a_good_file(server):
 @pytest.mark.parametrize(
     "kind", [kind for kind, end in EXPECTED.items() if end not in ("ok", "damaged", "no_picture", "limit")]
 )
-def test_every_fault_of_a_server(server, kind):
+def test_fault_12_every_fault_of_a_server(server, kind):
     began = time.monotonic()
     assert outcome(server.url(kind, 1), server.place).outcome == EXPECTED[kind]
     assert time.monotonic() - began < CAPS.max_seconds + 1
@@ -51,7 +51,7 @@ def test_faults_that_another_try_may_mend(server):
     )
 
 
-def test_the_name_is_resolved_once_and_the_address_used(server, monkeypatch):
+def test_fault_11_the_name_is_resolved_once_and_the_address_used(server, monkeypatch):
     """A name that is public when asked first and private when asked again (rebinding)."""
     connected, asked = [], []
 

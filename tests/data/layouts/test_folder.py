@@ -140,11 +140,11 @@ def test_splits_by_column(tmp_path: Path) -> None:
 
 DAMAGED = [
     ('{"file": "a.jpg", "caption": ', "no JSON"),
-    ('{"file": "b.jpg", "caption": "x"}', r"no such image: 'b\.jpg'"),
+    ('{"file": "b.jpg", "caption": "x"}', r"b\.jpg is missing"),
     ('{"file": "https://x.org/a.jpg", "caption": "x"}', "a web address; fetch the images first"),
     ('{"file": 3, "caption": "x"}', "must be a name; got 3"),
-    ('{"file": "a\\u0000.jpg", "caption": "x"}', "no such image"),
-    (json.dumps({"file": "a" * 5_000, "caption": "x"}), "no such image"),
+    ('{"file": "a\\u0000.jpg", "caption": "x"}', "is not the name of a file"),
+    (json.dumps({"file": "a" * 5_000, "caption": "x"}), "is missing"),
     ('{"caption": "x"}', "names no image; its columns are caption"),
     ('{"file": "a.jpg", "caption": 3}', "caption must be a text or a list of texts; got int"),
     ('{"file": "a.jpg", "captions": ["x", null]}', "got a list with null"),
@@ -207,7 +207,7 @@ def test_folders_are_labels(tmp_path: Path) -> None:
     assert list(reader.labels) == ["cat", "dog"]
     assert records[0].image == tmp_path / "cat/deep/1.jpeg"
     (tmp_path / "dog" / "10.jpg").unlink()
-    with pytest.raises(BadRecord, match=r"dog/10\.jpg: no such image"):
+    with pytest.raises(BadRecord, match=r"dog/10\.jpg: dog/10\.jpg is missing"):
         reader.read(0, 1)
 
 

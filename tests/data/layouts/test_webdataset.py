@@ -165,7 +165,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("members, says", DAMAGED)
-def test_a_damaged_record_is_named_and_the_others_are_read(
+def test_fault_30_a_damaged_record_is_named_and_the_others_are_read(
     tmp_path: Path, members: list[tuple[str, bytes]], says: str
 ) -> None:
     good = [("0.jpg", PICTURE), ("2.jpg", PICTURE)]
@@ -185,7 +185,7 @@ def test_what_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("at", [600, 5_000, 12_345, 20_480, 30_720])
-def test_a_cut_tar_gives_what_comes_before(tmp_path: Path, at: int) -> None:
+def test_fault_30_a_cut_tar_gives_what_comes_before(tmp_path: Path, at: int) -> None:
     whole = write(tmp_path / "00000.tar", samples(10)).read_bytes()
     (tmp_path / "00001.tar").write_bytes(whole[:at])
     reader = webdataset.open(tmp_path, None)
@@ -198,7 +198,7 @@ def test_a_cut_tar_gives_what_comes_before(tmp_path: Path, at: int) -> None:
     assert [(r.image, r.captions) for r in records[10:]] == [(r.image, r.captions) for r in records[:full]]
 
 
-def test_damage_in_the_middle(tmp_path: Path) -> None:
+def test_fault_30_damage_in_the_middle(tmp_path: Path) -> None:
     data = bytearray(write(tmp_path / "a.tar", samples(10)).read_bytes())
     data[4 * 3072 : 4 * 3072 + 512] = b"\x07" * 512
     (tmp_path / "a.tar").write_bytes(data)

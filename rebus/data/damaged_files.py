@@ -1,0 +1,27 @@
+"""Files of a data set that cannot be read in part or in whole: named and counted wherever the data set is used.
+
+What was in them is not known, so nobody can count the records that are lost; the share that may be is one of files.
+"""
+
+from rebus.core.errors import RebusError
+from rebus.data.record import Reader
+
+
+def damaged_files(reader: Reader) -> tuple[str, ...]:
+    """A line for each damaged file, naming it."""
+    return tuple(getattr(reader, "faults", ()))
+
+
+def check_files(reader: Reader, most: float, allow: str) -> tuple[str, ...]:
+    """`damaged_files`, or a `RebusError` where they are more than the share `most` of all files.
+
+    `allow`: how a user allows more, for the message.
+    """
+    found = damaged_files(reader)
+    total = max(len(getattr(reader, "files", reader.sizes)), len(found))
+    if len(found) > most * total:
+        raise RebusError(
+            f"{len(found):,} of {total:,} files are damaged, more than a share of {most:g}; the first: {found[0]}. "
+            f"Fetch them again; to go on without what is lost, {allow}"
+        )
+    return found

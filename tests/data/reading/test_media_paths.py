@@ -1,0 +1,82 @@
+"""Fault 38: tables and links that point outside their data set."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rebus.core.errors import RebusError
+from rebus.data.layouts import open_layout
+from rebus.data.reading.media_paths import MediaPaths
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`set/` with a.jpg, and SECRET.jpg beside it."""
+    monkeypatch.delenv("REBUS_DATA_ROOT", raising=False)
+    folder = tmp_path / "set"
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(folder / "images" / "a.jpg")
+    Image.new("RGB", (4, 4)).save(tmp_path / "SECRET.jpg")
+    return folder
+
+
+def test_fault_38_names_stay_inside(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, secret = MediaPaths([root, root / "images"]), root.parent / "SECRET.jpg"
+    (root / "link.jpg").symlink_to(secret)
+    (root / "linked").symlink_to(root.parent)
+    (root / "inner.jpg").symlink_to(root / "images" / "a.jpg")
+    for name in (
+        "../SECRET.jpg",
+        "..\\SECRET.jpg",
+        "images/../../SECRET.jpg",
+        str(secret),
+        "",
+        ".",
+        "a\0",
+        "file:///a",
+    ):
+        with pytest.raises(RebusError, match="is not the name of a file inside the data set"):
+            places.find(name)
+    for name in ("link.jpg", "linked/SECRET.jpg"):
+        with pytest.raises(
+            RebusError, match=r"is a link to .*SECRET\.jpg', which lies outside the data set; REBUS_DATA"
+        ):
+            places.find(name)
+    for name in ("a.jpg", "images/a.jpg", "inner.jpg", "images/../images/a.jpg", str(root / "images" / "a.jpg")):
+        assert places.find(name).is_file()
+    monkeypatch.setenv("REBUS_DATA_ROOT", f"/nowhere:{root.parent}")
+    for name in ("../SECRET.jpg", str(secret), "link.jpg", "linked/SECRET.jpg"):
+        assert places.find(name).samefile(secret)
+
+
+def test_a_data_set_behind_a_link_and_one_in_a_hub_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root.parent / "way").symlink_to(root)
+    assert MediaPaths([root.parent / "way"]).find("images/a.jpg").is_file()
+    monkeypatch.chdir(root.parent)
+    assert MediaPaths([Path("set")]).find("images/a.jpg").is_file()
+    repository = root.parent / "datasets--a--b"
+    snapshot = repository / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "ab").write_bytes(b"")
+    (snapshot / "x.jpg").symlink_to("../../blobs/ab")
+    (snapshot / "y.jpg").symlink_to(root.parent / "SECRET.jpg")
+    assert MediaPaths([snapshot]).find("x.jpg").is_file()
+    with pytest.raises(RebusError, match="outside the data set"):
+        MediaPaths([snapshot]).find("y.jpg")
+
+
+@pytest.mark.parametrize("form", ["captions.jsonl", "captions.csv"])
+def test_fault_38_one_rule_for_tables(form: str, root: Path) -> None:
+    names = ["images/a.jpg", "../SECRET.jpg", str(root.parent / "SECRET.jpg"), str(root / "images" / "a.jpg")]
+    rows = [json.dumps({"file": name, "caption": "x"}) for name in names]
+    text = rows if form.endswith("jsonl") else ["file,caption", *(f"{name},x" for name in names)]
+    (root / form).write_text("\n".join(text) + "\n")
+    reader = open_layout(root)
+    assert isinstance(reader.read(0, 0).image, Path)
+    assert isinstance(reader.read(0, 3).image, Path)
+    for row in (1, 2):
+        with pytest.raises(RebusError, match="inside the data set"):
+            reader.read(0, row)

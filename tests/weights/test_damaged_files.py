@@ -1,0 +1,136 @@
+"""Damaged and crafted files of weights: each is one line that names the file, whatever a parser raises."""
+
+import contextlib
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rebus.core.errors import BadCheckpoint, MissingFile, RebusError
+from rebus.weights.checkpoint_files import open_weights, read_json
+from rebus.weights.hub import cached, find
+from rebus.weights.save import MANIFEST
+
+DIGITS = "9" * 5000
+
+
+def refused(path: Path, kind: type[RebusError] = RebusError) -> str:
+    with pytest.raises(kind) as caught:
+        for tensor in open_weights(path).values():
+            tensor.load()
+    said = str(caught.value)
+    assert path.name in said
+    assert said.isprintable(), said
+    return said
+
+
+@pytest.mark.parametrize("text", ['{"a": ' + DIGITS + "}", "[" * 100_000, "\xff", "[]"], ids=range(4))
+def test_json(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RebusError, match=r"config\.json"):
+        read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("header", ['{"a": ' + DIGITS + "}", "[" * 50_000, "\xff", "3", '{"a": {"dtype": []}}'])
+def test_safetensors_headers(header: str, tmp_path: Path) -> None:
+    data = header.encode("latin-1")
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(data)) + data)
+    refused(tmp_path / "model.safetensors", BadCheckpoint)
+
+
+def npz(path: Path, member: bytes) -> bytearray:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", member)
+    return bytearray(path.read_bytes())
+
+
+def npy(shape: str) -> bytes:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(16)
+
+
+def test_npz_encrypted_of_unknown_method_and_version(tmp_path: Path) -> None:
+    path, stream = tmp_path / "a.npz", io.BytesIO()
+    np.save(stream, np.ones(4, np.float32))
+    whole = npz(path, stream.getvalue())
+    assert open_weights(path)["a"].load().tolist() == [1.0] * 4
+    centre = whole.index(b"PK\x01\x02")
+    for offset, value in ((8, 1), (10, 97), (6, 99)):  # of the central directory: flags, method, version needed
+        data = bytearray(whole)
+        data[centre + offset] = value
+        data[offset - 2] = value
+        path.write_bytes(data)
+        refused(path, BadCheckpoint)
+    data = bytearray(whole)  # a name that says it is UTF-8, and is not
+    data[centre + 9] |= 8
+    data[centre + 46] = 0xFF
+    path.write_bytes(data)
+    refused(path, BadCheckpoint)
+
+
+@pytest.mark.parametrize(
+    "shape", ["(-1,)", f"({DIGITS},)", "(2**62,)", "(4611686018427387904, 4)", "('a',)", "(True,)"]
+)
+def test_npz_shapes(shape: str, tmp_path: Path) -> None:
+    npz(tmp_path / "a.npz", npy(shape))
+    refused(tmp_path / "a.npz", BadCheckpoint)
+
+
+def test_pickles_damaged_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    whole = path.read_bytes()
+    pickled = whole.index(b"data.pkl") + 60
+    for at in (
+        *range(pickled, pickled + 60, 7),
+        *range(len(whole) - 22, len(whole), 3),
+        whole.index(b"PK\x01\x02") + 20,
+    ):
+        data = bytearray(whole)
+        data[at] ^= 0xFF
+        path.write_bytes(data)
+        with contextlib.suppress(RebusError):  # or what was changed says nothing
+            open_weights(path)
+
+
+def test_pickles_of_other_than_dense_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"a\x1b[2J": torch.eye(2).to_sparse()}, path)
+    assert '\\x1b[2J" is a sparse tensor; weights are dense' in refused(path, BadCheckpoint)
+
+
+def test_manifests_with_text_for_a_size(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    entry = {"bytes": "many\n"}
+    (tmp_path / MANIFEST).write_text(json.dumps({"files": {"model.safetensors": entry}}))
+    with pytest.raises(BadCheckpoint, match=r'1 bytes where .* says "many'):
+        open_weights(tmp_path)
+
+
+def test_long_names_and_loops_of_links(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for path in (tmp_path / "a", tmp_path / ("x" * 300), tmp_path / ("x" * 300 + ".safetensors")):
+        with pytest.raises(MissingFile):
+            find(path)
+    (tmp_path / "model.safetensors").symlink_to("model.safetensors")
+    with pytest.raises(MissingFile):
+        open_weights(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("reference", [b"\xff\xfe", b"../../../secret", b"a" * 5000, b"a\0b", b"..", b""])
+def test_references_of_a_hub_cache(reference: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    root = tmp_path / "hub" / "models--a--b"
+    for folder in (root / "refs", root / "snapshots", tmp_path / "secret"):
+        folder.mkdir(parents=True)
+    for place in (tmp_path / "secret", root, root / "snapshots"):
+        (place / "config.json").write_text("{}")
+        (place / "model.safetensors").write_bytes(b"x")
+    (root / "refs" / "main").write_bytes(reference)
+    assert cached("a/b") is None
