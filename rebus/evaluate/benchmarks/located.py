@@ -10,7 +10,7 @@ import numpy as np
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.annotated_size import PixelsOfImages
-from rebus.data.outlines import mask_of
+from rebus.data.outlines import has_area, mask_of
 from rebus.data.record import XYXY, Thing
 from rebus.evaluate.benchmarks.walk import Example
 from rebus.evaluate.detection import By, Detections, Truth
@@ -32,9 +32,9 @@ def was_marked(example: Example) -> bool:
 
 
 def mask_of_thing(example: Example, thing: Thing) -> np.ndarray:
-    """bool (H, W). Raises `BadRecord` for a thing without an outline, or with a damaged one."""
-    if thing.outline is None:
-        raise example.bad(f"thing {thing.id or thing.label} has no outline")
+    """bool (H, W). Raises `BadRecord` for a thing without an outline that has area, or with a damaged one."""
+    if not has_area(thing.outline):
+        raise example.bad(f"thing {thing.id or thing.label} has no outline of three corners or more")
     try:
         return mask_of(thing.outline, example.image.height, example.image.width)
     except RebusError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from rebus.core.answers import Box
 from rebus.core.errors import UsageError
 from rebus.data.annotated_size import PixelsOfImages
+from rebus.data.outlines import has_area
 from rebus.data.record import Phrase
 from rebus.evaluate.benchmarks.located import best, check_can, corners, in_pixels_of_image, mask_of_thing
 from rebus.evaluate.benchmarks.walk import Example, Source
@@ -59,8 +60,8 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         example = in_pixels_of_image(example, in_pixels)
         if not example.record.phrases:
             raise example.bad("has no phrase")
-        if options.by == "masks":
-            for phrase in example.record.phrases:
+        for phrase in example.record.phrases:
+            if options.by == "masks" or ("masks" in ways and has_area(phrase.thing.outline)):
                 mask_of_thing(example, phrase.thing)
         return example
 
@@ -70,7 +71,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
             for example, phrase in asked:
                 _box(tally, worst, example, phrase, model.detect(example.image, [phrase.text]))
         if "masks" in ways:
-            drawn = [(example, phrase) for example, phrase in asked if phrase.thing.outline is not None]
+            drawn = [(example, phrase) for example, phrase in asked if has_area(phrase.thing.outline)]
             without += len(asked) - len(drawn)
             if drawn:
                 said = model.segment([example.image for example, _ in drawn], [phrase.text for _, phrase in drawn])
