@@ -5,8 +5,9 @@ num_faces, clip_similarity_vitb32, clip_similarity_vitl14, nsfw_score_opennsfw2,
 aesthetic_score_laion_v2. It has no images: records then have `image=None` and the facts hold the address and the
 scores, by which `rebus.data.filters` chooses. A column `image`, `jpg`, `png`, `webp` or `img` that holds the bytes of
 images, also as {"bytes", "path"} as Hugging Face writes it, is used where it is there. Names of columns are understood
-in any case (LAION's URL, TEXT). A column `split` chooses rows; rows that img2dataset failed to fetch are no records.
-Numbers in `label`, `labels`, `fine_label` and in `objects` {"bbox", "category"} are named as Hugging Face's notes say.
+in any case (LAION's URL, TEXT). Rows with the same image and label are one record, as a row for each caption gives
+them. A column `split` chooses rows; rows that img2dataset failed to fetch are no records. Numbers in `label`,
+`labels`, `fine_label` and in `objects` {"bbox", "category"} are named as Hugging Face's notes say.
 
 Byeon et al., "COYO-700M: Image-Text Pair Dataset", 2022, https://github.com/kakaobrain/coyo-dataset
 """
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,9 @@ from rebus.core.errors import MissingExtra, MissingFile, RebusError, UsageError
 from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.disk_cache import check_unchanged, stamp
 from rebus.data.reading.parquet_annotations import Annotations
+from rebus.data.reading.parquet_by_image import by_image
 from rebus.data.reading.row_to_record import any_case, record_of
+from rebus.data.reading.rows_by_image import RowGroups, merged
 from rebus.data.reading.shard_files import names_of, shards
 from rebus.data.reading.tables import BadTable
 from rebus.data.record import BadRecord, Record
@@ -98,7 +102,11 @@ def open(path: Path, split: str | None) -> "Parquet":
         own = {files.index(file) for file in by_name or shards(path, (".parquet",), split)}
         places = places[[number in own for number in places[:, 0]]]
         chosen = _chosen_rows(files, places, None, told_by) or {}
-    return Parquet(tuple(files), stamps, places, annotations, picture, tuple(faults), chosen)
+    together = None if picture is None else by_image(files, places, picture, chosen)
+    if together is not None:
+        starts, firsts = np.cumsum([0, *places[:, 3]]), together.rows[together.begins[:-1]]
+        chosen = {n: firsts[(firsts >= a) & (firsts < b)] - a for n, (a, b) in enumerate(pairwise(starts.tolist()))}
+    return Parquet(tuple(files), stamps, places, annotations, picture, tuple(faults), chosen, together)
 
 
 def _files_of(path: Path, split: str | None) -> tuple[list[Path], list[Path]]:
@@ -128,6 +136,8 @@ class Parquet:
     faults: tuple[str, ...]
     chosen: Mapping[int, np.ndarray] = field(default_factory=dict)  # of a block, its rows where not all are read
 
+    together: RowGroups | None = None  # rows by image, numbered over all blocks, where some are about the same one
+
     @property
     def labels(self) -> Sequence[str]:
         """Names of classes, where the files say them as Hugging Face does."""
@@ -150,8 +160,17 @@ class Parquet:
         return int(mine[row])
 
     def read(self, block: int, row: int) -> Record:
-        number, group, first, _ = (int(n) for n in self.groups[block])
         row = self.row_in_group(block, row)
+        if self.together is None:
+            return self._read(block, row)
+        starts = np.cumsum([0, *self.groups[:, 3]])
+        firsts = self.together.rows[self.together.begins[:-1]]
+        own = self.together.rows_of(int(np.searchsorted(firsts, starts[block] + row)))
+        blocks = np.searchsorted(starts, own, side="right") - 1
+        return merged([self._read(int(n), at - int(starts[n])) for n, at in zip(blocks, own)])
+
+    def _read(self, block: int, row: int) -> Record:
+        number, group, first, _ = (int(n) for n in self.groups[block])
         file = self.files[number]
         key = f"{file.name}[{first + row}]"
         values = _row(_held(file, self.stamps[number], group), row, key)
