@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rebus.data.reading.disk_cache import Arrays, kept
+from rebus.data.reading.long_reading import watched
 from rebus.data.reading.row_to_record import LABELS
 from rebus.data.reading.rows_by_image import RowGroups, grouped, hash_of
 
@@ -46,7 +47,7 @@ def _sampled(files: Sequence[Path], groups: np.ndarray, picture: str) -> Iterato
 
 def _all(files: Sequence[Path], groups: np.ndarray, picture: str) -> Arrays:
     images: list[int] = []
-    for number, group in enumerate(groups):
+    for number, group in enumerate(watched(groups, len(groups), "comparing images")):
         own = [*_hashes(files, group, picture, int(group[3]))]
         own += [hash_of(f"\0{number} {n}".encode()) for n in range(len(own), int(group[3]))]  # damaged: each alone
         images += own
