@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 PATIENCE = 2.0  # seconds before a bar is worth showing
+_EVERY = 0.1  # seconds
 
 _T = TypeVar("_T")
 
@@ -24,8 +25,13 @@ def _under_a_bar(items: Iterable[_T], done: int, total: int, what: str) -> Itera
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        for item in items:
+    if not console.is_terminal:
+        yield from items
+        return
+    with Progress(console=console, transient=True) as bar:
+        task, told = bar.add_task(what, total=total, completed=done), time.monotonic()
+        for number, item in enumerate(items, start=done + 1):
             yield item
-            bar.advance(task)
+            if time.monotonic() - told > _EVERY:  # telling costs more than a row
+                told = time.monotonic()
+                bar.update(task, completed=number)
