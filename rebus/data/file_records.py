@@ -14,7 +14,7 @@ from rebus.codec.processor import Processor
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
-from rebus.data.annotated_size import check_annotated_size
+from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.held_out import open_parts
@@ -154,6 +154,7 @@ class FileRecords:
         for fault in dict.fromkeys(chain.from_iterable(checked)):
             LOG.warning("damaged file: %s", fault)
         self._orders: dict[tuple[str, int], ShuffledOrder] = {}
+        self._in_pixels = PixelsOfImages(files.path)
         if files.negatives and not self.form.places:
             raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
         self.negatives = tuple(parts[0].labels) if files.negatives else ()
@@ -190,7 +191,7 @@ class FileRecords:
                 raise BadRecord(record.key, "it has no image")
             image = open_image(record.image) if self.varies or self.form.places else record.image
             if self.form.places:
-                check_annotated_size(record, image.size)
+                record = self._in_pixels(record, image.size)
         example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives))
         if not self.varies or not example.images:
             return example

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingExtra, RebusError, UsageError
+from rebus.data.reading.parquet_annotations import Annotations
 from rebus.data.reading.shard_files import shards
 
 URLS = ("url", "URL", "image_url")
@@ -23,6 +24,7 @@ class Rows:
         self.files = [file for path in paths for file in shards(path, (".parquet",))]
         self.groups: list[tuple[int, int, int]] = []  # file, row group in it, rows
         names: list[str] = []
+        self.annotations: list[Annotations] = []  # of each file
         self.counts: list[int] = []
         for number, file in enumerate(self.files):
             opened = _opened(file)
@@ -30,6 +32,7 @@ class Rows:
             if number and opened.schema_arrow.names != names:
                 raise UsageError(f"{file}: its columns are not those of {self.files[0].name}; download them apart")
             names = opened.schema_arrow.names
+            self.annotations.append(_annotations(opened, file))
             self.groups += [(number, g, metadata.row_group(g).num_rows) for g in range(metadata.num_row_groups)]
             self.counts.append(metadata.num_rows)
         self.ends = np.cumsum([rows for _, _, rows in self.groups], dtype=np.int64)
@@ -61,6 +64,11 @@ class Rows:
             else:
                 yield from enumerate(_plain(table, at - first, end - first), start=at)
             at = end
+
+    def in_words(self, number: int, row: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """Row `number` as `Annotations.in_words` has it. Raises `BadRecord`."""
+        which = int(np.searchsorted(self.ends, number, side="right"))
+        return self.annotations[self.groups[which][0]].in_words(row, key)
 
     def same_urls(self) -> np.ndarray:
         """(rows,) int64: the first row with the address of each row; its own number where there is no address.
@@ -105,6 +113,13 @@ def _opened(file: Path) -> Any:
         return pq.ParquetFile(file)
     except (OSError, ValueError) as error:  # those of pyarrow derive from these
         raise RebusError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+
+
+def _annotations(opened: Any, file: Path) -> Annotations:
+    try:
+        return Annotations.of(opened, file)
+    except (OSError, ValueError):  # a damaged row group, which its rows will say
+        return Annotations()
 
 
 @lru_cache(maxsize=1)  # neighbouring units want the same one

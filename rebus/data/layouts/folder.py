@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
+from rebus.data.reading.box_form import MOST_ROWS, has_corners
 from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.json_spans import read_json
 from rebus.data.reading.media_paths import MediaPaths
@@ -85,6 +86,7 @@ class TableReader:
     unread: tuple[str, ...]  # tables beside them, and why they are not read
     groups: tuple[RowGroups, ...]  # of each table, its rows by image
     blocks: np.ndarray  # int64 (blocks, 3): table, begin, end among its images
+    corners: tuple[bool, ...]  # of each table, whether boxes in `objects` are left, top, right, bottom
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -104,7 +106,8 @@ class TableReader:
         if not 0 <= row < end - begin:
             raise IndexError(f"block {block} has {end - begin} rows; there is no {row}")
         table = self.tables[which]
-        return merged([_record(table.row(n), table, table.key(n)) for n in self.groups[which].rows_of(begin + row)])
+        own, corners = self.groups[which].rows_of(begin + row), self.corners[which]
+        return merged([_record(table.row(n), table, table.key(n), corners) for n in own])
 
 
 @dataclass(frozen=True)
@@ -147,14 +150,19 @@ def _open_tables(paths: list[Path], split: str | None, beside: bool = True) -> T
         for begin in range(0, len(own), BLOCK)
     ]
     unread = _unread(paths[0].parent, paths) if beside else ()
-    return TableReader(tables, unread, groups, np.array(blocks, dtype=np.int64).reshape(-1, 3))
+    corners = tuple("objects" in table.columns and _has_corners(table) for table in tables)
+    return TableReader(tables, unread, groups, np.array(blocks, dtype=np.int64).reshape(-1, 3), corners)
 
 
-def _record(row: dict[str, Any], table: Table, key: str) -> Record:
+def _has_corners(table: Table) -> bool:
+    return has_corners((row for row in islice(table.rows(), MOST_ROWS) if row), str(table.path))
+
+
+def _record(row: dict[str, Any], table: Table, key: str, corners: bool) -> Record:
     column = file_column(tuple(row))
     if column is None:
         raise BadRecord(key, f"names no image; its columns are {', '.join(row) or 'none'}")
-    return record_of(row, key, _picture(table.path.parent, row[column], key), used=(column,))
+    return record_of(row, key, _picture(table.path.parent, row[column], key), used=(column,), corners=corners)
 
 
 def _picture(folder: Path, name: Any, key: str) -> Path:

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.annotated_size import check_annotated_size
-from rebus.data.outlines import mask_of
+from rebus.data.annotated_size import PixelsOfImages
+from rebus.data.outlines import has_area, mask_of
 from rebus.data.record import XYXY, Thing
 from rebus.evaluate.benchmarks.walk import Example
 from rebus.evaluate.detection import By, Detections, Truth
@@ -19,9 +20,9 @@ from rebus.evaluate.outcome import Mistake
 _SHOWN = 8  # answers of a mistake that are named
 
 
-def check_size(example: Example) -> None:
-    """Raises `BadRecord` where the image is not of the size in whose pixels its boxes are."""
-    check_annotated_size(example.record, example.image.size)
+def in_pixels_of_image(example: Example, in_pixels: PixelsOfImages) -> Example:
+    """The example with boxes and outlines in the pixels of its image. Raises `BadRecord` as `PixelsOfImages` does."""
+    return replace(example, record=in_pixels(example.record, example.image.size))
 
 
 def was_marked(example: Example) -> bool:
@@ -31,9 +32,9 @@ def was_marked(example: Example) -> bool:
 
 
 def mask_of_thing(example: Example, thing: Thing) -> np.ndarray:
-    """bool (H, W). Raises `BadRecord` for a thing without an outline, or with a damaged one."""
-    if thing.outline is None:
-        raise example.bad(f"thing {thing.id or thing.label} has no outline")
+    """bool (H, W). Raises `BadRecord` for a thing without an outline that has area, or with a damaged one."""
+    if not has_area(thing.outline):
+        raise example.bad(f"thing {thing.id or thing.label} has no outline of three corners or more")
     try:
         return mask_of(thing.outline, example.image.height, example.image.width)
     except RebusError as error:
