@@ -14,7 +14,7 @@ import torch
 from rebus import catalog
 from rebus.codec.images import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor
-from rebus.core.card import ModelCard
+from rebus.core.card import ModelCard, domain_in
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
 from rebus.core.system import Layout, System
 from rebus.weights.checkpoint_files import open_weights, read_config
@@ -114,6 +114,7 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
             paper=row.paper,
             tasks=row.tasks,
             license="see the directory",
+            domain=domain_in(path if path.is_dir() else path.parent),
         )
     return Opened(name=name, path=path, system=system, layout=layout, config=config, tensors=ours, card=card)
 

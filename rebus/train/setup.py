@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.codec.processor import Processor
+from rebus.core.card import PHOTOS, SHAPES, domain_files
 from rebus.core.config import from_dict
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.core.system import Layout
@@ -226,7 +227,16 @@ def save_final(config: TrainConfig, network: nn.Module, processor: Processor | N
         files = companion_files(opened.system.companions, opened.folder)
     kept = {k: v.detach() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
     kept = {k: v.to(dtype) if v.is_floating_point() else v for k, v in kept.items()}
+    files |= domain_files(_domain(config))
     return save_checkpoint(directory, layout, config.model, kept, processor=processor, files=files)
+
+
+def _domain(config: TrainConfig) -> str:
+    """What the finished model counts as: that of what it started from, however little it learned since, or else that of
+    its data."""
+    starts = [opened_once(start.source).card.domain for start in starts_of(config)]
+    drawn = PHOTOS not in starts if starts else not isinstance(config.data, Files | Mixture)
+    return SHAPES if drawn else PHOTOS
 
 
 @torch.no_grad()

@@ -80,5 +80,5 @@ def test_scores_that_are_not_numbers_are_refused_by_prompt(value):
             step.logits[2, 4] = value
             return step
 
-    with pytest.raises(NotFinite, match="prompt 2.*float32"):
+    with pytest.raises(NotFinite, match=r"prompt 2.*float32"):
         beam(Broken(4), PROMPTS, num_beams=2)

@@ -67,7 +67,7 @@ def test_a_likelihood_that_is_not_a_number_is_refused(value):
     network = TinyWriter()
     with torch.no_grad():
         network.head.bias[5] = value
-    with pytest.raises(NotFinite, match="likelihood.*float32"):
+    with pytest.raises(NotFinite, match=r"likelihood.*float32"):
         score(network, {"tokens": PROMPTS}, CHOICES)
-    with pytest.raises(NotFinite, match="likelihood.*float32"):
+    with pytest.raises(NotFinite, match=r"likelihood.*float32"):
         score_choices(network, {"tokens": PROMPTS}, CHOICES)
