@@ -70,13 +70,17 @@ class Mixture:
 
 
 def file_batches(
-    files: Files, processor: Processor, prompts: Prompts, locations: LocationNotation | None = None
+    files: Files,
+    processor: Processor,
+    prompts: Prompts,
+    locations: LocationNotation | None = None,
+    measured: bool = True,
 ) -> RecordBatches:
-    """The batches of a `Files`, in the words of a system. Raises what `open_layout` raises, or `UsageError` for what
-    cannot be learned."""
+    """The batches of a `Files`, for a system's prompts. `measured`: whether a part without a split of its own is held
+    out to measure on. Raises what `open_layout` raises, or `UsageError` for what cannot be learned."""
     if not files.path:
         raise UsageError("data.path says where the data set lies: --set data.path=DIR")
-    parts = open_parts(files.path, files.layout, files.split, files.val_split)
+    parts = open_parts(files.path, files.layout, files.split, files.val_split, measured)
     if files.form == "auto":
         generative = processor.text is not None and processor.text.spec.generates
         boxes = generative and locations is not None and _boxes_alone(parts[0])
@@ -104,10 +108,15 @@ def _boxes_alone(reader: Reader) -> bool:
 
 
 def mixed_batches(
-    mixture: Mixture, processor: Processor, prompts: Prompts, locations: LocationNotation | None = None
+    mixture: Mixture,
+    processor: Processor,
+    prompts: Prompts,
+    locations: LocationNotation | None = None,
+    measured: bool = True,
 ) -> MixedBatches:
-    """The batches of a `Mixture`. Raises what `file_batches` raises."""
-    return MixedBatches([file_batches(part, processor, prompts, locations) for part in mixture.parts], mixture.weights)
+    """The batches of a `Mixture`, as `file_batches` gives those of its parts."""
+    parts = [file_batches(part, processor, prompts, locations, measured) for part in mixture.parts]
+    return MixedBatches(parts, mixture.weights)
 
 
 class FileRecords:

@@ -226,16 +226,16 @@ def test_out_of_memory_halves_the_batch(bundled, pictures, run, monkeypatch):
 
 
 def test_fault_16_a_text_that_is_cut_is_said_once_unless_allowed(bundled, pictures, run):
-    words = ("match", pictures, "--text", "red " * 100, "--text", "a red circle")
+    words = ("match", pictures, "--text", "red " * 100, "--text", "a red circle", *TOWERS)
     found, err = document(run, *words)
     assert err.count("1 of 2 texts are longer than the 32 tokens that the model reads (up to 10") == 1
     allowed, err = document(run, *words, "--truncate")
     assert "longer than" not in err
     assert allowed == found
-    code, out, err = run("ask", pictures / "a.png", "red " * 9000)
+    code, out, err = run("ask", pictures / "a.png", "red " * 9000, *WRITER)
     assert code == 1
     assert "allow it to be cut (--truncate)" in out + err
-    assert run("ask", pictures / "a.png", "red " * 9000, "--truncate")[0] == 0
+    assert run("ask", pictures / "a.png", "red " * 9000, "--truncate", *WRITER)[0] == 0
 
 
 @pytest.mark.parametrize("words", [("classify", "--labels", LABELS), ("match", "--text", "a red circle")], ids=str)
