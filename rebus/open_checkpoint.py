@@ -20,6 +20,7 @@ from rebus.core.system import Layout, System
 from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.hub import find
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
+from rebus.weights.load_weights import misfits, on_meta
 from rebus.weights.save import save_directory
 
 _NAMES_SHOWN = 5
@@ -101,7 +102,12 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
             )
     path = _locate(source, card, revision)
     system, layout, config, tensors = _identify(path)
-    ours = layout.keys(config).to_ours(tensors)
+    faults: list[str] = []
+    ours = layout.keys(config).to_ours(tensors, faults)
+    if faults:  # then all of them at once, those included that would be found when the network is filled
+        with on_meta():
+            network = system.network(config)
+        raise BadCheckpoint(f"{path}: " + ". ".join([*faults, *misfits(network, ours)]))
     if card is None:
         row = catalog.system_row(system.name)
         card = ModelCard(
