@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rebus import catalog
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
-from rebus.core.card import ModelCard
+from rebus.core.card import ModelCard, domain_files
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import UnsupportedTask, UsageError
 from rebus.core.system import System
@@ -149,7 +149,8 @@ class Model(Tasks):
         if is_quantized(self.network):
             raise UsageError("an 8-bit model is not saved: load it without quantize, and save that one")
         weights = self.network.state_dict()
-        return save_checkpoint(Path(directory), form, cfg, weights, processor=self.processor, files=self._files)
+        files = {**self._files, **domain_files(self.card.domain)}
+        return save_checkpoint(Path(directory), form, cfg, weights, processor=self.processor, files=files)
 
     def eval(self) -> "Model":
         """The model itself, which is always in evaluation mode; a network is trained by `rebus train`."""

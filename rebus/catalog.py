@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rebus.core.card import ModelCard
+from rebus.core.card import SHAPES, ModelCard
 from rebus.core.errors import UnknownName, unknown
 from rebus.core.system import System
 
@@ -261,7 +261,7 @@ def bundled() -> dict[str, ModelCard]:
             parameters=data["parameters"],
             license="Apache-2.0",
             bundled=True,
-            domain="shapes",
+            domain=SHAPES,
             note=data.get("note", ""),
             scores={key: data[key] for key in ("command", "seed", "hardware", "scores") if key in data},
         )

@@ -14,12 +14,13 @@ import torch
 from rebus import catalog
 from rebus.codec.images import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor
-from rebus.core.card import ModelCard
+from rebus.core.card import ModelCard, domain_in
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
 from rebus.core.system import Layout, System
 from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.hub import find
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
+from rebus.weights.load_weights import misfits, on_meta
 from rebus.weights.save import save_directory
 
 _NAMES_SHOWN = 5
@@ -101,7 +102,12 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
             )
     path = _locate(source, card, revision)
     system, layout, config, tensors = _identify(path)
-    ours = layout.keys(config).to_ours(tensors)
+    faults: list[str] = []
+    ours = layout.keys(config).to_ours(tensors, faults)
+    if faults:  # then all of them at once, those included that would be found when the network is filled
+        with on_meta():
+            network = system.network(config)
+        raise BadCheckpoint(f"{path}: " + ". ".join([*faults, *misfits(network, ours)]))
     if card is None:
         row = catalog.system_row(system.name)
         card = ModelCard(
@@ -114,6 +120,7 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
             paper=row.paper,
             tasks=row.tasks,
             license="see the directory",
+            domain=domain_in(path if path.is_dir() else path.parent),
         )
     return Opened(name=name, path=path, system=system, layout=layout, config=config, tensors=ours, card=card)
 

@@ -6,19 +6,28 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from PIL import Image
 
+import rebus
 from rebus import catalog
 from rebus.cli.app import parser_for
+from rebus.core.errors import RebusError
 from rebus.core.extras import installed
+from rebus.data.file_records import Files
 from rebus.data.layouts import LAYOUTS
 from rebus.data.scenes import scene
 from rebus.evaluate.benchmarks import BENCHMARKS
+from rebus.recipes import recipe
+from rebus.train import override
+from rebus.train.config import Devices, LoRA, Optim, TrainConfig, Watch
+from tests.test_architecture import LAYERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -110,6 +119,69 @@ def test_the_table_of_forms_is_that_of_the_readers():
         rows += [f"| `{name}` | {form} | {against} |" for form, against in module.CHECKED]
     page = (ROOT / "docs/tasks/data.md").read_text()
     assert "\n".join(rows) in page, "the table in docs/tasks/data.md should read:\n" + "\n".join(rows)
+
+
+def test_the_settings_in_the_docs_of_training_exist():
+    text = (ROOT / "docs/tasks/train.md").read_text()
+    cells = [line.split(" | ")[0] for line in text.splitlines() if line.startswith(("| `", "| `'"))]
+    named = {word for cell in cells for word in re.findall(r"`([^`]+)`", cell)}
+    named |= {word for word in re.findall(r"`'?([a-z_.]+=[^`]+)`", text) if not word.startswith("steps=")}
+    settings = [word.strip("'").replace(", …", "") for word in sorted(named) if "=" in word]
+    assert len(settings) > 20
+    for setting in settings:
+        value = setting.replace("=…", "=there").replace("=NAME", "=siglip/scenes").replace("=DIR", "=there")
+        refused = []
+        for name in ("paligemma_lora", "clip_scenes"):
+            try:
+                override(recipe(name), [value])
+            except RebusError as error:
+                refused.append(str(error))
+        assert len(refused) < 2, refused
+    fields = {name for one in (TrainConfig, Files, Optim, LoRA, Watch) for name in one.__dataclass_fields__}
+    options = set(re.findall(r"`(?:data|optim|lora|watch|devices)\.([a-z_]+)`", text))
+    assert options - set(Devices.__dataclass_fields__) <= fields
+    for kind in ("schedule", "kind"):
+        for choice in get_args(get_type_hints(Optim)[kind]):
+            assert choice in text.lower(), choice
+    for choice in get_args(get_type_hints(TrainConfig)["batch_norm"]):
+        assert f"`{choice}`" in text, choice
+
+
+def test_the_layers_in_the_docs_are_those_that_are_held_to():
+    text = " ".join((ROOT / "docs/architecture.md").read_text().split())
+    said = re.search(r"\*\*Layers\.\*\* (.*?)\. A folder", text)[1].replace("`", "").split(" < ")
+    there = {path.stem for path in (ROOT / "rebus").iterdir()}
+    assert [set(layer.split(", ")) for layer in said] == [layer & there for layer in LAYERS]
+
+
+def test_extras_and_names_in_the_docs_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for page in PAGES:
+        text = page.read_text()
+        for extra in re.findall(r"rebus-vlm\[(\w+)\]|extras? `(\w+)`", text):
+            assert "".join(extra) in project["optional-dependencies"], (page, extra)
+        for name in re.findall(r"(?<![/\w])((?:clip|siglip|asif|lit|paligemma)/[\w-]+)", text):
+            assert name in {card.name for card in catalog.cards()}, (page, name)
+    told = " ".join([project["description"], *project["keywords"]]).lower()
+    assert not {"serve", "search"} & set(re.findall(r"\w+", told)), "what is not there yet"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("model.logits", "model.probabilities", "--multi", "--probabilities", "counts", "ftfy", "--truncate"),
+        *("data.truncate", "REBUS_DATA_ROOT", "data.most_damaged", "damaged_files", "data.val_split"),
+        *("data.negatives", "on_error", "model.classifier", "card.json"),
+    ],
+)
+def test_what_people_look_for_is_in_the_docs(word):
+    assert any(word in page.read_text() for page in PAGES if "tasks" in page.parts)
+    assert word in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_sizes_of_bundled_models_are_those_of_their_networks():  # of the others: tests/contracts
+    for card in catalog.bundled().values():
+        assert rebus.load(card.name).num_parameters() == card.parameters, card.name
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)

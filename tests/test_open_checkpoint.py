@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import rebus
 from rebus import catalog
@@ -18,6 +19,7 @@ from rebus.recipes import recipe
 from rebus.train import Start, TrainConfig, override, train
 from rebus.train.final_model import final_layout
 from rebus.train.warm_start import build, interpolate
+from rebus.weights.save import MANIFEST
 from tests.train.settings import CLIP, SIGLIP
 from tests.train.test_finetune import photos as photos
 
@@ -191,3 +193,24 @@ def test_starts_can_be_set_in_a_shell(tmp_path: Path) -> None:
 def test_a_name_gives_its_configuration_without_weights() -> None:
     assert config_of("clip/b32")[1] == catalog.system("clip").presets["b32"]
     assert config_of("siglip/scenes")[1] == rebus.load("siglip/scenes").config
+
+
+@pytest.mark.parametrize("layout", ["transformers", "open_clip"])
+def test_all_that_is_wrong_with_weights_is_said_at_once(layout: str, tmp_path: Path) -> None:
+    file = saved("clip", tmp_path, layout) / ("model" if layout == "transformers" else "open_clip_model")
+    file = file.with_suffix(".safetensors")
+    weights = load_file(file)
+    missing, misshapen = sorted(name for name in weights if "final_layer_norm" in name or "ln_final" in name)
+    del weights[missing]
+    weights[misshapen] = torch.zeros(3)
+    weights["extra.weight"] = torch.zeros(2)
+    save_file(weights, file)
+    (tmp_path / MANIFEST).unlink()
+    with pytest.raises(BadCheckpoint) as found:
+        rebus.load(tmp_path)
+    text = str(found.value)
+    assert 'unexpected weight "extra.weight"' in text
+    assert "1 missing: " in text
+    assert "1 of another shape: " in text
+    assert "got [3]" in text
+    assert "\n" not in text

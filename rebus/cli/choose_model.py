@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rebus import catalog
 from rebus.cli.output import note
 from rebus.core import extras
-from rebus.core.card import ModelCard
+from rebus.core.card import PHOTOS, SHAPES, ModelCard
 from rebus.core.errors import MissingFile, UnsupportedTask, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def choose(task: str) -> tuple[str, str]:
     able = [card for card in catalog.cards() if task in card.tasks and card.ready]
     if not able:
         raise UnsupportedTask(f"no model of the catalogue can {task}")
-    photos = [card for card in able if card.domain == "photos"]
+    photos = [card for card in able if card.domain == PHOTOS]
     if task == "classify":  # comparing is faster than writing every label, and better on photos
         photos = [card for card in photos if "match" in card.tasks] or photos
     here = cached_names()
@@ -81,7 +81,7 @@ def _ways(task: str, able: Sequence[ModelCard]) -> Iterator[str]:
     usable = [card.name for card in able if card.released and _fits(card)][:4]
     if usable:
         yield f"Name one with --model (its weights are fetched once): {', '.join(usable)}."
-    shapes = [card.name for card in able if card.domain == "shapes"]
+    shapes = [card.name for card in able if card.domain == SHAPES]
     if shapes:
         yield f"Drawn shapes alone, no photos: --model {shapes[0]}."
     yield f"rebus models --task {task} lists all."
@@ -89,7 +89,7 @@ def _ways(task: str, able: Sequence[ModelCard]) -> Iterator[str]:
 
 def domain_warning(card: ModelCard) -> str | None:
     """What to know before an answer of this model is believed; None for a model that knows photos."""
-    if card.domain == "photos":
+    if card.domain == PHOTOS:
         return None
     return f"{card.name} knows drawn {card.domain} alone: what it says about a photo means nothing"
 

@@ -1,13 +1,13 @@
 """What a verb says: answers on stdout, everything else on stderr."""
 
-import json
-import math
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+from rebus.core.strict_json import to_json
 
 
 class Bar(Protocol):
@@ -34,16 +34,7 @@ def say(text: str = "") -> None:
 def emit(document: Any) -> None:
     """The one JSON document of a command: strict, and escaped where stdout is not UTF-8."""
     utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    print(json.dumps(_strict(document), ensure_ascii=not utf8, allow_nan=False, indent=2), flush=True)
-
-
-def _strict(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, dict):
-        return {key: _strict(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(to_json(document, ensure_ascii=not utf8, indent=2), flush=True)
 
 
 def bold(text: str) -> str:

@@ -17,6 +17,7 @@ from rebus.codec.tokenizer_files import special_names, standalone
 from rebus.codec.tokenizers import Tokenizer, load_tokenizer
 from rebus.core.errors import BadConfig, BadImage, BadText, MissingFile, UsageError
 from rebus.core.specs import ImageSpec, TextSpec
+from rebus.core.strict_json import to_json
 
 Images = ImageSource | Sequence[ImageSource] | Sequence[Sequence[ImageSource]]
 
@@ -236,7 +237,7 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return (to_json(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _rows(images: Images) -> list[Sequence[ImageSource]]:

@@ -13,6 +13,7 @@ from rebus.codec import tokenizer_formats as formats
 from rebus.codec.sentencepiece import read_sentencepiece
 from rebus.core.errors import BadCheckpoint, RebusError
 from rebus.core.specs import TextSpec
+from rebus.core.strict_json import to_json
 
 Files = Mapping[str, bytes]
 
@@ -96,7 +97,7 @@ def standalone(files: Files, spec: TextSpec) -> bytes:
     made["normalizer"] = {"type": "Sequence", "normalizers": steps}
     before, after = ([names[i] for i in (end,) if i in names] for end in (spec.bos_id, spec.eos_id))
     made["post_processor"] = formats.template(before, after, {name: i for i, name in names.items()})
-    return json.dumps(made, ensure_ascii=False).encode()
+    return to_json(made, ensure_ascii=False).encode()
 
 
 def _with_added(made: formats.Definition, names: Sequence[str]) -> formats.Definition:

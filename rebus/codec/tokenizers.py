@@ -7,7 +7,6 @@ characters; control tokens enter only by id, through `id_of`, put there by tasks
 
 import functools
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from rebus.codec.tokenizer_files import DAMAGE, found_files, read_definition
 from rebus.codec.tokenizer_formats import word_level
 from rebus.core.errors import BadCheckpoint, BadText, RebusError
 from rebus.core.limits import check
+from rebus.core.strict_json import to_json
 
 # What looks like a control token although the file does not call it special: <loc0001>, <|user|>, [CLS].
 _MARKUP = re.compile(r"<[|/]?[A-Za-z@][\w@.:-]*\|?>|\[[@A-Z][\w@]*\]")
@@ -193,10 +193,10 @@ def word_level_tokenizer(
     definition, config = word_level(
         list(words), list(specials), locations=locations, segments=segments, bos=bos, eos=eos
     )
-    text = json.dumps(definition, ensure_ascii=False, indent=1)
+    text = to_json(definition, ensure_ascii=False, indent=1)
     return Tokenizer(
         definition,
-        {"tokenizer.json": text.encode(), "tokenizer_config.json": json.dumps(config, indent=2).encode()},
+        {"tokenizer.json": text.encode(), "tokenizer_config.json": to_json(config, indent=2).encode()},
     )
 
 
@@ -258,9 +258,9 @@ def _build(definition: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """The library's tokenizer. A large BPE vocabulary is handed over as it is: twice as fast as through JSON."""
     model = definition["model"]
     if model.get("type") != "BPE":
-        return tokenizers.Tokenizer.from_str(json.dumps(definition))
+        return tokenizers.Tokenizer.from_str(to_json(definition))
     empty = {"type": "BPE", "vocab": {}, "merges": []}
-    made = tokenizers.Tokenizer.from_str(json.dumps({**definition, "model": empty, "added_tokens": []}))
+    made = tokenizers.Tokenizer.from_str(to_json({**definition, "model": empty, "added_tokens": []}))
     pairs: list[Any] = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     options = {name: value for name, value in model.items() if name not in ("type", "vocab", "merges")}
     given = {name: value for name, value in options.items() if value is not None}

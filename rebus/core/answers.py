@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rebus.core.strict_json import finite_or_none
+
 if TYPE_CHECKING:  # or `import rebus` would wait for NumPy
     import numpy as np
 
@@ -19,7 +21,11 @@ class Box:
     score: float
 
     def to_json(self) -> dict[str, Any]:
-        return {"xyxy": [round(v, 2) for v in self.xyxy], "label": self.label, "score": round(self.score, 6)}
+        return {
+            "xyxy": [finite_or_none(v, 2) for v in self.xyxy],
+            "label": self.label,
+            "score": finite_or_none(self.score, 6),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +48,9 @@ class Mask:
         edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1] if flat.size else 1]])))
         runs = np.diff(np.concatenate([[0], edges])).tolist()
         return {
-            "box": [round(v, 2) for v in self.box],
+            "box": [finite_or_none(v, 2) for v in self.box],
             "label": self.label,
-            "score": round(self.score, 6),
+            "score": finite_or_none(self.score, 6),
             "size": list(self.mask.shape),
             "area": int(self.mask.sum()),
             "counts": runs,
@@ -69,4 +75,4 @@ class Ranking:
         return len(self.labels)
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [{"label": label, "probability": round(p, 6)} for label, p in self]
+        return [{"label": label, "probability": finite_or_none(p, 6)} for label, p in self]

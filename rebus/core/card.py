@@ -1,8 +1,15 @@
 """The card of a model: what a person should know before using it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from rebus.core.strict_json import to_json
+
+FILE = "card.json"  # beside the weights
+PHOTOS, SHAPES = "photos", "shapes"  # domains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +30,23 @@ class ModelCard:
     repo: str | None = None  # Hub id of the released weights
     instead: str | None = None  # what to use when nothing was released
     extra: str | None = None  # the optional dependency that brings the weights
-    domain: str = "photos"  # what it was trained on: "photos", or "shapes" (drawn ones alone: the scenes world)
+    domain: str = PHOTOS  # what it was trained on; SHAPES: drawn ones alone, the scenes world
     ready: bool = True  # False: a base for fine-tuning, never chosen by itself
     note: str = ""
     scores: Mapping[str, Any] = field(
         default_factory=dict
     )  # command, seed, hardware and held-out scores of bundled ones
+
+
+def domain_files(domain: str) -> dict[str, bytes]:
+    """What lies beside saved weights so that `domain_in` knows what they were trained on; nothing for photos."""
+    return {} if domain == PHOTOS else {FILE: (to_json({"domain": domain}, indent=2) + "\n").encode()}
+
+
+def domain_in(folder: Path) -> str:
+    """What a checkpoint directory says that its weights were trained on; photos where it says nothing."""
+    try:
+        found = json.loads((folder / FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):  # a file of that name may be anybody's
+        return PHOTOS
+    return SHAPES if isinstance(found, dict) and found.get("domain") == SHAPES else PHOTOS

@@ -10,6 +10,7 @@ from typing import Any
 from rebus.core.atomic_write import DRAFT, cannot_write, write_file_atomically
 from rebus.core.errors import RebusError, UsageError
 from rebus.core.folder_lock import locked
+from rebus.core.strict_json import to_json
 
 PLAN = "plan.json"
 UNITS = "units"
@@ -18,7 +19,7 @@ UNITS = "units"
 def lines_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     """JSON lines. What JSON does not have becomes a text, lone surrogates are escaped."""
     for row in rows:
-        yield json.dumps(row, default=str).encode("ascii") + b"\n"
+        yield to_json(row, default=str).encode("ascii") + b"\n"
 
 
 class Units:
@@ -48,7 +49,7 @@ class Units:
     def _begin(self) -> None:
         if not (self.folder / PLAN).exists():
             with write_file_atomically(self.folder / PLAN) as file:
-                file.write(json.dumps(self.plan, indent=1).encode())
+                file.write(to_json(self.plan, indent=1).encode())
         (self.folder / UNITS).mkdir(exist_ok=True)
         for where in (self.folder, self.folder / UNITS):
             for draft in where.glob(f".*{DRAFT}"):
@@ -99,7 +100,7 @@ class Units:
         except ValueError:
             raise RebusError(f"{path}: damaged; choose another folder for --out") from None
         for name in before | self.plan:
-            was, now = before.get(name), json.loads(json.dumps(self.plan.get(name)))
+            was, now = before.get(name), json.loads(to_json(self.plan.get(name)))
             if was != now:
                 raise UsageError(
                     f"{self.folder}: was begun with {name} {_short(was)}, and now it is {_short(now)}; "
@@ -108,5 +109,5 @@ class Units:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = to_json(value)
     return text if len(text) <= 100 else text[:99] + "…"

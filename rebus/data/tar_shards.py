@@ -1,11 +1,12 @@
 """Shards as img2dataset writes them: tars of 000000012.jpg, 000000012.txt, 000000012.json."""
 
 import io
-import json
 import tarfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from rebus.core.strict_json import to_json
 
 
 def shard_name(unit: int) -> str:
@@ -39,7 +40,7 @@ class TarWriter:
             self._member(f"{key}.txt", text.encode("utf-8", "replace"))
         if label is not None:
             self._member(f"{key}.cls", label.encode("utf-8", "replace"))
-        self._member(f"{key}.json", json.dumps(facts, default=str).encode("ascii"))
+        self._member(f"{key}.json", to_json(facts, default=str).encode("ascii"))
         self.samples += 1
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ The folder is written atomically. Plots need the extra "report"; without it the 
 """
 
 import io
-import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from rebus.core.answers import Box, Mask
 from rebus.core.atomic_write import write_folder_atomically
 from rebus.core.errors import MissingExtra, RebusError, UsageError
 from rebus.core.fonts import font_for
+from rebus.core.strict_json import to_json
 from rebus.evaluate.measure import Result
 from rebus.evaluate.outcome import Mistake, Plot
 from rebus.tasks.draw import draw_boxes, draw_masks
@@ -64,7 +64,7 @@ def _files(result: Result) -> Iterator[tuple[str, bytes]]:
         plots.append((plot.title, f"plots/{plot.name}.png"))
         yield plots[-1][1], draw_plot(plot)
     document["mistakes"] = mistakes
-    yield "results.json", (json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+    yield "results.json", (to_json(document, ensure_ascii=False, indent=2) + "\n").encode()
     lost = [] if can_plot() else [str(MissingExtra("report", "drawing plots"))]
     yield "report.md", _page(document, plots, lost).encode()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
-from rebus.core.finite import check_finite
+from rebus.core.finite import refuse
 from rebus.generation.constraints import Constraints
 from rebus.generation.decoding_state import has_fixed_rows
 from rebus.generation.stopping import Stops
@@ -75,7 +75,9 @@ class Beam:
 
         for at in range(room):
             R = rows.shape[0]
-            check_finite(logits.amax(dim=1, keepdim=True), "beam {}", step.hidden.dtype)
+            sound = logits.view(R, W, V).amax(dim=(1, 2)).isfinite()  # the largest score is NaN where any is
+            if not bool(sound.all()):
+                refuse(f"prompt {int(rows[~sound][0])}", step.hidden.dtype)
             scores = constraints(
                 logits.float().log_softmax(dim=-1), rows.repeat_interleave(W), text[:, :, :at].flatten(0, 1)
             )
@@ -106,7 +108,7 @@ class Beam:
             hopeful = self._hopeful(total, done_score, done_length > 0, at + 1, room)
             decided = open_rows & ~hopeful
             open_rows = open_rows & hopeful
-            still = open_rows.tolist()  # the one wait for the device
+            still = open_rows.tolist()
             if not all(still):
                 answer[rows[decided]], length[rows[decided]] = done_text[decided, 0], done_length[decided, 0]
                 if not any(still):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.cache import cache_home
 from rebus.core.errors import CannotWrite
+from rebus.core.strict_json import to_json
 from rebus.plan.step import Contrast, Memory, Part, Step, Trace
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def trace_of(system: "System", config: Any, step: Step) -> Trace:
 
 
 def _stored(asked: dict[str, Any], work: Callable[[], Trace]) -> Trace:
-    key = hashlib.sha256(json.dumps([asked, _versions()], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(to_json([asked, _versions()], sort_keys=True).encode()).hexdigest()
     path = cache_home() / "plans" / f"{key}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):  # damaged, or not there
         return _read(path.read_bytes())
@@ -59,7 +60,7 @@ def _stored(asked: dict[str, Any], work: Callable[[], Trace]) -> Trace:
 
 
 def _written(trace: Trace) -> bytes:
-    body = json.dumps(asdict(trace)).encode()
+    body = to_json(asdict(trace)).encode()
     return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 

@@ -3,7 +3,6 @@
 What features and gradients take themselves is taken off. Watched from a thread, by the memory that the system counts.
 """
 
-import json
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from rebus.core.errors import RebusError
 from rebus.core.outputs import Embeddings
+from rebus.core.strict_json import to_json
 from rebus.objectives import sigmoid_contrastive, softmax_contrastive
 
 LOSSES: dict[str, Callable[[Embeddings], Tensor]] = {
@@ -73,4 +73,4 @@ def _watched() -> Iterator[list[int]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(megabytes(sys.argv[1], *(int(word) for word in sys.argv[2:5]))))
+    print(to_json(megabytes(sys.argv[1], *(int(word) for word in sys.argv[2:5]))))

@@ -23,6 +23,7 @@ import torch
 from rebus import __version__
 from rebus.core.atomic_write import cannot_write, write_bytes_atomically
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.strict_json import to_json
 from rebus.reproduce.claim import Claim, Measured
 
 RESULTS = "results.json"
@@ -33,7 +34,7 @@ Report = Callable[[Cell, int], None]  # the cell that is done, and how many are
 def stamp(claim: Claim) -> str:
     """Eight letters for what the numbers depend on: the claim's settings, its revision, the version of rebus."""
     told = [claim.name, claim.revision, __version__, repr(claim.budget), claim.settings, claim.seeds]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+    return hashlib.sha256(to_json(told).encode()).hexdigest()[:8]
 
 
 def run(claim: Claim, folder: Path, jobs: int = 1, report: Report | None = None) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def table(found: dict[str, Any]) -> Measured:
 
 
 def document(data: Any) -> bytes:
-    return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n"
+    return to_json(data, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
 def write(path: Path, data: bytes) -> None:

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from rebus.core.atomic_write import DISK_FULL, place_folder
 from rebus.core.errors import BadCheckpoint, CannotWrite
+from rebus.core.strict_json import to_json
 from rebus.train.ema import Average
 
 LOG = logging.getLogger("rebus")
@@ -115,7 +116,7 @@ class Saver:
         files = {}
         for file in sorted(draft.iterdir()):
             files[file.name] = {"bytes": file.stat().st_size, "sha256": _hash(file)}
-        (draft / STATE).write_text(json.dumps({"step": step, **facts, "files": files}))
+        (draft / STATE).write_text(to_json({"step": step, **facts, "files": files}))
         target = self.folder / draft.name.replace(".draft_", _PREFIX)
         if target.exists():
             shutil.rmtree(target)

@@ -7,12 +7,14 @@ from torch import nn
 
 from rebus import catalog
 from rebus.codec.processor import Processor
+from rebus.core.card import PHOTOS, SHAPES, domain_files
 from rebus.core.system import Layout
+from rebus.data.file_records import Files, Mixture
 from rebus.nn.lora import merge_lora
 from rebus.objectives.patch_names import HEAD
 from rebus.open_checkpoint import save_checkpoint
 from rebus.train.config import TrainConfig
-from rebus.train.warm_start import opened_once, starts_whole
+from rebus.train.warm_start import opened_once, starts_of, starts_whole
 from rebus.weights.companions import companion_files
 
 
@@ -38,7 +40,16 @@ def save_final(config: TrainConfig, network: nn.Module, processor: Processor | N
         files = companion_files(opened.system.companions, opened.folder)
     kept = {k: v.detach() for k, v in network.state_dict().items() if not k.startswith(HEAD)}
     kept = {k: v.to(dtype) if v.is_floating_point() else v for k, v in kept.items()}
+    files |= domain_files(_domain(config))
     return save_checkpoint(directory, layout, config.model, kept, processor=processor, files=files)
+
+
+def _domain(config: TrainConfig) -> str:
+    """What the finished model counts as: that of what it started from, however little it learned since, or else that of
+    its data."""
+    starts = [opened_once(start.source).card.domain for start in starts_of(config)]
+    drawn = PHOTOS not in starts if starts else not isinstance(config.data, Files | Mixture)
+    return SHAPES if drawn else PHOTOS
 
 
 def _final_dtype(config: TrainConfig) -> torch.dtype:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from rebus.core.atomic_write import write_bytes_atomically
+from rebus.core.strict_json import to_json
 
 Scores = Mapping[str, Mapping[str, float]]  # data → measure → value
 BEFORE, REPORT = "before.json", "report.json"
 
 
 def write_before(out: Path, scores: Scores) -> None:
-    _write(out / BEFORE, json.dumps(scores, indent=2))
+    _write(out / BEFORE, to_json(scores, indent=2))
 
 
 def was_measured(out: Path) -> bool:
@@ -22,14 +23,20 @@ def was_measured(out: Path) -> bool:
 def write_report(out: Path, after: Scores) -> dict[str, Any]:
     """`report.json` and `report.md` in the run's folder; gives what is in the first."""
     before = json.loads((out / BEFORE).read_text())
-    found = {name: {"before": before[name], "after": dict(after[name])} for name in after if name in before}
-    _write(out / REPORT, json.dumps(found, indent=2) + "\n")
+    now = json.loads(to_json(after))
+    found = {name: {"before": before[name], "after": now[name]} for name in now if name in before}
+    _write(out / REPORT, to_json(found, indent=2) + "\n")
     rows = ["# Before and after", "", "| data | measure | before | after |", "| --- | --- | --- | --- |"]
     for name, both in found.items():
         for measure, value in both["after"].items():
-            rows.append(f"| {name} | {measure} | {both['before'][measure]:.4f} | {value:.4f} |")
+            rows.append(f"| {name} | {measure} | {shown(both['before'][measure])} | {shown(value)} |")
     _write(out / "report.md", "\n".join(rows) + "\n")
     return found
+
+
+def shown(value: float | None) -> str:
+    """A loss for people; None is what was not finite."""
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 def _write(path: Path, text: str) -> None:

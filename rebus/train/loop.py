@@ -1,6 +1,5 @@
 """The training loop: one, for every system, on one processor or many GPUs."""
 
-import json
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from rebus.codec.images import normalised
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import BadCheckpoint, RebusError, UsageError
+from rebus.core.strict_json import to_json
 from rebus.data.record_batches import Batches, MixedBatches, RecordBatches
 from rebus.nn.frozen import round_frozen, unrounded
 from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
@@ -136,7 +136,7 @@ class Run:
         if self.place.leads:
             self.out.mkdir(parents=True, exist_ok=True)
             if self.copied:  # parameter → the checkpoint that it was taken from
-                record = json.dumps(self.copied, indent=2, ensure_ascii=False) + "\n"
+                record = to_json(self.copied, indent=2, ensure_ascii=False) + "\n"
                 write_bytes_atomically(self.out / "started_from.json", record.encode())
             cut(self.out / "metrics.jsonl", self.start)
         if not self.start:
@@ -176,7 +176,7 @@ class Run:
                         line |= {f"val_{name}": value for name, value in self.held_out(self.data).items()}
                         self._draw(step)
                 if lines is not None and watcher is not None:
-                    lines.write(json.dumps(line) + "\n")
+                    lines.write(to_json(line) + "\n")
                     lines.flush()
                     watcher.write(line)
                 ends = self.place.any(stop[0])

@@ -9,6 +9,7 @@ from typing import Any
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.config import to_dict
 from rebus.core.errors import BadConfig, UnknownName, UsageError
+from rebus.core.strict_json import to_json
 from rebus.train import checkpoint
 from rebus.train.config import TrainConfig
 from rebus.train.optim import rate_at
@@ -49,7 +50,7 @@ def check_claim(config: TrainConfig, out: Path) -> None:
 def claim(config: TrainConfig, out: Path) -> None:
     """Write `config.json`: from now on the folder is of these settings, which `check_claim` allowed."""
     out.mkdir(parents=True, exist_ok=True)
-    written = (json.dumps(to_dict(config), indent=2) + "\n").encode()
+    written = (to_json(to_dict(config), indent=2) + "\n").encode()
     file = out / "config.json"
     if not file.exists() or file.read_bytes() != written:
         write_bytes_atomically(file, written)

@@ -112,8 +112,13 @@ class KeyMap:
         self.prefixes = tuple(prefixes)
         self.also = tuple(also)
 
-    def to_ours(self, tensors: Tensors) -> dict[str, LazyTensor]:
-        """Released names → ours, without reading a value. Raises `BadCheckpoint` for names that no row knows."""
+    def to_ours(self, tensors: Tensors, faults: list[str] | None = None) -> dict[str, LazyTensor]:
+        """Released names → ours, without reading a value.
+
+        Names that no row knows and parts that do not go together are added to `faults`; without such a list they raise
+        one `BadCheckpoint`.
+        """
+        met: list[str] = []
         found: dict[str, tuple[str, _Row, int, dict[str, str]]] = {}
         strange = []
         for name in tensors:
@@ -123,11 +128,17 @@ class KeyMap:
                     strange.append(name)
                 continue
             if spelled in found:
-                raise BadCheckpoint(f'weights "{found[spelled][0]}" and "{name}" are two spellings of one')
-            found[spelled] = (name, *hit)
+                met.append(f'weights "{found[spelled][0]}" and "{name}" are two spellings of one')
+            else:
+                found[spelled] = (name, *hit)
         if strange:
-            raise self._unmapped(strange, [n.text for row in self.rows for n in row.theirs])
-        return self._convert(found, tensors, "theirs")
+            met.append(self._unmapped(strange, [n.text for row in self.rows for n in row.theirs]))
+        ours = self._convert(found, tensors, "theirs", met)
+        if faults is not None:
+            faults += met
+        elif met:
+            raise BadCheckpoint(". ".join(met))
+        return ours
 
     def to_theirs(self, tensors: Tensors) -> dict[str, LazyTensor]:
         """Our names → released ones, without reading a value. Raises `BadCheckpoint` for names that no row knows."""
@@ -135,9 +146,13 @@ class KeyMap:
         for name in tensors:
             hit = self._find(name, "ours")
             if hit is None:
-                raise self._unmapped([name], [n.text for row in self.rows for n in row.ours])
+                raise BadCheckpoint(self._unmapped([name], [n.text for row in self.rows for n in row.ours]))
             found[name] = (name, *hit)
-        return self._convert(found, tensors, "ours")
+        met: list[str] = []
+        theirs = self._convert(found, tensors, "ours", met)
+        if met:
+            raise BadCheckpoint(". ".join(met))
+        return theirs
 
     def ours_name(self, theirs: str) -> tuple[str, ...]:
         """Our names of a released one; empty for names that are dropped."""
@@ -145,7 +160,7 @@ class KeyMap:
         if hit is None:
             if any(fnmatchcase(s, pattern) for s in self._spellings(theirs) for pattern in self.ignore):
                 return ()
-            raise self._unmapped([theirs], [n.text for row in self.rows for n in row.theirs])
+            raise BadCheckpoint(self._unmapped([theirs], [n.text for row in self.rows for n in row.theirs]))
         row, _, places = hit
         return tuple(n.fill(places) for n in row.ours)
 
@@ -153,7 +168,7 @@ class KeyMap:
         """The released names of one of ours."""
         hit = self._find(ours, "ours")
         if hit is None:
-            raise self._unmapped([ours], [n.text for row in self.rows for n in row.ours])
+            raise BadCheckpoint(self._unmapped([ours], [n.text for row in self.rows for n in row.ours]))
         row, _, places = hit
         return tuple(n.fill(places) for n in row.theirs)
 
@@ -188,7 +203,7 @@ class KeyMap:
         return None
 
     def _convert(
-        self, found: dict[str, tuple[str, _Row, int, dict[str, str]]], tensors: Tensors, side: str
+        self, found: dict[str, tuple[str, _Row, int, dict[str, str]]], tensors: Tensors, side: str, faults: list[str]
     ) -> dict[str, LazyTensor]:
         groups: dict[tuple[int, tuple[tuple[str, str], ...]], tuple[_Row, dict[str, str], dict[int, str]]] = {}
         for name, row, index, places in found.values():
@@ -199,32 +214,34 @@ class KeyMap:
             source, target = (row.theirs, row.ours) if side == "theirs" else (row.ours, row.theirs)
             lacking = [n.fill(places) for index, n in enumerate(source) if index not in names]
             if lacking:
-                raise BadCheckpoint(f"weights missing: {', '.join(lacking)} (the rule is {row})")
+                faults.append(f"weights missing: {', '.join(lacking)} (the rule is {row})")
+                continue
             pieces = [n.plain(LazyTensor.of(tensors[names[i]]), names[i]) for i, n in enumerate(source)]
             if len({p.shape for p in pieces}) > 1:
                 shapes = ", ".join(f"{names[i]} {list(p.shape)}" for i, p in enumerate(pieces))
-                raise BadCheckpoint(f"weights that belong together have different shapes: {shapes}")
+                faults.append(f"weights that belong together have different shapes: {shapes}")
+                continue
             whole = LazyTensor.joined(pieces) if len(pieces) > 1 else pieces[0]
             if len(target) > 1 and (not whole.shape or whole.shape[0] % len(target)):
-                raise BadCheckpoint(
-                    f'weight "{names[0]}" {list(whole.shape)} cannot be split in {len(target)} equal parts'
-                )
+                faults.append(f'weight "{names[0]}" {list(whole.shape)} cannot be split in {len(target)} equal parts')
+                continue
             for index, n in enumerate(target):
                 new = n.fill(places)
                 if new in result:
-                    raise BadCheckpoint(f'two weights become "{new}"; the second is "{names[0]}"')
+                    faults.append(f'two weights become "{new}"; the second is "{names[0]}"')
+                    continue
                 result[new] = n.written(whole.part(index, len(target)) if len(target) > 1 else whole, new)
         return result
 
-    def _unmapped(self, names: Sequence[str], rules: list[str]) -> BadCheckpoint:
-        """An error that names every culprit, each with the rule that comes nearest."""
+    def _unmapped(self, names: Sequence[str], rules: list[str]) -> str:
+        """What is wrong: it names every culprit, each with the rule that comes nearest."""
         rule_of = {_PLACE.sub(lambda m: "weight" if m[1] == "p" else "#", rule): rule for rule in rules}
         said = []
         for name in names[:_LISTED]:
             near = difflib.get_close_matches(re.sub(r"\d+", "#", name), rule_of, n=1, cutoff=0.3)
             said.append(f'unexpected weight "{name}"' + (f'; the nearest rule is "{rule_of[near[0]]}"' if near else ""))
-        more = f" And {len(names) - _LISTED} more." if len(names) > _LISTED else ""
-        return BadCheckpoint(". ".join(said) + "." + more)
+        more = [f"And {len(names) - _LISTED} more unexpected"] if len(names) > _LISTED else []
+        return ". ".join([*said, *more])
 
 
 class OwnNames:
@@ -233,7 +250,8 @@ class OwnNames:
     def __init__(self, ours: str = ""):
         self.ours = ours
 
-    def to_ours(self, tensors: Tensors) -> dict[str, LazyTensor]:
+    def to_ours(self, tensors: Tensors, faults: list[str] | None = None) -> dict[str, LazyTensor]:
+        """`faults` as in `KeyMap`; any name will do."""
         return {self.ours + name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
 
     def to_theirs(self, tensors: Tensors) -> dict[str, LazyTensor]:

@@ -70,7 +70,8 @@ def load_into(
     target = torch.device(device or "cpu")
     slots = _slots(network)
     given = {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
-    _check(slots, given)
+    if faults := _misfits(slots, given):
+        raise BadCheckpoint("weights do not fit the network. " + "; ".join(faults))
     filled: list[tuple[_Slot, Tensor]] = []
     problems = []
     for slot in slots:
@@ -99,8 +100,12 @@ def _slots(network: nn.Module) -> list[_Slot]:
     return list(slots.values())
 
 
-def _check(slots: Iterable[_Slot], given: Mapping[str, LazyTensor]) -> None:
-    """Names, shapes and kinds of numbers, before anything is read."""
+def misfits(network: nn.Module, tensors: Tensors) -> list[str]:
+    """What `load_into` would say of names, shapes and kinds of numbers, one entry a kind of fault; reads nothing."""
+    return _misfits(_slots(network), {name: LazyTensor.of(tensor) for name, tensor in tensors.items()})
+
+
+def _misfits(slots: Iterable[_Slot], given: Mapping[str, LazyTensor]) -> list[str]:
     missing, shapes, kinds = [], [], []
     known = {name for slot in slots for name in slot.names}
     unexpected = [name for name in given if name not in known]
@@ -123,8 +128,7 @@ def _check(slots: Iterable[_Slot], given: Mapping[str, LazyTensor]) -> None:
         parts.append(f"{len(shapes)} of another shape: {_some(shapes)}")
     if kinds:
         parts.append(f"{len(kinds)} of another type: {_some(kinds)}")
-    if parts:
-        raise BadCheckpoint("weights do not fit the network. " + "; ".join(parts))
+    return parts
 
 
 def _kind(dtype: torch.dtype) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rebus.core.atomic_write import DISK_FULL, flush, flushed_file
 from rebus.core.errors import BadCheckpoint, CannotWrite
+from rebus.core.strict_json import to_json
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
 from rebus.weights.mapped_safetensors import DTYPES
 
@@ -153,7 +154,7 @@ def _index(weights: Mapping[str, LazyTensor], shards: Mapping[str, list[str]]) -
 
 
 def _json(data: Any) -> bytes:
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    return (to_json(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 _PAGE, _LARGE = 4096, 2**24  # bytes
@@ -172,7 +173,7 @@ def _safetensors(weights: Mapping[str, LazyTensor]) -> Iterator[bytes | memoryvi
             "data_offsets": [end, end + tensor.nbytes],
         }
         end += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = to_json(header, separators=(",", ":"), ensure_ascii=False).encode()
     # Large files are mapped and read in place: rows that keep to a page are read up to a fifth faster.
     text += b" " * (-(len(text) + 8) % (_PAGE if end >= _LARGE else 8))
     yield len(text).to_bytes(8, "little") + text

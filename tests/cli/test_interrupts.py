@@ -1,7 +1,11 @@
 """Ctrl-C at any moment of a command: one line and 130, never a traceback or an abort."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,3 +68,45 @@ def test_an_ignored_interrupt_stays_ignored(folder: Path) -> None:
         folder,
     )
     assert (code, err) == (0, "")
+
+
+SMALL = [
+    *("model.image.width=32", "model.image.num_layers=1", "model.image.mlp_width=32", "model.image.patch_size=24"),
+    *("model.text.width=32", "model.text.num_layers=1", "model.text.mlp_width=32", "model.embed=32"),
+    *("batch_size=8", "eval_every=0", "save_every=1000", "optim.warmup=2"),
+]
+
+
+def test_training_is_interrupted_at_a_terminal_and_goes_on(tmp_path: Path, folder: Path) -> None:
+    """A terminal sends Ctrl-C to the whole process group, the processes that make batches included."""
+    out, settings = tmp_path / "run", [*SMALL, "workers=2", "steps=100_000"]
+    words = ["rebus", "train", "siglip_scenes", "--out", str(out), *(w for one in settings for w in ("--set", one))]
+    command = [sys.executable, "-c", f"{COMMAND}sys.argv = {words!r}; sys.exit(main())"]
+    metrics = out / "metrics.jsonl"
+
+    def steps() -> list[int]:
+        return [json.loads(line)["step"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
+
+    done = 0
+    for _ in range(2):  # the same command goes on, and is interrupted once more
+        until = time.monotonic() + 60
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            while len(metrics.read_bytes().splitlines() if metrics.exists() else []) < done + 3:
+                assert time.monotonic() < until
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGINT)
+            said, err = process.communicate(timeout=60)
+        lines = [line for line in err.splitlines() if line.startswith("rebus: ")]
+        assert (process.returncode, said) == (130, ""), err
+        assert "Traceback" not in err
+        if done:
+            assert lines.pop(0) == f"rebus: {out}: going on after step {done:,} of 100,000"
+        done = len(steps())
+        assert lines == [
+            f"rebus: interrupted at step {done}; the checkpoint of step {done} is kept. "
+            "The same command goes on from there"
+        ]
+        assert steps() == list(range(1, done + 1))

@@ -1,11 +1,17 @@
 """classify, match, caption, ask: on tiny bundled models."""
 
 import json
+import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 
+import rebus
+from rebus import catalog
 from rebus.core.errors import MissingFile
+from rebus.recipes import recipe
+from rebus.train import override, train
 
 LABELS = "red circle,blue star,green heart"
 TOWERS, WRITER = ("--model", "siglip/scenes"), ("--model", "paligemma/scenes")
@@ -45,6 +51,32 @@ def test_a_named_model_of_shapes_answers_with_a_warning(bundled, pictures, run):
     assert all(line.count("%") == 2 for line in out.splitlines())
     assert f"rebus: warning: {WARNING}\n" in err
     assert document(run, "classify", pictures, "--labels", LABELS, *TOWERS)[0]["warning"] == WARNING
+
+
+@pytest.mark.parametrize("made", ["transformers", "open_clip", "copied", "trained"])
+def test_a_copy_of_a_model_of_shapes_warns_too(pictures, tmp_path, run, made):
+    name, folder = "clip/scenes" if made == "open_clip" else "siglip/scenes", tmp_path / "mine"
+    if made == "copied":
+        shutil.copytree(catalog.bundled_folder(name), folder)
+    elif made == "trained":
+        short = ["steps=1", "batch_size=2", "eval_every=0", "workers=0", f"start_from={name}"]
+        folder = train(override(recipe("siglip_scenes"), short), tmp_path / "run")
+    else:
+        rebus.load(name).save(folder, layout=made)
+    assert rebus.load(folder).card.domain == "shapes"
+    found, err = document(run, "classify", pictures / "a.png", "--labels", LABELS, "--model", folder)
+    assert found["warning"] == WARNING.replace("siglip/scenes", str(folder))
+    assert f"rebus: warning: {found['warning']}\n" in err
+
+
+def test_a_model_of_photos_does_not_warn(bundled, pictures, tmp_path, run):
+    model = rebus.load("siglip/scenes")
+    model.card = replace(model.card, domain="photos")
+    folder = model.save(tmp_path / "mine")
+    (folder / "card.json").write_text("[")  # somebody else's
+    found, err = document(run, "classify", pictures / "a.png", "--labels", LABELS, "--model", folder)
+    assert "warning" not in found
+    assert "warning" not in err
 
 
 def test_released_weights_in_the_cache_are_chosen(bundled, monkeypatch):

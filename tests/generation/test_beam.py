@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 
+from rebus.core.errors import NotFinite
 from rebus.generation import generate
 from tests.generation.tiny_writer import EOS, PAD, PROMPTS, VOCAB, TinyWriter
 
@@ -69,3 +70,15 @@ def test_stop_strings_end_a_beam():
     texts = ["".join(letters[i] for i in row).rstrip("a") for row in tokens.tolist()]
     assert any(text.endswith(("l", "gh")) for text in texts)
     assert all("l" not in text[:-1] and "gh" not in text[:-1] for text in texts)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scores_that_are_not_numbers_are_refused_by_prompt(value):
+    class Broken(TinyWriter):
+        def start(self, **inputs):
+            step = super().start(**inputs)
+            step.logits[2, 4] = value
+            return step
+
+    with pytest.raises(NotFinite, match=r"prompt 2.*float32"):
+        beam(Broken(4), PROMPTS, num_beams=2)

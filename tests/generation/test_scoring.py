@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rebus.core.errors import UsageError
+from rebus.core.errors import NotFinite, UsageError
 from rebus.generation import score, score_choices
 from tests.generation.tiny_writer import PROMPTS, TinyWriter
 
@@ -60,3 +60,14 @@ def test_a_gap_in_the_targets_is_refused():
 def test_targets_want_one_row_a_prompt():
     with pytest.raises(UsageError, match="targets wants 6 rows, one a prompt; got 2"):
         score(TinyWriter(), {"tokens": PROMPTS}, CHOICES[:2])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_likelihood_that_is_not_a_number_is_refused(value):
+    network = TinyWriter()
+    with torch.no_grad():
+        network.head.bias[5] = value
+    with pytest.raises(NotFinite, match=r"likelihood.*float32"):
+        score(network, {"tokens": PROMPTS}, CHOICES)
+    with pytest.raises(NotFinite, match=r"likelihood.*float32"):
+        score_choices(network, {"tokens": PROMPTS}, CHOICES)

@@ -64,6 +64,7 @@ def test_recipes_take_the_model_from_where_they_start(name: str, photos: Path, t
     assert report["new"]["before"]["loss"] != report["new"]["after"]["loss"]
     assert "| new | loss |" in (tmp_path / "run" / "report.md").read_text()
     assert model.processor.text is not None
+    assert model.card.domain == "shapes", "a few images more do not make it a model for photos"
     assert set(model.companions) == set(model.system.companions), "what lay beside the weights is saved with them"
 
 

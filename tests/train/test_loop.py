@@ -114,6 +114,8 @@ def test_fault_28_a_run_without_a_finite_loss_is_given_up(tmp_path: Path) -> Non
 
     with pytest.raises(RebusError, match="no finite loss in steps 1 to 20"):
         train(replace(MASKS, objective=Broken(), steps=30, eval_every=0, save_every=50), tmp_path / "run")
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["loss"] is None
 
 
 def test_the_rate_rises_and_falls() -> None:

@@ -12,6 +12,7 @@ from rebus.cli.output import emit, note, say
 from rebus.cli.output_files import check_folder
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import BadCheckpoint, UsageError
+from rebus.core.strict_json import to_json
 
 EXAMPLE = "rebus check clip/scenes"
 _SIGNS = {True: "pass", False: "FAIL", None: "  - "}
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         assert folder is not None
         found = reference.record(model)
-        write_bytes_atomically(folder / reference.FILE, (json.dumps(found, indent=1) + "\n").encode())
+        write_bytes_atomically(folder / reference.FILE, (to_json(found, indent=1) + "\n").encode())
         note(f"recorded in {folder / reference.FILE}")
     stored = _stored(folder, reference.FILE) if folder is not None else None
     checks = []

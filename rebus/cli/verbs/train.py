@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, config: Any) -> int:
     from rebus.train import train
+    from rebus.train.forgetting import shown
     from rebus.train.run_directory import check_claim
     from rebus.train.setup import resolved
 
@@ -106,11 +107,13 @@ def _train(args: argparse.Namespace, config: Any) -> int:
         emit({"recipe": args.recipe, "out": str(args.out), "final": str(final), **last, **changed})
     else:
         for name, both in changed.get("before_and_after", {}).items():
-            changes = (f"{m} {both['before'][m]:.4f} → {value:.4f}" for m, value in both["after"].items())
+            changes = (f"{m} {shown(both['before'][m])} → {shown(value)}" for m, value in both["after"].items())
             note(f"{name}: {', '.join(changes)}")
         say(f"{final}")
         note(
-            f"loss {last['loss']:.4f} at step {last['step']:,}. Load it: rebus.load({str(final)!r})" if last else "done"
+            f"loss {shown(last['loss'])} at step {last['step']:,}. Load it: rebus.load({str(final)!r})"
+            if last
+            else "done"
         )
     return 0
 

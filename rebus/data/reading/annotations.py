@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError
+from rebus.core.strict_json import to_json
 from rebus.data.reading.checked_fields import box, identity, is_identity, mapping, named, number, words
 from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.json_spans import JsonFile, Span
@@ -81,7 +82,7 @@ class _Index:
         arrays = {"images": np.array(self._places, dtype=np.int64).reshape(-1, 3)}
         for index, (begins, places) in enumerate(self._owned):
             arrays |= {f"begins.{index}": begins, f"places.{index}": places}
-        others = json.dumps([self._damaged, self._rest]).encode()
+        others = to_json([self._damaged, self._rest]).encode()
         return arrays | {"others": np.frombuffer(others, dtype=np.uint8)}
 
     def _scan(self, index: int, file: JsonFile) -> tuple[list[int | str], list[Span]]:

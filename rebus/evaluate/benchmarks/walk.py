@@ -1,7 +1,6 @@
 """Walking over a data set: records opened a batch at a time, what is damaged left out, counted and named."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from PIL import Image
 
 from rebus.codec.images import open_images
 from rebus.core.errors import RebusError
+from rebus.core.strict_json import to_json
 from rebus.data.damaged_files import check_files
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Reader, Record, StoredImage
@@ -212,4 +212,4 @@ def _content(record: Record) -> bytes:
         "absent": record.absent,
         "incomplete": record.incomplete,
     }
-    return json.dumps([picture, truths], sort_keys=True, default=str).encode("ascii")
+    return to_json([picture, truths], sort_keys=True, default=str).encode("ascii")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig
+from rebus.core.strict_json import to_json
 from rebus.models.training_free.anchors import Anchors, Screen
 from rebus.models.training_free.pairs import Pairs, PairsConfig, Stored
 from rebus.weights.checkpoint_files import open_weights, read_config, save_directory
@@ -80,7 +81,7 @@ def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_R
             tensors |= _shard(f"{name}.{shard:05d}", (rows, width), dtype, shard, *read, screens=screens)
     plain = all(pairs.name(i)[0] == str(row) and not pairs.name(i)[1] for row, i in enumerate(numbers.tolist()))
     if not plain:
-        lines = [json.dumps(pairs.name(i), ensure_ascii=False).encode() for i in numbers.tolist()]
+        lines = [to_json(pairs.name(i), ensure_ascii=False).encode() for i in numbers.tolist()]
         tensors["names.ends"] = LazyTensor.of(torch.tensor([len(line) for line in lines]).cumsum(0))
         tensors["names.lines"] = LazyTensor.of(torch.from_numpy(np.frombuffer(b"".join(lines), np.uint8).copy()))
     cfg = StoredConfig(
