@@ -130,15 +130,15 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint in a layout of its system, whole or not at all; gives the directory.
 
-    `tensors` go by our names; `files`: what else lies beside the weights. Raises `CannotWrite`.
+    `tensors` go by our names; `files`: what else lies beside the weights. Raises `CannotWrite`, and `BadConfig` where
+    the layout would lose a field of the configuration.
     """
-    theirs = layout.keys(config).to_theirs(tensors)
     if layout.save is not None:
-        layout.save(directory, config, theirs)
+        layout.save(directory, config, layout.keys(config).to_theirs(tensors))
         return directory
-    assert layout.write_config is not None
+    data = layout.config_data(config)
+    theirs = layout.keys(config).to_theirs(tensors)
     assert layout.config_file is not None
-    data = layout.write_config(config)
     extra = {**(files or {}), **(processor.files() if processor is not None else {})}
     if layout.config_file == "config.json":
         kinds = (LazyTensor.of(tensor).dtype for tensor in tensors.values())

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rebus.backbones.released_configs import read_clip_vision, read_tower, write_text, write_vision
+from rebus.backbones.released_configs import (
+    Act,
+    mlp_ratio,
+    read_clip_vision,
+    read_open_clip_kwargs,
+    read_tower,
+    write_open_clip_kwargs,
+    write_text,
+    write_vision,
+)
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
@@ -73,7 +82,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
     top = file.part("model_cfg")
     image, text = top.part("vision_cfg"), top.part("text_cfg")
     embed = top.take("embed_dim", int)
-    act: Any = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
+    act: Act = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
     top.skip("custom_text")
     size, width = image.take("image_size", int, 224), image.take("width", int, 768)
     head_width, ratio = image.take("head_width", int, 64), image.take("mlp_ratio", float, 4.0)
@@ -83,6 +92,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             layers=layers, width=width, image_size=size, embed=embed, head_width=head_width
         )
     else:
+        image_act, image_eps = read_open_clip_kwargs(image, act)
         tower = ViTConfig(
             class_token=True,
             width=width,
@@ -91,14 +101,15 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             mlp_width=int(width * ratio),
             patch_size=patch,
             image_size=size,
-            act=act,
-            eps=1e-5,
+            act=image_act,
+            eps=image_eps,
         )
     text_width = text.take("width", int, 512)
     image.demand("pool_type", "tok")
     pool, end = text.take("pool_type", str, "argmax"), text.take("eos_id", int, 2)
     if pool not in ("argmax", "eos"):
         raise BadConfig(f"{text.where}.pool_type: only argmax and eos are supported; got {pool!r}")
+    text_act, text_eps = read_open_clip_kwargs(text, act)
     cfg = CLIPConfig(
         image=tower,
         text=TextConfig(
@@ -108,7 +119,9 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             mlp_width=int(text_width * text.take("mlp_ratio", float, 4.0)),
             vocab_size=text.take("vocab_size", int, 49_408),
             context=text.take("context_length", int, 77),
-            act=act,
+            causal=not text.take("no_causal_mask", bool, False),
+            act=text_act,
+            eps=text_eps,
         ),
         embed=embed,
         end_id=end if pool == "eos" else None,
@@ -122,15 +135,14 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
     """The `model_cfg` of `open_clip_config.json`."""
     image, text = cfg.image, cfg.text
     if isinstance(image, ViTConfig):
-        if image.act != text.act or text.act not in ("gelu", "quick_gelu"):
-            raise BadConfig("the open_clip layout has one activation for both towers, gelu or quick_gelu")
         vision: dict[str, Any] = {
             "image_size": image.image_size,
             "layers": image.num_layers,
             "width": image.width,
             "patch_size": image.patch_size,
             "head_width": image.width // image.num_heads,
-            "mlp_ratio": image.mlp_width / image.width,
+            "mlp_ratio": mlp_ratio(image),
+            **write_open_clip_kwargs(image),
         }
     else:
         vision = {
@@ -151,7 +163,9 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
                 "width": text.width,
                 "heads": text.num_heads,
                 "layers": text.num_layers,
-                "mlp_ratio": text.mlp_width / text.width,
+                "mlp_ratio": mlp_ratio(text),
+                **write_open_clip_kwargs(text),
+                **({} if text.causal else {"no_causal_mask": True}),
                 **({} if cfg.end_id is None else {"pool_type": "eos", "eos_id": cfg.end_id}),
             },
         }
