@@ -269,18 +269,20 @@ def load(
     quantize: str | None = None,
     compile: bool = False,
     revision: str | None = None,
+    image_size: int | None = None,
 ) -> Model:
     """A trained model: a catalogue name, a local directory (or `.npz`), or a Hub id, looked up in this order.
 
     `device`: the GPU where there is one, else the CPU. `dtype`: as in the file, but half precision becomes float32 on
-    a CPU. `quantize`: "int8" for 8-bit integer matrix products. `compile`: through `torch.compile`.
+    a CPU. `quantize`: "int8" for 8-bit integer matrix products. `compile`: through `torch.compile`. `image_size`:
+    pixels of a side of images, for which positions are interpolated; None: those that the network was trained with.
     Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = _dtype(dtype)
     if quantize not in (None, "int8"):
         raise UsageError(f'quantize is None or "int8"; got {quantize!r}')
-    model = _model(open_checkpoint(source, revision), target, kind)
+    model = _model(open_checkpoint(source, revision), target, kind, image_size)
     if quantize is not None:
         quantize_linears(model.network)
     if compile:
@@ -297,7 +299,7 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return dtype
 
 
-def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None) -> Model:
+def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, image_size: int | None = None) -> Model:
     system, config = opened.system, opened.config
     with on_meta():
         network = system.network(config)
@@ -307,7 +309,8 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None) -> M
         card = replace(card, parameters=sum(p.numel() for p in network.parameters()))
     parts = open_companions(system.companions, opened.folder, device)
     files = companion_files(system.companions, opened.folder)
-    return Model(network, opened.processor(), config=config, card=card, system=system, companions=parts, files=files)
+    processor = opened.processor(image_size)
+    return Model(network, processor, config=config, card=card, system=system, companions=parts, files=files)
 
 
 def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:

@@ -91,6 +91,8 @@ class System:
     example: Callable[..., dict[str, Any]] | None = None  # (config, rows, *, prompt, answer) → a batch in the shapes
     # of training; `prompt` and `answer` are numbers of tokens, which dual encoders leave out
     image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images
+    any_image_size: bool = False  # its images may have another size than `image_spec` says; else the network was
+    # trained with positions of that size, and a preprocessor of another is refused
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read text
     locations: LocationNotation | None = None  # how its text states places
     image_tokens: Callable[[Any], ImageTokens] | None = None  # config → how its text states images
