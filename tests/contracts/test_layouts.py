@@ -84,7 +84,7 @@ HELD = {
     "text.context text.act text.eps embed end_id",
     ("clip", "open_clip"): "image.width image.num_layers image.num_heads image.mlp_width image.patch_size "
     "image.image_size image.eps text.width text.num_layers text.num_heads text.mlp_width text.vocab_size "
-    "text.context text.causal text.eps embed end_id",  # one switch says quick_gelu of both towers
+    "text.context text.causal text.eps embed end_id logit_bias",  # one switch says quick_gelu of both towers
     ("siglip", "transformers"): "image.width image.num_layers image.num_heads image.mlp_width image.patch_size "
     "image.image_size image.flat_patches image.act image.eps text.width text.num_layers text.num_heads text.mlp_width "
     "text.vocab_size text.context text.act text.eps embed pad_id",

@@ -1,5 +1,6 @@
 """CLIP's configuration, and its spelling in the released files of transformers and open_clip."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from rebus.core.errors import BadConfig
 from rebus.core.released_config import Released
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 
+log = logging.getLogger("rebus")
+
 
 def clip_vit(**fields: Any) -> ViTConfig:
     """CLIP's vision transformer: B/32 where nothing else is said."""
@@ -32,19 +35,33 @@ class CLIPConfig:
     text: TextConfig = field(default_factory=TextConfig)
     embed: int = 512
     end_id: int | None = None  # the first of these ends a text; None: the largest id does (OpenAI's rule)
+    logit_bias: bool = False  # open_clip: the bias of the sigmoid loss, where a CLIP was trained by that
+
+
+def _tower(top: Released, name: str) -> Released:
+    """A tower's configuration. Files of early versions repeat it in a second field, which the reference then reads
+    with that field's defaults in place of the first."""
+    first, second = top.part(name), top.part(f"{name}_dict")
+    return first if top.data.get(f"{name}_dict") is None else second
 
 
 def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     """`config.json` of a `CLIPModel`."""
     top = Released(data)
-    text, image = top.part("text_config"), top.part("vision_config")
-    top.skip("text_config_dict", "vision_config_dict", "logit_scale_init_value")
+    text, image = _tower(top, "text_config"), _tower(top, "vision_config")
+    top.skip("logit_scale_init_value")
     text.skip("projection_dim", "bos_token_id", "pad_token_id")
-    end = text.take("eos_token_id", int, 49_407)
+    end, vocab = text.take("eos_token_id", int, 49_407), text.take("vocab_size", int, 49_408)
+    if end == 2 and vocab > 49_408:
+        log.warning(
+            "eos_token_id 2 stands for the largest token of a text, as in the reference: of the %s tokens, those from "
+            "49,408 on would be taken for the end of a text. Set it to 49407 if they are words",
+            f"{vocab:,}",
+        )
     cfg = CLIPConfig(
         image=read_clip_vision(image),
         text=TextConfig(
-            vocab_size=text.take("vocab_size", int, 49_408),
+            vocab_size=vocab,
             context=text.take("max_position_embeddings", int, 77),
             **read_tower(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
         ),
@@ -83,7 +100,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
     image, text = top.part("vision_cfg"), top.part("text_cfg")
     embed = top.take("embed_dim", int)
     act: Act = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
-    top.skip("custom_text")
+    top.skip("custom_text", "init_logit_scale")
     size, width = image.take("image_size", int, 224), image.take("width", int, 768)
     head_width, ratio = image.take("head_width", int, 64), image.take("mlp_ratio", float, 4.0)
     layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.take("patch_size", int, 16)
@@ -125,6 +142,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
         ),
         embed=embed,
         end_id=end if pool == "eos" else None,
+        logit_bias=top.take("init_logit_bias", float | None, None) is not None,
     )
     for part in (file, top, image, text):
         part.finish()
@@ -156,6 +174,7 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
         "model_cfg": {
             "embed_dim": cfg.embed,
             "quick_gelu": text.act == "quick_gelu",
+            **({"init_logit_bias": -10.0} if cfg.logit_bias else {}),
             "vision_cfg": vision,
             "text_cfg": {
                 "context_length": text.context,
