@@ -235,3 +235,10 @@ def test_a_run_of_another_image_size_reads_images_of_its_own(tmp_path: Path) -> 
     tiny = catalog.system("clip").presets["tiny"]
     larger = replace(tiny, image=replace(tiny.image, image_size=32))
     assert processor_of(replace(CLIP, start_from=str(folder), model=larger)).image.spec.size == (32, 32)
+
+
+def test_a_layout_that_has_no_place_for_the_network_says_so(tmp_path: Path) -> None:
+    model = rebus.load(with_preprocessor(tmp_path / "m", "clip", "tiny_resnet", 64))
+    with pytest.raises(BadConfig, match='transformers layout has no ResNet towers; save with layout="open_clip"'):
+        model.save(tmp_path / "again", layout="transformers")
+    assert (model.save(tmp_path / "again") / "open_clip_config.json").is_file()

@@ -61,9 +61,8 @@ class MaskVQVAE(nn.Module):
         for before, after in zip((1, *cfg.encoder_widths[:-1]), cfg.encoder_widths, strict=True):
             layers += [nn.Conv2d(before, after, cfg.kernel, stride=2, padding=cfg.kernel // 2 - 1), nn.ReLU()]
         width = cfg.encoder_widths[-1]
-        self.encoder: nn.Module = nn.Sequential(
-            *layers, _Residual(width), _Residual(width), nn.Conv2d(width, cfg.code_width, 1)
-        )
+        layers += [_Residual(width), _Residual(width), nn.Conv2d(width, cfg.code_width, 1)]
+        self.encoder: nn.Module = nn.Sequential(*layers)
 
         width = cfg.decoder_width
         layers = [nn.Conv2d(cfg.code_width, width, 1), nn.ReLU(), _Residual(width), _Residual(width)]
