@@ -131,7 +131,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> MaskVQVAEConfig:
 
     if not _has_encoder(shapes):
         unused = MaskVQVAEConfig()
-        down = [(width, 0, unused.kernel, unused.kernel) for width in unused.encoder_widths]
+        down: list[tuple[int, ...]] = [(width, 0, unused.kernel, unused.kernel) for width in unused.encoder_widths]
     else:
         down = [shape(f"encoder.{i}.weight", 4) for i in (0, 2, 4, 6)]
     up = [shape(f"decoder.{i}.weight", 4)[1] for i in (4, 6, 8, 10)]
