@@ -234,19 +234,22 @@ def load(
     compile: bool = False,
     revision: str | None = None,
     processor: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
 ) -> Model:
     """A trained model: a catalogue name, a local directory (or `.npz`), or a Hub id, looked up in this order.
 
     `device`: the GPU where there is one, else the CPU. `dtype`: as in the file, but half precision becomes float32 on
     a CPU. `quantize`: "int8" for 8-bit integer matrix products. `compile`: through `torch.compile`. `processor`:
-    another checkpoint, named like a source, whose tokenizer and preprocessor files are used.
+    another checkpoint, named like a source, whose tokenizer and preprocessor files are used. `image_size`: pixels of a
+    side of images, for which positions are interpolated; None: those that the network was trained with.
     Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
     """
     target, kind = _device(device), _dtype(dtype)
     if quantize not in (None, "int8"):
         raise UsageError(f'quantize is None or "int8"; got {quantize!r}')
     opened = open_checkpoint(source, revision)
-    model = _model(opened, target, kind, opened.processor() if processor is None else opened.processor_of(processor))
+    found = opened.processor(image_size) if processor is None else opened.processor_of(processor, image_size)
+    model = _model(opened, target, kind, found)
     if quantize is not None:
         quantize_linears(model.network)
     if compile:

@@ -16,6 +16,7 @@ from rebus.codec.images import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor
 from rebus.core.card import ModelCard, domain_in
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
+from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
 from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.hub import find
@@ -51,14 +52,19 @@ class Opened:
         kinds = (tensor.dtype for tensor in self.tensors.values())
         return next((kind for kind in kinds if kind.is_floating_point), torch.float32)
 
-    def processor(self) -> Processor:
-        """Its tokenizer and preprocessor. Raises `BadConfig` for files that do not fit the weights."""
-        if self.assembled is not None:
-            return self.assembled
-        assert self.folder is not None
-        return processor_in(self.folder, self.system, self.config)
+    def processor(self, image_size: int | None = None) -> Processor:
+        """Its tokenizer and preprocessor, for the images that the network was made for, or of `image_size` pixels.
 
-    def processor_of(self, source: str | os.PathLike[str]) -> Processor:
+        Raises `BadConfig` for files that do not fit the weights, `UsageError` for a size that the network cannot take.
+        """
+        if self.assembled is not None:
+            return (
+                self.assembled if image_size is None else _resized(self.assembled, self.system, self.config, image_size)
+            )
+        assert self.folder is not None
+        return processor_in(self.folder, self.system, self.config, image_size)
+
+    def processor_of(self, source: str | os.PathLike[str], image_size: int | None = None) -> Processor:
         """The tokenizer and preprocessor of another checkpoint, or of a directory that has nothing else, read as this
         system reads them. Raises `BadConfig` for files that do not fit the weights, `MissingFile` where there are none.
         """
@@ -68,7 +74,7 @@ class Opened:
             if other.folder is None:
                 raise UsageError(f"processor: {other.name} is assembled from parts; name a checkpoint with files")
             folder = other.folder
-        found = processor_in(folder, self.system, self.config)
+        found = processor_in(folder, self.system, self.config, image_size)
         if found.image is None and found.text is None:
             raise MissingFile(f"processor: {folder} has neither {found.image_missing} nor {found.text_missing}")
         return found
@@ -136,11 +142,42 @@ def config_of(name: str) -> tuple[System, Any]:
     return opened.system, opened.config
 
 
-def processor_in(folder: Path, system: System, config: Any) -> Processor:
-    """The tokenizer and preprocessor in a folder, as a system reads them."""
+def processor_in(folder: Path, system: System, config: Any, image_size: int | None = None) -> Processor:
+    """The tokenizer and preprocessor in a folder, as a system reads them; for images of `image_size` pixels if given.
+
+    Raises `BadConfig` where the preprocessor makes images of another size than the network was made for, which its
+    positions would have to be stretched for, and nobody asked for that.
+    """
     image = system.image_spec(config) if system.image_spec else None
     text = system.text_spec(config) if system.text_spec else None
-    return load_processor(folder, image, text)
+    processor = load_processor(folder, image, text)
+    if image_size is not None:
+        return _resized(processor, system, config, image_size)
+    if image is not None and processor.image is not None and not system.any_image_size:
+        found = processor.image.spec
+        if found.size != image.size or found.patch_size != image.patch_size:
+            raise BadConfig(
+                f"{folder}: the preprocessor makes images of {_said(found)}, and the network was made for "
+                f"{_said(image)}. Take the preprocessor of the same model, or ask for another size by image_size"
+            )
+    return processor
+
+
+def _said(spec: ImageSpec) -> str:
+    height, width = spec.size
+    patches = "" if spec.patch_size is None else f" in patches of {spec.patch_size}"
+    return f"{height} × {width} pixels{patches}"
+
+
+def _resized(processor: Processor, system: System, config: Any, side: int) -> Processor:
+    if system.image_spec is None or processor.image is None or processor.image.spec.resize == "patches":
+        raise UsageError(f"image_size: this {system.name} has no images of a fixed size")
+    if processor.image.spec.size == (side, side):
+        return processor
+    patch = getattr(getattr(config, "image", config), "patch_size", 1)
+    if system.image_spec(config).size != (side, side) and (side < patch or side % patch):
+        raise UsageError(f"image_size {side}: wants a multiple of the patch, {patch} pixels")
+    return processor.resized(side)
 
 
 def save_checkpoint(
@@ -154,15 +191,15 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint in a layout of its system, whole or not at all; gives the directory.
 
-    `tensors` go by our names; `files`: what else lies beside the weights. Raises `CannotWrite`.
+    `tensors` go by our names; `files`: what else lies beside the weights. Raises `CannotWrite`, and `BadConfig` where
+    the layout would lose a field of the configuration.
     """
-    theirs = layout.keys(config).to_theirs(tensors)
     if layout.save is not None:
-        layout.save(directory, config, theirs)
+        layout.save(directory, config, layout.keys(config).to_theirs(tensors))
         return directory
-    assert layout.write_config is not None
+    data = layout.config_data(config)
+    theirs = layout.keys(config).to_theirs(tensors)
     assert layout.config_file is not None
-    data = layout.write_config(config)
     extra = {**(files or {}), **(processor.files() if processor is not None else {})}
     if layout.config_file == "config.json":
         kinds = (LazyTensor.of(tensor).dtype for tensor in tensors.values())

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import rebus
 from rebus import catalog
+from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor
 from rebus.core.errors import BadCheckpoint, BadConfig, UnknownName, UsageError
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
@@ -214,3 +217,55 @@ def test_all_that_is_wrong_with_weights_is_said_at_once(layout: str, tmp_path: P
     assert "1 of another shape: " in text
     assert "got [3]" in text
     assert "\n" not in text
+
+
+def with_preprocessor(folder: Path, name: str, preset: str, size: int) -> Path:
+    system = catalog.system(name)
+    config = system.presets[preset]
+    processor = Processor(ImagePipeline(replace(system.image_spec(config), size=(size, size))), None)
+    weights = system.network(config).state_dict()
+    return save_checkpoint(folder, system.layout_for(config), config, weights, processor=processor)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "size"), [("clip", "tiny", 48), ("siglip", "tiny", 36), ("clip", "tiny_resnet", 96)]
+)
+def test_a_preprocessor_of_another_size_than_the_network_is_refused(name, preset, size, tmp_path: Path) -> None:
+    folder = with_preprocessor(tmp_path / "m", name, preset, size)
+    own = catalog.system(name).presets[preset].image.image_size
+    with pytest.raises(BadConfig, match=rf"images of {size} × {size} pixels, and the network was made for {own} × "):
+        rebus.load(folder)
+    model = rebus.load(folder, image_size=own)
+    assert model.embed_images([Image.new("RGB", (70, 50), "red")]).shape == (1, 16 if name == "clip" else 32)
+    assert rebus.load(model.save(tmp_path / "again")).processor.image.spec.size == (own, own)
+
+
+def test_another_size_is_taken_where_it_is_asked_for_and_fits_the_patches(tmp_path: Path) -> None:
+    folder = with_preprocessor(tmp_path / "m", "clip", "tiny", 24)
+    image = Image.effect_noise((90, 90), 80).convert("RGB")
+    larger = rebus.load(folder, image_size=48)
+    assert larger.processor(images=[image])["pixels"].shape == (1, 3, 48, 48)
+    assert not torch.equal(larger.embed_images([image]), rebus.load(folder).embed_images([image]))
+    with pytest.raises(UsageError, match="image_size 36: wants a multiple of the patch, 8 pixels"):
+        rebus.load(folder, image_size=36)
+
+
+def test_a_network_of_convolutions_reads_images_of_any_size(tmp_path: Path) -> None:
+    folder = with_preprocessor(tmp_path / "m", "lit", "tiny", 96)
+    assert rebus.load(folder).processor.image.spec.size == (96, 96)
+
+
+def test_a_run_of_another_image_size_reads_images_of_its_own(tmp_path: Path) -> None:
+    from rebus.train.setup import processor_of
+
+    folder = with_preprocessor(tmp_path / "m", "clip", "tiny", 24)
+    tiny = catalog.system("clip").presets["tiny"]
+    larger = replace(tiny, image=replace(tiny.image, image_size=32))
+    assert processor_of(replace(CLIP, start_from=str(folder), model=larger)).image.spec.size == (32, 32)
+
+
+def test_a_layout_that_has_no_place_for_the_network_says_so(tmp_path: Path) -> None:
+    model = rebus.load(with_preprocessor(tmp_path / "m", "clip", "tiny_resnet", 64))
+    with pytest.raises(BadConfig, match='transformers layout has no ResNet towers; save with layout="open_clip"'):
+        model.save(tmp_path / "again", layout="transformers")
+    assert (model.save(tmp_path / "again") / "open_clip_config.json").is_file()

@@ -3,12 +3,14 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
 from rebus.core.released_config import ACT_TO_RELEASED, Released, read_act
+
+Act: TypeAlias = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 
 def read_tower(part: Released, *, width: int, heads: int, mlp: int, act: str, eps: float) -> dict[str, Any]:
@@ -68,6 +70,31 @@ def write_vision(cfg: ViTConfig) -> dict[str, Any]:
 def write_text(cfg: TextConfig) -> dict[str, Any]:
     """The same with vocabulary and context."""
     return {**write_tower(cfg), "vocab_size": cfg.vocab_size, "max_position_embeddings": cfg.context}
+
+
+def read_open_clip_kwargs(part: Released, act: Act) -> tuple[Act, float]:
+    """The activation and the eps of an open_clip tower: `act_kwargs` and `norm_kwargs` on top of PyTorch's defaults."""
+    norm, kwargs = part.part("norm_kwargs"), part.part("act_kwargs")
+    eps, approximate = norm.take("eps", float, 1e-5), kwargs.take("approximate", Literal["none", "tanh"], "none")
+    if approximate == "tanh" and act == "quick_gelu":
+        raise BadConfig(f"{kwargs.where}.approximate: quick_gelu has none")
+    norm.finish()
+    kwargs.finish()
+    return "gelu_tanh" if approximate == "tanh" else act, eps
+
+
+def write_open_clip_kwargs(cfg: ViTConfig | TextConfig) -> dict[str, Any]:
+    """The reverse of `read_open_clip_kwargs`, with nothing for what is the default."""
+    return {
+        **({} if cfg.eps == 1e-5 else {"norm_kwargs": {"eps": cfg.eps}}),
+        **({"act_kwargs": {"approximate": "tanh"}} if cfg.act == "gelu_tanh" else {}),
+    }
+
+
+def mlp_ratio(cfg: ViTConfig | TextConfig) -> float:
+    """The ratio of which open_clip's int(width × ratio) gives the width of the MLP."""
+    ratio = cfg.mlp_width / cfg.width
+    return ratio if int(cfg.width * ratio) == cfg.mlp_width else (cfg.mlp_width + 0.5) / cfg.width
 
 
 def timm_architecture(data: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from rebus.codec.array_images import picture_from_array, picture_from_tensor
@@ -29,7 +29,8 @@ from rebus.core.limits import check, limit
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 Alpha: TypeAlias = Literal["white", "drop"]
 
-_ORIENTATION = 0x0112  # EXIF tag
+_ORIENTATION, _EXIF, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003  # EXIF tags
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between two greys of so many bits, once they are spread over 0 to 255
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -96,7 +97,8 @@ def decode(
     else:
         picture = _open_header(_read(source, name), name)
     full_size = _within_limits(picture, name)
-    orientation = _orientation(picture)
+    transparent = _transparent_sample(picture)  # before the EXIF, for which Pillow loads a PNG
+    orientation = 1 if _turned_by_hand(picture) else _orientation(picture)
     box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
     try:
         if enough is not None and picture is not source and picture.format in ("JPEG", "MPO"):
@@ -106,6 +108,9 @@ def decode(
         if picture.format in ("TIFF", "AVIF"):  # Pillow turns these while it loads
             orientation, full_size = _orientation(picture), picture.size
             box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
+        if transparent is not None:
+            picture = picture.copy()
+            picture.info["transparency"] = transparent
         return Decoded(to_rgb(picture, alpha, name), orientation, full_size, box)
     except RebusError:
         raise
@@ -217,6 +222,37 @@ def _orientation(picture: Image.Image) -> int:
     return value if value in _TURNS else 1
 
 
+def _turned_by_hand(picture: Image.Image) -> bool:
+    """Whether a PIL image made from another stands across the size in its EXIF, which Pillow copies along as it was.
+
+    Only quarter turns can be told; `convert`, `crop` and `resize` leave an image that is still to be turned.
+    """
+    if isinstance(picture, ImageFile.ImageFile) or _orientation(picture) < 5:
+        return False
+    try:
+        stored = picture.getexif().get_ifd(_EXIF)
+        width, height = int(stored.get(_WIDTH, 0)), int(stored.get(_HEIGHT, 0))
+    except Exception:  # as above
+        return False
+    return (width - height) * (picture.width - picture.height) < 0
+
+
+def _transparent_sample(picture: Image.Image) -> int | tuple[int, ...] | None:
+    """The transparent colour of a PNG on the scale of the decoded pixels, where Pillow leaves it on the file's.
+
+    16-bit colours are decoded to their high bytes, and so compared. Only told before the image is loaded.
+    """
+    colour, tiles = picture.info.get("transparency"), getattr(picture, "tile", None)
+    if colour is None or picture.format != "PNG" or not tiles:
+        return None
+    raw = tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0]
+    if raw in _GREY_STEPS and isinstance(colour, int):
+        return colour * _GREY_STEPS[raw]
+    if raw == "RGB;16B" and isinstance(colour, tuple):
+        return tuple(sample >> 8 for sample in colour)
+    return None
+
+
 def _load(picture: Image.Image, name: str, allow_truncated: bool) -> None:
     try:
         picture.load()
@@ -250,7 +286,11 @@ def to_rgb(picture: Image.Image, alpha: Alpha, name: str) -> Image.Image:
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith(("I", "F")):
-        return picture_from_array(_deep(picture, name), name).convert("RGB")
+        grey = picture_from_array(_deep(picture, name), name).convert("RGB")
+        clear = picture.info.get("transparency")
+        if alpha == "white" and isinstance(clear, int):
+            grey.paste((255, 255, 255), mask=Image.fromarray(np.asarray(picture) == clear))
+        return grey
     if picture.mode in ("RGBa", "La"):  # premultiplied
         picture = picture.convert("RGBA" if picture.mode == "RGBa" else "LA")
     if picture.mode in ("PA", "LA", "RGBA") or picture.info.get("transparency") is not None:

@@ -107,6 +107,15 @@ class Processor:
             found["preprocessor_config.json"] = _json(config)
         return found
 
+    def resized(self, side: int) -> "Processor":
+        """The same for square images of `side` pixels; what is cut away keeps its share."""
+        assert self.image is not None
+        spec = self.image.spec
+        inner = None if spec.side is None else round(spec.side * side / min(spec.size))
+        image = ImagePipeline(replace(spec, size=(side, side), side=inner))
+        sources = {name: data for name, data in self.sources.items() if name not in _IMAGE_FILES}
+        return Processor(image, self.text, text_missing=self.text_missing, sources=sources)
+
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write tokenizer and preprocessor files into `directory`; a tokenizer read from files keeps their bytes."""
         folder = Path(directory)

@@ -1,7 +1,7 @@
 """What a model file tells the rest of the library about itself: one `SYSTEM` at its end."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,24 @@ class Layout:
     wrappers: Collection[str] = ("state_dict", "model")  # where in a pickle the weights lie
     save: Callable[[Path, Any, Mapping[str, Any]], None] | None = None  # (directory, config, tensors by their names):
     # for layouts that are not a configuration beside safetensors
+
+    def config_data(self, config: Any) -> dict[str, Any]:
+        """What the configuration file holds for `config`.
+
+        It is read back first: raises `BadConfig` naming every field that this layout would lose, and `UsageError`
+        where the layout writes no configuration.
+        """
+        if self.write_config is None or self.read_config is None:
+            raise UsageError(f"the {self.name} layout is read and not written")
+        data = self.write_config(config)
+        try:
+            again = self.read_config(data)
+        except BadConfig as error:
+            raise BadConfig(f"the {self.name} layout cannot hold this configuration: {error}") from None
+        lost = _differences(config, again, "")
+        if lost:
+            raise BadConfig(f"the {self.name} layout cannot hold this configuration: {'; '.join(lost)}")
+        return data
 
 
 class Assembled(NamedTuple):
@@ -73,6 +91,8 @@ class System:
     example: Callable[..., dict[str, Any]] | None = None  # (config, rows, *, prompt, answer) → a batch in the shapes
     # of training; `prompt` and `answer` are numbers of tokens, which dual encoders leave out
     image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images
+    any_image_size: bool = False  # its images may have another size than `image_spec` says; else the network was
+    # trained with positions of that size, and a preprocessor of another is refused
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read text
     locations: LocationNotation | None = None  # how its text states places
     image_tokens: Callable[[Any], ImageTokens] | None = None  # config → how its text states images
@@ -91,8 +111,16 @@ class System:
                 return layout
             if layout.write_config is not None:
                 try:
-                    layout.write_config(config)
+                    layout.config_data(config)
                     return layout
                 except (BadConfig, UsageError) as error:
                     reasons.append(str(error))
         raise UsageError(f"a model of {self.name} with this configuration cannot be saved: {'; '.join(reasons)}")
+
+
+def _differences(config: Any, again: Any, where: str) -> list[str]:
+    """ "text.eps: 0.001 would be read as 1e-05", for each field in which two configurations differ."""
+    if not is_dataclass(config) or type(config) is not type(again):
+        return [] if config == again else [f"{where[1:]}: {config!r} would be read as {again!r}"]
+    parts = ((f"{where}.{f.name}", getattr(config, f.name), getattr(again, f.name)) for f in fields(config))
+    return [line for name, one, other in parts for line in _differences(one, other, name)]

@@ -5,8 +5,7 @@ tells how likely each label is as its own answer.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +40,8 @@ def classify(
     """All labels with their probabilities, best first, for each image.
 
     `templates`: sentences with `{}` where the label goes, or the name of a published set ("imagenet", "cifar10", …);
-    None means the system's own, else the label as it is. Labels that occur twice are merged and logged.
+    None means the system's own, else the label as it is. Labels that the model reads as the same text (CLIP: "Dog",
+    "dog ") are merged and logged.
     Probabilities sum to 1 over the labels, but those of a dual encoder with a sigmoid (SigLIP) are each label's own
     when there is a single label, or with `multi`, which other models refuse.
     Raises `UsageError` for no labels, `BadText` for an empty one, `LimitExceeded` above MAX_LABELS.
@@ -60,7 +60,8 @@ class Classifier:
         multi: bool = False,
     ):
         self.model = model
-        self.labels = distinct(labels)
+        text = model.processor.text
+        self.labels = distinct(labels, str.strip if text is None else lambda label: text.prepare(label.strip()))
         network = model.network
         self.compares = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
         judges = self.compares and has_sigmoid(model)
@@ -96,8 +97,11 @@ class Classifier:
         return answers if many else answers[0]
 
 
-def distinct(labels: Sequence[str]) -> list[str]:
-    """The labels in order, each once. Raises for what cannot be ranked."""
+def distinct(labels: Sequence[str], read: Callable[[str], str] = str.strip) -> list[str]:
+    """The labels in order, each once. Raises for what cannot be ranked.
+
+    Labels are equal that a model reads as the same text (`read`): the first spelling stays, the others are logged.
+    """
     if isinstance(labels, str):
         raise UsageError(f"labels wants a list; got the text {labels[:60]!r}. For a single label: [label]")
     labels = list(labels)
@@ -107,12 +111,15 @@ def distinct(labels: Sequence[str]) -> list[str]:
     for index, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
             raise BadText(f"labels[{index}] must be a text that is not empty; got {label!r}")
-    counts = Counter(labels)
-    if len(counts) < len(labels):
-        twice = [label for label, count in counts.items() if count > 1]
+    spellings: dict[str, list[str]] = {}
+    for label in labels:
+        spellings.setdefault(read(label), []).append(label)
+    several = [list(dict.fromkeys(found)) for found in spellings.values() if len(found) > 1]
+    twice = [found[0] if len(found) == 1 else " = ".join(map(repr, found)) for found in several]
+    if twice:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         log.warning("labels given more than once are merged: %s%s", ", ".join(twice[:5]), more)
-    return list(counts)
+    return [found[0] for found in spellings.values()]
 
 
 def _ranking(labels: Sequence[str], scores: Tensor, apart: bool) -> Ranking:

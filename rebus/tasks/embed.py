@@ -68,7 +68,7 @@ class Comparison:
 
 def has_sigmoid(model: TaskModel) -> bool:
     """Whether the network learned to judge each pair for itself: then its scores are log-odds."""
-    return model.system.objective == "sigmoid"
+    return model.system.objective == "sigmoid" or getattr(model.network, "bias", None) is not None
 
 
 def scaled(model: TaskModel, cosines: Tensor) -> Tensor:

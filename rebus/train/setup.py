@@ -90,4 +90,7 @@ def processor_of(config: TrainConfig) -> Processor:
     opened = opened_once(name)
     if opened.folder is None or (opened.system.name, opened.config) == (config.system, config.model):
         return opened.processor()
-    return processor_in(opened.folder, catalog.system(str(config.system)), config.model)
+    system = catalog.system(str(config.system))
+    fixed = system.image_spec is not None and not system.any_image_size and system.image_spec(config.model)
+    side = fixed.size[0] if fixed and fixed.resize != "patches" else None
+    return processor_in(opened.folder, system, config.model, image_size=side)

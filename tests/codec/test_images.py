@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -230,3 +232,26 @@ def test_pipelines_can_be_pickled_for_workers():
 
     again = pickle.loads(pickle.dumps(ImagePipeline(CROP, fast=True)))
     assert again([photo()])["pixels"].equal(ImagePipeline(CROP, fast=True)([photo()])["pixels"])
+
+
+def photo_on_its_side(orientation: int) -> Image.Image:
+    """As a phone writes it: 64 × 48 stored, its size and how it is to be turned in the EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif.get_ifd(0x8769).update({0xA002: 64, 0xA003: 48})
+    return Image.open(io.BytesIO(encoded(photo(64, 48), "JPEG", exif=exif)))
+
+
+def test_a_picture_that_was_turned_by_hand_is_not_turned_again():
+    picture = photo_on_its_side(6)
+    by_hand = picture.transpose(Image.Transpose.ROTATE_270)
+    assert by_hand.getexif()[0x0112] == 6  # Pillow copies it along
+    assert open_image(by_hand).tobytes() == by_hand.tobytes()
+    assert open_image(picture).tobytes() == by_hand.tobytes()
+    small = picture.resize((32, 24)).rotate(-90, expand=True)
+    assert open_image(small).size == (24, 32)
+
+
+def test_a_picture_that_was_only_converted_is_still_turned():
+    assert open_image(photo_on_its_side(6).convert("RGB")).size == (48, 64)
+    assert open_image(photo_on_its_side(8).resize((32, 24))).size == (24, 32)

@@ -266,6 +266,13 @@ OPEN_CLIP: dict[str, dict[str, Any]] = {
             "eos_id": 5,
         },
     },
+    "vit, sigmoid loss": {
+        "embed_dim": 14,
+        "init_logit_scale": 2.5,
+        "init_logit_bias": -8,
+        "vision_cfg": {"image_size": 24, "layers": 2, "width": 24, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 11, "vocab_size": 61, "width": 20, "heads": 2, "layers": 2},
+    },
     "resnet, narrow heads": {
         "embed_dim": 14,
         "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": None},
@@ -296,8 +303,8 @@ def test_open_clip_directories_both_ways(name, tmp_path):
     tokens[:, 3] = 5
 
     def logits(model: nn.Module) -> Tensor:
-        image, text, scale = model(pixels, tokens)
-        return scale * image @ text.T
+        image, text, scale, *bias = model(pixels, tokens)
+        return scale * image @ text.T + sum(bias)
 
     with torch.no_grad():
         wanted = logits(reference)

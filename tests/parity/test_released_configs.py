@@ -95,3 +95,37 @@ def test_a_scale_that_is_no_whole_number_is_kept():
     cfg = paligemma_config.PaliGemmaConfig(text=replace(paligemma_config.GEMMA2, query_scale=56.25))
     written = paligemma_config.write_transformers(cfg)
     assert paligemma_config.read_transformers(written).text.query_scale == 56.25
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+@pytest.mark.parametrize("second", [None, {}, {"hidden_size": 96, "num_hidden_layers": 3}])
+def test_a_tower_that_is_said_twice_is_read_as_the_reference_does(part, second):
+    first = {"hidden_size": 64, "num_attention_heads": 4, "hidden_act": "gelu"}
+    data = {"text_config": {}, "vision_config": {}, "projection_dim": 32, part: first, f"{part}_dict": second}
+    theirs = getattr(transformers.CLIPConfig(**json.loads(json.dumps(data))), part)
+    config = clip_config.read_transformers(data)
+    ours = config.text if part == "text_config" else config.image
+    assert (ours.width, ours.num_layers, ours.num_heads) == (
+        theirs.hidden_size,
+        theirs.num_hidden_layers,
+        theirs.num_attention_heads,
+    )
+    assert ours.act == theirs.hidden_act
+
+
+def test_an_end_token_that_stands_for_the_largest_is_told_where_others_are_larger(caplog):
+    tower = {"vocab_size": 49_410}
+    assert clip_config.read_transformers({"text_config": {**tower, "eos_token_id": 2}}).end_id is None
+    assert "those from 49,408 on would be taken for the end" in caplog.text
+    caplog.clear()
+    assert clip_config.read_transformers({"text_config": {**tower, "eos_token_id": 49_407}}).end_id == 49_407
+    assert clip_config.read_transformers({"text_config": {"eos_token_id": 2}}).end_id is None
+    assert not caplog.records
+
+
+def test_the_padding_of_a_large_vocabulary_is_what_the_file_says():
+    """Files of SigLIP 2 do not say it: they are padded with 0."""
+    large = {"vocab_size": 256_000}
+    assert siglip_config.read_transformers({"text_config": large}).pad_id == 0
+    assert siglip_config.read_transformers({"text_config": {**large, "pad_token_id": 1}}).pad_id == 1
+    assert siglip_config.read_transformers({"text_config": {}}).pad_id == 1

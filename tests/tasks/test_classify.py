@@ -1,13 +1,15 @@
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from rebus.codec.text import TextPipeline
 from rebus.core.errors import BadText, LimitExceeded, UnsupportedTask, UsageError
 from rebus.tasks.classify import Classifier, classify
 from rebus.tasks.embed import embed_images, embed_texts
-from tests.tasks.fakes import COLOURS, picture, two_towers, writer
+from tests.tasks.fakes import COLOURS, TOKENIZER, picture, two_towers, writer
 
 
 def test_two_towers_rank_by_scaled_similarity():
@@ -145,3 +147,17 @@ def test_a_network_that_can_do_neither_is_unsupported():
     model.network = torch.nn.Linear(1, 1)
     with pytest.raises(UnsupportedTask, match="cannot classify"):
         classify(model, picture("red"), ["red"])
+
+
+def test_labels_that_the_model_reads_as_one_text_are_one_label(caplog):
+    model = two_towers()
+    model.processor.text = TextPipeline(TOKENIZER, replace(model.processor.text.spec, lower=True, canonical=True))
+    ranking = classify(model, picture("red"), ["Red", "blue", "red ", "RED!", "green"])
+    assert sorted(ranking.labels) == ["Red", "blue", "green"]
+    assert dict(ranking)["Red"] == pytest.approx(dict(classify(model, picture("red"), ["red", "blue", "green"]))["red"])
+    assert "merged: 'Red' = 'red ' = 'RED!'" in caplog.text
+
+
+def test_labels_that_the_model_tells_apart_stay_apart(caplog):
+    assert sorted(Classifier(two_towers(), ["Red", "red", " red"]).labels) == ["Red", "red"]
+    assert "merged: 'red' = ' red'" in caplog.text

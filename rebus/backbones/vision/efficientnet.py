@@ -176,4 +176,5 @@ SYSTEM = System(
         )
     },
     image_spec=image_spec,
+    any_image_size=True,
 )

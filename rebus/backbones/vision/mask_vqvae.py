@@ -8,7 +8,7 @@ Its layers stand in sequences numbered as in the released file, so that names ne
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class MaskVQVAE(nn.Module):
         for before, after in zip((1, *cfg.encoder_widths[:-1]), cfg.encoder_widths, strict=True):
             layers += [nn.Conv2d(before, after, cfg.kernel, stride=2, padding=cfg.kernel // 2 - 1), nn.ReLU()]
         width = cfg.encoder_widths[-1]
-        self.encoder = nn.Sequential(*layers, _Residual(width), _Residual(width), nn.Conv2d(width, cfg.code_width, 1))
+        layers += [_Residual(width), _Residual(width), nn.Conv2d(width, cfg.code_width, 1)]
+        self.encoder: nn.Module = nn.Sequential(*layers)
 
         width = cfg.decoder_width
         layers = [nn.Conv2d(cfg.code_width, width, 1), nn.ReLU(), _Residual(width), _Residual(width)]
@@ -128,7 +129,11 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> MaskVQVAEConfig:
             raise BadCheckpoint(f"mask VQ-VAE: {name} wants {num_dims} dimensions; got {shapes.get(name, 'no array')}")
         return shapes[name]
 
-    down = [shape(f"encoder.{i}.weight", 4) for i in (0, 2, 4, 6)]
+    if not _has_encoder(shapes):
+        unused = MaskVQVAEConfig()
+        down: list[tuple[int, ...]] = [(width, 0, unused.kernel, unused.kernel) for width in unused.encoder_widths]
+    else:
+        down = [shape(f"encoder.{i}.weight", 4) for i in (0, 2, 4, 6)]
     up = [shape(f"decoder.{i}.weight", 4)[1] for i in (4, 6, 8, 10)]
     num_codes, code_width = shape(_CODEBOOK, 2)
     return MaskVQVAEConfig(
@@ -141,14 +146,27 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> MaskVQVAEConfig:
     )
 
 
+def _has_encoder(names: Iterable[str]) -> bool:
+    return any(name.startswith("encoder.") for name in names)
+
+
+class _NoEncoder(nn.Module):
+    """In place of an encoder that a file does not hold; reading masks out of tokens needs none."""
+
+    def forward(self, masks: Tensor) -> Tensor:
+        raise BadCheckpoint("mask VQ-VAE: the file holds the decoder and the codebook alone; encoding masks needs all")
+
+
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> MaskVQVAE:
-    """The network of the released arrays, float32, ready to use.
+    """The network of the released arrays, float32, ready to use. Without any of the encoder's it only decodes.
 
     Raises `BadCheckpoint` listing arrays that are missing, unexpected, misshapen or not finite.
     """
     arrays = {name: array for name, array in arrays.items() if name not in _TRAINING}
     with on_meta():
         network = MaskVQVAE(infer_config({name: array.shape for name, array in arrays.items()}))
+        if not _has_encoder(arrays):
+            network.encoder = _NoEncoder()
     wanted = {_to_theirs(name): tuple(p.shape) for name, p in network.named_parameters()}
     problems = [f"{name}: missing" for name in wanted if name not in arrays]
     problems += [f"{name}: unexpected" for name in arrays if name not in wanted]

@@ -161,4 +161,5 @@ SYSTEM = System(
         ),
     },
     image_spec=image_spec,
+    any_image_size=True,
 )

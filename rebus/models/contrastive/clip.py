@@ -118,6 +118,7 @@ class CLIP(nn.Module):
         self.text = TextEncoder(cfg.text)
         self.text_proj = nn.Linear(cfg.text.width, cfg.embed, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # Sec. 2.5: a temperature of 0.07
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if cfg.logit_bias else None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -156,7 +157,7 @@ class CLIP(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
     ) -> Embeddings:
-        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.log_scale.exp())
+        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.log_scale.exp(), self.bias)
 
 
 KEYS = KeyMap(
@@ -179,6 +180,7 @@ _OPEN_CLIP_TEXT = [
     ("ln_final.{p}", "text.norm.{p}"),
     (Transposed("text_projection"), "text_proj.weight"),
     ("logit_scale", "log_scale"),
+    ("logit_bias", "bias"),
 ]
 _OPEN_CLIP_VIT = [
     ("visual.class_embedding", "image.class_token"),

@@ -1,16 +1,28 @@
 """CLIP's configuration, and its spelling in the released files of transformers and open_clip."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rebus.backbones.released_configs import read_clip_vision, read_tower, write_text, write_vision
+from rebus.backbones.released_configs import (
+    Act,
+    mlp_ratio,
+    read_clip_vision,
+    read_open_clip_kwargs,
+    read_tower,
+    write_open_clip_kwargs,
+    write_text,
+    write_vision,
+)
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
 from rebus.core.limits import check
 from rebus.core.released_config import Released
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
+
+log = logging.getLogger("rebus")
 
 
 def clip_vit(**fields: Any) -> ViTConfig:
@@ -24,6 +36,7 @@ class CLIPConfig:
     text: TextConfig = field(default_factory=TextConfig)
     embed: int = 512
     end_id: int | None = None  # the first of these ends a text; None: the largest id does (OpenAI's rule)
+    logit_bias: bool = False  # open_clip: the bias of the sigmoid loss, where a CLIP was trained by that
 
     def __post_init__(self) -> None:
         if self.end_id is not None and not 0 <= self.end_id < self.text.vocab_size:
@@ -33,17 +46,30 @@ class CLIPConfig:
             )
 
 
+def _tower(top: Released, name: str) -> Released:
+    """A tower's configuration. Files of early versions repeat it in a second field, which the reference then reads
+    with that field's defaults in place of the first."""
+    first, second = top.part(name), top.part(f"{name}_dict")
+    return first if top.data.get(f"{name}_dict") is None else second
+
+
 def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     """`config.json` of a `CLIPModel`."""
     top = Released(data)
-    text, image = top.part("text_config"), top.part("vision_config")
-    top.skip("text_config_dict", "vision_config_dict", "logit_scale_init_value")
+    text, image = _tower(top, "text_config"), _tower(top, "vision_config")
+    top.skip("logit_scale_init_value")
     text.skip("projection_dim", "bos_token_id", "pad_token_id")
-    end = text.take("eos_token_id", int, 49_407)
+    end, vocab = text.take("eos_token_id", int, 49_407), text.take("vocab_size", int, 49_408)
+    if end == 2 and vocab > 49_408:
+        log.warning(
+            "eos_token_id 2 stands for the largest token of a text, as in the reference: of the %s tokens, those from "
+            "49,408 on would be taken for the end of a text. Set it to 49407 if they are words",
+            f"{vocab:,}",
+        )
     cfg = CLIPConfig(
         image=read_clip_vision(image),
         text=TextConfig(
-            vocab_size=text.size("vocab_size", 49_408),
+            vocab_size=vocab,
             context=text.size("max_position_embeddings", 77),
             **read_tower(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
         ),
@@ -81,8 +107,8 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
     top = file.part("model_cfg")
     image, text = top.part("vision_cfg"), top.part("text_cfg")
     embed = top.size("embed_dim")
-    act: Any = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
-    top.skip("custom_text")
+    act: Act = "quick_gelu" if top.take("quick_gelu", bool, False) else "gelu"
+    top.skip("custom_text", "init_logit_scale")
     size, width = image.size("image_size", 224), image.size("width", 768)
     head_width, ratio = image.size("head_width", 64), image.positive("mlp_ratio", 4.0)
     layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.size("patch_size", 16)
@@ -95,6 +121,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             layers=layers, width=width, image_size=size, embed=embed, head_width=head_width
         )
     else:
+        image_act, image_eps = read_open_clip_kwargs(image, act)
         tower = ViTConfig(
             class_token=True,
             width=width,
@@ -103,14 +130,15 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             mlp_width=int(width * ratio),
             patch_size=patch,
             image_size=size,
-            act=act,
-            eps=1e-5,
+            act=image_act,
+            eps=image_eps,
         )
     text_width = text.size("width", 512)
     image.demand("pool_type", "tok")
     pool, end = text.take("pool_type", str, "argmax"), text.take("eos_id", int, 2)
     if pool not in ("argmax", "eos"):
         raise BadConfig(f"{text.where}.pool_type: only argmax and eos are supported; got {pool!r}")
+    text_act, text_eps = read_open_clip_kwargs(text, act)
     cfg = CLIPConfig(
         image=tower,
         text=TextConfig(
@@ -120,10 +148,13 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
             mlp_width=int(text_width * text.positive("mlp_ratio", 4.0)),
             vocab_size=text.size("vocab_size", 49_408),
             context=text.size("context_length", 77),
-            act=act,
+            causal=not text.take("no_causal_mask", bool, False),
+            act=text_act,
+            eps=text_eps,
         ),
         embed=embed,
         end_id=end if pool == "eos" else None,
+        logit_bias=top.take("init_logit_bias", float | None, None) is not None,
     )
     for part in (file, top, image, text):
         part.finish()
@@ -134,15 +165,14 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
     """The `model_cfg` of `open_clip_config.json`."""
     image, text = cfg.image, cfg.text
     if isinstance(image, ViTConfig):
-        if image.act != text.act or text.act not in ("gelu", "quick_gelu"):
-            raise BadConfig("the open_clip layout has one activation for both towers, gelu or quick_gelu")
         vision: dict[str, Any] = {
             "image_size": image.image_size,
             "layers": image.num_layers,
             "width": image.width,
             "patch_size": image.patch_size,
             "head_width": image.width // image.num_heads,
-            "mlp_ratio": image.mlp_width / image.width,
+            "mlp_ratio": mlp_ratio(image),
+            **write_open_clip_kwargs(image),
         }
     else:
         vision = {
@@ -156,6 +186,7 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
         "model_cfg": {
             "embed_dim": cfg.embed,
             "quick_gelu": text.act == "quick_gelu",
+            **({"init_logit_bias": -10.0} if cfg.logit_bias else {}),
             "vision_cfg": vision,
             "text_cfg": {
                 "context_length": text.context,
@@ -163,7 +194,9 @@ def write_open_clip(cfg: CLIPConfig) -> dict[str, Any]:
                 "width": text.width,
                 "heads": text.num_heads,
                 "layers": text.num_layers,
-                "mlp_ratio": text.mlp_width / text.width,
+                "mlp_ratio": mlp_ratio(text),
+                **write_open_clip_kwargs(text),
+                **({} if text.causal else {"no_causal_mask": True}),
                 **({} if cfg.end_id is None else {"pool_type": "eos", "eos_id": cfg.end_id}),
             },
         }

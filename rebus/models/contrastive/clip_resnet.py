@@ -25,6 +25,11 @@ class CLIPResNetConfig:
     head_width: int = 64  # of the attention pool
 
     @property
+    def patch_size(self) -> int:
+        """Pixels either way that a place of the last grid stands for."""
+        return 32
+
+    @property
     def num_heads(self) -> int:
         return self.width * 32 // self.head_width
 
@@ -81,7 +86,7 @@ class CLIPResNet(nn.Module):
                 blocks.append(Bottleneck(num_inputs, width, stride=2 if stage and not i else 1))
                 num_inputs = 4 * width
             self.stages.append(nn.Sequential(*blocks))
-        side = cfg.image_size // 32
+        side = cfg.image_size // cfg.patch_size
         self.positions = nn.Parameter(torch.zeros(side * side + 1, num_inputs))
         self.pool = Attention(num_inputs, cfg.num_heads)
         self.pool.out = Linear(num_inputs, cfg.embed)
@@ -111,7 +116,7 @@ class CLIPResNet(nn.Module):
             x = stage(x)
         grid = (x.shape[-2], x.shape[-1])
         x = x.flatten(2).mT  # B P D
-        side = self.cfg.image_size // 32
+        side = self.cfg.image_size // self.cfg.patch_size
         table = torch.cat([self.positions[:1], resize_grid(self.positions[1:], (side, side), grid, antialias=False)])
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1) + table
         return self.pool(x[:, :1], x)[:, 0]

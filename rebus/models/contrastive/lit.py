@@ -171,6 +171,7 @@ SYSTEM = System(
     objective="softmax",
     example=dual_encoder_example,
     image_spec=image_spec,
+    any_image_size=True,
     text_spec=text_spec,
     assemble={"starter": assemble_starter},
 )

@@ -134,11 +134,13 @@ class SigLIP(nn.Module):
     def embed_text(self, tokens: Int[Tensor, "T L"], mask: Bool[Tensor, "T L"] | None = None) -> Float[Tensor, "T E"]:
         """Texts as unit vectors, read at the last position; padding was seen in training and is seen here.
 
-        Shorter rows are padded to the context; `mask` is needed for texts padded on the left.
+        Shorter rows are padded to the context, longer ones raise `BadText`. `mask` is needed for texts that are padded
+        on the left or with another token than `pad_id`: without it, padding is read as it stands.
         """
         if mask is not None:
-            tokens = to_the_left(tokens, mask)
-        tokens = F.pad(tokens, (0, self.cfg.text.context - tokens.shape[1]), value=self.cfg.pad_id)
+            tokens = to_the_left(tokens.masked_fill(~mask, self.cfg.pad_id), mask)
+        missing = max(0, self.cfg.text.context - tokens.shape[1])
+        tokens = F.pad(tokens, (0, missing), value=self.cfg.pad_id)
         return F.normalize(self.text_head(self.text(tokens)[:, -1]), dim=-1)
 
     def forward(

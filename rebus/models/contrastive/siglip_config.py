@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rebus.backbones.released_configs import Shapes, read_siglip_vision, read_tower, write_text, write_vision
+from rebus.backbones.released_configs import (
+    Shapes,
+    mlp_ratio,
+    read_open_clip_kwargs,
+    read_siglip_vision,
+    read_tower,
+    write_open_clip_kwargs,
+    write_text,
+    write_vision,
+)
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.errors import BadConfig
@@ -17,7 +26,7 @@ OPEN_CLIP = "open_clip_config.json"
 def siglip_text(**fields: Any) -> TextConfig:
     """SigLIP's text tower: Base, version 1, where nothing else is said."""
     defaults = {"width": 768, "num_heads": 12, "mlp_width": 3072, "vocab_size": 32_000, "context": 64}
-    return TextConfig(causal=False, act="gelu_tanh", eps=1e-6, **{**defaults, **fields})
+    return TextConfig(causal=False, act="gelu_tanh", **{**defaults, "eps": 1e-6, **fields})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +43,11 @@ class SigLIPConfig:
         return self.image.flat_patches
 
 
+def _released_pad(vocab_size: int) -> int:
+    """The padding of released models whose files do not say it: those of version 2 have a vocabulary of 256,000."""
+    return 0 if vocab_size == 256_000 else 1
+
+
 def read_transformers(data: Mapping[str, Any]) -> SigLIPConfig:
     """`config.json` of a `SiglipModel` or, for NaFlex, a `Siglip2Model`."""
     top = Released(data)
@@ -42,13 +56,13 @@ def read_transformers(data: Mapping[str, Any]) -> SigLIPConfig:
     text.skip("bos_token_id", "eos_token_id")
     image.demand("vision_use_head", True)
     vision = read_siglip_vision(image)
-    vocab, pad = text.size("vocab_size", 32_000), text.take("pad_token_id", int, 1)
+    vocab = text.size("vocab_size", 32_000)
     tower = read_tower(text, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
     cfg = SigLIPConfig(
         image=vision,
         text=TextConfig(vocab_size=vocab, context=text.size("max_position_embeddings", 64), causal=False, **tower),
         embed=text.size("projection_size", tower["width"]),
-        pad_id=0 if vocab == 256_000 else pad,  # the released version 2 files keep the class default of 1
+        pad_id=text.take("pad_token_id", int, _released_pad(vocab)),
     )
     for part in (top, text, image):
         part.finish()
@@ -85,7 +99,7 @@ def infer_big_vision(shapes: Mapping[str, tuple[int, ...]]) -> SigLIPConfig:
         text=siglip_text(vocab_size=vocab, context=positions[-2], **tower),
         embed=found.of("txt/head/kernel")[-1] if head else tower["width"],
         text_head=head,
-        pad_id=0 if vocab == 256_000 else 1,
+        pad_id=_released_pad(vocab),
     )
 
 
@@ -108,7 +122,7 @@ def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
     image.skip("timm_model_pretrained")
     image.demand("timm_pool", "map")
     image.demand("timm_proj", "none")
-    text.skip("hf_tokenizer_name", "tokenizer_kwargs", "norm_kwargs", "act_kwargs")
+    text.skip("hf_tokenizer_name", "tokenizer_kwargs")
     text.demand("no_causal_mask", True)
     text.demand("pool_type", "last")
     name = image.take("timm_model_name", str)
@@ -117,6 +131,7 @@ def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
         raise BadConfig(f"{OPEN_CLIP}.model_cfg.vision_cfg.timm_model_name: {name!r} is no SigLIP tower we know")
     width, layers, heads, mlp = _TIMM[match[1]]
     text_width, vocab = text.size("width", 512), text.size("vocab_size", 49_408)
+    _, eps = read_open_clip_kwargs(text, "gelu_tanh")
     cfg = SigLIPConfig(
         image=ViTConfig(
             width=width,
@@ -133,10 +148,11 @@ def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
             mlp_width=int(text_width * text.positive("mlp_ratio", 4.0)),
             vocab_size=vocab,
             context=text.size("context_length", 77),
+            eps=eps,
         ),
         embed=top.size("embed_dim"),
         text_head=text.take("proj_type", str, "linear") != "none",
-        pad_id=0 if vocab == 256_000 else 1,
+        pad_id=text.take("pad_id", int, _released_pad(vocab)),
     )
     text.skip("proj_bias")
     for part in (file, top, image, text):
@@ -169,12 +185,12 @@ def write_open_clip(cfg: SigLIPConfig) -> dict[str, Any]:
                 "width": text.width,
                 "heads": text.num_heads,
                 "layers": text.num_layers,
-                "mlp_ratio": (text.mlp_width + 0.5) / text.width,  # it is cut to a whole number when read
+                "mlp_ratio": mlp_ratio(text),
                 "no_causal_mask": True,
                 "proj_bias": True,
                 "pool_type": "last",
-                "norm_kwargs": {"eps": text.eps},
-                "act_kwargs": {"approximate": "tanh"},
+                **write_open_clip_kwargs(text),
+                **({} if cfg.pad_id == _released_pad(text.vocab_size) else {"pad_id": cfg.pad_id}),
                 **({} if cfg.text_head else {"proj_type": "none"}),
             },
         }

@@ -217,6 +217,7 @@ SYSTEM = System(
     },
     example=dual_encoder_example,
     image_spec=image_spec,
+    any_image_size=True,
     text_spec=text_spec,
     assemble={"starter": _assemble_starter},
 )

@@ -50,6 +50,25 @@ def test_shapes_and_codes(network):
     assert torch.allclose(network(masks).output, network.decode(codes), atol=1e-5)
 
 
+def test_a_decoder_and_its_codebook_alone_decode(network, tmp_path):
+    arrays = {name: array for name, array in to_arrays(network).items() if not name.startswith("encoder.")}
+    np.savez(tmp_path / "vae-oid.npz", **arrays)
+    alone = load_npz(tmp_path / "vae-oid.npz")
+    codes = torch.randint(0, TINY.num_codes, (3, 16))
+    assert alone.decode(codes).equal(network.decode(codes))
+    save_npz(alone, tmp_path / "again.npz")
+    assert load_npz(tmp_path / "again.npz").decode(codes).equal(network.decode(codes))
+    with pytest.raises(BadCheckpoint, match="decoder and the codebook alone; encoding masks needs all"):
+        alone.encode(blobs(1))
+
+
+def test_half_an_encoder_is_refused(network):
+    arrays = to_arrays(network)
+    del arrays["encoder.2.weight"]
+    with pytest.raises(BadCheckpoint, match=r"encoder\.2\.weight"):
+        from_arrays(arrays)
+
+
 def test_rows_do_not_depend_on_their_batch(network):
     masks = blobs(4)
     assert network.encode(masks)[2:3].equal(network.encode(masks[2:3]))
