@@ -118,7 +118,7 @@ def _silence_libtiff() -> None:
     """libtiff prints what it finds wrong to the terminal, besides failing. Its handlers are those of the process, and
     are reached through Pillow's own library, which brings it along."""
     try:
-        libtiff = ctypes.CDLL(Image.core.__file__)
+        libtiff = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             setter = getattr(libtiff, name)
             setter.restype, setter.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

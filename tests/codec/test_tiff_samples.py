@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rebus.codec.decode_image import open_image
 from rebus.core.errors import BadImage
