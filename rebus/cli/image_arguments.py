@@ -144,7 +144,7 @@ def work_through(
 ) -> Batch:
     """`work` on `size` images at a time; each answer is drawn and shown as soon as it is there.
 
-    An image that cannot be opened fails alone. Out of GPU memory, the batch is halved, saying so. Ctrl-C ends the
+    An image that cannot be opened fails alone. Out of memory, the batch is halved, saying so. Ctrl-C ends the
     run; what was done stays in the result.
     """
     batch = Batch(len(pictures))
@@ -156,9 +156,9 @@ def work_through(
                 try:
                     answers = _answers(chunk, work)
                 except Exception as error:
-                    if not _out_of_memory(error) or size == 1:
+                    if not _out_of_memory(error) or len(chunk) == 1:
                         raise
-                    size = size // 2
+                    size = len(chunk) // 2
                     note(f"not enough memory for {len(chunk)} images at a time: going on with {size}")
                     continue
                 for picture, (image, answer) in zip(chunk, answers, strict=True):
@@ -209,4 +209,5 @@ def _fail(batch: Batch, path: str, reason: str) -> None:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"
+    """Of the GPU, or too many large images opened at once: what is wrong with a single image fails its row."""
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, LimitExceeded)

@@ -12,7 +12,8 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -25,6 +26,7 @@ from rebus.codec.array_images import picture_from_array, picture_from_tensor
 from rebus.codec.image_formats import ALLOWED, kind_of, opener
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 from rebus.core.limits import check, limit
+from rebus.core.memory_budget import MemoryBudget
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 Alpha: TypeAlias = Literal["white", "drop"]
@@ -75,18 +77,27 @@ def open_image(source: ImageSource, *, allow_truncated: bool = False, alpha: Alp
     Raises `BadImage` (empty, damaged, no image, a format that is not allowed, a web address), `MissingFile`,
     `LimitExceeded` before anything is decoded, and `MissingExtra` for HEIC without its decoder.
     """
-    return decode(source, allow_truncated=allow_truncated, alpha=alpha).upright()
+    with decode(source, allow_truncated=allow_truncated, alpha=alpha) as decoded:
+        return decoded.upright()
 
 
+_memory = MemoryBudget("MAX_IMAGE_MEMORY")
+
+
+@contextmanager
 def decode(
     source: ImageSource,
     *,
     allow_truncated: bool = False,
     alpha: Alpha = "white",
     enough: Callable[[int, int], tuple[int, int]] | None = None,
-) -> Decoded:
+) -> Iterator[Decoded]:
     """`open_image` before it is turned. `enough`: from the (width, height) of the file, the least size at which a
-    JPEG may be decoded; it is then read at 1/2, 1/4 or 1/8 by libjpeg, several times faster."""
+    JPEG may be decoded; it is then read at 1/2, 1/4 or 1/8 by libjpeg, several times faster.
+
+    Waits for its share of `MAX_IMAGE_MEMORY`, which all threads share, and holds it until the block ends: make the
+    image small within it, and open no other.
+    """
     name = describe(source)
     if isinstance(source, Image.Image):
         picture = source
@@ -97,25 +108,61 @@ def decode(
     else:
         picture = _open_header(_read(source, name), name)
     full_size = _within_limits(picture, name)
-    transparent = _transparent_sample(picture)  # before the EXIF, for which Pillow loads a PNG
-    orientation = 1 if _turned_by_hand(picture) else _orientation(picture)
     box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
-    try:
-        if enough is not None and picture is not source and picture.format in ("JPEG", "MPO"):
+    if enough is not None and picture is not source and picture.format in ("JPEG", "MPO"):
+        with _damage_named(name):
             drafted = picture.draft(None, enough(*full_size))
             box = drafted[1] if drafted is not None else box
-        _load(picture, name, allow_truncated)
-        if picture.format in ("TIFF", "AVIF"):  # Pillow turns these while it loads
-            orientation, full_size = _orientation(picture), picture.size
-            box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
-        if transparent is not None:
-            picture = picture.copy()
-            picture.info["transparency"] = transparent
-        return Decoded(to_rgb(picture, alpha, name), orientation, full_size, box)
+    with _memory.held(_bytes_to_decode(picture, full_size), name):
+        with _damage_named(name):
+            decoded = _decoded(picture, name, box, full_size, allow_truncated, alpha)
+        del picture  # or the palette and the alpha would be held as well
+        yield decoded
+
+
+def _decoded(
+    picture: Image.Image,
+    name: str,
+    box: tuple[float, float, float, float],
+    full_size: tuple[int, int],
+    allow_truncated: bool,
+    alpha: Alpha,
+) -> Decoded:
+    transparent = _transparent_sample(picture)  # before the EXIF, for which Pillow loads a PNG
+    orientation = 1 if _turned_by_hand(picture) else _orientation(picture)
+    _load(picture, name, allow_truncated)
+    if picture.format in ("TIFF", "AVIF"):  # Pillow turns these while it loads
+        orientation, full_size = _orientation(picture), picture.size
+        box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
+    if transparent is not None:
+        picture = picture.copy()  # it may be a user's
+        picture.info["transparency"] = transparent
+    return Decoded(to_rgb(picture, alpha, name), orientation, full_size, box)
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """A parser may raise anything over a stranger's bytes."""
+    try:
+        yield
     except RebusError:
         raise
-    except Exception as error:  # a parser may raise anything over a stranger's bytes
+    except Exception as error:
         raise _unreadable(name, error) from error
+
+
+# Bytes of a pixel beside the image that Pillow makes: frames and planes that the decoder keeps
+_DECODER = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "TIFF": 8, "GIF": 8}
+
+
+def _bytes_to_decode(picture: Image.Image, full_size: tuple[int, int]) -> int:
+    """Bytes at most from the file to an RGB image that is turned or made smaller."""
+    pixels = picture.width * picture.height
+    own = 1 if picture.mode in ("1", "L", "P") else 4
+    needed = pixels * (own + _DECODER.get(picture.format or "", 0) + 4 + 4)
+    if picture.info.get("progressive"):  # libjpeg keeps the coefficients, at full size
+        needed += 6 * full_size[0] * full_size[1]
+    return needed
 
 
 def describe(source: ImageSource) -> str:
@@ -279,14 +326,33 @@ def _unreadable(name: str, error: Exception, kind: str | None = None) -> RebusEr
     return BadImage(f"{name}: damaged {what} ({_one_line(str(error)) or type(error).__name__}). Fetch it again")
 
 
+_STRIP = 1 << 20  # pixels that are converted at once: conversions hold up to six copies
+
+
 def to_rgb(picture: Image.Image, alpha: Alpha, name: str) -> Image.Image:
     """RGB with 8 bits a channel; see the head of this file. The image itself is left as it is."""
     if _tiff_tag(picture, _SAMPLE_FORMAT) == 2 and picture.mode != "I":  # read as bytes, −1 would be white
         raise BadImage(f"{name}: a TIFF of signed numbers, which say no brightness. Save it with 0 as black, unsigned")
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
+    bits, inverted = _tiff_tag(picture, _BITS), _tiff_tag(picture, _PHOTOMETRIC) == 0
+    width, height = picture.size
+    rows = max(1, _STRIP // width)
+    if height <= rows:
+        return _converted(picture, alpha, name, bits, inverted)
+    whole = Image.new("RGB", picture.size)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        converted = _converted(strip, alpha, name, bits, inverted)
+        whole.paste(converted, (0, top))
+    whole.info = converted.info
+    return whole
+
+
+def _converted(picture: Image.Image, alpha: Alpha, name: str, bits: int | None, inverted: bool) -> Image.Image:
+    """RGB of an image or a strip of it. `bits`, `inverted`: of a TIFF's samples."""
     if picture.mode.startswith(("I", "F")):
-        grey = picture_from_array(_deep(picture, name), name).convert("RGB")
+        grey = picture_from_array(_deep(picture, name, bits, inverted), name).convert("RGB")
         clear = picture.info.get("transparency")
         if alpha == "white" and isinstance(clear, int):
             grey.paste((255, 255, 255), mask=Image.fromarray(np.asarray(picture) == clear))
@@ -301,16 +367,16 @@ def to_rgb(picture: Image.Image, alpha: Alpha, name: str) -> Image.Image:
         raise BadImage(f"{name}: the colour space {picture.mode} cannot be turned into RGB. Save it as RGB") from None
 
 
-def _deep(picture: Image.Image, name: str) -> np.ndarray:
+def _deep(picture: Image.Image, name: str, bits: int | None, inverted: bool) -> np.ndarray:
     """Pixels of more than 8 bits: uint16 or float. Pillow keeps some 16-bit files as 32-bit integers."""
     pixels = np.asarray(picture)
     if picture.mode == "I":
         if pixels.min() < 0 or pixels.max() > 65535:
             raise BadImage(f"{name}: 32-bit grey from {pixels.min():,} to {pixels.max():,}; wanted 0 to 65,535")
         pixels = pixels.astype(np.uint16)
-    if _tiff_tag(picture, _BITS) == 12:  # to 16, 4,095 being white
+    if bits == 12:  # to 16, 4,095 being white
         pixels = pixels << 4 | pixels >> 8
-    if _tiff_tag(picture, _PHOTOMETRIC) == 0:  # WhiteIsZero, which Pillow minds up to 8 bits only
+    if inverted:  # WhiteIsZero, which Pillow minds up to 8 bits only
         pixels = 1 - pixels if picture.mode.startswith("F") else 65535 - pixels
     return pixels
 

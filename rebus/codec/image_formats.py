@@ -4,9 +4,11 @@ Names and extensions are not trusted. Only the listed formats ever reach a decod
 that the many parsers of a general imaging library are not open to a stranger's bytes.
 """
 
+import ctypes
 import importlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import IO, Any
 
 from PIL import Image, features
@@ -106,7 +108,23 @@ def opener(kind: str, name: str) -> Callable[[IO[bytes]], Image.Image]:
         return _avif(name)
     if kind not in _PLUGINS:
         raise BadImage(f"{name}: not an image that can be opened, but {kind}. Allowed: {', '.join(ALLOWED)}")
+    if kind == "TIFF":
+        _silence_libtiff()
     return _registered(_PLUGINS[kind], kind.upper())
+
+
+@lru_cache(maxsize=1)
+def _silence_libtiff() -> None:
+    """libtiff prints what it finds wrong to the terminal, besides failing. Its handlers are those of the process, and
+    are reached through Pillow's own library, which brings it along."""
+    try:
+        libtiff = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            setter = getattr(libtiff, name)
+            setter.restype, setter.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            setter(None)
+    except (OSError, AttributeError):  # a Pillow that was built otherwise
+        return
 
 
 def _registered(plugin: str, key: str) -> Callable[[IO[bytes]], Image.Image]:

@@ -5,6 +5,7 @@
 """
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -48,14 +49,27 @@ def open_images(
 
     With `on_error="skip"` a failed image is None and the rest goes on; with "raise" the first failure is raised,
     its message begun with `images[index]`. All images are held at full size: prefer `ImagePipeline` for many.
+    Raises `LimitExceeded`, whatever `on_error` says, where together they pass `MAX_IMAGE_MEMORY`.
     """
     _check_batch(sources)
     pictures: list[Image.Image | None] = [None] * len(sources)
+    held, counting = 0, threading.Lock()
+
+    def check_held() -> None:
+        check("MAX_IMAGE_MEMORY", held, f"{len(sources):,} images opened at once, give fewer: bytes")
 
     def work(index: int) -> None:
-        pictures[index] = open_image(sources[index], allow_truncated=allow_truncated, alpha=alpha)
+        nonlocal held
+        check_held()
+        picture = open_image(sources[index], allow_truncated=allow_truncated, alpha=alpha)
+        with counting:
+            held += 4 * picture.width * picture.height
+        check_held()
+        pictures[index] = picture
 
-    return pictures, _each(work, len(sources), _threads(threads), skip=on_error == "skip")
+    failures = _each(work, len(sources), _threads(threads), skip=on_error == "skip")
+    check_held()
+    return pictures, failures
 
 
 class ImagePipeline:
@@ -115,8 +129,8 @@ class ImagePipeline:
 
     def _fill(self, image: ImageSource, row: dict[str, np.ndarray]) -> None:
         enough = partial(resize.enough, self.spec) if self.fast else None
-        decoded = decode(image, allow_truncated=self.allow_truncated, alpha=self.spec.alpha, enough=enough)
-        pixels = (resize.fast if self.fast else resize.exact)(decoded, self.spec)
+        with decode(image, allow_truncated=self.allow_truncated, alpha=self.spec.alpha, enough=enough) as decoded:
+            pixels = (resize.fast if self.fast else resize.exact)(decoded, self.spec)
         if self.spec.resize != "patches":
             resize.normalise_into(pixels, self._table, resize.window(row["pixels"], pixels, self._table, self.spec))
             return

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rebus.codec.tokenizer_formats import Definition, added_token, definition
+from rebus.codec.tokenizer_limits import check_character_map, check_pieces
 from rebus.core.errors import BadCheckpoint
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # kinds of piece
@@ -26,6 +27,7 @@ def read_sentencepiece(data: bytes) -> Definition:
 def _convert(pieces: list[tuple[str, float, int]], trainer: dict[int, Any], normalizer: dict[int, Any]) -> Definition:
     if not pieces:
         raise BadCheckpoint("damaged sentencepiece file: it holds no pieces")
+    check_pieces(piece for piece, _, _ in pieces)
     kind = trainer.get(3, 1)
     if kind not in (1, 2) or trainer.get(24, 0):
         raise BadCheckpoint("only Unigram and BPE sentencepiece models with white space in front can be read")
@@ -86,10 +88,7 @@ def _bpe(pieces: list[tuple[str, float, int]]) -> dict[str, Any]:
 def _normalizer(spec: dict[int, Any], prefix: bool, squeeze: bool) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     if spec.get(2):
-        size = struct.unpack("<I", spec[2][:4])[0]
-        if size % 4 or size + 4 > len(spec[2]):
-            raise BadCheckpoint("damaged sentencepiece file: its character map ends early")
-        spec[2][4 + size :].decode()  # raises for a damaged one
+        check_character_map(spec[2])
         steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec[2]).decode()})
     if squeeze:
         steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
@@ -132,13 +131,14 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     def varint() -> int:
         nonlocal at
         value = shift = 0
-        while True:
+        while shift < 64:
             byte = data[at]
             at += 1
             value |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
                 return value
+        raise IndexError(f"a number of more than 64 bits at byte {at}")
 
     while at < len(data):
         key = varint()

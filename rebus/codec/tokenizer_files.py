@@ -1,6 +1,5 @@
 """The tokenizer files of a checkpoint directory: found, read into one layout, and written for other libraries."""
 
-import gzip
 import json
 import os
 import string
@@ -11,6 +10,7 @@ from typing import Any
 
 from rebus.codec import tokenizer_formats as formats
 from rebus.codec.sentencepiece import read_sentencepiece
+from rebus.codec.tokenizer_limits import inflated, read_file
 from rebus.core.errors import BadCheckpoint, RebusError
 from rebus.core.specs import TextSpec
 from rebus.core.strict_json import to_json
@@ -52,9 +52,9 @@ DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, 
 
 
 def found_files(directory: str | os.PathLike[str]) -> dict[str, bytes]:
-    """The bytes of every file in `directory` that says something about its tokenizer."""
+    """The bytes of every file in `directory` that says something about its tokenizer. Raises `LimitExceeded`."""
     folder = Path(directory)
-    return {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+    return {name: read_file(folder / name) for name in _FILES if (folder / name).is_file()}
 
 
 def read_definition(files: Files, added: Sequence[str] = ()) -> formats.Definition | None:
@@ -124,7 +124,7 @@ def _read_bpe(files: Files, vocab: bytes, merges: bytes) -> dict[str, Any]:
 
 
 def _read_openai(files: Files, data: bytes) -> dict[str, Any]:
-    return formats.openai_clip(gzip.decompress(data).decode())
+    return formats.openai_clip(inflated(data).decode())
 
 
 def _read_wordpiece(files: Files, data: bytes) -> dict[str, Any]:

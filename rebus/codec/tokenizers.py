@@ -9,13 +9,15 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tokenizers
 
 from rebus.codec.tokenizer_files import DAMAGE, found_files, read_definition
 from rebus.codec.tokenizer_formats import word_level
+from rebus.codec.tokenizer_limits import check_growth, check_pieces
 from rebus.core.errors import BadCheckpoint, BadText, RebusError
 from rebus.core.limits import check
 from rebus.core.strict_json import to_json
@@ -64,12 +66,11 @@ class Tokenizer:
         unknown = model.get("unk_token")
         self.unknown_id: int | None = model.get("unk_id") if unknown is None else pieces.get(unknown)
         self._word_end = model.get("end_of_word_suffix") or ""
-        try:
+        with _failing_as(f"{self._source}: damaged tokenizer file"):
+            check_pieces(pieces)
+            check_growth(definition.get("normalizer"), "normalizer")
+            check_growth(definition.get("decoder"), "decoder")
             self._plain = _build(_without_control(definition, control))
-        except BaseException as error:  # for a damaged file the library raises a bare Exception, or panics
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise BadCheckpoint(f"{self._source}: damaged tokenizer file: {error}") from None
         for token in added:
             if token["content"] not in control and self._plain.token_to_id(token["content"]) != token["id"]:
                 raise BadCheckpoint(f"{self._source}: the ids of the added tokens have a gap at {token['id']}")
@@ -97,10 +98,9 @@ class Tokenizer:
         """`encode` for many texts at once, in parallel."""
         for text in texts:
             check_text(text)
-        try:
+        # The file may have no token for the unknown, and there is something unknown.
+        with _failing_as(f"{self._source} cannot encode this text"):
             rows = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
-        except Exception as error:  # the file has no token for the unknown, and there is something unknown
-            raise BadCheckpoint(f"{self._source} cannot encode this text: {error}") from None
         return [row.ids for row in rows]
 
     def encode_answer(self, text: str) -> list[int]:
@@ -125,7 +125,8 @@ class Tokenizer:
             if is_control:
                 parts.append("".join(map(self._control.__getitem__, group)))
             else:
-                words = self._plain.decode(list(group), skip_special_tokens=False)
+                with _failing_as(f"{self._source} cannot decode these tokens"):
+                    words = self._plain.decode(list(group), skip_special_tokens=False)
                 parts.append(words.replace(self._word_end, " ").strip() if self._word_end else words)
         return self._gap.join(filter(None, parts))
 
@@ -198,6 +199,17 @@ def word_level_tokenizer(
         definition,
         {"tokenizer.json": text.encode(), "tokenizer_config.json": to_json(config, indent=2).encode()},
     )
+
+
+@contextmanager
+def _failing_as(what: str) -> Iterator[None]:
+    """The library raises a bare Exception over a damaged file, or panics, which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BadCheckpoint(f"{what}: {error}") from None
 
 
 def _is_control(piece: str, web: bool) -> bool:

@@ -8,8 +8,10 @@ DEFAULTS = {
     "MAX_PIXELS": 100_000_000,  # of one image, before decoding
     "MAX_SIDE": 30_000,  # pixels of the longer side
     "MAX_IMAGE_BYTES": 200_000_000,  # of one encoded image
+    "MAX_IMAGE_MEMORY": 3_000_000_000,  # bytes of images that are decoded at once, and of those one call holds open
     "MAX_ASPECT": 500,  # longer side / shorter side
     "MAX_IMAGES": 100_000,  # of one call
+    "MAX_TOKENIZER_BYTES": 100_000_000,  # of one tokenizer file
     "MAX_TEXT_CHARS": 100_000,  # of one text
     "MAX_LABELS": 100_000,  # of one classify call
     "MAX_CONFIG_VALUE": 10_000_000,  # of an integer field of a configuration

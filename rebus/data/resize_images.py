@@ -58,17 +58,17 @@ def fit(source: bytes | Path, fitting: Fitting) -> Fitted:
 
     Raises what `rebus.codec.decode_image.decode` raises.
     """
-    decoded = decode(source, enough=_enough(fitting))
-    data = source.read_bytes() if isinstance(source, Path) else source
-    original = decoded.upright_size
-    if fitting.resize is None or min(original) <= fitting.resize:
-        return Fitted(data, ENDING[kind_of(data[:512])], original, original)
-    scale = fitting.resize / min(original)
-    size = (max(1, round(original[0] * scale)), max(1, round(original[1] * scale)))
-    lying = size[::-1] if decoded.orientation >= 5 else size
-    small = decoded.picture.resize(lying, Image.Resampling.BICUBIC, box=decoded.box, reducing_gap=3.0)
-    file = io.BytesIO()
-    decoded.upright(small).save(file, "JPEG", quality=fitting.quality)
+    with decode(source, enough=_enough(fitting)) as decoded:
+        data = source.read_bytes() if isinstance(source, Path) else source
+        original = decoded.upright_size
+        if fitting.resize is None or min(original) <= fitting.resize:
+            return Fitted(data, ENDING[kind_of(data[:512])], original, original)
+        scale = fitting.resize / min(original)
+        size = (max(1, round(original[0] * scale)), max(1, round(original[1] * scale)))
+        lying = size[::-1] if decoded.orientation >= 5 else size
+        small = decoded.picture.resize(lying, Image.Resampling.BICUBIC, box=decoded.box, reducing_gap=3.0)
+        file = io.BytesIO()
+        decoded.upright(small).save(file, "JPEG", quality=fitting.quality)
     return Fitted(file.getvalue(), "jpg", size, original, (scale, scale))
 
 

@@ -187,6 +187,8 @@ def _folder_of(folder: Path, step: int) -> Path:
 
 def _listed(path: Path) -> dict[str, dict[str, Any]]:
     """The files of a checkpoint by name; none where its `state.json` is not that of this folder."""
+    if not (path / STATE).is_file():  # to open a pipe would wait for its writer
+        return {}
     try:
         state = json.loads((path / STATE).read_text("utf-8"))
         step, files = state["step"], state["files"]

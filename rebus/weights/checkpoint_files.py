@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import stat
 import warnings
 import zipfile
 from collections.abc import Callable, Collection, Mapping
@@ -35,8 +36,11 @@ NAMES = (
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises `MissingFile` or `BadConfig` that names the file and the place."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise BadConfig(f"{path}: {path.stat().st_size:,} bytes pass the limit of {MAX_JSON:,} for a JSON file")
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise BadConfig(f"{path}: a device or a pipe, not a file")
+        if status.st_size > MAX_JSON:
+            raise BadConfig(f"{path}: {status.st_size:,} bytes pass the limit of {MAX_JSON:,} for a JSON file")
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.iterdir())[:8] if path.parent.is_dir() else []

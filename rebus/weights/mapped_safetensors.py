@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import stat
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ class MappedFile:
     def __init__(self, path: Path):
         self.path = path
         try:
+            mode = path.stat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a pipe would wait for its writer
+                raise BadCheckpoint(f"{path}: a device or a pipe, not a file of weights")
             with path.open("rb") as file:
                 self.size = os.fstat(file.fileno()).st_size
                 if self.size == 0:

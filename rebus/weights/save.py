@@ -113,7 +113,8 @@ def verify(directory: str | Path) -> None:
 def _listed(folder: Path) -> frozenset[str]:
     """The names of the manifest; none where there is no readable one."""
     try:
-        return frozenset(json.loads((folder / MANIFEST).read_bytes())["files"])
+        manifest = folder / MANIFEST
+        return frozenset(json.loads(manifest.read_bytes())["files"] if manifest.is_file() else ())
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
 

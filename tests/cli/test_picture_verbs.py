@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 import rebus
 from rebus import catalog
@@ -223,6 +224,21 @@ def test_out_of_memory_halves_the_batch(bundled, pictures, run, monkeypatch):
     assert code == 0
     assert len(out.splitlines()) == 3
     assert "not enough memory" in err
+
+
+def test_fault_34_images_too_large_to_be_open_together(bundled, pictures, run, monkeypatch):
+    with Image.open(pictures / "a.png") as image:
+        pixels = image.width * image.height
+        image.save(pictures / "d.png")
+    found, _ = document(run, "classify", pictures, "--labels", LABELS)
+    monkeypatch.setenv("REBUS_MAX_IMAGE_MEMORY", str(12 * pixels))  # one may be decoded, three may be open
+    halved, err = document(run, "classify", pictures, "--labels", LABELS)
+    assert halved["results"] == found["results"]
+    assert "not enough memory for 4 images at a time: going on with 2" in err
+    monkeypatch.setenv("REBUS_MAX_IMAGE_MEMORY", str(pixels))
+    code, out, _ = run("classify", pictures, "--labels", LABELS, "--json")
+    assert code == 1
+    assert all("MAX_IMAGE_MEMORY" in row["error"] for row in json.loads(out)["results"])
 
 
 def test_fault_16_a_text_that_is_cut_is_said_once_unless_allowed(bundled, pictures, run):

@@ -1,9 +1,12 @@
 """TIFFs of other samples than 8-bit black-is-zero: the brightness that the tags say, or a refusal (TIFF 6.0)."""
 
+import contextlib
+import io
 import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rebus.codec.decode_image import open_image
 from rebus.core.errors import BadImage
@@ -47,3 +50,15 @@ def test_brightness_is_what_the_tags_say(bits: int, data: bytes, settings: dict,
 def test_signed_samples_are_refused(bits: int, data: bytes, white_is_zero: bool) -> None:
     with pytest.raises(BadImage):
         greys(tiff(bits, data, sample_format=2, white_is_zero=white_is_zero))
+
+
+@pytest.mark.parametrize("compression", ["packbits", "tiff_lzw", "tiff_adobe_deflate"])
+def test_what_libtiff_finds_wrong_stays_off_the_terminal(compression, capfd):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "TIFF", compression=compression)
+    data = bytearray(file.getvalue())
+    data[2000:2060] = bytes(range(60))
+    with contextlib.suppress(BadImage):
+        open_image(bytes(data))
+    assert capfd.readouterr().err == ""

@@ -63,6 +63,7 @@ def _silent(line: Mapping[str, Any]) -> None:
     pass
 
 
+@pytest.mark.slow
 def test_fault_29_a_rank_dies(tmp_path: Path) -> None:
     config = replace(CLIP, save_every=1)
     began = time.monotonic()

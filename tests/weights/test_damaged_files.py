@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -134,3 +137,32 @@ def test_references_of_a_hub_cache(reference: bytes, tmp_path: Path, monkeypatch
         (place / "model.safetensors").write_bytes(b"x")
     (root / "refs" / "main").write_bytes(reference)
     assert cached("a/b") is None
+
+
+def test_fault_37_pipes_and_devices_in_place_of_files(tmp_path: Path) -> None:
+    """In a process of its own: whoever opens a pipe waits for ever."""
+    readers = {
+        "config.json": "read_json",
+        "model.safetensors": "open_weights",
+        "model.npz": "open_weights",
+        "model.bin": "open_weights",
+        "model.safetensors.index.json": "open_weights",
+    }
+    lines = ["import sys, resource", "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))"]
+    lines += ["from pathlib import Path", "from rebus.core.errors import RebusError"]
+    lines += ["from rebus.weights.checkpoint_files import open_weights, read_json"]
+    for kind in ("pipe", "zero"):
+        (tmp_path / kind).mkdir()
+        for name, reader in readers.items():
+            path = tmp_path / kind / name
+            os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+            lines += ["try:", f"    {reader}(Path({str(path)!r}))", "except RebusError as error:", "    print(error)"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done
+    said = done.stdout.splitlines()
+    assert len(said) == 2 * len(readers)
+    for line, name in zip(said, [*readers, *readers], strict=True):
+        assert name in line
+        assert "a device or a pipe" in line or (name == "model.bin" and "no weights at" in line)

@@ -1,6 +1,5 @@
 """Where the records of a tar lie: found by its headers alone, once, and kept, so that each can be read alone."""
 
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +10,8 @@ import numpy as np
 from rebus.core.errors import MissingFile, UsageError
 from rebus.data.reading.disk_cache import Arrays, check_unchanged, kept
 from rebus.data.reading.packed_names import PackedNames
+from rebus.data.reading.tar_members import TarDamage
+from rebus.data.reading.tar_members import members as tar_members
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "ppm")
 TEXTS = ("txt", "caption")
@@ -80,39 +81,17 @@ def _members(file: Path) -> Iterator[tuple[str, int, int, int]]:
     """(key, number of the ending, first byte, bytes) of each member that we know. Raises `_Cut`."""
     whole = file.stat().st_size
     try:
-        tar = tarfile.open(file, "r:")  # noqa: SIM115
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise _Cut(f"no tar ({error})") from None
-    with tar:
-        last = -1
-        while True:
-            try:
-                member = tar.next()
-            except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-                raise _Cut(f"damaged after byte {max(last, 0):,} of {whole:,} ({error})") from None
-            if member is None:
-                break
-            tar.members = []  # type: ignore[attr-defined]  # or it remembers them all
-            if member.offset <= last:  # a size below nothing would lead in a circle
-                raise _Cut(f"damaged after byte {last:,} of {whole:,} (a size that cannot be)")
-            last = member.offset
+        for member in tar_members(file):
             key, ending = _parted(member.name)
-            if not member.isreg() or member.issparse() or ending not in ENDINGS:
+            if not member.plain or ending not in ENDINGS:
                 continue
-            if member.offset_data + member.size > whole:
+            if member.start + member.size > whole:
                 raise _Cut(f"cut at byte {whole:,}, within {member.name}", key)
-            yield key, ENDINGS.index(ending), member.offset_data, member.size
-        _check_end(file, tar.offset, whole)
-
-
-def _check_end(file: Path, offset: int, whole: int) -> None:
-    """The tar module takes a damaged header for the end; the true end is a block of zeros."""
-    with file.open("rb") as tar:
-        tar.seek(min(offset, whole))
-        block = tar.read(tarfile.BLOCKSIZE)
-    if block != bytes(tarfile.BLOCKSIZE):
-        what = "no end mark: perhaps cut" if not block else "no header there"
-        raise _Cut(f"{what}, at byte {offset:,} of {whole:,}")
+            yield key, ENDINGS.index(ending), member.start, member.size
+    except TarDamage as damage:
+        raise _Cut(str(damage), _parted(damage.name)[0]) from None
+    except OSError as error:
+        raise _Cut(f"cannot be read: {error.strerror}") from None
 
 
 def _parted(name: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from rebus.codec.images import open_images
-from rebus.core.errors import RebusError
+from rebus.core.errors import LimitExceeded, RebusError
 from rebus.core.strict_json import to_json
 from rebus.data.damaged_files import check_files
 from rebus.data.layouts import open_layout
@@ -114,9 +114,18 @@ class Records:
         return self.reader.read(*place).image
 
     def _some(self, waiting: Sequence[tuple[Place, Record]], check: Check | None) -> Iterator[list[Example]]:
-        """The examples that can be used, as one batch if there are any."""
+        """The examples that can be used, as one batch if there are any; as more where the images are too large."""
+        try:
+            opened = self._opened(waiting)
+        except LimitExceeded:
+            if len(waiting) == 1:
+                raise
+            half = len(waiting) // 2
+            yield from self._some(waiting[:half], check)
+            yield from self._some(waiting[half:], check)
+            return
         found = []
-        for place, record, image in self._opened(waiting):
+        for place, record, image in opened:
             example = Example(record, image, place, partial(self.picture, place))
             try:
                 _check_texts(example)
@@ -131,19 +140,22 @@ class Records:
         if found:
             yield found
 
-    def _opened(self, waiting: Sequence[tuple[Place, Record]]) -> Iterator[tuple[Place, Record, Image.Image]]:
-        there = []
+    def _opened(self, waiting: Sequence[tuple[Place, Record]]) -> list[tuple[Place, Record, Image.Image]]:
+        """Those whose image can be opened. Raises `LimitExceeded` where they are too large to be held together."""
+        sources = [record.image for _, record in waiting if record.image is not None]
+        images, failures = open_images(sources, on_error="skip")
+        found, at = [], 0
         for place, record in waiting:
             if record.image is None:
                 self._refuse(f"{record.key}: has no image")
-            else:
-                there.append((place, record, record.image))
-        images, failures = open_images([source for _, _, source in there], on_error="skip") if there else ([], {})
-        for at, (image, (place, record, _)) in enumerate(zip(images, there, strict=True)):
+                continue
+            image = images[at]
             if image is not None:
-                yield place, record, image
+                found.append((place, record, image))
             else:
                 self._refuse(f"{record.key}: {str(failures[at]).removeprefix(f'images[{at}]: ')}")
+            at += 1
+        return found
 
     def _refuse(self, reason: str) -> None:
         self.damaged.append(reason)

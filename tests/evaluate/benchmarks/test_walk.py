@@ -42,6 +42,14 @@ def test_batches_are_as_large_as_asked_for():
     assert [len(batch) for batch in Records(held(7), batch_size=3).batches()] == [3, 3, 1]
 
 
+def test_fault_34_large_images_make_smaller_batches(monkeypatch):
+    monkeypatch.setenv("REBUS_MAX_IMAGE_MEMORY", "700")  # an image takes 4 x 48 bytes when it is open
+    records = Records(held(11, {1: Record(key="r1")}), batch_size=7)
+    batches = [[example.record.key for example in batch] for batch in records.batches()]
+    assert batches == [["r0", "r2"], ["r3", "r4"], ["r5", "r6"], ["r7", "r8"], ["r9", "r10"]]
+    assert records.damaged == ["r1: has no image"]
+
+
 def test_damaged_records_are_left_out_and_named():
     bad = {3: BadRecord("r3", "is torn"), 5: Record(key="r5", image=b"no image"), 9: Record(key="r9")}
     records = Records(held(40, bad), batch_size=4)
