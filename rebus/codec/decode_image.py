@@ -1,10 +1,4 @@
-"""An image from wherever it comes: checked, upright, RGB, 8 bits, first frame. Nothing is decoded before its limits.
-
-Conversions: grey and palette are spread over three channels; 16-bit grey is divided by 257 and floats in [0, 1]
-multiplied by 255, both rounded; CMYK goes through Pillow's plain formula, as colour profiles are ignored by every
-released preprocessor. Transparency is laid on white, as transformers 5 does, or dropped, baring the colours beneath,
-as open_clip, big_vision and earlier transformers do: `ImageSpec.alpha` says which.
-"""
+"""An image from wherever it comes: checked, upright, RGB, 8 bits, first frame. Nothing is decoded before its limits."""
 
 import difflib
 import io
@@ -16,23 +10,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile
 from torch import Tensor
 
 from rebus.codec.array_images import picture_from_array, picture_from_tensor
+from rebus.codec.convert_to_rgb import Alpha, to_rgb, transparent_sample
 from rebus.codec.image_formats import ALLOWED, kind_of, opener
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
 from rebus.core.limits import check, limit
 from rebus.core.memory_budget import MemoryBudget
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
-Alpha: TypeAlias = Literal["white", "drop"]
 
 _ORIENTATION, _EXIF, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003  # EXIF tags
-_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between two greys of so many bits, once they are spread over 0 to 255
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -128,7 +121,7 @@ def _decoded(
     allow_truncated: bool,
     alpha: Alpha,
 ) -> Decoded:
-    transparent = _transparent_sample(picture)  # before the EXIF, for which Pillow loads a PNG
+    transparent = transparent_sample(picture)  # before the EXIF, for which Pillow loads a PNG
     orientation = 1 if _turned_by_hand(picture) else _orientation(picture)
     _load(picture, name, allow_truncated)
     if picture.format in ("TIFF", "AVIF"):  # Pillow turns these while it loads
@@ -284,22 +277,6 @@ def _turned_by_hand(picture: Image.Image) -> bool:
     return (width - height) * (picture.width - picture.height) < 0
 
 
-def _transparent_sample(picture: Image.Image) -> int | tuple[int, ...] | None:
-    """The transparent colour of a PNG on the scale of the decoded pixels, where Pillow leaves it on the file's.
-
-    16-bit colours are decoded to their high bytes, and so compared. Only told before the image is loaded.
-    """
-    colour, tiles = picture.info.get("transparency"), getattr(picture, "tile", None)
-    if colour is None or picture.format != "PNG" or not tiles:
-        return None
-    raw = tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0]
-    if raw in _GREY_STEPS and isinstance(colour, int):
-        return colour * _GREY_STEPS[raw]
-    if raw == "RGB;16B" and isinstance(colour, tuple):
-        return tuple(sample >> 8 for sample in colour)
-    return None
-
-
 def _load(picture: Image.Image, name: str, allow_truncated: bool) -> None:
     try:
         picture.load()
@@ -324,81 +301,3 @@ def _unreadable(name: str, error: Exception, kind: str | None = None) -> RebusEr
         return BadImage(f"{name}: there is not enough memory to decode it")
     what = f"{kind} file" if kind in ALLOWED else "image"
     return BadImage(f"{name}: damaged {what} ({_one_line(str(error)) or type(error).__name__}). Fetch it again")
-
-
-_STRIP = 1 << 20  # pixels that are converted at once: conversions hold up to six copies
-
-
-def to_rgb(picture: Image.Image, alpha: Alpha, name: str) -> Image.Image:
-    """RGB with 8 bits a channel; see the head of this file. The image itself is left as it is."""
-    if _tiff_tag(picture, _SAMPLE_FORMAT) == 2 and picture.mode != "I":  # read as bytes, −1 would be white
-        raise BadImage(f"{name}: a TIFF of signed numbers, which say no brightness. Save it with 0 as black, unsigned")
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    bits, inverted = _tiff_tag(picture, _BITS), _tiff_tag(picture, _PHOTOMETRIC) == 0
-    width, height = picture.size
-    rows = max(1, _STRIP // width)
-    if height <= rows:
-        return _converted(picture, alpha, name, bits, inverted)
-    whole = Image.new("RGB", picture.size)
-    for top in range(0, height, rows):
-        strip = picture.crop((0, top, width, min(top + rows, height)))
-        converted = _converted(strip, alpha, name, bits, inverted)
-        whole.paste(converted, (0, top))
-    whole.info = converted.info
-    return whole
-
-
-def _converted(picture: Image.Image, alpha: Alpha, name: str, bits: int | None, inverted: bool) -> Image.Image:
-    """RGB of an image or a strip of it. `bits`, `inverted`: of a TIFF's samples."""
-    if picture.mode.startswith(("I", "F")):
-        grey = picture_from_array(_deep(picture, name, bits, inverted), name).convert("RGB")
-        clear = picture.info.get("transparency")
-        if alpha == "white" and isinstance(clear, int):
-            grey.paste((255, 255, 255), mask=Image.fromarray(np.asarray(picture) == clear))
-        return grey
-    if picture.mode in ("RGBa", "La"):  # premultiplied
-        picture = picture.convert("RGBA" if picture.mode == "RGBa" else "LA")
-    if picture.mode in ("PA", "LA", "RGBA") or picture.info.get("transparency") is not None:
-        return _without_alpha(picture, alpha)
-    try:
-        return picture.convert("RGB")
-    except ValueError:
-        raise BadImage(f"{name}: the colour space {picture.mode} cannot be turned into RGB. Save it as RGB") from None
-
-
-def _deep(picture: Image.Image, name: str, bits: int | None, inverted: bool) -> np.ndarray:
-    """Pixels of more than 8 bits: uint16 or float. Pillow keeps some 16-bit files as 32-bit integers."""
-    pixels = np.asarray(picture)
-    if picture.mode == "I":
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise BadImage(f"{name}: 32-bit grey from {pixels.min():,} to {pixels.max():,}; wanted 0 to 65,535")
-        pixels = pixels.astype(np.uint16)
-    if bits == 12:  # to 16, 4,095 being white
-        pixels = pixels << 4 | pixels >> 8
-    if inverted:  # WhiteIsZero, which Pillow minds up to 8 bits only
-        pixels = 1 - pixels if picture.mode.startswith("F") else 65535 - pixels
-    return pixels
-
-
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
-
-
-def _tiff_tag(picture: Image.Image, tag: int) -> int | None:
-    """The value of a tag, of the first channel, where the image comes from a TIFF file."""
-    if picture.format != "TIFF":
-        return None
-    found = getattr(picture, "tag_v2", {}).get(tag)
-    value = found[0] if isinstance(found, tuple) and found else found
-    return value if isinstance(value, int) else None
-
-
-def _without_alpha(picture: Image.Image, alpha: Alpha) -> Image.Image:
-    if alpha == "white":
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    if "transparency" in picture.info:  # Pillow warns when it drops this itself
-        picture = picture.copy()
-        del picture.info["transparency"]
-    return picture.convert("RGB")

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from rebus.codec import resize
-from rebus.codec.decode_image import Alpha, ImageSource, decode, open_image
+from rebus.codec.convert_to_rgb import Alpha
+from rebus.codec.decode_image import ImageSource, decode, open_image
 from rebus.codec.preprocessor import image_spec_from_json, image_spec_to_json
 from rebus.core.errors import RebusError, UsageError
 from rebus.core.limits import check

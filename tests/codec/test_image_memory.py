@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rebus.codec import decode_image
-from rebus.codec.decode_image import to_rgb
+from rebus.codec.convert_to_rgb import to_rgb
 from rebus.codec.images import ImagePipeline, open_image, open_images
 from rebus.core.errors import LimitExceeded
 from rebus.core.memory_budget import MemoryBudget
@@ -112,7 +111,7 @@ def test_strips_give_the_same_bytes_as_the_whole(mode, alpha, monkeypatch):
             picture = picture.convert("RGB").convert(mode) if mode in ("CMYK", "L", "1") else picture.convert(mode)
     assert picture.mode == mode
     whole = to_rgb(picture, alpha, "it")
-    monkeypatch.setattr(decode_image, "_STRIP", 17 * 5)
+    monkeypatch.setattr(convert_to_rgb, "_STRIP", 17 * 5)
     strips = to_rgb(picture, alpha, "it")
     assert strips.tobytes() == whole.tobytes()
     assert strips.info == whole.info
