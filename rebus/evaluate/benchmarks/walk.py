@@ -15,6 +15,7 @@ from rebus.codec.images import open_images
 from rebus.core.errors import RebusError
 from rebus.data.damaged_files import check_files
 from rebus.data.layouts import open_layout
+from rebus.data.reading.media_paths import media_root
 from rebus.data.record import BadRecord, Reader, Record, StoredImage
 from rebus.data.shuffle import ShuffledOrder
 from rebus.tasks.batching import progress
@@ -157,6 +158,7 @@ class Source:
     number: int | None = None
     seed: int = 0
     batch_size: int = BATCH
+    root: str | os.PathLike[str] | None = None  # where the data may point, besides their own folder
     opened: list[Records] = field(default_factory=list)
 
     def records(self, open: Open = open_layout) -> Records:
@@ -169,7 +171,8 @@ class Source:
 
     def _records(self, open: Open, split: str | None, number: int | None) -> Records:
         here = isinstance(self.data, str | os.PathLike)
-        reader: Any = open(Path(self.data), self.layout, split) if here else self.data  # type: ignore[arg-type]
+        with media_root(self.root):
+            reader: Any = open(Path(self.data), self.layout, split) if here else self.data  # type: ignore[arg-type]
         records = Records(reader, number=number, seed=self.seed, batch_size=self.batch_size)
         self.opened.append(records)
         return records
