@@ -25,7 +25,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     add_root(parser)
 
 
-def add_root(parser: argparse.ArgumentParser) -> None:
+def add_root(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--root", metavar="DIR", type=Path, help="where its images lie, if it points out of its folder")
 
 

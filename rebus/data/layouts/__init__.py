@@ -21,6 +21,7 @@ LAYOUTS = {
     "refcoco": "rebus.data.layouts.refcoco",
     "vqa": "rebus.data.layouts.vqa",
     "obelics": "rebus.data.layouts.obelics",
+    "cauldron": "rebus.data.layouts.cauldron",
     "mmc4": "rebus.data.layouts.mmc4",
     "c4": "rebus.data.layouts.c4",
     "coyo": "rebus.data.layouts.coyo",
