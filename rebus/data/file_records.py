@@ -199,7 +199,7 @@ class FileRecords:
     def _open(self, split: str) -> Reader:
         """Raises `UsageError` where nothing is held out."""
         if split not in self._readers:
-            self._readers[split] = open_layout(self.files.path, self.files.layout, split, files.root)
+            self._readers[split] = open_layout(self.files.path, self.files.layout, split, self.files.root)
         reader = self._readers[split]
         if isinstance(reader, UsageError):
             raise reader

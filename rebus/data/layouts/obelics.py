@@ -63,7 +63,7 @@ class Obelics:
             document, missing = self._document(page)
         except RebusError as error:
             raise BadRecord(key, str(error)) from None
-        facts = {name: page[name] for name in ("metadata", "general_metadata") if name in page}
+        facts: dict[str, Any] = {name: page[name] for name in ("metadata", "general_metadata") if name in page}
         return Record(key=key, document=tuple(document), facts={**facts, "missing": missing})
 
     def _document(self, page: dict[str, Any]) -> tuple[list[str | Encoded], int]:

@@ -1,18 +1,20 @@
 """Images of pages by their web address, as they were fetched before."""
 
 import hashlib
-import json
 import tarfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rebus.core.errors import RebusError
-from rebus.data.reading.checked_fields import mapping
+from rebus.data.reading.checked_fields import count, mapping, words
 from rebus.data.reading.disk_cache import Arrays, kept
 from rebus.data.reading.json_spans import read_json
 from rebus.data.reading.media_paths import MediaPaths
+from rebus.data.reading.tables import json_row
 from rebus.data.record import Encoded
 
 FOLDERS = ("pictures", "images")
@@ -57,7 +59,7 @@ class FetchedImages:
                     path = folder / f"{name}{ending}"
                     if path.is_file():
                         return path
-        raise RebusError(f"{image} was not fetched: there is no {digest[:12]}… in pictures/ or images/")
+        raise RebusError(f"{image} was not fetched: there is no {digest[:12]}… in pictures/ or images/ (rebus data download)")
 
     def _named(self) -> dict[str, Any]:
         if self._names is None:
@@ -66,8 +68,8 @@ class FetchedImages:
 
     def _downloaded(self, url: str) -> bytes | None:
         if self._indices is None:
-            self._indices = [kept("fetched", [f / _JOURNAL], lambda f=f: _index(f)) for f in self._downloads]  # type: ignore[misc]
-        wanted = digest_of(url)
+            self._indices = [kept("fetched", [at / _JOURNAL], partial(_index, at)) for at in self._downloads]
+        wanted = np.uint64(digest_of(url))
         for folder, index in zip(self._downloads, self._indices, strict=True):
             at = int(np.searchsorted(index["urls"], wanted))
             if at < len(index["urls"]) and index["urls"][at] == wanted:
@@ -85,37 +87,49 @@ class FetchedImages:
         return {**self.__dict__, "_names": None, "_indices": None}  # read again where they are needed
 
 
-def digest_of(url: str) -> np.uint64:
+def digest_of(url: str) -> int:
     """64 bits of a hash: among 100 million addresses, two others look alike once in 4,000 times."""
-    digest = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return np.uint64(int.from_bytes(digest, "little"))
+    return int.from_bytes(hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _index(folder: Path) -> Arrays:
     """Where the image of each address lies: `urls` uint64 sorted, `places` int64 (shard, begin, bytes), `shards`.
 
-    Of the journal, lines of `ok` name a shard and a key; those of images that came before name the row that has them.
+    Of the journal, lines of "ok" name a shard and a key, those of images that came before the row that has them.
+    Raises `RebusError` for a journal that is damaged, or that names shards elsewhere.
     """
     rows: dict[int, tuple[str, str]] = {}
-    asked: list[tuple[str, int]] = []  # address, the row that has its image
-    with open(folder / _JOURNAL, "rb") as journal:
-        for line in journal:
-            said = json.loads(line)
-            if said["outcome"] == "ok":
-                rows[said["row"]] = (said["shard"], said["key"])
-            if said.get("url") is not None:
-                asked.append((said["url"], said.get("of", said["row"])))
+    same: dict[int, int] = {}
+    asked: list[tuple[str, int]] = []
+    for said in _journal(folder / _JOURNAL):
+        row = count(said, "row", least=0)
+        if said.get("outcome") == "ok":
+            rows[row] = (words(said, "shard"), words(said, "key"))
+        elif "of" in said:
+            same[row] = count(said, "of", least=0)
+        if said.get("url") is not None:
+            asked.append((words(said, "url"), row))
     shards = sorted({shard for shard, _ in rows.values()})
-    members = {shard: _members(folder / shard) for shard in shards}
-    found: dict[np.uint64, tuple[int, int, int]] = {}
+    places = MediaPaths([folder])
+    members = {shard: _members(places.find(shard)) for shard in shards}
+    found: dict[int, tuple[int, int, int]] = {}
     for url, row in asked:
-        if row in rows:
-            shard, key = rows[row]
-            if key in members[shard]:
-                found[digest_of(url)] = (shards.index(shard), *members[shard][key])
+        passed: set[int] = set()
+        while row in same and row not in passed:  # what came before in its unit may have come in another before
+            passed.add(row)
+            row = same[row]
+        shard, key = rows.get(row, ("", ""))
+        if key in members.get(shard, ()):
+            found[digest_of(url)] = (shards.index(shard), *members[shard][key])
     order = sorted(found)
-    places = np.array([found[url] for url in order], dtype=np.int64).reshape(-1, 3)
-    return {"urls": np.array(order, dtype=np.uint64), "places": places, "shards": np.array(shards, dtype=np.str_)}
+    spans = np.array([found[url] for url in order], dtype=np.int64).reshape(-1, 3)
+    return {"urls": np.array(order, dtype=np.uint64), "places": spans, "shards": np.array(shards, dtype=np.str_)}
+
+
+def _journal(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open("rb") as journal:
+        for number, line in enumerate(journal, start=1):
+            yield json_row(line, f"{file}:{number}")
 
 
 def _members(shard: Path) -> dict[str, tuple[int, int]]:

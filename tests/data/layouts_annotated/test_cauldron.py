@@ -14,7 +14,10 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 
 def test_turns_are_questions_about_the_image(tmp_path: Path) -> None:
-    turns = [{"user": "What?", "assistant": "A cat", "source": "vqa"}, {"user": "Who?", "assistant": "", "source": "vqa"}]
+    turns = [
+        {"user": "What?", "assistant": "A cat", "source": "vqa"},
+        {"user": "Who?", "assistant": "", "source": "vqa"},
+    ]
     rows = [
         {"images": [{"bytes": b"x", "path": None}], "texts": turns},
         {"images": [{"bytes": b"x", "path": None}] * 2, "texts": turns},
