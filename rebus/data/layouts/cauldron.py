@@ -19,7 +19,7 @@ WHAT = "The Cauldron: Parquet files with the columns images and texts, which are
 CHECKED = (
     (
         "Parquet with lists `images` and `texts` of `user`, `assistant` (The Cauldron)",
-        "torchtune's documentation; samples written by hand",
+        "torchtune's reader; samples written by hand",
     ),
 )
 

@@ -26,7 +26,7 @@ WHAT = "CVAT for images 1.1: annotations.xml beside images/"
 CHECKED = (
     (
         "CVAT for images 1.1: `annotations.xml` beside `images/`",
-        "CVAT's documentation of the format, for runs of masks memory; samples written by hand",
+        "CVAT's documentation of the format and `cvat_sdk/masks.py`; samples written by hand",
     ),
 )
 

@@ -167,7 +167,8 @@ def _places(table: Path) -> MediaPaths:
     if folder.name.lower() in (*SPLITS, *_ANNOTATIONS):
         root = folder.parent
     bases = [folder, root] if folder.name in _ANNOTATIONS else [folder]
-    names = [*IMAGE_FOLDERS, *(word for word in words_of(Path(table.stem)) if word in SPLITS)]
+    splits = [word for word in words_of(Path(table.stem)) if word in SPLITS]
+    names = [*IMAGE_FOLDERS, *(name for word in splits for name in sorted(names_of(word)))]
     return MediaPaths([base / name for base in bases for name in names], [root])
 
 

@@ -18,7 +18,10 @@ NAME = "obelics"
 WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the images fetched"
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
 CHECKED = (
-    ("Parquet with lists `images` and `texts` of addresses, bytes and texts", "memory; samples written by hand"),
+    (
+        "Parquet with lists `images` and `texts` of addresses, bytes and texts",
+        "the dataset card; samples written by hand",
+    ),
 )
 
 

@@ -59,7 +59,9 @@ class FetchedImages:
                     path = folder / f"{name}{ending}"
                     if path.is_file():
                         return path
-        raise RebusError(f"{image} was not fetched: there is no {digest[:12]}… in pictures/ or images/ (rebus data download)")
+        raise RebusError(
+            f"{image} was not fetched: there is no {digest[:12]}… in pictures/ or images/ (rebus data download)"
+        )
 
     def _named(self) -> dict[str, Any]:
         if self._names is None:
