@@ -182,11 +182,14 @@ def _listed_question(item: Any, what: str, key: str) -> Question:
     if not isinstance(item, Mapping):
         raise BadRecord(key, f"{what} must be an object with text and answers; got {_kind(item)}")
     text = _text(item, "text", key) or _text(item, "question", key)
-    if text is None:
+    is_prompt = bool(item.get("is_prompt"))
+    if text is None and not is_prompt:  # a whole prompt may be empty
         raise BadRecord(key, f"{what} has no text")
     renamed = {"qid": item.get("id"), "type": item.get("kind")}
-    question = _question({**{name: value for name, value in renamed.items() if value is not None}, **item}, text, key)
-    return replace(question, is_prompt=bool(item.get("is_prompt")))
+    question = _question(
+        {**{name: value for name, value in renamed.items() if value is not None}, **item}, text or "", key
+    )
+    return replace(question, is_prompt=is_prompt)
 
 
 def _phrase(item: Any, what: str, key: str) -> Phrase:
