@@ -79,7 +79,7 @@ def file_batches(
     cannot be learned."""
     if not files.path:
         raise UsageError("data.path says where the data set lies: --set data.path=DIR")
-    parts = open_parts(files.path, files.layout, files.split, files.val_split, files.root)
+    parts = open_parts(files.path, files.layout, files.split, files.val_split, root=files.root)
     if files.form == "auto":
         generative = processor.text is not None and processor.text.spec.generates
         files = replace(files, form=_generative_form(parts[0], locations) if generative else "pairs")

@@ -93,7 +93,7 @@ def test_a_root_that_is_given_holds_absolute_paths_and_images(root: Path, tmp_pa
     for row in (2, 3):
         with pytest.raises(RebusError, match="is not the name of a file inside the data set"):
             reader.read(0, row)
-    train, _ = open_parts(str(table), "auto", None, None, str(root))
+    train, _ = open_parts(str(table), "auto", None, None, root=str(root))
     assert sum(train.sizes) == 3
     with pytest.raises(UsageError, match="no such folder; --root"):
         open_layout(table, root=tmp_path / "nowhere")
