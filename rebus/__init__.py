@@ -6,11 +6,27 @@
 Importing it is cheap: torch comes in when something needs it.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.core.card import ModelCard
-from rebus.core.errors import RebusError, UnsupportedTask
+from rebus.core.errors import (
+    BadCheckpoint,
+    BadConfig,
+    BadImage,
+    BadText,
+    CannotWrite,
+    LimitExceeded,
+    MissingExtra,
+    MissingFile,
+    NetworkError,
+    NotFinite,
+    RebusError,
+    UnknownName,
+    UnsupportedTask,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from rebus.api import Model as Model
@@ -18,30 +34,54 @@ if TYPE_CHECKING:
     from rebus.api import load as load
     from rebus.catalog import info as info
     from rebus.catalog import list_models as list_models
+    from rebus.codec.image_files import images_in as images_in
 
 __version__ = "0.1.0"
 __all__ = [
+    "BadCheckpoint",
+    "BadConfig",
+    "BadImage",
+    "BadText",
     "Box",
+    "CannotWrite",
+    "LimitExceeded",
     "Mask",
+    "MissingExtra",
+    "MissingFile",
     "Model",
     "ModelCard",
+    "NetworkError",
+    "NotFinite",
     "Ranking",
     "RebusError",
+    "UnknownName",
     "UnsupportedTask",
+    "UsageError",
     "create",
+    "images_in",
     "info",
     "list_models",
     "load",
 ]
-_API = ("Model", "create", "load")
-_CATALOG = ("info", "list_models")
+_LATE = {
+    "Model": "rebus.api",
+    "create": "rebus.api",
+    "load": "rebus.api",
+    "info": "rebus.catalog",
+    "list_models": "rebus.catalog",
+    "images_in": "rebus.codec.image_files",
+}
+_FAMILIAR = {"from_pretrained": "load", "load_model": "load", "create_model": "create"}  # names from elsewhere
 
 
 def __getattr__(name: str) -> Any:
-    if name in _API or name in _CATALOG:
-        from importlib import import_module
-
-        found = getattr(import_module("rebus.catalog" if name in _CATALOG else "rebus.api"), name)
+    if name in _LATE:
+        found = getattr(import_module(_LATE[name]), name)
         globals()[name] = found
         return found
-    raise AttributeError(f"module 'rebus' has no attribute {name!r}")
+    hint = f"; ours is rebus.{_FAMILIAR[name]}" if name in _FAMILIAR else ""
+    raise AttributeError(f"module 'rebus' has no attribute {name!r}{hint}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

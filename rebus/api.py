@@ -1,20 +1,17 @@
 """`load` and `create`, and the object they return: a network, its processor, and the tasks it can do."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
-from rebus.codec.text import Prompt
-from rebus.core.answers import Box, Mask, Ranking
 from rebus.core.card import ModelCard
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import UnsupportedTask, UsageError
@@ -22,15 +19,39 @@ from rebus.core.system import System
 from rebus.generation import OPTIONS
 from rebus.generation import generate as write
 from rebus.generation.cuda_graph import GraphedStep
+from rebus.generation.familiar import in_our_names
 from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.nn.linear import join_products
 from rebus.open_checkpoint import Opened, config_of, open_checkpoint, save_checkpoint
+from rebus.tasks.methods import Tasks
 from rebus.weights.companions import companion_files, open_companions
 from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import load_into, on_meta
 
+_FAMILIAR = {  # what people of other libraries try
+    "encode_image": "model.embed_images(images), of unit length",
+    "encode_text": "model.embed_texts(texts), of unit length",
+    "get_image_features": "model.embed_images(images), of unit length",
+    "get_text_features": "model.embed_texts(texts), of unit length",
+    "forward": "model(**batch), or model.network",
+    "train": "model.network.train(), or `rebus train RECIPE`",
+    "tokenizer": "model.processor.text.tokenizer",
+    "image_processor": "model.processor.image",
+    "cuda": 'model.to("cuda")',
+    "cpu": 'model.to("cpu")',
+    "half": "model.to(torch.float16)",
+    "float": "model.to(torch.float32)",
+    "bfloat16": "model.to(torch.bfloat16)",
+    "named_parameters": "model.network.named_parameters()",
+    "load_state_dict": "rebus.load(directory), which checks that every weight fits",
+    "predict": "one of model.tasks",
+    "chat": "model.ask(images, questions)",
+    "vqa": "model.ask(images, questions)",
+    "similarity": "model.match(images, texts)",
+}
 
-class Model:
+
+class Model(Tasks):
     """A network with its processor and the tasks that the two can do together.
 
     `network` is the `nn.Module`, and calling the model calls it; `processor` turns images and text into its batch.
@@ -87,19 +108,19 @@ class Model:
                 part.to(self.device)
         return self
 
-    def generate(self, *, max_new_tokens: int = 64, strategy: str = "greedy", **options: Any) -> Tensor:
+    def generate(self, *, max_new_tokens: int = 64, **options: Any) -> Tensor:
         """New tokens after the prompts: (B, ≤ max_new_tokens) int64, each row padded after its end.
 
         Takes a batch (`pixels`, `tokens`, `mask`) and decoding options together; see `rebus.generation`.
         """
         if "stream" not in self.tasks:
             raise self._unsupported("generate", "stream")
+        options = in_our_names(options)
         batch = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
         return write(
             self.network,  # type: ignore[arg-type]
             batch,
             max_new_tokens=max_new_tokens,
-            strategy=strategy,
             **{**self.endings(), **options},
         )
 
@@ -130,76 +151,37 @@ class Model:
         weights = self.network.state_dict()
         return save_checkpoint(Path(directory), form, cfg, weights, processor=self.processor, files=self._files)
 
-    def embed_images(self, images: Any) -> Tensor:
-        """Unit vectors, float32 (n, d), of one image or a list."""
-        from rebus.tasks.embed import embed_images
+    def eval(self) -> "Model":
+        """The model itself, which is always in evaluation mode; a network is trained by `rebus train`."""
+        return self
 
-        return embed_images(self._can("embed_images"), images)
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights of the network by our names; `save` writes them by the released ones."""
+        return self.network.state_dict()
 
-    def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
-        """Unit vectors, float32 (n, d), of one text or a list."""
-        from rebus.tasks.embed import embed_texts
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the network."""
+        return self.network.parameters()
 
-        return embed_texts(self._can("embed_texts"), texts)
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> "Model":
+        """`rebus.load` by the name that other libraries give it."""
+        return load(source, **options)
 
-    def match(self, images: Any, texts: str | Sequence[str]) -> Tensor:
-        """Similarity scores (images, texts)."""
-        from rebus.tasks.match import match
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
+        """`save` by the name that other libraries give it."""
+        return self.save(directory)
 
-        return match(self._can("match"), images, texts)
+    def __getattr__(self, name: str) -> Any:
+        hint = f"; ours is {_FAMILIAR[name]}" if name in _FAMILIAR else ""
+        raise AttributeError(f"a rebus model has no attribute {name!r}{hint}")
 
-    def classify(
-        self, images: Any, labels: Sequence[str], templates: str | Sequence[str] | None = None
-    ) -> Ranking | list[Ranking]:
-        """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set."""
-        from rebus.tasks.classify import classify
+    def __getstate__(self) -> dict[str, Any]:
+        """For `pickle`, `copy` and `torch.save`: the system, which is code, goes by its name."""
+        return {**self.__dict__, "system": self.system.name}
 
-        return classify(self._can("classify"), images, labels, templates)
-
-    def caption(self, images: Any, prompt: Prompt | None = None, **decoding: Any) -> str | list[str]:
-        """What is in the image, in a sentence."""
-        from rebus.tasks.caption import caption
-
-        return caption(self._can("caption"), images, prompt, **decoding)
-
-    def ask(self, images: Any, questions: str | Sequence[str], **decoding: Any) -> str | list[str]:
-        """The answer to a question about the image."""
-        from rebus.tasks.ask import ask
-
-        return ask(self._can("ask"), images, questions, **decoding)
-
-    def detect(
-        self, images: Any, labels: str | Sequence[str] | None = None, **decoding: Any
-    ) -> list[Box] | list[list[Box]]:
-        """Boxes of the labelled things, in pixels of the given image."""
-        from rebus.tasks.detect import detect
-
-        return detect(self._can("detect"), images, labels, **decoding)
-
-    def segment(self, images: Any, phrases: str | Sequence[str], **decoding: Any) -> list[Mask] | list[list[Mask]]:
-        """Masks of the things that the phrases name, of the size of the given image."""
-        from rebus.tasks.segment import segment
-
-        return segment(self._can("segment"), images, phrases, **decoding)
-
-    def complete(self, document: Any, **decoding: Any) -> Any:
-        """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""
-        from rebus.tasks.complete import complete
-
-        return complete(self._can("complete"), document, **decoding)
-
-    def imagine(self, prompts: str | Sequence[str], **decoding: Any) -> Image.Image | list[Image.Image]:
-        """An image of what the prompt describes."""
-        from rebus.tasks.imagine import imagine
-
-        return imagine(self._can("imagine"), prompts, **decoding)
-
-    def stream(self, task: str, *args: Any, **options: Any) -> Iterator[str]:
-        """The text of `caption`, `ask` or `complete`, piece by piece: `for piece in model.stream("caption", image)`."""
-        from rebus.tasks.stream import stream
-
-        self._can(task)
-        return stream(self._can("stream"), task, *args, **options)
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state, system=catalog.system(state["system"]))
 
     def _can(self, task: str) -> "Model":
         if task not in self.tasks:
@@ -250,18 +232,20 @@ def load(
     quantize: str | None = None,
     compile: bool = False,
     revision: str | None = None,
+    processor: str | os.PathLike[str] | None = None,
 ) -> Model:
     """A trained model: a catalogue name, a local directory (or `.npz`), or a Hub id, looked up in this order.
 
     `device`: the GPU where there is one, else the CPU. `dtype`: as in the file, but half precision becomes float32 on
-    a CPU. `quantize`: "int8" for 8-bit integer matrix products. `compile`: through `torch.compile`.
+    a CPU. `quantize`: "int8" for 8-bit integer matrix products. `compile`: through `torch.compile`. `processor`:
+    another checkpoint, named like a source, whose tokenizer and preprocessor files are used.
     Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
     """
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    kind = _dtype(dtype)
+    target, kind = _device(device), _dtype(dtype)
     if quantize not in (None, "int8"):
         raise UsageError(f'quantize is None or "int8"; got {quantize!r}')
-    model = _model(open_checkpoint(source, revision), target, kind)
+    opened = open_checkpoint(source, revision)
+    model = _model(opened, target, kind, opened.processor() if processor is None else opened.processor_of(processor))
     if quantize is not None:
         quantize_linears(model.network)
     if compile:
@@ -269,16 +253,28 @@ def load(
     return model
 
 
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(f'device {device!r} cannot be used here ({reason}). Try device="cpu"') from None
+    return found
+
+
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype, None)
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found is not None or isinstance(dtype, str):
         if not isinstance(found, torch.dtype) or not found.is_floating_point:
             raise UsageError(f"dtype is float32, bfloat16 or float16; got {dtype!r}")
         return found
-    return dtype
+    return None
 
 
-def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None) -> Model:
+def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, processor: Processor) -> Model:
     system, config = opened.system, opened.config
     with on_meta():
         network = system.network(config)
@@ -288,7 +284,7 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None) -> M
         card = replace(card, parameters=sum(p.numel() for p in network.parameters()))
     parts = open_companions(system.companions, opened.folder, device)
     files = companion_files(system.companions, opened.folder)
-    return Model(network, opened.processor(), config=config, card=card, system=system, companions=parts, files=files)
+    return Model(network, processor, config=config, card=card, system=system, companions=parts, files=files)
 
 
 def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:

@@ -261,6 +261,7 @@ def bundled() -> dict[str, ModelCard]:
             parameters=data["parameters"],
             license="Apache-2.0",
             bundled=True,
+            domain="shapes",
             note=data.get("note", ""),
             scores={key: data[key] for key in ("command", "seed", "hardware", "scores") if key in data},
         )
@@ -325,9 +326,9 @@ def systems() -> Iterator[System]:
 
 
 def models_that_can(task: str) -> list[str]:
-    """A few names to try for a task: bundled models first, then published ones that are ready to use."""
+    """A few names to try for a task: published models that are ready to use, then those in the package."""
     able = [row for row in cards() if task in row.tasks and row.ready]
-    return [row.name for row in able if row.bundled] + [row.name for row in able if not row.bundled][:3]
+    return [row.name for row in able if not row.bundled][:3] + [row.name for row in able if row.bundled]
 
 
 def system_of_type(model_type: str) -> str:

@@ -15,7 +15,7 @@ from rebus import catalog
 from rebus.codec.images import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor
 from rebus.core.card import ModelCard
-from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile
+from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
 from rebus.core.system import Layout, System
 from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.hub import find
@@ -57,6 +57,21 @@ class Opened:
         assert self.folder is not None
         return processor_in(self.folder, self.system, self.config)
 
+    def processor_of(self, source: str | os.PathLike[str]) -> Processor:
+        """The tokenizer and preprocessor of another checkpoint, or of a directory that has nothing else, read as this
+        system reads them. Raises `BadConfig` for files that do not fit the weights, `MissingFile` where there are none.
+        """
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            other = open_checkpoint(source)
+            if other.folder is None:
+                raise UsageError(f"processor: {other.name} is assembled from parts; name a checkpoint with files")
+            folder = other.folder
+        found = processor_in(folder, self.system, self.config)
+        if found.image is None and found.text is None:
+            raise MissingFile(f"processor: {folder} has neither {found.image_missing} nor {found.text_missing}")
+        return found
+
 
 def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None) -> Opened:
     """A catalogue name, a local directory or file of weights, or a Hub id, looked up in this order.
@@ -64,6 +79,8 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
     Raises `UnknownName`, `MissingFile`, `MissingExtra`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one
     line.
     """
+    if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
+        raise UsageError(f"a model is a name, a directory or a Hub id; got {source!r}")
     name = os.fspath(source)
     card = catalog.find(name)
     if card is not None:

@@ -1,6 +1,9 @@
 """Load, create, save: what a user of the Python interface relies on."""
 
+import copy
 import json
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +193,81 @@ def test_generate_does_not_depend_on_the_batch():
     both = model.generate(**inputs, max_new_tokens=5)
     one = model.generate(**{k: v[1:] for k, v in inputs.items()}, max_new_tokens=5)
     assert torch.equal(both[1, : one.shape[1]], one[0])
+
+
+def test_a_model_is_pickled_copied_and_saved_whole(tmp_path):
+    for model in (tiny.clip(), tiny.paligemma()):
+        torch.save(model, tmp_path / "model.pt")
+        others = (
+            pickle.loads(pickle.dumps(model)),
+            copy.deepcopy(model),
+            torch.load(tmp_path / "model.pt", weights_only=False),
+        )
+        for other in others:
+            assert other.system is model.system
+            assert other.tasks == model.tasks
+            wanted, found = (dict(one.network.state_dict()) for one in (model, other))
+            assert wanted.keys() == found.keys()
+            assert all(wanted[name].equal(found[name]) for name in wanted)
+    assert pickle.loads(pickle.dumps(tiny.clip())).embed_images(picture()).equal(tiny.clip().embed_images(picture()))
+
+
+def test_familiar_names(tmp_path):
+    model = rebus.load("siglip/scenes")
+    assert model.eval() is model
+    assert model.state_dict().keys() == model.network.state_dict().keys()
+    model.save_pretrained(tmp_path / "model")
+    again = rebus.Model.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(again.embed_texts("a"), model.embed_texts("a"), atol=1e-6, rtol=0)
+    for name, ours in {"encode_image": "embed_images", "tokenizer": "processor", "cuda": r"to\(", "vqa": "ask"}.items():
+        with pytest.raises(AttributeError, match=ours):
+            getattr(model, name)
+    with pytest.raises(AttributeError, match=r"ours is rebus\.load"):
+        rebus.from_pretrained  # noqa: B018
+
+
+def test_what_there_is_at_the_top():
+    assert set(rebus.__all__) <= set(dir(rebus))
+    for name in dir(rebus):
+        assert getattr(rebus, name) is not None
+    errors = {name for name, kind in vars(rebus.core.errors).items() if isinstance(kind, type)}
+    assert {name for name in errors if issubclass(vars(rebus.core.errors)[name], rebus.RebusError)} <= set(dir(rebus))
+    assert issubclass(rebus.MissingFile, FileNotFoundError)
+    assert issubclass(rebus.UsageError, ValueError)
+    assert (Path(rebus.__file__).parent / "py.typed").exists()
+
+
+def test_the_processor_of_another_checkpoint(tmp_path):
+    model = rebus.load("siglip/scenes")
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "bare")
+    for file in (tmp_path / "bare").iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            file.unlink()
+    bare = rebus.load(tmp_path / "bare")
+    with pytest.raises(FileNotFoundError, match=r"tokenizer.*processor="):
+        bare.embed_texts("a")
+    with pytest.raises(rebus.MissingFile, match=r"preprocessor.*processor="):
+        bare.embed_images(picture())
+    mended = rebus.load(tmp_path / "bare", processor=tmp_path / "whole")
+    torch.testing.assert_close(mended.embed_texts("a"), model.embed_texts("a"), atol=1e-6, rtol=0)
+    torch.testing.assert_close(mended.embed_images(picture()), model.embed_images(picture()), atol=1e-6, rtol=0)
+    with pytest.raises(rebus.MissingFile, match="processor: "):
+        rebus.load(tmp_path / "bare", processor=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"device": "abacus"}, {"device": "cuda:99"}, {"device": 3.5}, {"dtype": 5}, {"dtype": "int8"}],
+    ids=str,
+)
+def test_places_and_types_that_there_are_not(tmp_path, wrong):
+    tiny.clip().save(tmp_path / "model")
+    with pytest.raises(rebus.UsageError, match=next(iter(wrong))):
+        rebus.load(tmp_path / "model", **wrong)
+
+
+@pytest.mark.parametrize("source", [None, 5, b"clip/b32"], ids=str)
+def test_what_is_no_source(source):
+    with pytest.raises(rebus.UsageError, match="a model is a name"):
+        rebus.load(source)

@@ -1,8 +1,11 @@
 """What the README and the docs show is true: snippets run, commands parse, files exist, the table is that of today."""
 
+import json
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +60,15 @@ def need(code: str) -> None:
 def test_snippets_run(code, here):
     need(code)
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+
+
+def test_snippets_are_typed(tmp_path):
+    for number, block in enumerate(blocks("python")):
+        (tmp_path / f"snippet_{number}.py").write_text(f"# {block.id}\n{block.values[0]}")
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("text", blocks("sh"))

@@ -120,7 +120,10 @@ def test_an_archive_of_arrays_is_trained(photos: Path, tmp_path: Path) -> None:
 RESNET = replace(
     CLIP,
     model=CLIPConfig(
-        image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=8, image_size=96, embed=16), text=CLIP.model.text, embed=16
+        image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=8, image_size=96, embed=16),
+        text=CLIP.model.text,
+        embed=16,
+        end_id=CLIP.model.end_id,
     ),
     steps=1,
     batch_size=4,

@@ -89,6 +89,7 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 
 def _main(argv: Sequence[str]) -> int:
     words = list(argv)
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
@@ -116,6 +117,17 @@ def _main(argv: Sequence[str]) -> int:
         return FAILED
 
 
+def _open_what_is_closed() -> None:
+    """Without stdout or stderr (`>&-`) the next file that is opened would get its number, and what is printed."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False, encoding="utf-8"))
+
+
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
@@ -124,13 +136,15 @@ def _run(words: list[str]) -> int:
         print(f"rebus {__version__}")
         return DONE
     module, parser, rest = parser_for(words)
-    if any(word in ("-h", "--help") for word in rest):
+    options = rest[: rest.index("--")] if "--" in rest else rest  # after it, words are what they say
+    if any(word in ("-h", "--help") for word in options):
         print(parser.format_help().rstrip())
         extra = getattr(module, "more_help", None)
         if extra is not None:
             extra([word for word in rest if not word.startswith("-")])
         return DONE
-    args = parser.parse_intermixed_args(rest)
+    # argparse knows `--` only where options are not intermixed with the other words
+    args = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     code: int = module.run(args)
     return code
 

@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 import argparse
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def decoding(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_list(parser: argparse.ArgumentParser, name: str, what: str) -> None:
     """`--<name> a,b,c` and `--<name>-file FILE`."""
-    parser.add_argument(f"--{name}", metavar="A,B,C", help=f"{what}, separated by commas")
+    parser.add_argument(
+        f"--{name}", metavar="A,B,C", help=f'{what}, separated by commas; one with a comma in "double quotes"'
+    )
     parser.add_argument(f"--{name}-file", metavar="FILE", help=f"{what}, one a line")
 
 
@@ -61,17 +64,22 @@ def listed(args: argparse.Namespace, name: str) -> list[str] | None:
         return None
     if typed is not None and file is not None:
         raise UsageError(f"give --{name} or --{name}-file, not both")
-    found = read_lines(file) if typed is None else [part.strip() for part in typed.split(",")]
+    found = read_lines(file) if typed is None else _parts(typed)
     found = [item for item in found if item]
     if not found:
         raise UsageError(f"--{name}{'' if typed is not None else '-file'}: there is nothing in it")
     return found
 
 
+def _parts(typed: str) -> list[str]:
+    """What stands between commas; in double quotes a comma belongs to the part."""
+    return [part.strip() for row in csv.reader([typed], skipinitialspace=True) for part in row]
+
+
 def read_lines(file: str) -> list[str]:
     """The stripped lines of a text file."""
     try:
-        return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+        return [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError:
         raise MissingFile(f"{file}: no such file") from None
     except UnicodeDecodeError as error:

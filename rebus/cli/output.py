@@ -1,6 +1,7 @@
 """What a verb says: answers on stdout, everything else on stderr."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -15,9 +16,14 @@ class Bar(Protocol):
     def advance(self, note: str = "") -> None: ...
 
 
+def shown(text: str) -> str:
+    """A file name or label on one line of a terminal: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def note(text: str) -> None:
     """One line on stderr: `rebus: …`."""
-    print(f"rebus: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(f"rebus: {shown(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def say(text: str = "") -> None:
@@ -26,8 +32,18 @@ def say(text: str = "") -> None:
 
 
 def emit(document: Any) -> None:
-    """The one JSON document of a command."""
-    print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
+    """The one JSON document of a command: strict, and escaped where stdout is not UTF-8."""
+    utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    print(json.dumps(_strict(document), ensure_ascii=not utf8, allow_nan=False, indent=2), flush=True)
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bold(text: str) -> str:

@@ -20,6 +20,7 @@ from rebus.core.specs import ImageSpec, TextSpec
 
 Images = ImageSource | Sequence[ImageSource] | Sequence[Sequence[ImageSource]]
 
+_ELSEWHERE = 'Those of another checkpoint are taken by processor=: rebus.load(directory, processor="clip/b32")'
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json")
 
 
@@ -114,12 +115,16 @@ class Processor:
 
     def _text(self) -> TextPipeline:
         if self.text is None:
-            raise MissingFile(f"this checkpoint has no {self.text_missing}, without which it cannot read or write text")
+            raise MissingFile(
+                f"this checkpoint has no {self.text_missing}, without which it cannot read or write text. {_ELSEWHERE}"
+            )
         return self.text
 
     def _see(self, rows: list[Sequence[ImageSource]]) -> dict[str, Tensor]:
         if self.image is None:
-            raise MissingFile(f"this checkpoint has no {self.image_missing}, without which it cannot see images")
+            raise MissingFile(
+                f"this checkpoint has no {self.image_missing}, without which it cannot see images. {_ELSEWHERE}"
+            )
         return rows_first(self.image([image for row in rows for image in row]), [len(row) for row in rows])
 
 
@@ -201,8 +206,8 @@ def _text_spec(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, 
     if cleaning not in (None, "canonicalize", "lower", "whitespace"):
         raise BadConfig(f"open_clip_config.json: tokenizer_kwargs.clean {cleaning!r} is not known")
     if cleaning is not None:
-        changes |= {"canonical": cleaning == "canonicalize", "lower": cleaning != "whitespace"}
-        changes["clean"] = cleaning != "canonicalize"
+        # All three mend the text first; "canonicalize" too, which is SigLIP's own form after that.
+        changes |= {"clean": True, "canonical": cleaning == "canonicalize", "lower": cleaning != "whitespace"}
     return replace(default, **changes)
 
 

@@ -6,7 +6,6 @@ allows it and never inside an image, and learn to answer `text eos`. Images stan
 `ImageMark`s are.
 """
 
-import functools
 import html
 import logging
 import string
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import ftfy
 import numpy as np
 import torch
 from torch import Tensor
@@ -282,25 +282,13 @@ def _number(images: int) -> str:
 
 
 def clean(text: str) -> str:
-    """CLIP's cleaning (clip §4): mended encoding where ftfy is installed, HTML entities twice, single spaces."""
-    mend = _ftfy()
-    if mend is not None:
-        text = mend(text)
-    return " ".join(html.unescape(html.unescape(text)).split())
+    """CLIP's cleaning (clip §4): encoding mended by ftfy, HTML entities twice, single spaces."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def canonical(text: str) -> str:
     """SigLIP's canonical form (siglip §4): underscores as spaces, no ASCII punctuation, single spaces."""
     return " ".join(text.replace("_", " ").translate(_PUNCTUATION).split())
-
-
-@functools.cache
-def _ftfy() -> Callable[[str], str] | None:
-    try:
-        import ftfy
-    except ImportError:
-        return None
-    return ftfy.fix_text
 
 
 def _listed(texts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:

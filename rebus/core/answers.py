@@ -32,10 +32,13 @@ class Mask:
     score: float
 
     def to_json(self) -> dict[str, Any]:
-        """Without pixels: box, area, label, score, and the run lengths row by row, background first."""
+        """Without pixels: box, area, label, score, and COCO's run lengths, column by column, background first.
+
+        `size` (H, W) and `counts` are what `pycocotools.mask.frPyObjects` reads.
+        """
         import numpy as np
 
-        flat = self.mask.reshape(-1).astype(np.int8)
+        flat = self.mask.reshape(-1, order="F").astype(np.int8)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1] if flat.size else 1]])))
         runs = np.diff(np.concatenate([[0], edges])).tolist()
         return {
@@ -44,7 +47,7 @@ class Mask:
             "score": round(self.score, 6),
             "size": list(self.mask.shape),
             "area": int(self.mask.sum()),
-            "runs": runs,
+            "counts": runs,
         }
 
 

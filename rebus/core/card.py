@@ -23,6 +23,7 @@ class ModelCard:
     repo: str | None = None  # Hub id of the released weights
     instead: str | None = None  # what to use when nothing was released
     extra: str | None = None  # the optional dependency that brings the weights
+    domain: str = "photos"  # what it was trained on: "photos", or "shapes" (drawn ones alone: the scenes world)
     ready: bool = True  # False: a base for fine-tuning, never chosen by itself
     note: str = ""
     scores: Mapping[str, Any] = field(

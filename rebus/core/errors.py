@@ -36,7 +36,7 @@ class BadCheckpoint(RebusError):
     """Weights that are missing, unexpected, misshapen, damaged or not finite."""
 
 
-class MissingFile(RebusError):
+class MissingFile(RebusError, FileNotFoundError):
     """A file that the task needs is not there."""
 
 
@@ -49,6 +49,10 @@ class MissingExtra(RebusError):
 
     def __init__(self, extra: str, need: str):
         super().__init__(f'{need} needs the extra "{extra}". Install it with: pip install "rebus-vlm[{extra}]"')
+
+
+class NotFinite(RebusError):
+    """A network's answer that is not a number: half precision overflowed, or the weights are damaged."""
 
 
 class LimitExceeded(RebusError):

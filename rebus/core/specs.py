@@ -52,7 +52,7 @@ class TextSpec:
     pad_to_context: bool = False  # always (n, context): SigLIP was trained so and reads the last position
     lower: bool = False
     canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space
-    clean: bool = False  # CLIP: ftfy where installed, HTML entities, white space
+    clean: bool = False  # CLIP: ftfy, HTML entities, white space
     added_tokens: tuple[str, ...] = ()  # control tokens that the system adds to those of the file, in this order
     # a text that is too long is cut (True) or raises BadText (False); None: encoders cut it and say so once, generative
     # models, which would answer another question or learn half an answer, raise

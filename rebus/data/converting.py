@@ -18,7 +18,7 @@ import numpy as np
 
 from rebus.core.atomic_write import write_file_atomically, write_folder_atomically
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.annotated_size import check_annotated_size, has_places, resized
+from rebus.data.annotated_size import PixelsOfImages, has_places, resized
 from rebus.data.damaged_files import check_files
 from rebus.data.filters import Sifted
 from rebus.data.layouts.coyo import Parquet
@@ -63,6 +63,7 @@ class Converter:
 
     def __init__(self, reader: Reader, folder: Path, source: Mapping[str, Any], settings: Conversion):
         self.reader, self.settings = reader, settings
+        self.in_pixels = PixelsOfImages(str(source.get("source", "the data set")))
         self.ends = np.cumsum([0, *reader.sizes], dtype=np.int64)
         if settings.to == "parquet" and not without_pictures(reader):
             raise UsageError("only Parquet files of addresses without images are written as Parquet")
@@ -182,7 +183,7 @@ class Converter:
             record = self.reader.read(*place)
             fitted = fit(picture_of(record), self.settings.fitting)
             if has_places(record):
-                check_annotated_size(record, fitted.original)
+                record = self.in_pixels(record, fitted.original)
                 if fitted.size != fitted.original:
                     record = resized(record, fitted.original, fitted.size, fitted.scale)
             return Sample(record, fitted)

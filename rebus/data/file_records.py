@@ -14,7 +14,7 @@ from rebus.codec.processor import Processor
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
-from rebus.data.annotated_size import check_annotated_size
+from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.held_out import open_parts
@@ -73,13 +73,17 @@ class Mixture:
 
 
 def file_batches(
-    files: Files, processor: Processor, prompts: Prompts, locations: LocationNotation | None = None
+    files: Files,
+    processor: Processor,
+    prompts: Prompts,
+    locations: LocationNotation | None = None,
+    measured: bool = True,
 ) -> RecordBatches:
-    """The batches of a `Files`, in the words of a system. Raises what `open_layout` raises, or `UsageError` for what
-    cannot be learned."""
+    """The batches of a `Files`, for a system's prompts. `measured`: whether a part without a split of its own is held
+    out to measure on. Raises what `open_layout` raises, or `UsageError` for what cannot be learned."""
     if not files.path:
         raise UsageError("data.path says where the data set lies: --set data.path=DIR")
-    parts = open_parts(files.path, files.layout, files.split, files.val_split, root=files.root)
+    parts = open_parts(files.path, files.layout, files.split, files.val_split, measured, root=files.root)
     if files.form == "auto":
         generative = processor.text is not None and processor.text.spec.generates
         files = replace(files, form=_generative_form(parts[0], locations) if generative else "pairs")
@@ -110,10 +114,15 @@ def _generative_form(reader: Reader, locations: LocationNotation | None) -> Form
 
 
 def mixed_batches(
-    mixture: Mixture, processor: Processor, prompts: Prompts, locations: LocationNotation | None = None
+    mixture: Mixture,
+    processor: Processor,
+    prompts: Prompts,
+    locations: LocationNotation | None = None,
+    measured: bool = True,
 ) -> MixedBatches:
-    """The batches of a `Mixture`. Raises what `file_batches` raises."""
-    return MixedBatches([file_batches(part, processor, prompts, locations) for part in mixture.parts], mixture.weights)
+    """The batches of a `Mixture`, as `file_batches` gives those of its parts."""
+    parts = [file_batches(part, processor, prompts, locations, measured) for part in mixture.parts]
+    return MixedBatches(parts, mixture.weights)
 
 
 class FileRecords:
@@ -151,6 +160,7 @@ class FileRecords:
         for fault in dict.fromkeys(chain.from_iterable(checked)):
             LOG.warning("damaged file: %s", fault)
         self._orders: dict[tuple[str, int], ShuffledOrder] = {}
+        self._in_pixels = PixelsOfImages(files.path)
         if files.negatives and not self.form.places:
             raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
         self.negatives = tuple(parts[0].labels) if files.negatives else ()
@@ -187,7 +197,7 @@ class FileRecords:
                 raise BadRecord(record.key, "it has no image")
             image = open_image(record.image) if self.varies or self.form.places else record.image
             if self.form.places:
-                check_annotated_size(record, image.size)
+                record = self._in_pixels(record, image.size)
         example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives))
         if not self.varies or not example.images:
             return example

@@ -63,15 +63,22 @@ class Part:
 
 
 def open_parts(
-    path: str, layout: str, split: str | None, val_split: str | None, root: str | None = None
+    path: str,
+    layout: str,
+    split: str | None,
+    val_split: str | None,
+    measured: bool = True,
+    root: str | None = None,
 ) -> tuple[Reader, Reader | UsageError]:
-    """What is learned from, and what is held out, or why there is nothing of the kind.
+    """What is learned from, and what is held out, or why there is nothing of the kind, as where nothing is `measured`.
 
     Where the data set has no splits, `val_split` is None, or both name the same records, a part of `split` is held out,
     which is logged. Raises what `open_layout` raises, naming the setting `data.split`; `UsageError` where the split to
     be held out is part of what is learned from.
     """
     train, has_splits = _opened(path, layout, split, "split", root)
+    if not measured:
+        return train, UsageError(f"{path}: nothing is held out, since nothing is to be measured (eval_every=0)")
     if not has_splits or val_split is None:
         return hold_out(train, path)
     try:

@@ -30,10 +30,23 @@ def mask_of(outline: Any, height: int, width: int) -> np.ndarray:
         raise RebusError(f"an outline should be polygons or runs; got {type(outline).__name__}")
     mask = np.zeros((height, width), dtype=bool)
     for polygon in outline:
-        if isinstance(polygon, Sequence) and len(polygon) < 6:  # a point or a line, which tools leave: no area
+        if _is_line(polygon):
             continue
         mask |= mask_of_polygon(polygon, height, width)
     return mask
+
+
+def has_area(outline: Any) -> bool:
+    """Whether an outline is there and more than points and lines, which tools leave: a thing with these alone has no
+    mask, not an empty one."""
+    if isinstance(outline, Sequence) and not isinstance(outline, str | bytes):
+        return not all(map(_is_line, outline))
+    return outline is not None
+
+
+def _is_line(polygon: Any) -> bool:
+    """Of less than three corners."""
+    return isinstance(polygon, Sequence) and len(polygon) < 6
 
 
 def outline_of(mask: np.ndarray) -> dict[str, Any]:

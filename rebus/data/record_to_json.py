@@ -27,16 +27,16 @@ def facts_of(record: Record, key: str, fitted: Fitted) -> dict[str, Any]:
     """The JSON of a sample, with the names that img2dataset has for the same."""
     facts = {name: value for name, value in _facts(record.facts, fitted).items() if name not in _READ}
     caption = record.captions[0] if record.captions else None
-    return facts | _annotations(record) | {"key": key, "caption": caption, "source": record.key}
+    return facts | annotations_of(record) | {"key": key, "caption": caption, "source": record.key}
 
 
 def row_of(record: Record, file: str, fitted: Fitted) -> dict[str, Any]:
     """The row for the table of a folder."""
     facts = {name: value for name, value in _facts(record.facts, fitted).items() if name not in _OWN}
-    return facts | {"file": file} | _annotations(record)
+    return facts | {"file": file} | annotations_of(record)
 
 
-def _annotations(record: Record) -> dict[str, Any]:
+def annotations_of(record: Record) -> dict[str, Any]:
     """What people said of the image, as `rebus.data.reading.row_to_record` reads it; and that nobody marked it."""
     found: dict[str, Any] = {}
     if record.captions:

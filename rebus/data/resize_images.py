@@ -34,13 +34,13 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An image's file, its size upright before and after, and the scale from one to the other but for rounding."""
+    """An image's file, its size upright before and after, and the scale of its sides but for rounding."""
 
     data: bytes
     ending: str
     size: tuple[int, int]
     original: tuple[int, int]
-    scale: float = 1.0
+    scale: tuple[float, float] = (1.0, 1.0)
 
     @property
     def facts(self) -> dict[str, int]:
@@ -69,7 +69,7 @@ def fit(source: bytes | Path, fitting: Fitting) -> Fitted:
     small = decoded.picture.resize(lying, Image.Resampling.BICUBIC, box=decoded.box, reducing_gap=3.0)
     file = io.BytesIO()
     decoded.upright(small).save(file, "JPEG", quality=fitting.quality)
-    return Fitted(file.getvalue(), "jpg", size, original, scale)
+    return Fitted(file.getvalue(), "jpg", size, original, (scale, scale))
 
 
 def _enough(fitting: Fitting) -> Callable[[int, int], tuple[int, int]]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rebus.core.errors import BadCheckpoint
+from rebus.core.errors import BadCheckpoint, NotFinite
 from rebus.data.scenes import scene
 
 FILE = "reference.json"
@@ -42,7 +42,10 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
 
     Raises `BadCheckpoint` for a damaged file.
     """
-    now = record(model)
+    try:
+        now = record(model)
+    except NotFinite as error:
+        return False, str(error)
     worst, said = 0.0, []
     for name in ("images", "texts"):
         if name in stored:

@@ -11,12 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rebus.codec.decode_image import open_image
 from rebus.core.answers import Box, Mask
 from rebus.core.atomic_write import write_folder_atomically
 from rebus.core.errors import MissingExtra, RebusError, UsageError
+from rebus.core.fonts import font_for
 from rebus.evaluate.measure import Result
 from rebus.evaluate.outcome import Mistake, Plot
 from rebus.tasks.draw import draw_boxes, draw_masks
@@ -25,6 +26,7 @@ _SIDE = 320  # pixels of the longer side of an image
 _QUALITY = 85
 _FONT, _LINE = 13, 17  # pixels
 _ROWS = 40  # of a group in the report; all are in results.json
+_DRAWN = 8  # regions in an image; more hide it
 _RED, _GREEN = "#b42318", "#1a7f37"
 
 
@@ -128,9 +130,9 @@ def _picture(mistake: Mistake) -> bytes | None:
         image = open_image(source)
     except RebusError:  # the data set has changed since
         return None
-    panels = [_panel(image, mistake.found)]
+    panels = [_titled(_panel(image, mistake.found), "prediction", mistake.found, _RED)]
     if mistake.wanted:
-        panels.append(_panel(image, mistake.wanted))
+        panels.append(_titled(_panel(image, mistake.wanted), "ground truth", mistake.wanted, _GREEN))
     width = max(sum(panel.width for panel in panels) + 8 * (len(panels) - 1), _SIDE)
     lines = [
         *((line, _RED) for line in _wrapped(f"said: {mistake.said}", width)),
@@ -142,23 +144,35 @@ def _picture(mistake: Mistake) -> bytes | None:
     for panel in panels:
         sheet.paste(panel, (left, 0))
         left += panel.width + 8
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
+    pen = ImageDraw.Draw(sheet)
     for number, (line, colour) in enumerate(lines):
-        pen.text((4, height + 4 + number * _LINE), line, fill=colour, font=font)
+        pen.text((4, height + 4 + number * _LINE), line, fill=colour, font=font_for(line, _FONT))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
 
 
 def _panel(image: Image.Image, answers: Sequence[Box | Mask]) -> Image.Image:
-    masks = [answer for answer in answers if isinstance(answer, Mask)]
-    boxes = [answer for answer in answers if isinstance(answer, Box)]
+    masks = [answer for answer in answers[:_DRAWN] if isinstance(answer, Mask)]
+    boxes = [answer for answer in answers[:_DRAWN] if isinstance(answer, Box)]
     drawn = draw_masks(image, masks) if masks else draw_boxes(image, boxes) if boxes else image.copy()
     scale = _SIDE / max(drawn.size)
     if scale == 1:
         return drawn
     small = (max(1, round(drawn.width * scale)), max(1, round(drawn.height * scale)))
     return drawn.resize(small, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+
+
+def _titled(panel: Image.Image, title: str, answers: Sequence[Box | Mask], colour: str) -> Image.Image:
+    """A panel below its name, and how many regions are left out of it."""
+    if not answers:
+        return panel
+    if len(answers) > _DRAWN:
+        title += f", {_DRAWN} of {len(answers)} shown"
+    titled = Image.new("RGB", (panel.width, panel.height + _LINE), "white")
+    titled.paste(panel, (0, _LINE))
+    ImageDraw.Draw(titled).text((4, 1), title, fill=colour, font=font_for(title, _FONT))
+    return titled
 
 
 def _wrapped(text: str, width: int) -> list[str]:

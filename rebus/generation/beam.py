@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
+from rebus.core.finite import check_finite
 from rebus.generation.constraints import Constraints
 from rebus.generation.decoding_state import has_fixed_rows
 from rebus.generation.stopping import Stops
@@ -74,6 +75,7 @@ class Beam:
 
         for at in range(room):
             R = rows.shape[0]
+            check_finite(logits.amax(dim=1, keepdim=True), "beam {}", step.hidden.dtype)
             scores = constraints(
                 logits.float().log_softmax(dim=-1), rows.repeat_interleave(W), text[:, :, :at].flatten(0, 1)
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError, unknown
+from rebus.core.finite import refuse
 from rebus.generation.beam import Beam
 from rebus.generation.constraints import Allowed, Constraints, prompt_text
 from rebus.generation.contrastive import Contrastive
@@ -179,7 +180,11 @@ def _write(
         text[rows, at] = token
         if on_token is not None:
             on_token(text[:, at], _probability(step.logits, token, rows, [going[row] for row in alive], num_rows))
-        for row, new in zip(alive, token.tolist(), strict=True):  # the one wait for the device
+        # The one wait for the device. The largest score is NaN where any is.
+        finite = step.logits.amax(dim=1).isfinite()
+        for row, (new, sound) in zip(alive, torch.stack([token, finite], dim=1).tolist(), strict=True):
+            if going[row] and not sound:
+                refuse(f"prompt {row}", step.hidden.dtype)
             if going[row]:
                 written[row].append(new)
                 going[row] = not stops.ends(written[row])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
+from rebus.core.finite import refuse
 from rebus.core.labels import IGNORED
 from rebus.core.outputs import Step
 from rebus.generation.decoding_state import has_fixed_rows
@@ -97,7 +98,10 @@ def _follow_chunk(
     step, node = start, rows[active]  # node: the row of the step that holds a text's beginning
     for at in range(longest):
         token, logits = targets[active, at], step.logits.float()
-        found[active, at] = logits[node, token] - logits.logsumexp(dim=-1)[node]
+        normaliser = logits.logsumexp(dim=-1)
+        if not bool(normaliser.isfinite().all()):
+            refuse("the likelihood of a text", step.hidden.dtype)
+        found[active, at] = logits[node, token] - normaliser[node]
         if at + 1 < longest:
             on = lengths[active] > at + 1
             active, node, token = active[on], node[on], token[on]

@@ -34,6 +34,8 @@ def trace(system: System, config: Any, step: Step) -> Trace:
     """Raises `UsageError` for a system that is not trained, for heads that do not divide among the ranks, and where
     nothing is left to train; `UnknownName` for parts that the network does not have."""
     objective = objective_of(system)
+    if system.example is None:
+        raise UsageError(f"{system.name} describes no batch that could be planned")
     size = system.image_spec(config).size if system.image_spec is not None else None
     prompt, answer = _lengths(step, size)
     with _garbage_kept():
@@ -78,7 +80,7 @@ class _Run:
     """A step under record."""
 
     def __init__(self, system: System, config: Any, objective: Any, step: Step, prompt: int, answer: int):
-        assert system.example is not None  # what has an objective has one
+        assert system.example is not None
         with on_meta():
             self.network: nn.Module = system.network(config).train()
             self.params = _numbers(self.network)

@@ -8,13 +8,20 @@ import torch
 from rebus.codec.images import ImageSource
 from rebus.core.capabilities import PicksAnswers
 from rebus.core.errors import BadCheckpoint, BadText
-from rebus.tasks.batching import in_batches
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.task_model import TaskModel, batch_size, companion, decoding_for, no_decoding, prompt_for
 from rebus.tasks.text_generation import Pair, generate_texts, inputs
 
 
-def ask(model: TaskModel, images: Any, questions: str | Sequence[str], **decoding: Any) -> str | list[str]:
+def ask(
+    model: TaskModel,
+    images: Any,
+    questions: str | Sequence[str],
+    *,
+    batching: BatchOptions = AS_IT_SUITS,
+    **decoding: Any,
+) -> str | list[str]:
     """One answer for each pair of image and question; a single one of either goes with all of the other.
 
     A network that picks from a list of answers (`PicksAnswers`) gives the likeliest of them, and takes no decoding
@@ -22,9 +29,9 @@ def ask(model: TaskModel, images: Any, questions: str | Sequence[str], **decodin
     """
     pairs, many = question_pairs(model, images, questions)
     if isinstance(model.network, PicksAnswers):
-        answers = _picked(model, pairs, decoding)
+        answers = _picked(model, pairs, decoding, batching)
     else:
-        answers = [answer.text for answer in generate_texts(model, pairs, decoding_for(model, "ask", decoding))]
+        answers = generate_texts(model, pairs, decoding_for(model, "ask", decoding), batching)
     return answers if many else answers[0]
 
 
@@ -40,7 +47,7 @@ def question_pairs(
     return [(image, prompt.replace("{question}", str(question).strip())) for image, question in pairs], many
 
 
-def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any]) -> list[str]:
+def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any], batching: BatchOptions) -> list[str]:
     no_decoding(model, decoding)
     answers: Sequence[str] = companion(model, "answers")
 
@@ -54,4 +61,4 @@ def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any]) -
             )
         return [answers[index] for index in logits.argmax(dim=1).tolist()]
 
-    return in_batches(pairs, pick, size=batch_size(model, cpu=8, accelerator=64), what="images")
+    return in_batches(pairs, pick, size=batch_size(model, cpu=8, accelerator=64), what="images", options=batching)

@@ -5,11 +5,12 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import torch
 
-from rebus.core.errors import RebusError
+from rebus.core.errors import BadImage, BadText, LimitExceeded, MissingFile, RebusError, UsageError
 
 log = logging.getLogger("rebus")
 Item = TypeVar("Item")
@@ -19,6 +20,28 @@ _ROW = re.compile(r"^(images\[|prompt |text )(\d+)")
 PATIENCE = 2.0  # seconds before a progress bar is worth showing
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """What a caller may say of long work. `batch_size` None: what suits the device; `progress` None: a bar where the
+    work takes seconds; `on_error` "skip": an item that fails alone has no answer, and the others go on."""
+
+    batch_size: int | None = None
+    progress: bool | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+
+    def __post_init__(self) -> None:
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise UsageError(f"batch_size wants a whole number above 0, or None; got {size!r}")
+        if self.on_error not in ("raise", "skip"):
+            raise UsageError(f'on_error is "raise" or "skip"; got {self.on_error!r}')
+
+
+AS_IT_SUITS = BatchOptions()
+_OF_ONE_ITEM = (BadImage, BadText, LimitExceeded, MissingFile)  # what says nothing about the others
+_NAMED = 5
+
+
 def in_batches(
     items: Sequence[Item],
     work: Callable[[Sequence[Item]], Sequence[Result]],
@@ -26,19 +49,26 @@ def in_batches(
     size: int,
     what: str,
     numbers: Sequence[int] | None = None,
-) -> list[Result]:
-    """The results of `work`, one an item, in order.
+    options: BatchOptions = AS_IT_SUITS,
+) -> list[Any]:
+    """The results of `work`, one an item, in order; None for an item that failed and is skipped, which is logged.
 
     When the accelerator's memory runs out the batch is halved, which is logged; with one item left `RebusError` says
     so. `what` names the items in the progress bar, which is shown on a terminal only. `numbers`: what the caller
     calls each item, where that is not its place in `items`; errors that number a row of the batch say it.
     """
-    results: list[Result] = []
-    with progress(what, len(items)) as advance:
-        while len(results) < len(items):
-            batch = items[len(results) : len(results) + size]
+    size = options.batch_size or size
+    places = range(len(items)) if numbers is None else numbers
+    results: dict[int, Result] = {}
+    failures: dict[int, RebusError] = {}
+    waiting = list(range(len(items)))
+    alone: set[int] = set()  # of a batch with a fault that names none of its items
+    with progress(what, len(items), options.progress) as advance:
+        while waiting:
+            count = 1 if waiting[0] in alone else size
+            batch = waiting[:count]
             try:
-                done = work(batch)
+                done = work([items[i] for i in batch])
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise RebusError(
@@ -46,17 +76,32 @@ def in_batches(
                     ) from error
                 size = len(batch) // 2
             except RebusError as error:
-                places = range(len(items)) if numbers is None else numbers
-                raise _renumbered(error, places[len(results) : len(results) + len(batch)]) from error.__cause__
+                row = _ROW.match(str(error))
+                named = _renumbered(error, [places[i] for i in batch])
+                if options.on_error == "raise" or not isinstance(error, _OF_ONE_ITEM):
+                    raise named from error.__cause__
+                if len(batch) > 1 and row is None:
+                    alone.update(batch)
+                    continue
+                failed = batch[int(row[2])] if row is not None else batch[0]
+                failures[failed] = named
+                waiting.remove(failed)
+                advance(1)
+                continue
             else:
-                results += done
+                results.update(zip(batch, done, strict=True))
+                waiting = waiting[len(batch) :]
                 advance(len(batch))
                 continue
             # Here, since what failed is held by the exception until its handler ends.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             log.warning("out of memory with %d %s at once; going on with %d", len(batch), what, size)
-    return results
+    if failures:
+        said = "; ".join(str(error) for _, error in sorted(failures.items())[:_NAMED])
+        more = f"; and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
+        log.warning("%d of %d %s failed and have no answer: %s%s", len(failures), len(items), what, said, more)
+    return [results.get(i) for i in range(len(items))]
 
 
 def _renumbered(error: RebusError, numbers: Sequence[int]) -> RebusError:
@@ -67,8 +112,9 @@ def _renumbered(error: RebusError, numbers: Sequence[int]) -> RebusError:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Call what is given with the number of items just done; a bar appears on stderr once `PATIENCE` has passed."""
+def progress(what: str, total: int, wanted: bool | None = None) -> Iterator[Callable[[int], None]]:
+    """Call what is given with the number of items just done; a bar appears on stderr, where that is a terminal, once
+    `PATIENCE` has passed, or at once or never as it is `wanted`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -81,11 +127,13 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         def advance(count: int) -> None:
             nonlocal bar, task, done
             done += count
-            if bar is None and console.is_terminal and done < total and time.monotonic() - begun > PATIENCE:
+            due = time.monotonic() - begun > PATIENCE if wanted is None else wanted
+            if bar is None and due and console.is_terminal and done < total:
                 columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
                 bar = stack.enter_context(Progress(*columns, console=console, transient=True))
                 task = bar.add_task(what, total=total)
             if bar is not None and task is not None:
                 bar.update(task, completed=done)
 
+        advance(0)
         yield advance

@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from rebus.codec.text import Prompt
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
 from rebus.tasks.text_generation import generate_texts
 
 
 def caption(
-    model: TaskModel, images: Any, prompt: Prompt | Sequence[Prompt] | None = None, **decoding: Any
+    model: TaskModel,
+    images: Any,
+    prompt: Prompt | Sequence[Prompt] | None = None,
+    *,
+    batching: BatchOptions = AS_IT_SUITS,
+    **decoding: Any,
 ) -> str | list[str]:
     """What is in the image. `prompt` replaces the system's own, one for all images or one each."""
     pairs, many = in_pairs(images, prompt_for(model, "caption") if prompt is None else prompt, "prompts")
-    answers = [answer.text for answer in generate_texts(model, pairs, decoding_for(model, "caption", decoding))]
+    answers = generate_texts(model, pairs, decoding_for(model, "caption", decoding), batching)
     return answers if many else answers[0]

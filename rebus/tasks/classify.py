@@ -20,8 +20,8 @@ from rebus.core.errors import BadText, MissingFile, UnsupportedTask, UsageError
 from rebus.core.labels import IGNORED
 from rebus.core.limits import check
 from rebus.generation import score_choices
-from rebus.tasks.batching import in_batches
-from rebus.tasks.embed import Comparison
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
+from rebus.tasks.embed import Comparison, has_sigmoid, scaled
 from rebus.tasks.inputs import many_images
 from rebus.tasks.prompts import fill, templates_of
 from rebus.tasks.task_model import TaskModel, batch_size, on_device, one_report, prompt_for
@@ -30,25 +30,43 @@ log = logging.getLogger("rebus")
 
 
 def classify(
-    model: TaskModel, images: Any, labels: Sequence[str], templates: str | Sequence[str] | None = None
+    model: TaskModel,
+    images: Any,
+    labels: Sequence[str],
+    templates: str | Sequence[str] | None = None,
+    multi: bool = False,
+    *,
+    batching: BatchOptions = AS_IT_SUITS,
 ) -> Ranking | list[Ranking]:
     """All labels with their probabilities, best first, for each image.
 
     `templates`: sentences with `{}` where the label goes, or the name of a published set ("imagenet", "cifar10", …);
     None means the system's own, else the label as it is. Labels that occur twice are merged and logged.
+    Probabilities sum to 1 over the labels, but those of a dual encoder with a sigmoid (SigLIP) are each label's own
+    when there is a single label, or with `multi`, which other models refuse.
     Raises `UsageError` for no labels, `BadText` for an empty one, `LimitExceeded` above MAX_LABELS.
     """
-    return Classifier(model, labels, templates)(images)
+    return Classifier(model, labels, templates, multi).rank(images, batching)
 
 
 class Classifier:
     """`classify` in two parts: the labels are read once, then any number of calls rank images by them."""
 
-    def __init__(self, model: TaskModel, labels: Sequence[str], templates: str | Sequence[str] | None = None):
+    def __init__(
+        self,
+        model: TaskModel,
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
+    ):
         self.model = model
         self.labels = distinct(labels)
         network = model.network
         self.compares = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
+        judges = self.compares and has_sigmoid(model)
+        if multi and not judges:
+            raise UsageError(f"multi: {model.system.name} compares labels with one another; a sigmoid model is wanted")
+        self.apart = judges and (multi or len(self.labels) == 1)
         if self.compares:
             sentences = templates_of(templates or model.system.prompts.classify or "plain")
             average = getattr(network, "averages_templates", True) and len(sentences) > 1
@@ -61,13 +79,20 @@ class Classifier:
                 f"{model.system.name} neither embeds images and text nor generates text: it cannot classify"
             )
 
-    def __call__(self, images: Any) -> Ranking | list[Ranking]:
+    def __call__(self, images: Any, **options: Any) -> Any:
+        """A `Ranking` for one image, a list of them for many. Options: `batch_size`, `progress`, `on_error`."""
+        return self.rank(images, BatchOptions(**options))
+
+    def rank(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> Any:
+        """The same, with the options as one object."""
         sources, many = many_images(images)
+        if not sources:
+            return []
         if self.compares:
-            scores = _compare(self.model, sources, self.weights) if sources else torch.empty(0, len(self.labels))
+            scores = _compare(self.model, sources, self.weights, batching)
         else:
-            scores = _likelihood(self.model, sources, self.choices, len(self.labels))
-        answers = [_ranking(self.labels, row) for row in scores]
+            scores = _likelihood(self.model, sources, self.choices, len(self.labels), batching)
+        answers = [None if row is None else _ranking(self.labels, row, self.apart) for row in scores]
         return answers if many else answers[0]
 
 
@@ -90,8 +115,9 @@ def distinct(labels: Sequence[str]) -> list[str]:
     return list(counts)
 
 
-def _ranking(labels: Sequence[str], scores: Tensor) -> Ranking:
-    probabilities, order = scores.double().softmax(dim=-1).sort(descending=True, stable=True)
+def _ranking(labels: Sequence[str], scores: Tensor, apart: bool) -> Ranking:
+    scores = scores.double()
+    probabilities, order = (scores.sigmoid() if apart else scores.softmax(dim=-1)).sort(descending=True, stable=True)
     return Ranking(tuple(labels[i] for i in order.tolist()), tuple(probabilities.tolist()))
 
 
@@ -113,18 +139,24 @@ def label_vectors(model: TaskModel, labels: Sequence[str], templates: Sequence[s
     return weights
 
 
-def _compare(model: TaskModel, images: list[ImageSource], weights: Tensor) -> Tensor:
-    """(B, C) logits of a dual encoder. Of sentences that stay apart, the best one speaks for its label."""
+def _compare(
+    model: TaskModel, images: list[ImageSource], weights: Tensor, batching: BatchOptions
+) -> list[Tensor | None]:
+    """(C,) logits of a dual encoder for each image. Of sentences that stay apart, the best speaks for its label."""
     compare = Comparison(model)
-    logits = compare.scores(compare.images(images), weights.flatten(0, -2))
+    vectors = compare.images(images, batching)
+    skipped = vectors.isnan().any(dim=1).tolist() if batching.on_error == "skip" else [False] * len(images)
+    logits = compare.scores(vectors, weights.flatten(0, -2))
     if weights.dim() == 3:
         logits = logits.unflatten(1, weights.shape[:2]).amax(dim=2)
-    log_scale = getattr(model.network, "log_scale", None)
-    return logits if log_scale is None else logits * log_scale.detach().float().exp().cpu()
+    logits = scaled(model, logits)
+    return [None if skip else row for skip, row in zip(skipped, logits, strict=True)]
 
 
-def _likelihood(model: TaskModel, images: list[ImageSource], choices: Tensor, num_labels: int) -> Tensor:
-    """(B, C) log-likelihoods of the labels after the system's prompt; of several sentences, their mean likelihood."""
+def _likelihood(
+    model: TaskModel, images: list[ImageSource], choices: Tensor, num_labels: int, batching: BatchOptions
+) -> list[Tensor | None]:
+    """(C,) log-likelihoods of the labels after the system's prompt; of several sentences, their mean likelihood."""
     prompt, choices = prompt_for(model, "classify"), choices.to(model.device)
 
     def weigh(batch: Sequence[ImageSource]) -> list[Tensor]:
@@ -132,8 +164,8 @@ def _likelihood(model: TaskModel, images: list[ImageSource], choices: Tensor, nu
         total = score_choices(model.network, inputs, choices, rows_at_once=16 * len(batch)).total
         return list(total.unflatten(1, (num_labels, -1)).logsumexp(dim=2).cpu())
 
-    rows = in_batches(images, weigh, size=batch_size(model, cpu=4, accelerator=16), what="images")
-    return torch.stack(rows) if rows else torch.empty(0, num_labels)
+    size = batch_size(model, cpu=4, accelerator=16)
+    return in_batches(images, weigh, size=size, what="images", options=batching)
 
 
 def _choices(model: TaskModel, texts: Sequence[str]) -> Tensor:

@@ -8,6 +8,7 @@ from PIL import Image
 from rebus.codec.images import ImageSource
 from rebus.codec.text import ImageMark, Pieces
 from rebus.core.errors import RebusError, UsageError
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
 from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens, text_tokens
 from rebus.tasks.location_scores import open_all
 from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
@@ -19,7 +20,11 @@ _Parts = tuple[int, list[ImageSource], Pieces]  # its number in the call, its im
 
 
 def complete(
-    model: TaskModel, document: str | Document | Sequence[Document], **decoding: Any
+    model: TaskModel,
+    document: str | Document | Sequence[Document],
+    *,
+    batching: BatchOptions = AS_IT_SUITS,
+    **decoding: Any,
 ) -> Completion | list[Completion]:
     """What the model writes after a document, or after each of several.
 
@@ -43,7 +48,7 @@ def complete(
             return _interleaved(model, pairs, options)
         return [answer.text for answer in generate_batch(model, pairs, options)]
 
-    answers = in_seeded_batches(parts, options, generation_batch(model), work, what="documents")
+    answers = in_seeded_batches(parts, options, generation_batch(model), work, what="documents", batching=batching)
     return answers if many else answers[0]
 
 

@@ -7,7 +7,7 @@ from rebus.codec.boxes import parse_boxes
 from rebus.codec.images import ImageSource
 from rebus.core.answers import Box
 from rebus.core.capabilities import FindsRegions
-from rebus.tasks.batching import in_batches
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
 from rebus.tasks.location_scores import certainty, open_all
@@ -19,7 +19,12 @@ ANYTHING = "object"  # what is looked for where no label is given
 
 
 def detect(
-    model: TaskModel, images: Any, labels: str | Sequence[str] | None = None, **decoding: Any
+    model: TaskModel,
+    images: Any,
+    labels: str | Sequence[str] | None = None,
+    *,
+    batching: BatchOptions = AS_IT_SUITS,
+    **decoding: Any,
 ) -> list[Box] | list[list[Box]]:
     """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object.
 
@@ -32,7 +37,7 @@ def detect(
     if isinstance(model.network, FindsRegions):
         no_decoding(model, decoding)
         finder = RegionFinder(model, wanted)
-        answers = finder.search(sources, finder.boxes)
+        answers = finder.search(sources, finder.boxes, batching=batching)
     else:
         prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
         options = decoding_for(model, "detect", decoding)
@@ -41,6 +46,7 @@ def detect(
             lambda batch: _generated(model, batch, prompt, options),
             size=generation_batch(model),
             what="images",
+            options=batching,
         )
     return answers if many else answers[0]
 

@@ -5,10 +5,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import UsageError
+from rebus.core.fonts import font_for
 
 # Okabe and Ito's colours, which stay apart for colour-blind eyes, each a little stronger.
 COLOURS = ((230, 126, 0), (38, 132, 222), (0, 166, 112), (214, 62, 128), (146, 92, 214), (200, 160, 0), (70, 178, 196))
@@ -106,7 +107,7 @@ def _label(
     taken: list[tuple[float, float, float, float]],
 ) -> None:
     """White on the colour: above the box, else below, else inside, wherever no other label stands."""
-    font = ImageFont.load_default(max(12, round(max(canvas.size) / 32)))
+    font = font_for(text, max(12, round(max(canvas.size) / 32)))
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     pad = 3
     width, height = right - left + 2 * pad, bottom - top + 2 * pad

@@ -9,22 +9,26 @@ from torch.nn import functional as F
 
 from rebus.codec.images import ImageSource
 from rebus.codec.text import Prompt
-from rebus.core.errors import UsageError
-from rebus.tasks.batching import in_batches
+from rebus.core.errors import RebusError, UsageError
+from rebus.core.finite import check_finite
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import many_images, many_texts
 from rebus.tasks.task_model import TaskModel, batch_size, on_device, one_report
 
 See = Callable[..., Tensor]
 
 
-def embed_images(model: TaskModel, images: Any) -> Tensor:
-    """Unit vectors (n, d) float32 on the CPU, also of a single image. Raises what `open_image` raises."""
-    return _all_images(model, images, model.network.embed_image)
+def embed_images(model: TaskModel, images: Any, *, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
+    """Unit vectors (n, d) float32 on the CPU, also of a single image; rows of NaN for images that are skipped.
+
+    Raises what `open_image` raises, also with `on_error="skip"` where not one image can be read.
+    """
+    return _all_images(model, images, model.network.embed_image, batching=batching)
 
 
-def embed_texts(model: TaskModel, texts: str | Sequence[str]) -> Tensor:
-    """Unit vectors (n, d) float32 on the CPU, also of a single text."""
-    return _all_texts(model, texts, model.network.embed_text)
+def embed_texts(model: TaskModel, texts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
+    """Unit vectors (n, d) float32 on the CPU, also of a single text; rows of NaN for texts that are skipped."""
+    return _all_texts(model, texts, model.network.embed_text, batching=batching)
 
 
 class Comparison:
@@ -39,11 +43,11 @@ class Comparison:
         self.model, self.dense = model, getattr(network, "is_dense", True)
         self._read = network.embed_text if self.dense else network.text_vectors
 
-    def images(self, images: Any) -> Tensor:
-        """(n, d) float32 on the CPU."""
+    def images(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
+        """(n, d) float32 on the CPU; rows of NaN for images that are skipped."""
         network = self.model.network
         see = network.embed_image if self.dense else network.image_vectors
-        return _all_images(self.model, images, see, unit=self.dense)
+        return _all_images(self.model, images, see, unit=self.dense, batching=batching)
 
     def texts(self, texts: str | Sequence[str]) -> Tensor:
         """(n, d) float32 on the CPU."""
@@ -62,7 +66,21 @@ class Comparison:
             return network.score(images.to(device), texts.to(device)).float().cpu()
 
 
-def _all_images(model: TaskModel, images: Any, see: See, unit: bool = True) -> Tensor:
+def has_sigmoid(model: TaskModel) -> bool:
+    """Whether the network learned to judge each pair for itself: then its scores are log-odds."""
+    return model.system.objective == "sigmoid"
+
+
+def scaled(model: TaskModel, cosines: Tensor) -> Tensor:
+    """Cosines as the network scores them: times its scale, plus its bias."""
+    scale, bias = (getattr(model.network, name, None) for name in ("log_scale", "bias"))
+    found = cosines if scale is None else cosines * scale.detach().float().exp().cpu()
+    return found if bias is None else found + bias.detach().float().cpu()
+
+
+def _all_images(
+    model: TaskModel, images: Any, see: See, unit: bool = True, batching: BatchOptions = AS_IT_SUITS
+) -> Tensor:
     pictures, _ = many_images(images)
     if not pictures:
         raise UsageError("no images were given: there is nothing to embed")
@@ -70,13 +88,19 @@ def _all_images(model: TaskModel, images: Any, see: See, unit: bool = True) -> T
     def work(batch: Sequence[ImageSource]) -> list[Tensor]:
         inputs = on_device(model, model.processor(images=list(batch)))
         with torch.inference_mode():
-            return _rows(see(**inputs), unit)
+            return _rows(see(**inputs), unit, "images[{}]")
 
     size = batch_size(model, cpu=32, accelerator=128)
-    return torch.stack(in_batches(pictures, work, size=size, what="images"))
+    return _stacked(in_batches(pictures, work, size=size, what="images", options=batching), "images")
 
 
-def _all_texts(model: TaskModel, texts: str | Sequence[str], read: See, unit: bool = True) -> Tensor:
+def _all_texts(
+    model: TaskModel,
+    texts: str | Sequence[str],
+    read: See,
+    unit: bool = True,
+    batching: BatchOptions = AS_IT_SUITS,
+) -> Tensor:
     listed, _ = many_texts(texts)
     if not listed:
         raise UsageError("no texts were given: there is nothing to embed")
@@ -89,19 +113,31 @@ def _all_texts(model: TaskModel, texts: str | Sequence[str], read: See, unit: bo
             size=size,
             what="texts",
             numbers=order,
+            options=batching,
         )
-    vectors = torch.empty(len(listed), rows[0].shape[0])
-    vectors[order] = torch.stack(rows)
+    found = _stacked(rows, "texts")
+    vectors = torch.empty_like(found)
+    vectors[order] = found
     return vectors
+
+
+def _stacked(rows: Sequence[Tensor | None], what: str) -> Tensor:
+    """One row an item; NaN for those that were skipped, so that no number is taken for an answer."""
+    found = next((row for row in rows if row is not None), None)
+    if found is None:
+        raise RebusError(f"not one of {len(rows)} {what} could be read, so that there is nothing to embed")
+    nothing = torch.full_like(found, torch.nan)
+    return torch.stack([nothing if row is None else row for row in rows])
 
 
 def _texts(model: TaskModel, texts: Sequence[Prompt], read: See, unit: bool) -> list[Tensor]:
     inputs = on_device(model, model.processor(texts=list(texts)))
     with torch.inference_mode():
-        return _rows(read(**inputs), unit)
+        return _rows(read(**inputs), unit, "text {}")
 
 
-def _rows(vectors: Tensor, unit: bool) -> list[Tensor]:
+def _rows(vectors: Tensor, unit: bool, what: str) -> list[Tensor]:
     """float32 on the CPU; unit vectors are of unit length again after half precision."""
+    check_finite(vectors, what, vectors.dtype)
     vectors = vectors.float()
     return list((F.normalize(vectors, dim=-1) if unit else vectors).cpu())

@@ -6,6 +6,7 @@ from typing import Any
 from PIL import Image
 
 from rebus.core.errors import BadText, UsageError
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
 from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens
 from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, batch_size, decoding_for, on_device, prompt_for
@@ -14,7 +15,9 @@ from rebus.tasks.text_generation import in_seeded_batches
 _FIXED = ("max_new_tokens", "allowed", "stop")  # an image is a fixed number of codes
 
 
-def imagine(model: TaskModel, prompts: str | Sequence[str], **decoding: Any) -> Image.Image | list[Image.Image]:
+def imagine(
+    model: TaskModel, prompts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS, **decoding: Any
+) -> Image.Image | list[Image.Image]:
     """One image (RGB) for each prompt. The model draws its codes by chance: `seed=` makes them the same again.
 
     Raises `BadText` for an empty prompt, `MissingFile` where the checkpoint lacks what decodes images, and
@@ -39,5 +42,5 @@ def imagine(model: TaskModel, prompts: str | Sequence[str], **decoding: Any) -> 
         return rows.draw(range(len(batch)), spec, options)
 
     size = batch_size(model, cpu=4, accelerator=16)
-    images = in_seeded_batches(filled, options, size, work, what="prompts")
+    images = in_seeded_batches(filled, options, size, work, what="prompts", batching=batching)
     return images if many else images[0]

@@ -1,38 +1,58 @@
 """One item or many: tasks take either and answer in kind."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from rebus.codec.image_files import images_in
 from rebus.codec.images import ImageSource
 from rebus.codec.text import Pieces, Prompt
-from rebus.core.errors import BadImage, BadText, UsageError
-from rebus.core.limits import check
+from rebus.core.errors import BadImage, BadText, MissingFile, UsageError
+from rebus.core.limits import check, limit
 
 
 def many_images(images: Any) -> tuple[list[ImageSource], bool]:
-    """The images as a list, and whether many were given. A stack of four dimensions is many."""
+    """The images as a list, and whether many were given: a list, a generator, a stack of four dimensions, or a folder,
+    whose images come in the order of their paths (`images_in`)."""
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        images = _in_folder(images)
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         images = list(images)
     if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | np.ndarray | Tensor):
         return [images], False  # type: ignore[list-item]
+    if isinstance(images, Iterator):
+        images = list(islice(images, limit("MAX_IMAGES") + 1))
     if not isinstance(images, Sequence):
         raise BadImage(
-            "wanted an image (a path, bytes, a PIL image, an array, a tensor) or a list of them; "
+            "wanted an image (a path, bytes, a PIL image, an array, a tensor), a folder, a list or a generator; "
             f"got {type(images).__name__}"
         )
     check("MAX_IMAGES", len(images), "images in one call")
     return list(images), True
 
 
+def _in_folder(folder: str | os.PathLike[str]) -> list[Path]:
+    try:
+        found = images_in(folder)
+    except OSError as error:
+        raise BadImage(f"{error.filename}: a folder that cannot be read: {error.strerror}") from None
+    if not found:
+        raise MissingFile(f"{os.fspath(folder)}: no images in this folder")
+    return found
+
+
 def many_texts(texts: Prompt | Sequence[Prompt], what: str = "texts") -> tuple[list[Prompt], bool]:
     """The texts as a list, and whether many were given."""
     if isinstance(texts, str | Pieces):
         return [texts], False
+    if isinstance(texts, Iterator):
+        texts = list(texts)
     if not isinstance(texts, Sequence):
         raise BadText(f"{what} wants a text or a list of them; got {type(texts).__name__}")
     for index, text in enumerate(texts):

@@ -1,15 +1,60 @@
 """How well every image goes with every text."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rebus.tasks.embed import Comparison
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
+from rebus.tasks.embed import Comparison, has_sigmoid, scaled
 from rebus.tasks.task_model import TaskModel
 
 
-def match(model: TaskModel, images: Any, texts: str | Sequence[str]) -> Tensor:
-    """Cosine similarities (images, texts) float32, also of a single image or text. Higher is more alike."""
-    compare = Comparison(model)
-    return compare.scores(compare.images(images), compare.texts(texts))
+class Scores(NamedTuple):
+    """The same pairs three times, each (images, texts) float32; rows of NaN for images that are skipped.
+
+    `cosines`: higher is more alike. `logits`: cosines times the model's scale, plus its bias where it has one, called
+    `logits_per_image` by the reference libraries. `probabilities`: of a model trained with a sigmoid (SigLIP) each
+    pair's own, whatever else is asked; of one trained with a softmax (CLIP) they sum to 1 over the texts.
+    """
+
+    cosines: Tensor
+    logits: Tensor
+    probabilities: Tensor
+
+
+class Matcher:
+    """Images against texts in two parts: the texts are embedded once, then any number of calls score images."""
+
+    def __init__(self, model: TaskModel, texts: str | Sequence[str]):
+        self._model, self._compare = model, Comparison(model)
+        self._texts = self._compare.texts(texts)
+
+    def cosines(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
+        """(images, texts) float32, also of a single image or text."""
+        return self._compare.scores(self._compare.images(images, batching), self._texts)
+
+    def scores(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> Scores:
+        """All three."""
+        cosines = self.cosines(images, batching)
+        logits = scaled(self._model, cosines)
+        return Scores(cosines, logits, logits.sigmoid() if has_sigmoid(self._model) else logits.softmax(dim=1))
+
+
+def match(model: TaskModel, images: Any, texts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
+    """`Scores.cosines`."""
+    return Matcher(model, texts).cosines(images, batching)
+
+
+def logits(
+    model: TaskModel, images: Any, texts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS
+) -> Tensor:
+    """`Scores.logits`."""
+    return Matcher(model, texts).scores(images, batching).logits
+
+
+def probabilities(
+    model: TaskModel, images: Any, texts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS
+) -> Tensor:
+    """`Scores.probabilities`."""
+    return Matcher(model, texts).scores(images, batching).probabilities

@@ -12,7 +12,7 @@ from rebus.codec.masks import paste_mask
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import UnsupportedTask
 from rebus.core.outputs import Regions
-from rebus.tasks.batching import in_batches
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import label_vectors
 from rebus.tasks.location_scores import open_all
 from rebus.tasks.prompts import templates_of
@@ -44,12 +44,15 @@ class RegionFinder:
         images: Sequence[ImageSource],
         answer: Callable[[Sequence[Image.Image]], list[Answer]],
         numbers: Sequence[int] | None = None,
+        batching: BatchOptions = AS_IT_SUITS,
     ) -> list[Answer]:
         """`answer` (`boxes` or `masks`) of all images, in batches. `numbers`: what the caller calls them in errors."""
         size = batch_size(self.model, cpu=4, accelerator=16)
-        return in_batches(
-            images, lambda batch: answer(open_all(self.model, batch)), size=size, what="images", numbers=numbers
-        )
+
+        def work(batch: Sequence[ImageSource]) -> list[Answer]:
+            return answer(open_all(self.model, batch))
+
+        return in_batches(images, work, size=size, what="images", numbers=numbers, options=batching)
 
     def boxes(self, images: Sequence[Image.Image]) -> list[list[Box]]:
         """Boxes of each image, best first."""

@@ -12,7 +12,7 @@ from rebus.core.answers import Mask
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import BadText
 from rebus.core.places import LocationNotation
-from rebus.tasks.batching import in_batches
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.location_scores import certainty, open_all
 from rebus.tasks.region_finding import RegionFinder
@@ -21,7 +21,12 @@ from rebus.tasks.text_generation import Generated, ImagePair, generate_batch, ge
 
 
 def segment(
-    model: TaskModel, images: Any, phrases: str | Sequence[str], **decoding: Any
+    model: TaskModel,
+    images: Any,
+    phrases: str | Sequence[str],
+    *,
+    batching: BatchOptions = AS_IT_SUITS,
+    **decoding: Any,
 ) -> list[Mask] | list[list[Mask]]:
     """Masks (H, W) of the given (upright) image for each pair of image and phrase, best first.
 
@@ -38,24 +43,24 @@ def segment(
             raise BadText(f"a phrase must be a text that is not empty; got {phrase!r}")
     if locations is None:
         no_decoding(model, decoding)
-        answers = _found(model, pairs)
+        answers = _found(model, pairs, batching)
     else:
         options = decoding_for(model, "segment", decoding)
 
         def work(batch: Sequence[ImagePair]) -> list[list[Mask]]:
             return _generated(model, batch, prompt, options, locations, decoder)
 
-        answers = in_batches(pairs, work, size=generation_batch(model), what="images")
+        answers = in_batches(pairs, work, size=generation_batch(model), what="images", options=batching)
     return answers if many else answers[0]
 
 
-def _found(model: TaskModel, pairs: Sequence[ImagePair]) -> list[list[Mask]]:
+def _found(model: TaskModel, pairs: Sequence[ImagePair], batching: BatchOptions) -> list[list[Mask]]:
     """Each phrase is searched for alone, so that what else is asked for in a call changes no score."""
     answers: list[list[Mask]] = [[] for _ in pairs]
     for phrase in dict.fromkeys(str(phrase).strip() for _, phrase in pairs):
         finder = RegionFinder(model, [phrase])
         places = [place for place, (_, other) in enumerate(pairs) if str(other).strip() == phrase]
-        found = finder.search([pairs[place][0] for place in places], finder.masks, places)
+        found = finder.search([pairs[place][0] for place in places], finder.masks, places, batching)
         for place, masks in zip(places, found, strict=True):
             answers[place] = masks
     return answers

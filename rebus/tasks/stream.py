@@ -9,6 +9,7 @@ from torch import Tensor
 from rebus.codec.text import Prompt
 from rebus.core.errors import UsageError, unknown
 from rebus.generation import stream as stream_tokens
+from rebus.generation.familiar import in_our_names
 from rebus.generation.stopping import stop_strings
 from rebus.tasks.ask import question_pairs
 from rebus.tasks.complete import document_pair
@@ -28,7 +29,9 @@ def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[
         raise unknown("task to stream", task, _TASKS, f"There are: {', '.join(_TASKS)}.")
     pair, given = _TASKS[task](model, *args, **options)
     decoding = decoding_for(model, task, given)
-    if decoding["strategy"] == "beam" and "strategy" not in given:  # the system's own, which has nothing to show early
+    if decoding["strategy"] == "beam" and "strategy" not in in_our_names(
+        given
+    ):  # the system's own, which has nothing to show early
         decoding = decoding_for(model, task, {"strategy": "greedy", **given})
     tokens = stream_tokens(model.network, inputs(model, [pair]), **model.endings(), **decoding)
     return _pieces(model, tokens, decoding)

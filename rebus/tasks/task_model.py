@@ -13,6 +13,7 @@ from rebus.core.places import LocationNotation
 from rebus.core.specs import ImageSpec
 from rebus.core.system import System
 from rebus.generation import options_of
+from rebus.generation.familiar import in_our_names
 
 # What holds where neither the user nor the system says otherwise.
 DECODING: Mapping[str, Mapping[str, Any]] = {
@@ -78,6 +79,7 @@ def decoding_for(model: TaskModel, task: str, given: Mapping[str, Any]) -> dict[
     Of the defaults only what the chosen strategy takes: who asks for "sample" is not refused for a `num_beams` that
     the system prefers.
     """
+    given = in_our_names(given)
     defaults = {**DECODING[task], **model.system.decoding.get(task, {})}
     strategy = given.get("strategy", defaults.get("strategy", "greedy"))
     taken = options_of(strategy)

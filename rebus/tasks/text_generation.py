@@ -11,7 +11,7 @@ from rebus.codec.text import Prompt
 from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED
 from rebus.generation import cut, score_tokens
-from rebus.tasks.batching import in_batches
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.task_model import TaskModel, batch_size, on_device
 
 ImagePair = tuple[ImageSource, Prompt]
@@ -28,9 +28,15 @@ class Generated(NamedTuple):
     log_probabilities: list[float]
 
 
-def generate_texts(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]) -> list[Generated]:
+def generate_texts(
+    model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any], batching: BatchOptions = AS_IT_SUITS
+) -> list[str]:
     """Answers to (image, prompt), in order."""
-    return in_seeded_batches(pairs, options, generation_batch(model), lambda *batch: generate_batch(model, *batch))
+
+    def work(batch: Sequence[Pair], options: Mapping[str, Any]) -> list[str]:
+        return [answer.text for answer in generate_batch(model, batch, options)]
+
+    return in_seeded_batches(pairs, options, generation_batch(model), work, batching=batching)
 
 
 def in_seeded_batches(
@@ -39,18 +45,19 @@ def in_seeded_batches(
     size: int,
     work: Callable[[Sequence[Item], Mapping[str, Any]], Sequence[Result]],
     what: str = "images",
+    batching: BatchOptions = AS_IT_SUITS,
 ) -> list[Result]:
     """The results of `work(items, options)` in batches; a list of seeds among the options is divided like the items."""
     seeds = options.get("seed")
     if not isinstance(seeds, list | tuple):
-        return in_batches(items, lambda batch: work(batch, options), size=size, what=what)
+        return in_batches(items, lambda batch: work(batch, options), size=size, what=what, options=batching)
     if len(seeds) != len(items):
         raise UsageError(f"seed wants one number, or one for each of the {len(items)} answers; got {len(seeds)}")
 
     def with_seeds(batch: Sequence[tuple[Item, int]]) -> Sequence[Result]:
         return work([item for item, _ in batch], {**options, "seed": [seed for _, seed in batch]})
 
-    return in_batches(list(zip(items, seeds, strict=True)), with_seeds, size=size, what=what)
+    return in_batches(list(zip(items, seeds, strict=True)), with_seeds, size=size, what=what, options=batching)
 
 
 def generation_batch(model: TaskModel) -> int:

@@ -1,4 +1,4 @@
-"""The offline demonstration: every model on this machine at its task, on images that it has never seen.
+"""The offline demonstration: bundled models and asif/starter at their tasks, on images that they have never seen.
 
     photos.py   the sample photos of scikit-image, sorted into labels and found by words, without any training
     scenes.py   scenes found by their captions; captioned, asked about, searched and painted, with the truth beside

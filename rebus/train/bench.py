@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rebus.core.errors import UsageError
 from rebus.core.memory import peak_memory
 from rebus.core.system import System
 from rebus.objectives import Learner, backward, objective_of, split
@@ -32,7 +33,8 @@ def bench_train(
     """
     device = next(network.parameters()).device
     objective = objective_of(system)
-    assert system.example is not None  # what has an objective has one
+    if system.example is None:
+        raise UsageError(f"{system.name} describes no batch that could be measured")
     batch = {name: tensor.to(device) for name, tensor in system.example(config, batch_size).items()}
     parts = split(batch, accumulate)
     network.train()

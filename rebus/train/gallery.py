@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from rebus.codec.processor import Processor
 from rebus.core.capabilities import WritesText
+from rebus.core.fonts import font_for
 from rebus.generation import generate
 from rebus.objectives import Learner
 from rebus.train.audit import as_picture, images_of, read, texts_of
@@ -61,9 +62,11 @@ def _said(network: Any, batch: dict[str, Tensor], processor: Processor) -> Tenso
 def _tile(pixels: Tensor, truth: str, said: str) -> Image.Image:
     tile = Image.new("RGB", (_SIDE, _SIDE + _TEXT), "white")
     tile.paste(as_picture(pixels).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
-    pen, font = ImageDraw.Draw(tile), ImageFont.load_default(11)
-    for i, (words, colour) in enumerate(((truth, "#666666"), (said, "#1a7f37" if said == truth else "#b42318"))):
-        lines = textwrap.wrap(words, 36)[:3] or ["(nothing)"]
+    pen = ImageDraw.Draw(tile)
+    verdict = "#1a7f37" if said == truth else "#b42318"
+    for i, (name, words, colour) in enumerate((("truth", truth, "#666666"), ("model", said, verdict))):
+        lines = textwrap.wrap(f"{name}: {words or '(nothing)'}", 36, max_lines=3, placeholder=" …")
+        font = font_for(" ".join(lines), 11)
         pen.multiline_text((4, _SIDE + 3 + i * _TEXT // 2), "\n".join(lines), fill=colour, font=font, spacing=2)
     return tile
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was told to end (SIGTERM); the checkpoint of its last step is written."""
+    """The run was told to end (SIGTERM, Ctrl-C); the checkpoint of its last step is written."""
 
 
 class _Numbered(Dataset[dict[str, Any]]):
@@ -62,11 +63,12 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     """Run, or go on with, a training; returns the finished checkpoint's directory, `out/final`.
 
     `out` holds `config.json`, `metrics.jsonl`, `checkpoints/` and, at the end, `final/`. Called again with the same
-    settings it resumes from the newest checkpoint, and the losses are those of a run that was never interrupted.
+    settings, or more `steps` where that changes nothing before, it resumes from the newest checkpoint, and the losses
+    are those of a run that was never interrupted.
     `report` gets each line of the metrics. Under torchrun every rank calls it alike.
 
     Raises `UsageError` when `out` belongs to other settings or another run is at work in it, `RebusError` when the
-    loss stays infinite or too much of the data is damaged, `Stopped` after SIGTERM.
+    loss stays infinite or too much of the data is damaged, `Stopped` after SIGTERM or Ctrl-C.
     """
     out = Path(out)
     config = resolved(config)
@@ -314,6 +316,7 @@ class Run:
             sampler=numbers,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
+            worker_init_fn=_leave_interrupts_to_the_run if workers else None,
             pin_memory=self.place.device.type == "cuda",
         )
 
@@ -350,20 +353,28 @@ def _memory(device: torch.device) -> dict[str, float]:
     return {"memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3)}
 
 
+def _leave_interrupts_to_the_run(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the run ends its workers once its checkpoint is written."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def _told_to_stop() -> Iterator[list[bool]]:
-    """A flag that SIGTERM sets. In a thread that is not the main one, signals stay as they are."""
+    """A flag that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts at once. In a thread that is not the main one,
+    signals stay as they are."""
     flag = [False]
 
-    def told(*_: Any) -> None:
+    def told(number: int, _: Any) -> None:
+        if flag[0] and number == signal.SIGINT:
+            raise KeyboardInterrupt
         flag[0] = True
 
-    try:
-        before = signal.signal(signal.SIGTERM, told)
-    except ValueError:
+    if threading.current_thread() is not threading.main_thread():
         yield flag
         return
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

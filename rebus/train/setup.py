@@ -77,11 +77,12 @@ def starts_of(config: TrainConfig) -> tuple[Start, ...]:
 
 def open_data(config: TrainConfig, data: Any = None) -> Batches:
     """What gives the batches of `data`, by default the recipe's own. Raises what the data set raises."""
+    measured = data is not None or config.eval_every > 0
     data, system = config.data if data is None else data, catalog.system(str(config.system))
     if isinstance(data, Files):
-        return file_batches(data, processor_of(config), system.prompts, system.locations)
+        return file_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, Mixture):
-        return mixed_batches(data, processor_of(config), system.prompts, system.locations)
+        return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, SceneCaptions):
         return _of_scenes(config, data.open())
     if isinstance(data, SceneTasks):

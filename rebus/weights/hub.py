@@ -55,13 +55,19 @@ def find(source: str | os.PathLike[str], revision: str | None = None, *, prefer:
         here = standing(path)
         if here.exists():
             return here
+    except MissingFile:
+        raise
     except OSError as error:  # a name that is too long, a folder without permission
         raise MissingFile(f"{text[:200]!r} cannot be opened: {error.strerror}") from None
     if os.path.islink(path):
         raise MissingFile(f"{text!r} is a link that leads nowhere, or in a circle")
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    known = _HUB_ID.fullmatch(text) is not None and path.suffix not in READERS
+    if known and cached(text, revision, prefer=prefer) is not None:
+        beside = []  # what lies here and looks alike is no misspelling of it
+    else:
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)
-    if not _HUB_ID.fullmatch(text) or path.suffix in READERS or (near and path.parent.name):
+    if not known or (near and path.parent.name):
         hint = "; did you mean " + " or ".join(str(path.parent / n) for n in near) + "?" if near else "."
         if _looks_like_path(source, text, path):
             raise MissingFile(f'no directory or file "{text}"{hint}')

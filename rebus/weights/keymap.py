@@ -87,6 +87,9 @@ def _several(names: Names) -> tuple[Name, ...]:
     return names if isinstance(names, tuple) else (names,)
 
 
+_LISTED = 20  # names in an error
+
+
 class KeyMap:
     """The table of one released format.
 
@@ -112,15 +115,18 @@ class KeyMap:
     def to_ours(self, tensors: Tensors) -> dict[str, LazyTensor]:
         """Released names → ours, without reading a value. Raises `BadCheckpoint` for names that no row knows."""
         found: dict[str, tuple[str, _Row, int, dict[str, str]]] = {}
+        strange = []
         for name in tensors:
             spelled, hit = self._find_theirs(name)
             if hit is None:
                 if not any(fnmatchcase(s, pattern) for s in self._spellings(name) for pattern in self.ignore):
-                    raise self._unmapped(name, [n.text for row in self.rows for n in row.theirs])
+                    strange.append(name)
                 continue
             if spelled in found:
                 raise BadCheckpoint(f'weights "{found[spelled][0]}" and "{name}" are two spellings of one')
             found[spelled] = (name, *hit)
+        if strange:
+            raise self._unmapped(strange, [n.text for row in self.rows for n in row.theirs])
         return self._convert(found, tensors, "theirs")
 
     def to_theirs(self, tensors: Tensors) -> dict[str, LazyTensor]:
@@ -129,7 +135,7 @@ class KeyMap:
         for name in tensors:
             hit = self._find(name, "ours")
             if hit is None:
-                raise self._unmapped(name, [n.text for row in self.rows for n in row.ours])
+                raise self._unmapped([name], [n.text for row in self.rows for n in row.ours])
             found[name] = (name, *hit)
         return self._convert(found, tensors, "ours")
 
@@ -139,7 +145,7 @@ class KeyMap:
         if hit is None:
             if any(fnmatchcase(s, pattern) for s in self._spellings(theirs) for pattern in self.ignore):
                 return ()
-            raise self._unmapped(theirs, [n.text for row in self.rows for n in row.theirs])
+            raise self._unmapped([theirs], [n.text for row in self.rows for n in row.theirs])
         row, _, places = hit
         return tuple(n.fill(places) for n in row.ours)
 
@@ -147,7 +153,7 @@ class KeyMap:
         """The released names of one of ours."""
         hit = self._find(ours, "ours")
         if hit is None:
-            raise self._unmapped(ours, [n.text for row in self.rows for n in row.ours])
+            raise self._unmapped([ours], [n.text for row in self.rows for n in row.ours])
         row, _, places = hit
         return tuple(n.fill(places) for n in row.theirs)
 
@@ -210,13 +216,15 @@ class KeyMap:
                 result[new] = n.written(whole.part(index, len(target)) if len(target) > 1 else whole, new)
         return result
 
-    def _unmapped(self, name: str, rules: list[str]) -> BadCheckpoint:
-        """An error that names the culprit and the rule that comes nearest."""
+    def _unmapped(self, names: Sequence[str], rules: list[str]) -> BadCheckpoint:
+        """An error that names every culprit, each with the rule that comes nearest."""
         rule_of = {_PLACE.sub(lambda m: "weight" if m[1] == "p" else "#", rule): rule for rule in rules}
-        shape = re.sub(r"\d+", "#", name)
-        near = difflib.get_close_matches(shape, rule_of, n=1, cutoff=0.3)
-        hint = f'; the nearest rule is "{rule_of[near[0]]}"' if near else ""
-        return BadCheckpoint(f'unexpected weight "{name}"{hint}.')
+        said = []
+        for name in names[:_LISTED]:
+            near = difflib.get_close_matches(re.sub(r"\d+", "#", name), rule_of, n=1, cutoff=0.3)
+            said.append(f'unexpected weight "{name}"' + (f'; the nearest rule is "{rule_of[near[0]]}"' if near else ""))
+        more = f" And {len(names) - _LISTED} more." if len(names) > _LISTED else ""
+        return BadCheckpoint(". ".join(said) + "." + more)
 
 
 class OwnNames:

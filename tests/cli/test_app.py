@@ -1,5 +1,6 @@
 """Verbs, exit codes and errors, before any model comes in."""
 
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -85,3 +86,10 @@ def test_a_reader_that_leaves_is_no_failure():
         process.stdout.close()
         assert process.wait() == 0
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("end", [">&-", "2>&-", "<&- >&- 2>&-", "| head -0", "2>&1 | head -0"])
+def test_closed_streams(end):
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -m rebus.cli models {end}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "Traceback" in done.stderr, "Exception" in done.stderr) == (0, False, False)

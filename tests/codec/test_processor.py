@@ -237,7 +237,7 @@ def test_open_clip_folders(tmp_path):
     assert made.text is not None
     assert made.image is not None
     assert made.image.spec.size == (4, 4)
-    assert made.text.spec == TextSpec(context=64, pad_id=0, canonical=True, lower=True)
+    assert made.text.spec == TextSpec(context=64, pad_id=0, clean=True, canonical=True, lower=True)
     assert "open_clip_config.json" not in made.files()
     text_cfg["tokenizer_kwargs"] = {"clean": "magic"}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rebus.codec import text as text_module
 from rebus.codec.text import Control, ImageMark, Pieces, TextPipeline, canonical, clean
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.errors import BadConfig, BadText, LimitExceeded, RebusError
@@ -227,14 +226,8 @@ def test_fault_17_odd_but_valid(text):
 
 
 def test_cleaning():
-    pytest.importorskip("ftfy")
     assert clean("  a &amp;lt; b\n\tc  ") == "a < b c"
     assert clean("â€œquotesâ€\x9d ﬁne") == '"quotes" fine'
-
-
-def test_cleaning_without_ftfy(monkeypatch):
-    monkeypatch.setattr(text_module, "_ftfy", lambda: None)
-    assert clean("  a &amp;lt; b\n\tc  ﬁ") == "a < b c ﬁ"
 
 
 def test_canonical():

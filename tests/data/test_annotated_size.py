@@ -11,7 +11,7 @@ from PIL import Image
 
 import rebus
 from rebus.codec.boxes import LOC_1024
-from rebus.core.answers import Box
+from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError
 from rebus.core.specs import Prompts
 from rebus.data.converting import Conversion, Converter
@@ -104,6 +104,19 @@ class Perfect:
         return [[Box(self.box, "dog", 1.0)] for _ in images]
 
 
+class Drawn:
+    """A model that segments the true outline, scaled."""
+
+    tasks = frozenset({"segment"})
+
+    def __init__(self, scale: float):
+        self.scale = scale
+
+    def segment(self, images, labels):
+        masks = [mask_of([[self.scale * at for at in POLYGON]], image.height, image.width) for image in images]
+        return [[Mask(mask, (0.0, 0.0, 1.0, 1.0), "dog", 1.0)] for mask in masks]
+
+
 def test_a_perfect_detector_stays_perfect_on_the_converted_set(tmp_path: Path) -> None:
     source = coco(tmp_path / "in")
     whole = detection.run(Perfect(CORNERS), Source(source, "coco"), detection.Options())
@@ -113,7 +126,8 @@ def test_a_perfect_detector_stays_perfect_on_the_converted_set(tmp_path: Path) -
 
 
 MISMATCHES = [
-    ({"file": (400, 300)}, r"its boxes are for an image of 800 x 600, and this one has 400 x 300; give"),
+    ({"file": (400, 400)}, r"its boxes are for an image of 800 x 600, and this one has 400 x 400; give"),
+    ({"file": (404, 300)}, r"its boxes are for an image of 800 x 600, and this one has 404 x 300; give"),
     ({"orientation": 6}, r"800 x 600, and this one has 600 x 800 once its EXIF orientation has set it upright"),
 ]
 
@@ -125,6 +139,45 @@ def test_annotations_of_another_size_are_refused_in_training(tmp_path: Path, cha
     processor = rebus.load("paligemma/scenes").processor
     with pytest.raises(RebusError, match=says):
         file_batches(files, processor, Prompts(detect="detect {labels}"), LOC_1024).batch(0, 0, 1)
+
+
+def said_once(log: pytest.LogCaptureFixture) -> bool:
+    lines = [line for line in log.messages if "its boxes, and those of all others like it, are scaled" in line]
+    log.clear()
+    return len(lines) == 1 and "annotated for 800 x 600" in lines[0]
+
+
+# 533 x 400 and 267 x 201: sides rounded to whole pixels, one up and one down
+@pytest.mark.parametrize("file", [(400, 300), (533, 400), (267, 200), (267, 201), (1600, 1200)])
+def test_images_made_smaller_after_they_were_annotated(
+    tmp_path: Path, file: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same aspect: scaled, and said once, in training, evaluation and conversion alike."""
+    box, scale = [400, 300, 400, 300], file[0] / 800
+    processor = rebus.load("paligemma/scenes").processor
+    targets = []
+    for number, size in enumerate([(800, 600), file]):
+        files = Files(path=str(coco(tmp_path / str(number), file=size, box=box)), split=None, form="detect")
+        batches = file_batches(files, processor, Prompts(detect="detect {labels}"), LOC_1024)
+        targets.append([text.text for n in range(3) for text in batches.texts(0, n, 1)])
+    assert said_once(caplog)
+    assert targets[0] == targets[1] == ["<loc0512><loc0512><loc1023><loc1023> dog"] * 3
+    source = tmp_path / "1" / "things.json"
+    for by, model in (
+        ("boxes", Perfect((400 * scale, 300 * scale, 800 * scale, 600 * scale))),
+        ("masks", Drawn(scale)),
+    ):
+        scores = detection.run(model, Source(source, "coco"), detection.Options(by=by)).scores
+        assert scores["ap"] == 1.0
+        assert said_once(caplog)
+    record = converted(open_layout(source, "coco"), tmp_path / "out", "webdataset", 150)
+    assert said_once(caplog)
+    small = 150 / file[1]
+    assert record.things[0].box == pytest.approx([small * scale * side for side in (400, 300, 800, 600)], abs=1)
+    assert record.things[0].area == pytest.approx(30_000 / 16, rel=0.02)
+    assert detection.run(Perfect((100.0, 75.0, 200.0, 150.0)), Source(tmp_path / "out"), detection.Options()).scores[
+        "ap"
+    ]
 
 
 @pytest.mark.parametrize("resize", [None, 200])

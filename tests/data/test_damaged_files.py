@@ -14,6 +14,7 @@ from rebus.core.errors import RebusError
 from rebus.core.specs import Prompts
 from rebus.data.damaged_files import check_files, damaged_files
 from rebus.data.file_records import FileRecords, Files
+from rebus.data.held_out import open_parts
 from rebus.data.layouts import open_layout
 from rebus.evaluate.benchmarks.walk import Records
 
@@ -50,7 +51,7 @@ def test_fault_30_a_few_cut_tars_are_named_and_counted(tmp_path, capsys, caplog)
         assert "damaged file: " in capsys.readouterr().err
 
     with caplog.at_level(logging.WARNING, logger="rebus"):
-        FileRecords(Files(path=str(data), split=None, form="pairs"), Prompts(), None)
+        FileRecords(Files(path=str(data), form="pairs"), open_parts(str(data), "auto", None, None), Prompts(), None)
     assert "00000.tar" in caplog.text
     assert len(Records(open_layout(data)).damaged_files) == 1
 
@@ -66,7 +67,7 @@ def test_fault_30_many_cut_tars_stop_everything(tmp_path, capsys):
         assert main([*command, "--max-bad", "1"]) == 0
         assert "16" in capsys.readouterr().out  # two records before each cut
     with pytest.raises(RebusError, match=r"8 of 8 files are damaged.*raise data.most_damaged"):
-        FileRecords(Files(path=str(data), split=None, form="pairs"), Prompts(), None)
+        FileRecords(Files(path=str(data), form="pairs"), open_parts(str(data), "auto", None, None), Prompts(), None)
     with pytest.raises(RebusError, match="8 of 8 files are damaged"):
         Records(open_layout(data))
 

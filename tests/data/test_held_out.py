@@ -95,3 +95,12 @@ def test_one_record_cannot_be_parted(tmp_path: Path) -> None:
     train, val = open_parts(table(tmp_path, [None]), "auto", "train", "val")
     assert captions(train) == ["number 0"]
     assert isinstance(val, UsageError)
+
+
+def test_nothing_is_held_out_where_nothing_is_measured(tmp_path: Path) -> None:
+    rows = [{"file": f"{n}.png", "caption": "a"} for n in range(10)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    train, held = open_parts(str(tmp_path), "auto", None, "val", measured=False)
+    assert sum(train.sizes) == 10
+    assert isinstance(held, UsageError)
+    assert "eval_every=0" in str(held)

@@ -88,6 +88,17 @@ def as_parquet(at: Path) -> Path:
     return at
 
 
+def as_parquet_rows(at: Path) -> Path:
+    """A row for each caption, in row groups that part the captions of an image."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    at.mkdir()
+    rows = [(n, text) for n, texts in enumerate(CAPTIONS) for text in texts]
+    cells = [{"bytes": image(n), "path": None} for n, _ in rows]
+    table = pa.table({"image": cells, "caption": [text for _, text in rows], "row": [*range(len(rows))]})
+    pq.write_table(table, at / "a.parquet", row_group_size=5)
+    return at
+
+
 def as_karpathy(at: Path) -> Path:
     images = [
         {"imgid": n, "filename": f"{n}.png", "split": "val", "sentences": [{"raw": text} for text in texts]}
@@ -114,6 +125,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "tar": as_tar,
     "tar with lines": as_tar_with_lines,
     "parquet": as_parquet,
+    "parquet rows": as_parquet_rows,
     "karpathy": as_karpathy,
     "img2dataset files": as_img2dataset_files,
 }

@@ -9,6 +9,7 @@ from PIL import Image
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import CannotWrite, UnknownName, UnsupportedTask, UsageError
+from rebus.core.fonts import font_for
 from rebus.data.scenes import scene
 from rebus.evaluate import evaluate, report
 from rebus.evaluate.measure import Result, measure, plain
@@ -162,3 +163,13 @@ def test_mistakes_are_named(tmp_path):
         evaluate(model, "captions", data=tmp_path)
     with pytest.raises(UnknownName, match='did you mean "retrieval"'):
         evaluate(model, "retrival", data=tmp_path)
+
+
+def test_panels_say_what_they_are_and_how_much_they_leave_out(monkeypatch):
+    said = []
+    monkeypatch.setattr(report, "font_for", lambda text, size: said.append(text) or font_for(text, size))
+    boxes = [Box((i, i, i + 20, i + 20), "cat", 0.5) for i in range(11)]
+    one = mistake(found=boxes, wanted=boxes[:2])
+    assert report._picture(one)
+    assert "prediction, 8 of 11 shown" in said
+    assert "ground truth" in said

@@ -104,6 +104,41 @@ def test_clip_equals_open_clip(openai_folder, captions):
     assert torch.equal(tokens, theirs(texts))
 
 
+# What ftfy changes: curly quotes, full width, ligatures, mojibake, half-width kana, control characters, line breaks.
+MENDED = [
+    "“curly” ‘quotes’ and „low“ ones",
+    "ｆｕｌｌ　ｗｉｄｔｈ １２３！",
+    "ﬁre ﬂow eﬃcient ĳ",
+    "â€œmojibakeâ€\x9d, cafÃ©, naÃ¯ve, âœ” done",
+    "the MÃƒÂ¼nchen of twice",
+    "ﾊﾝｶｸ",
+    "a\x1b[31mred\x1b[0m cat\ufeff",
+    "one\u2028two\x85three\u2029four",
+    "&lt;b&gt; &amp;quot;x&amp;quot; &#39;y&#39; &EACUTE;",
+    "e\u0301 a\u0308 n\u0303",
+    "L’été, l´accent, 5 ′ feet",
+    "soft\u00adhyphen and \u200ejoiners\u200f",
+]
+
+
+@pytest.mark.parametrize("clean_as", ["lower", "whitespace", "canonicalize"])
+def test_mended_texts_have_the_ids_of_open_clip(tmp_path, clean_as):
+    import open_clip
+    from open_clip.tokenizer import default_bpe, get_clean_fn
+
+    shutil.copy(default_bpe(), tmp_path / "bpe_simple_vocab_16e6.txt.gz")
+    config = {"model_cfg": {"text_cfg": {"tokenizer_kwargs": {"clean": clean_as}}}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    default = TextSpec(context=77, pad_id=0, bos_id=49_406, eos_id=49_407, pad_to_context=True, clean=True, lower=True)
+    text = load_processor(tmp_path, None, default).text
+    assert text is not None
+    mended = [get_clean_fn(clean_as)(one) for one in MENDED]
+    assert [text.prepare(one) for one in MENDED] == mended
+    assert sum(theirs != " ".join(one.split()) for theirs, one in zip(mended, MENDED, strict=True)) > 10
+    if clean_as != "whitespace":  # ours reads OpenAI's vocabulary in lower case, as its models were trained
+        assert torch.equal(text(MENDED)[0], open_clip.tokenizer.SimpleTokenizer(clean=clean_as)(MENDED))
+
+
 def test_bert_equals_transformers(shared, tmp_path, captions):
     from transformers import BertTokenizer
 

@@ -126,7 +126,13 @@ class FakeModel(SimpleNamespace):
 
 def fake_system(prompts: Prompts, **declared: Any) -> SimpleNamespace:
     """What tasks ask of a system; `declared` says more than its prompts."""
-    nothing = {"locations": None, "image_tokens": None, "companions": {}, "decoding": {}}
+    nothing: dict[str, Any] = {
+        "objective": "softmax",
+        "locations": None,
+        "image_tokens": None,
+        "companions": {},
+        "decoding": {},
+    }
     return SimpleNamespace(**{"name": "fake", "prompts": prompts, **nothing, **declared})
 
 

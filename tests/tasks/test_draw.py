@@ -1,13 +1,16 @@
 """Drawings: the image itself stays, marks are where they belong, odd boxes do no harm."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rebus.core import fonts
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import UsageError
+from rebus.core.fonts import font_for
 from rebus.tasks.draw import draw_boxes, draw_masks, encoded
 
 
@@ -68,3 +71,26 @@ def test_the_ending_says_the_format(ending, form):
 def test_another_ending_is_wrong_usage():
     with pytest.raises(UsageError, match=r"got \.bmp"):
         encoded(grey(8, 8), ".bmp")
+
+
+@pytest.mark.parametrize("label", ["café", "кот", "犬", "고양이"])
+def test_labels_beyond_latin_are_drawn(label, caplog):
+    with caplog.at_level(logging.WARNING, "rebus"):
+        font = font_for(label, 32)
+        drawn = draw_boxes(grey(640, 480), [Box((200, 200, 400, 400), label, 0.9)])
+    assert not caplog.records
+    nothing = bytes(font.getmask("\U0010ffff"))
+    assert all(bytes(font.getmask(character)) != nothing for character in label)
+    other = draw_boxes(grey(640, 480), [Box((200, 200, 400, 400), "\U0010ffff" * len(label), 0.9)])
+    assert drawn != other
+
+
+def test_text_that_no_font_has_is_said(caplog, monkeypatch):
+    monkeypatch.setattr(fonts, "_PACKAGED", ())
+    fonts._say_once.cache_clear()
+    with caplog.at_level(logging.WARNING, "rebus"):
+        font_for("a 犬", 32)
+        font_for("a 犬", 16)
+    assert [record.getMessage() for record in caplog.records] == [
+        'no font on this machine has 犬, drawn as boxes. Install some: pip install "rebus-vlm[fonts]"'
+    ]

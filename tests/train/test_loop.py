@@ -1,6 +1,7 @@
 """The loop: what it leaves on disk, exact resumption, refusals."""
 
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from rebus.core.errors import BadCheckpoint, RebusError, UnknownName, UsageError
 from rebus.models.contrastive.clip import KEYS
 from rebus.objectives import CodebookLoss, SigmoidLoss
 from rebus.recipes import recipe
-from rebus.train import LoRA, Optim, TrainConfig, train
+from rebus.train import LoRA, Optim, Stopped, TrainConfig, train
 from rebus.train.ema import Average, averaged
 from rebus.train.optim import rate_at
 from rebus.train.setup import build, grid_waves, starts_whole
@@ -219,3 +220,35 @@ def test_thin_matrices_train_and_end_in_the_weights(tmp_path: Path) -> None:
 def build_seeded(config: TrainConfig) -> torch.nn.Module:
     torch.manual_seed(config.seed)
     return build(config).network
+
+
+def test_a_longer_run_equals_one_that_was_long_from_the_beginning(tmp_path: Path) -> None:
+    constant = replace(MASKS, optim=replace(MASKS.optim, schedule="constant"), eval_every=0)
+    train(replace(constant, steps=6), tmp_path / "whole")
+    train(replace(constant, steps=3), tmp_path / "longer")
+    train(replace(constant, steps=6), tmp_path / "longer")
+    assert losses(tmp_path / "longer") == losses(tmp_path / "whole")
+    assert json.loads((tmp_path / "longer" / "config.json").read_text())["steps"] == 6
+    with pytest.raises(UsageError, match="steps was 6 and is 5, and step 6 is done"):
+        train(replace(constant, steps=5), tmp_path / "longer")
+
+
+def test_a_run_whose_rates_depend_on_its_length_is_not_made_longer(tmp_path: Path) -> None:
+    train(replace(MASKS, steps=3, eval_every=0), tmp_path / "run")
+    with pytest.raises(UsageError, match="learning rate of step 3"):
+        train(replace(MASKS, steps=6, eval_every=0), tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop_writes_a_checkpoint(tmp_path: Path, number: int) -> None:
+    def tell(line: dict) -> None:
+        if line["step"] == 2:
+            signal.raise_signal(number)
+
+    settings = replace(MASKS, save_every=100, eval_every=0, workers=1)
+    with pytest.raises(Stopped):
+        train(settings, tmp_path / "run", tell)
+    assert (tmp_path / "run" / "checkpoints" / "step_00000003").is_dir()
+    train(settings, tmp_path / "whole")
+    train(settings, tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")

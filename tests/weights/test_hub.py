@@ -212,6 +212,17 @@ def test_a_cache_that_the_hub_library_wrote_is_read_in_place(tmp_path, monkeypat
     assert hub.find("org/old") == snapshot
 
 
+def test_a_folder_that_looks_alike_does_not_hide_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub" / "models--openai--clip-vit-base-patch32" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_bytes(WEIGHTS)
+    (tmp_path / "openai" / "clip-vit-base-patch16").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub.find("openai/clip-vit-base-patch32") == snapshot
+
+
 def test_caches_follow_the_environment(tmp_path, monkeypatch):
     for name in ("HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)

@@ -125,3 +125,10 @@ def test_a_row_must_make_sense():
         KeyMap([(("a", "b"), ("c", "d"))])
     with pytest.raises(ValueError, match="placeholders"):
         KeyMap([("a.{i}", "b")])
+
+
+def test_all_unknown_names_are_listed():
+    with pytest.raises(BadCheckpoint) as error:
+        KEYS.to_ours({**theirs(), "one.strange": torch.zeros(1), "another.strange": torch.zeros(1)})
+    assert '"one.strange"' in str(error.value)
+    assert '"another.strange"' in str(error.value)

@@ -5,7 +5,7 @@ import argparse
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
-from rebus.cli.output import say
+from rebus.cli.output import say, shown
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus ask kitchen.jpg "how many chairs are there?"'
@@ -29,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
     batch = work_through(
         pictures,
         lambda images: model.ask(images, [args.question] * len(images), **decoding(args)),
-        lambda path, text: say(text if len(pictures) == 1 else f"{path}: {text}"),
+        lambda path, text: say(text if len(pictures) == 1 else f"{shown(path)}: {text}"),
         lambda text: {"answer": text},
         args,
         size=args.batch_size,
     )
-    return batch.finish(args, model.card.name, question=args.question)
+    return batch.finish(args, model.card, question=args.question)

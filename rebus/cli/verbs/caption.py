@@ -5,7 +5,7 @@ import argparse
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
-from rebus.cli.output import say
+from rebus.cli.output import say, shown
 
 EXAMPLE = "rebus caption photos/*.jpg --model paligemma/3b-mix-224"
 
@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     batch = work_through(
         pictures,
         lambda images: model.caption(images, prompt=args.prompt, **decoding(args)),
-        lambda path, text: say(text if len(pictures) == 1 else f"{path}: {text}"),
+        lambda path, text: say(text if len(pictures) == 1 else f"{shown(path)}: {text}"),
         lambda text: {"caption": text},
         args,
         size=args.batch_size,
     )
-    return batch.finish(args, model.card.name)
+    return batch.finish(args, model.card)

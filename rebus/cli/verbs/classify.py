@@ -5,7 +5,7 @@ import argparse
 from rebus.cli.arguments import add_images, add_list, add_model, listed, positive
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
-from rebus.cli.output import say
+from rebus.cli.output import say, shown
 from rebus.core.answers import Ranking
 from rebus.core.errors import UsageError
 
@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="N", type=positive, default=3, help="labels shown for each image (%(default)s)"
     )
+    parser.add_argument("--multi", action="store_true", help="each label's own probability (models with a sigmoid)")
     add_model(parser, batch_size=8)
 
 
@@ -37,18 +38,19 @@ def run(args: argparse.Namespace) -> int:
         return code
     model = open_model(args, "classify")
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
-    width = max(len(p.path) for p in pictures)
+    classifier = model.classifier(labels, templates, multi=args.multi)
+    width = max(len(shown(p.path)) for p in pictures)
 
     def show(path: str, ranking: Ranking) -> None:
-        best = [f"{label} {p:.1%}" for label, p in list(ranking)[: args.top]]
-        say(f"{path:<{width}}  {'  '.join(best)}")
+        best = [f"{shown(label)} {p:.1%}" for label, p in list(ranking)[: args.top]]
+        say(f"{shown(path):<{width}}  {'  '.join(best)}")
 
     batch = work_through(
         pictures,
-        lambda images: model.classify(images, labels, templates),
+        classifier,
         show,
         lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},
         args,
         size=args.batch_size,
     )
-    return batch.finish(args, model.card.name)
+    return batch.finish(args, model.card)

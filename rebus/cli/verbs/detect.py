@@ -7,7 +7,7 @@ from rebus.cli.arguments import add_decoding, add_images, add_list, add_model, d
 from rebus.cli.choose_model import open_model
 from rebus.cli.drawing_paths import drawer, drawing_paths
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
-from rebus.cli.output import say
+from rebus.cli.output import say, shown
 from rebus.core.answers import Box
 
 EXAMPLE = 'rebus detect street.jpg --labels "car,person" --out found.png'
@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
     model = open_model(args, "detect")
 
     def show(path: str, boxes: list[Box]) -> None:
-        start = "" if len(pictures) == 1 else f"{path}: "
+        start = "" if len(pictures) == 1 else f"{shown(path)}: "
         for box in boxes:
             left, top, right, bottom = box.xyxy
-            say(f"{start}{box.label}  {left:.0f} {top:.0f} {right:.0f} {bottom:.0f}  {box.score:.2f}")
+            say(f"{start}{shown(box.label)}  {left:.0f} {top:.0f} {right:.0f} {bottom:.0f}  {box.score:.2f}")
         if not boxes:
             say(f"{start}nothing found")
 
@@ -47,4 +47,4 @@ def run(args: argparse.Namespace) -> int:
         size=args.batch_size,
         draw=drawer(drawings),
     )
-    return batch.finish(args, model.card.name, **({"out": str(args.out)} if args.out else {}))
+    return batch.finish(args, model.card, **({"out": str(args.out)} if args.out else {}))

@@ -58,6 +58,7 @@ def _lines(card: ModelCard, weights: str) -> list[tuple[str, str]]:
         ("family", card.family),
         ("parameters", f"{card.parameters:,}" if card.parameters else "those of its parts"),
         ("tasks", ", ".join(sorted(card.tasks))),
+        ("domain", card.domain),
         ("licence", card.license),
         ("weights", weights + (f": {card.repo}" if card.repo else "")),
     ]

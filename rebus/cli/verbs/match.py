@@ -7,7 +7,7 @@ from typing import Any
 from rebus.cli.arguments import add_images, add_model, positive, read_lines
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
-from rebus.cli.output import bold, say
+from rebus.cli.output import bold, say, shown
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus match photos/ --text "a dog on a beach" --top 5'
@@ -19,6 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts-file", metavar="FILE", help="sentences, one a line")
     parser.add_argument(
         "--top", metavar="N", type=positive, help="for each sentence only the N best images, best first"
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="show probabilities instead of cosines: each pair's own (SigLIP), or over the sentences (CLIP)",
     )
     add_model(parser, batch_size=8)
 
@@ -33,30 +38,41 @@ def run(args: argparse.Namespace) -> int:
     if code is not None:
         return code
     model = open_model(args, "match")
-    width = max(len(p.path) for p in pictures)
+    from rebus.tasks.match import Matcher
 
-    def show(path: str, scores: list[float]) -> None:
+    matcher = Matcher(model, texts)
+    width = max(len(shown(p.path)) for p in pictures)
+    column = "probabilities" if args.probabilities else "scores"
+
+    def work(images: Sequence[Any]) -> list[dict[str, list[float]]]:
+        rows = zip(*(part.tolist() for part in matcher.scores(images)), strict=True)
+        return [{"scores": c, "logits": z, "probabilities": p} for c, z, p in rows]
+
+    def show(path: str, row: dict[str, list[float]]) -> None:
         if args.top is None:
-            said = [f"{score:8.3f}" + (f"  {text}" if len(texts) == 1 else "") for score, text in zip(scores, texts)]
-            say(f"{path:<{width}}  {' '.join(said)}")
+            said = [
+                f"{score:8.3f}" + (f"  {shown(text)}" if len(texts) == 1 else "")
+                for score, text in zip(row[column], texts)
+            ]
+            say(f"{shown(path):<{width}}  {' '.join(said)}")
 
     batch = work_through(
         pictures,
-        lambda images: model.match(images, texts).tolist(),
+        work,
         show,
-        lambda scores: {"scores": scores},
+        lambda row: row,
         args,
         size=args.batch_size,
     )
-    best = {text: _best(batch.rows, i, args.top) for i, text in enumerate(texts)} if args.top else {}
+    best = {text: _best(batch.rows, i, args.top, column) for i, text in enumerate(texts)} if args.top else {}
     if not args.json:
         for text, found in best.items():
-            say(bold(text))
+            say(bold(shown(text)))
             for row in found:
-                say(f"  {row['score']:8.3f}  {row['image']}")
-    return batch.finish(args, model.card.name, texts=texts, **({"best": best} if best else {}))
+                say(f"  {row['score']:8.3f}  {shown(row['image'])}")
+    return batch.finish(args, model.card, texts=texts, **({"best": best} if best else {}))
 
 
-def _best(rows: Sequence[dict[str, Any]], text: int, top: int) -> list[dict[str, Any]]:
-    scored = [{"image": row["image"], "score": row["scores"][text]} for row in rows if "scores" in row]
+def _best(rows: Sequence[dict[str, Any]], text: int, top: int, column: str) -> list[dict[str, Any]]:
+    scored = [{"image": row["image"], "score": row[column][text]} for row in rows if column in row]
     return sorted(scored, key=lambda row: -row["score"])[:top]

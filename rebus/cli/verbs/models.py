@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
                     "family": c.family,
                     "parameters": c.parameters,
                     "tasks": sorted(c.tasks),
+                    "domain": c.domain,
                     "license": c.license,
                     "released": c.released,
                     "weights": where(c, cached),
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     rows = [
         (
             c.name,
-            short_count(c.parameters) if c.parameters else "",
+            short_count(c.parameters) if c.parameters else "its parts'",
             " ".join(sorted(_shown(c.tasks))),
             c.license.partition(" (")[0],
             where(c, cached),

@@ -7,7 +7,7 @@ from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
 from rebus.cli.choose_model import open_model
 from rebus.cli.drawing_paths import drawer, drawing_paths
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
-from rebus.cli.output import say
+from rebus.cli.output import say, shown
 from rebus.core.answers import Mask
 from rebus.core.errors import UsageError
 
@@ -33,11 +33,11 @@ def run(args: argparse.Namespace) -> int:
     model = open_model(args, "segment")
 
     def show(path: str, masks: list[Mask]) -> None:
-        start = "" if len(pictures) == 1 else f"{path}: "
+        start = "" if len(pictures) == 1 else f"{shown(path)}: "
         for mask in masks:
             left, top, right, bottom = mask.box
             place = f"{left:.0f} {top:.0f} {right:.0f} {bottom:.0f}"
-            say(f"{start}{mask.label}  {place}  {int(mask.mask.sum()):,} pixels  {mask.score:.2f}")
+            say(f"{start}{shown(mask.label)}  {place}  {int(mask.mask.sum()):,} pixels  {mask.score:.2f}")
         if not masks:
             say(f"{start}nothing found")
 
@@ -50,4 +50,4 @@ def run(args: argparse.Namespace) -> int:
         size=args.batch_size,
         draw=drawer(drawings),
     )
-    return batch.finish(args, model.card.name, phrase=args.phrase, **({"out": str(args.out)} if args.out else {}))
+    return batch.finish(args, model.card, phrase=args.phrase, **({"out": str(args.out)} if args.out else {}))

@@ -1,4 +1,4 @@
-"""The offline demonstration: every model on this machine at its task on held-out images, as a table and a page."""
+"""The offline demonstration: the bundled models and asif/starter on held-out images, as a table and a page."""
 
 import argparse
 import dataclasses

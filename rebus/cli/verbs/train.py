@@ -65,13 +65,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, config: Any) -> int:
-    from rebus.train import Stopped, train
+    from rebus.train import train
+    from rebus.train.run_directory import check_claim
+    from rebus.train.setup import resolved
 
     leads = os.environ.get("RANK", "0") == "0"  # the other ranks of torchrun keep silent
     folder = args.out / "checkpoints"
     done = _newest(folder)
     if done and leads:
-        note(f"{args.out}: going on after step {done:,} of {config.steps:,}")
+        check_claim(resolved(config), args.out)
+        after = "all" if done == config.steps else f"going on after step {done:,} of"
+        end = " steps are done already" if done == config.steps else ""
+        note(f"{args.out}: {after} {config.steps:,}{end}")
     every = max(1, config.steps // 20)
     last: dict[str, Any] = {}
     try:
@@ -85,12 +90,13 @@ def _train(args: argparse.Namespace, config: Any) -> int:
                     note(f"step {line['step']:,} of {config.steps:,}: loss {line['loss']:.4f}{held_out}")
 
             final = train(config, args.out, report)
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         kept = _newest(folder)
-        where = f"the checkpoint of step {kept:,} is kept" if kept else "there is no checkpoint yet"
-        what = "told to stop" if isinstance(stop, Stopped) else "interrupted"
+        where = f"the checkpoint of step {kept:,} is kept. The same command goes on from there"
+        if not kept:
+            where = "there is no checkpoint yet. The same command begins again"
         if leads:
-            note(f"{what} at step {last.get('step', done):,}; {where}. The same command goes on from there")
+            note(f"interrupted at step {last.get('step', done):,}; {where}")
         return 130
     if not leads:
         return 0

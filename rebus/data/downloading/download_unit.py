@@ -19,17 +19,22 @@ import numpy as np
 from rebus.codec.image_formats import kind_of
 from rebus.core.atomic_write import write_file_atomically
 from rebus.core.errors import LimitExceeded, MissingExtra, NetworkError, RebusError
+from rebus.data.annotated_size import PixelsOfImages, has_places, resized
 from rebus.data.downloading.addresses import Addresses
 from rebus.data.downloading.failure import OFFLINE, Failure
 from rebus.data.downloading.fetching import Caps, fetch
 from rebus.data.downloading.host_scheduler import HostScheduler, Job
 from rebus.data.downloading.url_rows import PHASH, Rows
+from rebus.data.reading.row_to_record import record_of
+from rebus.data.record import BadRecord
+from rebus.data.record_to_json import annotations_of
 from rebus.data.resize_images import ENDING, Fitted, Fitting, fit
 from rebus.data.resumable_units import UNITS, Units
 from rebus.data.tar_shards import TarWriter, key_of, shard_name
 
 _LEAST = 50  # rows of a unit, of ten hosts, none of which came: then the network is off
 _LEAST_HOSTS = 10
+_IN_PIXELS = ("boxes", "phrases")  # columns that readers of shards take for places in the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,7 @@ def do_unit(
             jobs.append(Job(number, url, _host(url)))
 
     seen: dict[str, int] = {}  # image → row
+    in_pixels = PixelsOfImages(str(rows.files[0]))
     shard = units.folder / UNITS / f"{unit:05d}-{secrets.token_hex(8)}.tar"
     with write_file_atomically(shard) as file, closing(TarWriter(file)) as tar:
         guard = _Online()
@@ -122,12 +128,17 @@ def do_unit(
                 if same is not None:
                     note(came.row, "same_picture", of=same, **names, **more)
                     continue
-                seen |= dict.fromkeys(names.values(), came.row)
                 key = key_of(unit, came.row - start, settings.shard_size)
                 text = value.get(rows.text)
                 text = text if isinstance(text, str) else None
+                try:
+                    said = _in_image(_facts(value, rows, text), came, rows, in_pixels)
+                except BadRecord as error:
+                    note(came.row, "annotations", why=error.reason)
+                    continue
                 facts = {"key": key, "status": "success", "row": came.row, **came.picture.facts, "sha256": came.sha256}
-                tar.add(key, came.picture.data, came.picture.ending, text, _facts(value, rows, text) | facts)
+                tar.add(key, came.picture.data, came.picture.ending, text, said | facts)
+                seen |= dict.fromkeys(names.values(), came.row)
                 note(came.row, "ok", shard=shard_name(unit), key=key, **names, **more)
     units.commit(unit, [{"shard": shard.name}, *journal])
 
@@ -135,6 +146,22 @@ def do_unit(
 def _facts(value: Mapping[str, Any], rows: Rows, text: str | None) -> dict[str, Any]:
     others = {name: cell for name, cell in value.items() if name not in (rows.url, rows.text, *_bytes(value))}
     return {**others, "url": value[rows.url], "caption": text}
+
+
+def _in_image(facts: Mapping[str, Any], came: Came, rows: Rows, in_pixels: PixelsOfImages) -> dict[str, Any]:
+    """The facts of a row, their boxes and phrases in the pixels of the image as it is written. Raises `BadRecord`."""
+    assert came.picture is not None
+    key = f"row {came.row}"
+    words = rows.in_words(came.row, {name: facts.get(name) for name in (*_IN_PIXELS, "objects")}, key)
+    size = {side: facts.get(side) for side in ("width", "height")}
+    record = record_of({name: words.get(name) for name in _IN_PIXELS} | size, key, None)
+    if not has_places(record):
+        return dict(facts)
+    record = in_pixels(record, came.picture.original)
+    record = resized(record, came.picture.original, came.picture.size, came.picture.scale)
+    now_boxes = {"objects"} - words.keys()
+    rest = {name: value for name, value in facts.items() if name not in {*_IN_PIXELS, *now_boxes}}
+    return rest | annotations_of(record)
 
 
 def _bytes(value: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ OUTCOMES = {
     "opted_out": "the site does not want its images used so (X-Robots-Tag)",
     "no_picture": "something else than an image",
     "damaged": "an image that cannot be read to its end",
+    "annotations": "its boxes are damaged, or for an image of another aspect",
     "limit": "an image above a limit of size",
     "no_decoder": "a format whose decoder is not installed",
 }

@@ -1,7 +1,7 @@
 """The rows of files of web addresses, numbered over all files, and which of them say the same address."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ class Rows:
             end = min(stop, first + rows)
             yield from enumerate(self._sources[source].rows(group, at - first, end - first), start=at)
             at = end
+
+    def in_words(self, number: int, row: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """Row `number` as `Annotations.in_words` has it. Raises `BadRecord`."""
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        return self._sources[self._groups[which][0]].annotations.in_words(row, key)
 
     def same_urls(self) -> np.ndarray:
         """(rows,) int64: the first row with the address of each row; its own number where there is no address.

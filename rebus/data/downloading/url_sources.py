@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rebus.core.errors import MissingExtra, RebusError
+from rebus.data.reading.box_form import table_has_corners
+from rebus.data.reading.parquet_annotations import Annotations
 from rebus.data.reading.tables import Table
 from rebus.data.record import BadRecord
 
@@ -14,9 +16,11 @@ GROUP = 10_000  # rows of a table that are read together
 
 
 class Source(Protocol):
-    """Rows of one file in groups that are read at once. `columns`: their names, in order."""
+    """Rows of one file in groups that are read at once. `columns`: their names, in order. `annotations`: what the file
+    says of the labels and boxes in it."""
 
     file: Path
+    annotations: Annotations
 
     @property
     def columns(self) -> Sequence[str]: ...
@@ -45,6 +49,7 @@ class ParquetSource:
     def __init__(self, file: Path):
         opened = _opened(file)
         self.file, self.columns = file, tuple(opened.schema_arrow.names)
+        self.annotations = _annotations(opened, file)
         self._counts = [opened.metadata.row_group(g).num_rows for g in range(opened.metadata.num_row_groups)]
 
     def counts(self) -> list[int]:
@@ -69,6 +74,7 @@ class TableSource:
     def __init__(self, file: Path):
         self.file, self._table = file, Table.open(file)
         self.columns = self._table.columns
+        self.annotations = Annotations(corners=table_has_corners(self._table))
 
     def counts(self) -> list[int]:
         total = len(self._table)
@@ -95,6 +101,7 @@ class ListSource:
 
     def __init__(self, source: Source, name: str):
         self.file, self.columns, self._source, self._name = source.file, (name, "page"), source, name
+        self.annotations = Annotations()  # its rows have no other columns
         self._first = [0]
         for count in source.counts():
             self._first.append(self._first[-1] + count)
@@ -153,6 +160,13 @@ def _opened(file: Path) -> Any:
         return pq.ParquetFile(file)
     except (OSError, ValueError) as error:  # those of pyarrow derive from these
         raise RebusError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+
+
+def _annotations(opened: Any, file: Path) -> Annotations:
+    try:
+        return Annotations.of(opened, file)
+    except (OSError, ValueError):  # a damaged row group, which its rows will say
+        return Annotations()
 
 
 @lru_cache(maxsize=1)  # neighbouring units want the same one

@@ -5,17 +5,18 @@ num_faces, clip_similarity_vitb32, clip_similarity_vitl14, nsfw_score_opennsfw2,
 aesthetic_score_laion_v2. It has no images: records then have `image=None` and the facts hold the address and the
 scores, by which `rebus.data.filters` chooses. A column `image`, `jpg`, `png`, `webp` or `img` that holds the bytes of
 images, also as {"bytes", "path"} as Hugging Face writes it, is used where it is there. Names of columns are understood
-in any case (LAION's URL, TEXT). A column `split` chooses rows; rows that img2dataset failed to fetch are no records.
-Numbers in `label`, `labels`, `fine_label` and in `objects` {"bbox", "category"} are named as Hugging Face's notes say.
+in any case (LAION's URL, TEXT). Rows with the same image and label are one record, as a row for each caption gives
+them. A column `split` chooses rows; rows that img2dataset failed to fetch are no records. Numbers in `label`,
+`labels`, `fine_label` and in `objects` {"bbox", "category"} are named as Hugging Face's notes say.
 
 Byeon et al., "COYO-700M: Image-Text Pair Dataset", 2022, https://github.com/kakaobrain/coyo-dataset
 """
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ import numpy as np
 from rebus.core.errors import MissingExtra, MissingFile, RebusError, UsageError
 from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.disk_cache import check_unchanged, stamp
-from rebus.data.reading.row_to_record import LABELS, any_case, boxes_of, label_column, record_of
+from rebus.data.reading.parquet_annotations import Annotations
+from rebus.data.reading.parquet_by_image import by_image
+from rebus.data.reading.row_to_record import any_case, record_of
+from rebus.data.reading.rows_by_image import RowGroups, merged
 from rebus.data.reading.shard_files import names_of, shards
 from rebus.data.reading.tables import BadTable
 from rebus.data.record import BadRecord, Record
@@ -41,7 +45,6 @@ CHECKED = (
 )
 
 PICTURES = ("image", "jpg", "png", "webp", "img")
-_SEEN_FOR_CORNERS, _LEAST_FOR_CORNERS = 1_000, 20  # rows looked at, boxes that tell
 HELD_BYTES = 512 << 20  # of row groups held in memory by one process
 
 
@@ -70,15 +73,16 @@ def open(path: Path, split: str | None) -> "Parquet":
     by_name, files = _files_of(path, split)
     groups, faults = [], []
     columns: list[str] | None = None
-    labels: tuple[str, ...] = ()
+    annotations = Annotations()
     picture: str | None = None
     for number, file in enumerate(files):
         try:
             with _parquet(file) as opened:
                 schema, metadata = opened.schema_arrow, opened.metadata
                 if columns is None:
-                    columns, labels, picture = schema.names, _class_names(schema), _picture_column(schema)
+                    columns, picture = schema.names, _picture_column(schema)
                     _check_columns(file, schema)
+                    annotations = Annotations.of(opened, file)
                 elif schema.names != columns:
                     raise BadTable(f"{file}: its columns ({', '.join(schema.names)}) are not those of {files[0].name}")
                 first = 0
@@ -98,8 +102,11 @@ def open(path: Path, split: str | None) -> "Parquet":
         own = {files.index(file) for file in by_name or shards(path, (".parquet",), split)}
         places = places[[number in own for number in places[:, 0]]]
         chosen = _chosen_rows(files, places, None, told_by) or {}
-    corners = _has_corners([files[int(places[0, 0])]])
-    return Parquet(tuple(files), stamps, places, labels, picture, tuple(faults), chosen, corners)
+    together = None if picture is None else by_image(files, places, picture, chosen)
+    if together is not None:
+        starts, firsts = np.cumsum([0, *places[:, 3]]), together.rows[together.begins[:-1]]
+        chosen = {n: firsts[(firsts >= a) & (firsts < b)] - a for n, (a, b) in enumerate(pairwise(starts.tolist()))}
+    return Parquet(tuple(files), stamps, places, annotations, picture, tuple(faults), chosen, together)
 
 
 def _files_of(path: Path, split: str | None) -> tuple[list[Path], list[Path]]:
@@ -124,11 +131,17 @@ class Parquet:
     files: tuple[Path, ...]
     stamps: tuple[tuple[int, int], ...]
     groups: np.ndarray  # int64 (blocks, 4): file, row group in it, its first row in the file, its rows
-    labels: tuple[str, ...]  # names of classes, where the files say them as Hugging Face does
+    annotations: Annotations
     picture: str | None  # the column with the images
     faults: tuple[str, ...]
     chosen: Mapping[int, np.ndarray] = field(default_factory=dict)  # of a block, its rows where not all are read
-    corners: bool = False  # whether boxes of the column `objects` are left, top, right, bottom
+
+    together: RowGroups | None = None  # rows by image, numbered over all blocks, where some are about the same one
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of classes, where the files say them as Hugging Face does."""
+        return self.annotations.names
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -147,19 +160,21 @@ class Parquet:
         return int(mine[row])
 
     def read(self, block: int, row: int) -> Record:
-        number, group, first, _ = (int(n) for n in self.groups[block])
         row = self.row_in_group(block, row)
+        if self.together is None:
+            return self._read(block, row)
+        starts = np.cumsum([0, *self.groups[:, 3]])
+        firsts = self.together.rows[self.together.begins[:-1]]
+        own = self.together.rows_of(int(np.searchsorted(firsts, starts[block] + row)))
+        blocks = np.searchsorted(starts, own, side="right") - 1
+        return merged([self._read(int(n), at - int(starts[n])) for n, at in zip(blocks, own)])
+
+    def _read(self, block: int, row: int) -> Record:
+        number, group, first, _ = (int(n) for n in self.groups[block])
         file = self.files[number]
         key = f"{file.name}[{first + row}]"
         values = _row(_held(file, self.stamps[number], group), row, key)
-        column = label_column(values)
-        label = None if column is None else values[column]
-        if column is not None and self.labels and isinstance(label, int):
-            if not 0 <= label < len(self.labels):
-                raise BadRecord(key, f"{column} {label}; the file names {len(self.labels)} classes")
-            values[column] = self.labels[label]
-        if values.get("objects") is not None:
-            values["boxes"] = boxes_of(values.pop("objects"), key, self.labels, self.corners)
+        values = self.annotations.in_words(values, key)
         image = None if self.picture is None else _bytes(values[self.picture.lower()], self.picture, key)
         record = record_of(values, key, image, used=() if self.picture is None else (self.picture.lower(),))
         if image is None and not record.captions:
@@ -215,47 +230,6 @@ def _picture_column(schema: "pa.Schema") -> str | None:
     columns = {name.lower(): name for name in reversed(schema.names)}
     found = (columns[name] for name in PICTURES if name in columns)
     return next((name for name in found if holds_bytes(schema.field(name).type)), None)
-
-
-def _class_names(schema: "pa.Schema") -> tuple[str, ...]:
-    """The names of the classes of images, else of objects, in the notes that Hugging Face leaves in a file."""
-    try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        chosen: Any = next((features[name] for name in (*LABELS, "objects") if name in features), {})
-    except (ValueError, KeyError, TypeError):
-        return ()
-    return _names_in(chosen)
-
-
-def _names_in(feature: Any) -> tuple[str, ...]:
-    """The names of the class label in a feature: they lie deeper where there is a list of objects."""
-    if isinstance(feature, list):
-        return next((found for item in feature if (found := _names_in(item))), ())
-    if not isinstance(feature, Mapping):
-        return ()
-    names = feature.get("names")
-    if isinstance(names, list):
-        return tuple(str(name) for name in names)
-    return _names_in(list(feature.values()))
-
-
-def _has_corners(files: Sequence[Path]) -> bool:
-    """Whether `objects` has boxes by corners, as Pascal VOC: no box of the first rows ends before it begins then.
-
-    Of boxes with width and height, many do when they are taken for corners. A few boxes tell nothing: they are taken
-    for COCO's, as most such files are.
-    """
-    boxes: list[Any] = []
-    with _parquet(files[0]) as opened:
-        if "objects" not in opened.schema_arrow.names:
-            return False
-        for batch in opened.iter_batches(_SEEN_FOR_CORNERS, columns=["objects"]):
-            for objects in batch.column(0).to_pylist():
-                items = objects.get("bbox") or () if isinstance(objects, Mapping) else objects or ()
-                boxes += [item.get("bbox") if isinstance(item, Mapping) else item for item in items]
-            break
-    known = [box for box in boxes if isinstance(box, list) and len(box) == 4 and None not in box]
-    return len(known) >= _LEAST_FOR_CORNERS and all(box[2] >= box[0] and box[3] >= box[1] for box in known)
 
 
 def _chosen_rows(

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
+from rebus.data.reading.box_form import table_has_corners
 from rebus.data.reading.disk_cache import kept
 from rebus.data.reading.json_spans import read_json
 from rebus.data.reading.media_paths import MediaPaths
@@ -92,6 +93,7 @@ class TableReader:
     places: tuple[MediaPaths, ...]  # of each table, where its images may lie
     groups: tuple[RowGroups, ...]  # of each table, its rows by image
     blocks: np.ndarray  # int64 (blocks, 3): table, begin, end among its images
+    corners: tuple[bool, ...]  # of each table, whether boxes in `objects` are left, top, right, bottom
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -111,8 +113,8 @@ class TableReader:
         if not 0 <= row < end - begin:
             raise IndexError(f"block {block} has {end - begin} rows; there is no {row}")
         table = self.tables[which]
-        rows = self.groups[which].rows_of(begin + row)
-        return merged([_record(table.row(n), self.places[which], table.key(n)) for n in rows])
+        own, places, corners = self.groups[which].rows_of(begin + row), self.places[which], self.corners[which]
+        return merged([_record(table.row(n), places, table.key(n), corners) for n in own])
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def _open_tables(paths: list[Path], split: str | None, folder: Path | None = Non
     folders = [] if folder is None else dict.fromkeys([folder, *(path.parent for path in paths)])
     unread = tuple(line for at in folders for line in _unread(at, paths))
     places = tuple(_places(path) for path in paths)
-    return TableReader(tables, unread, places, groups, np.array(blocks, dtype=np.int64).reshape(-1, 3))
+    corners = tuple(table_has_corners(table) for table in tables)
+    return TableReader(tables, unread, places, groups, np.array(blocks, dtype=np.int64).reshape(-1, 3), corners)
 
 
 def _places(table: Path) -> MediaPaths:
@@ -172,12 +175,12 @@ def _places(table: Path) -> MediaPaths:
     return MediaPaths([base / name for base in bases for name in names], [root])
 
 
-def _record(row: dict[str, Any], places: MediaPaths, key: str) -> Record:
+def _record(row: dict[str, Any], places: MediaPaths, key: str, corners: bool) -> Record:
     column = file_column(tuple(row))
     if column is None:
         error = LeftOut if "conversations" in row else BadRecord  # LLaVA's mixture holds texts without images
         raise error(key, f"names no image; its columns are {', '.join(row) or 'none'}")
-    return record_of(row, key, _picture(places, row[column], key), used=(column,))
+    return record_of(row, key, _picture(places, row[column], key), used=(column,), corners=corners)
 
 
 def _picture(places: MediaPaths, name: Any, key: str) -> Path:

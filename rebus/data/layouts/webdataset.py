@@ -4,17 +4,18 @@ Each tar is scanned once, headers only, and the places of its members are kept, 
 Members of one key (the name up to its ending) are one record: an image, its texts (`.txt`, `.caption`, a caption a
 line; of the JSON, `captions`, or `caption`, `text`, `title` where there is neither), its label (`.cls`, a name or the
 number of a line of `classnames.txt` beside the tars), and its facts, with the `boxes`, `questions` and `phrases` that
-rebus writes (`.json`). Texts may be gzipped (`.json.gz`). Further images of a sample (`1.seg.png` beside `1.jpg`),
-other members, and what img2dataset leaves beside the tars, are no records. A tar that is cut or damaged gives what
-comes before the damage and is named in `faults`.
+rebus writes (`.json`). Texts may be gzipped (`.json.gz`). Further images of a sample (`1.seg.png` beside `1.jpg` and
+`1.txt`) are counted and left out; other members, and what img2dataset leaves beside the tars, are no records. A tar
+that is cut or damaged gives what comes before the damage and is named in `faults`. The sentences of CLIP_benchmark's
+`zeroshot_classification_templates.txt` beside the tars are `templates`.
 
 https://github.com/webdataset/webdataset, https://github.com/rom1504/img2dataset
 """
 
+import logging
 import os
-import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,30 +24,36 @@ from typing import Any
 
 import numpy as np
 
-from rebus.core.errors import MissingFile, RebusError, UsageError
-from rebus.data.reading.disk_cache import Arrays, check_unchanged, kept, stamp
+from rebus.core.errors import MissingFile, RebusError
+from rebus.data.reading.disk_cache import Arrays, kept, stamp
 from rebus.data.reading.packed_names import PackedNames
 from rebus.data.reading.row_to_record import LISTS, record_of, texts_of
 from rebus.data.reading.row_to_record import TEXTS as TEXT_COLUMNS
 from rebus.data.reading.shard_files import is_pattern, shards
 from rebus.data.reading.tables import json_row
+from rebus.data.reading.tar_index import ENDINGS, IMAGES, TEXTS, Index, check_plain, index_of, kept_scan
 from rebus.data.record import BadRecord, Record
 
 NAME = "webdataset"
 WHAT = "tars of images with texts, as webdataset and img2dataset write them"
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
-CHECKED = (("tars of `.jpg`, `.txt`, `.json`, `.cls`", "memory; samples written by hand"),)
+CHECKED = (
+    ("tars of `.jpg`, `.txt`, `.json`, `.cls`", "memory; samples written by hand"),
+    (
+        "CLIP_benchmark's `classnames.txt` and `zeroshot_classification_templates.txt` beside them",
+        "memory; samples written by hand",
+    ),
+)
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "ppm")
-TEXTS = ("txt", "caption")
-ENDINGS = (*PICTURES, *TEXTS, "json", "cls", *(f"{ending}.gz" for ending in (*TEXTS, "json", "cls")))
 CLASSES = "classnames.txt"
+TEMPLATES = "zeroshot_classification_templates.txt"
 ZIPPED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 MAX_TEXT_BYTES = 16 << 20  # of a member that is no image
-_LONGEST_CLASS = 1_000
 MAX_IMAGE_BYTES = 1 << 30  # of an image here; what may be decoded has its own limit
 
 Progress = Callable[[int, int], None]  # tars done, tars in all
+
+log = logging.getLogger("rebus")
 
 
 def recognises(path: Path) -> bool:
@@ -64,12 +71,15 @@ def open(path: Path, split: str | None, progress: Progress | None = None) -> "We
     endings = (".tar",) if path.is_file() or is_pattern(path) or _any_tar(path) else (".tar", *ZIPPED)
     files = shards(path, endings, split)
     if files[0].name.endswith(ZIPPED):
-        _check_plain(files[0])
+        check_plain(files[0])
     found = kept("tar-sizes", files, lambda: _scan_all(files, progress))
     stamps = tuple(stamp(file) for file in files)
+    damage = PackedNames.from_arrays(found, "faults")
     reader = WebDataset(
-        tuple(files), stamps, found["sizes"], PackedNames.from_arrays(found, "faults"), _class_names(files[0])
+        tuple(files), stamps, found["sizes"], damage, _lines_of(CLASSES, files[0]), _templates(files[0])
     )
+    if len(extras := PackedNames.from_arrays(found, "extras")):
+        _tell(f"{path}: {int(found['more'].sum()):,} further images of samples are not read, the first {extras[0]}")
     if not sum(reader.sizes):
         raise RebusError(next(iter(reader.faults), f"{path}: no images or texts in these tars ({', '.join(ENDINGS)})"))
     return reader
@@ -84,6 +94,7 @@ class WebDataset:
     counts: np.ndarray
     damage: PackedNames  # of each tar; "" for whole ones
     classes: tuple[str, ...] = ()  # what the numbers in `.cls` mean
+    templates: tuple[str, ...] = ()  # sentences with {} around a class, for zero-shot classification
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -107,7 +118,7 @@ class WebDataset:
     def read(self, block: int, row: int) -> Record:
         file = self.files[block]
         try:
-            index = _index(file, *self.stamps[block])
+            index = index_of(file, *self.stamps[block])
         except MissingFile as error:
             raise BadRecord(f"{file.name}[{row}]", str(error)) from None
         key = f"{file.name}:{index.keys[row]}"
@@ -122,7 +133,7 @@ class WebDataset:
         """All labels of things and of images; damaged records say none."""
         names: set[str] = set()
         for file, (size, changed) in zip(self.files, self.stamps):
-            index = _index(file, size, changed)
+            index = index_of(file, size, changed)
             with file.open("rb") as tar:
                 for row in range(len(index.keys)):
                     with suppress(BadRecord):
@@ -130,17 +141,6 @@ class WebDataset:
                         said = _annotations(members, (), "")
                         names |= {thing.label for thing in said.things} | ({said.label} if said.label else set())
         return names
-
-
-@dataclass(frozen=True)
-class Index:
-    """Where the members of a tar's records lie."""
-
-    keys: PackedNames
-    firsts: np.ndarray  # int64 (records + 1,): the first member of each
-    kinds: np.ndarray  # uint8 (members,): numbers of ENDINGS
-    starts: np.ndarray  # int64 (members,): bytes
-    sizes: np.ndarray  # int64 (members,): bytes
 
 
 def _members_of(tar: Any, index: Index, row: int, key: str, wanted: Collection[str] = ENDINGS) -> dict[str, bytes]:
@@ -159,7 +159,7 @@ def _members_of(tar: Any, index: Index, row: int, key: str, wanted: Collection[s
 
 
 def _record(members: Mapping[str, bytes], key: str, classes: Sequence[str]) -> Record:
-    images = [data for ending, data in members.items() if ending in PICTURES]
+    images = [data for ending, data in members.items() if ending in IMAGES]
     if len(images) != 1:
         there = ", ".join(f".{ending}" for ending in members)
         raise BadRecord(key, f"{'no image' if not images else 'more than one image'} among {there}")
@@ -229,7 +229,7 @@ def _text(data: bytes, ending: str, key: str) -> str:
 
 
 def _read(tar: Any, start: int, size: int, ending: str, key: str) -> bytes:
-    most = MAX_IMAGE_BYTES if ending in PICTURES else MAX_TEXT_BYTES
+    most = MAX_IMAGE_BYTES if ending in IMAGES else MAX_TEXT_BYTES
     if size > most:
         raise BadRecord(key, f".{ending} has {size:,} bytes; at most {most:,} are read")
     tar.seek(start)
@@ -239,9 +239,18 @@ def _read(tar: Any, start: int, size: int, ending: str, key: str) -> bytes:
     return data
 
 
-def _class_names(file: Path) -> tuple[str, ...]:
-    """The lines of `classnames.txt` in the folder of a tar or the one above, where CLIP_benchmark keeps it."""
-    path = next((p for p in (file.parent / CLASSES, file.parent.parent / CLASSES) if p.is_file()), None)
+def _templates(file: Path) -> tuple[str, ...]:
+    """CLIP_benchmark's sentences around a class, its {c} as our {}."""
+    lines = _lines_of(TEMPLATES, file)
+    for line in lines:
+        if "{c}" not in line:
+            raise RebusError(f"{TEMPLATES} beside {file}: a sentence has {{c}} where the class goes; got {line[:80]!r}")
+    return tuple(line.replace("{c}", "{}") for line in lines)
+
+
+def _lines_of(name: str, file: Path) -> tuple[str, ...]:
+    """The lines of a file in the folder of a tar or the one above, where CLIP_benchmark keeps it; () without it."""
+    path = next((p for p in (file.parent / name, file.parent.parent / name) if p.is_file()), None)
     if path is None:
         return ()
     try:
@@ -255,142 +264,26 @@ def _any_tar(path: Path) -> bool:
     return any(name.endswith(".tar") for _, _, names in os.walk(path) for name in names)
 
 
-def _check_plain(file: Path) -> None:
-    try:
-        with file.open("rb") as tar:
-            first = tar.read(6)
-    except OSError as error:
-        raise MissingFile(f"{file}: cannot be read: {error.strerror}") from None
-    packed = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
-    for sign, name in packed.items():
-        if first.startswith(sign):
-            raise UsageError(
-                f"{file}: a tar compressed with {name}, in which no record can be found without reading all before it; "
-                "unpack it to a plain .tar first (images in it are compressed already)"
-            )
-
-
 def _scan_all(files: Sequence[Path], progress: Progress | None) -> Arrays:
-    sizes, faults = [], []
+    sizes, faults, more, extras = [], [], [], []
     for number, file in enumerate(files):
-        arrays = _kept_scan(file)
+        arrays = kept_scan(file)
         sizes.append(len(arrays["firsts"]) - 1)
         faults.append(PackedNames.from_arrays(arrays, "fault")[0])
+        names = PackedNames.from_arrays(arrays, "extras")
+        more.append(len(names))
+        if len(names):
+            extras.append(f"{file.name}:{names[0]}")
         if progress is not None:
             progress(number + 1, len(files))
-    return {"sizes": np.array(sizes, dtype=np.int64), **PackedNames.of(faults).to_arrays("faults")}
-
-
-@lru_cache(maxsize=64)
-def _index(file: Path, size: int, changed: int) -> Index:
-    check_unchanged(file, (size, changed))
-    arrays = _kept_scan(file)
-    return Index(
-        PackedNames.from_arrays(arrays, "keys"), *(arrays[name] for name in ("firsts", "kinds", "starts", "sizes"))
-    )
-
-
-def _kept_scan(file: Path) -> Arrays:
-    return kept("tar-index", [file], lambda: scan(file))
-
-
-def scan(file: Path) -> Arrays:
-    """The arrays of an `Index`, and `fault`: one text, empty for a whole tar."""
-    _check_plain(file)
-    records: dict[str, list[tuple[int, int, int]]] = {}
-    fault = ""
-    try:
-        for key, kind, start, size in _members(file):
-            records.setdefault(key, []).append((kind, start, size))
-        _drop_extras(records)
-    except _Cut as cut:
-        _drop_unfinished(records, cut.key)
-        _drop_extras(records)
-        fault = f"{file}: {cut}; the {len(records):,} records before that are read"
-    members = np.array([m for own in records.values() for m in own], dtype=np.int64).reshape(-1, 3)
     return {
-        **PackedNames.of(records).to_arrays("keys"),
-        "firsts": np.cumsum([0, *(len(own) for own in records.values())]).astype(np.int64),
-        "kinds": members[:, 0].astype(np.uint8),
-        "starts": members[:, 1].copy(),
-        "sizes": members[:, 2].copy(),
-        **PackedNames.of([fault]).to_arrays("fault"),
+        "sizes": np.array(sizes, dtype=np.int64),
+        "more": np.array(more, dtype=np.int64),
+        **PackedNames.of(faults).to_arrays("faults"),
+        **PackedNames.of(extras).to_arrays("extras"),
     }
 
 
-class _Cut(Exception):
-    """Where a tar ends too early. `key`: of the record in which it does, if that is known."""
-
-    def __init__(self, reason: str, key: str = ""):
-        super().__init__(reason)
-        self.key = key
-
-
-def _members(file: Path) -> Iterator[tuple[str, int, int, int]]:
-    """(key, number of the ending, first byte, bytes) of each member that we know. Raises `_Cut`."""
-    whole = file.stat().st_size
-    try:
-        tar = tarfile.open(file, "r:")  # noqa: SIM115
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise _Cut(f"no tar ({error})") from None
-    with tar:
-        last = -1
-        while True:
-            try:
-                member = tar.next()
-            except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-                raise _Cut(f"damaged after byte {max(last, 0):,} of {whole:,} ({error})") from None
-            if member is None:
-                break
-            tar.members = []  # type: ignore[attr-defined]  # or it remembers them all
-            if member.offset <= last:  # a size below nothing would lead in a circle
-                raise _Cut(f"damaged after byte {last:,} of {whole:,} (a size that cannot be)")
-            last = member.offset
-            key, ending = _parted(member.name)
-            if not member.isreg() or member.issparse() or ending not in ENDINGS:
-                continue
-            if member.offset_data + member.size > whole:
-                raise _Cut(f"cut at byte {whole:,}, within {member.name}", key)
-            yield key, ENDINGS.index(ending), member.offset_data, member.size
-        _check_end(file, tar.offset, whole)
-
-
-def _check_end(file: Path, offset: int, whole: int) -> None:
-    """The tar module takes a damaged header for the end; the true end is a block of zeros."""
-    with file.open("rb") as tar:
-        tar.seek(min(offset, whole))
-        block = tar.read(tarfile.BLOCKSIZE)
-    if block != bytes(tarfile.BLOCKSIZE):
-        what = "no end mark: perhaps cut" if not block else "no header there"
-        raise _Cut(f"{what}, at byte {offset:,} of {whole:,}")
-
-
-def _parted(name: str) -> tuple[str, str]:
-    """Key and ending: "a/b.jpg" is "a/b" and "jpg", as webdataset has it; "b.v2.jpg" is "b.v2" and "jpg" here."""
-    folder, slash, base = name.rpartition("/")
-    lower = base.lower()
-    for ending in ENDINGS:
-        key = base[: -len(ending) - 1]
-        if key and lower.endswith(f".{ending}"):
-            return folder + slash + key, ending
-    return name, ""
-
-
-def _drop_extras(records: dict[str, list[tuple[int, int, int]]]) -> None:
-    """Remove further images of a sample ("1.seg.png" of the sample "1"): dotted names that have images alone, beside
-    a record of the key that webdataset sees there, the name up to its first dot."""
-    for key, members in [*records.items()]:
-        folder, slash, base = key.rpartition("/")
-        first = folder + slash + base.partition(".")[0]
-        if first != key and first in records and all(ENDINGS[kind] in PICTURES for kind, _, _ in members):
-            del records[key]
-
-
-def _drop_unfinished(records: dict[str, list[tuple[int, int, int]]], key: str) -> None:
-    """Remove the record in which a tar ends: the one named, or the last unless it has as many members as the others."""
-    if key:
-        records.pop(key, None)
-        return
-    tail = [len(own) for own in records.values()][-2:]
-    if len(tail) == 1 or (len(tail) == 2 and tail[1] < tail[0]):
-        records.popitem()
+@lru_cache(maxsize=1_000)  # once, however often a data set is opened
+def _tell(line: str) -> None:
+    log.warning("%s", line)

@@ -18,7 +18,7 @@ from rebus.core.errors import CannotWrite, MissingFile, RebusError
 
 Arrays = Mapping[str, np.ndarray]
 
-VERSION = 1  # of what all the `make` functions give; a new number makes everything anew
+VERSION = 2  # of what all the `make` functions give; a new number makes everything anew
 _STAMP = "stamp"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rebus.data.reading.box_form import objects_in
 from rebus.data.reading.conversations import prompt_and_answer, questions_of
 from rebus.data.record import XYXY, BadRecord, Phrase, Question, Record, Thing
 
@@ -73,11 +74,14 @@ def any_case(row: Mapping[str, _V]) -> dict[str, _V]:
     return found
 
 
-def record_of(row: Mapping[str, Any], key: str, image: bytes | Path | None, used: Sequence[str] = ()) -> Record:
+def record_of(
+    row: Mapping[str, Any], key: str, image: bytes | Path | None, used: Sequence[str] = (), corners: bool = False
+) -> Record:
     """A record of what the row says about `image`; columns that are neither understood nor in `used` become facts.
 
     A cell of CSV may hold a list as JSON. `boxes: null` means that nobody looked: there are no things then, and the
-    facts say `boxes: None`. Raises `BadRecord` for values of the wrong type.
+    facts say `boxes: None`. `corners`: of the boxes in `objects`, see `boxes_of`. Raises `BadRecord` for values of the
+    wrong type.
     """
     label = label_column(row)
     taken = {*used, *TEXTS, label or "label"}
@@ -92,8 +96,9 @@ def record_of(row: Mapping[str, Any], key: str, image: bytes | Path | None, used
         asked += questions_of(_listed(row["conversations"], "conversations", key) or [], key)
         taken.add("conversations")
     lists = {name: _listed(row.get(name), name, key) for name in LISTS}
-    if row.get("objects") is not None and lists["boxes"] is None:
-        lists["boxes"] = boxes_of(row["objects"], key)
+    objects = objects_in(row.get("objects"))
+    if objects is not None and lists["boxes"] is None:
+        lists["boxes"] = boxes_of(objects, key, corners=corners)
         taken.add("objects")
     taken |= {name for name, value in lists.items() if value is not None}
     items = {name: list(enumerate(value or ())) for name, value in lists.items()}
@@ -148,7 +153,9 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def boxes_of(objects: Any, key: str, names: Sequence[str] = (), corners: bool = False) -> list[dict[str, Any]]:
+def boxes_of(
+    objects: Mapping[str, Any] | list[Any], key: str, names: Sequence[str] = (), corners: bool = False
+) -> list[dict[str, Any]]:
     """The column `objects` of Hugging Face's detection sets as `boxes`: a list of objects, or an object of lists.
 
     `names`: what the numbers in `category` mean. `corners`: whether `bbox` is left, top, right, bottom; COCO's and
@@ -159,8 +166,6 @@ def boxes_of(objects: Any, key: str, names: Sequence[str] = (), corners: bool = 
         if len({len(value) for value in columns.values()}) > 1:
             raise BadRecord(key, "objects holds lists of different lengths")
         objects = [dict(zip(columns, item)) for item in zip(*columns.values())]
-    if not isinstance(objects, list) or not all(isinstance(item, Mapping) for item in objects):
-        raise BadRecord(key, f"objects must be a list of objects with bbox and category; got {_kind(objects)}")
     boxes = []
     for n, item in enumerate(objects):
         label = _first(item, ("category", "categories", "category_id", "label"))

@@ -43,14 +43,18 @@ def by_image(table: Table, split: str | None) -> RowGroups:
     """
     rows = np.array([], dtype=np.int64) if split is None else table.rows_of(split)
     images = kept("images", [table.path], partial(_images, table))["images"]
-    own = images if split is None else images[rows]
+    return grouped(images if split is None else images[rows], rows)
+
+
+def grouped(own: np.ndarray, rows: np.ndarray) -> RowGroups:
+    """Rows by image. `own`: the hash of each one's image; `rows`: their numbers, empty where they are 0, 1, …"""
     _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
     if len(first) == len(own):
         return RowGroups(rows, np.array([], dtype=np.int64), len(own))
     owner = first[inverse]  # the first row of each row's image
     order = np.argsort(owner, kind="stable")
     begins = np.flatnonzero(np.diff(owner[order], prepend=-1))
-    numbers = order if split is None else rows[order]
+    numbers = rows[order] if len(rows) else order
     return RowGroups(numbers.astype(np.int64), np.append(begins, len(order)).astype(np.int64), len(begins))
 
 
@@ -59,9 +63,13 @@ def _images(table: Table) -> Arrays:
     for number, row in enumerate(table.rows()):
         column = None if row is None else file_column(tuple(row))
         name = f"\0{number}" if row is None or column is None else f"{row[column]}\0{row.get(label_column(row) or '')}"
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        images[number] = int.from_bytes(digest, "little")
+        images[number] = hash_of(name.encode("utf-8", "surrogatepass"))
     return {"images": images}
+
+
+def hash_of(name: bytes) -> int:
+    """64 bits."""
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
 def merged(records: Sequence[Record]) -> Record:

@@ -15,6 +15,7 @@ import numpy as np
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.reading.disk_cache import check_unchanged, kept, stamp
 from rebus.data.reading.line_index import LineIndex, find_lines, pieces_of
+from rebus.data.reading.long_reading import watched
 from rebus.data.reading.shard_files import NoSplits, names_of
 from rebus.data.record import BadRecord
 
@@ -81,7 +82,10 @@ class Table:
             raise BadRecord(self.key(number), f"cannot be read: {error.strerror}") from None
 
     def rows(self) -> Iterator[dict[str, Any] | None]:
-        """All rows in order; None for a damaged one."""
+        """All rows in order, under a bar where that takes long; None for a damaged one."""
+        return watched(self._rows(), len(self), f"reading {self.path.name}")
+
+    def _rows(self) -> Iterator[dict[str, Any] | None]:
         with open(self.path, "rb") as file:
             for number in range(len(self)):
                 try:

@@ -9,7 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rebus.core.errors import UsageError
-from rebus.evaluate.benchmarks.located import check_can, check_size, detections, find, mistake, truth_of, was_marked
+from rebus.data.annotated_size import PixelsOfImages
+from rebus.evaluate.benchmarks.located import (
+    check_can,
+    detections,
+    find,
+    in_pixels_of_image,
+    mistake,
+    truth_of,
+    was_marked,
+)
 from rebus.evaluate.benchmarks.walk import Example, Records, Source
 from rebus.evaluate.detection import By, Detections, Truth, coco_scores
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst, bars
@@ -71,9 +80,12 @@ def pictures(
     known = set(labels)
     truths: deque[Truth] = deque()  # of the examples that passed, in their order
 
-    def check(example: Example) -> None:
-        check_size(example)
+    in_pixels = PixelsOfImages(records.name)
+
+    def check(example: Example) -> Example:
+        example = in_pixels_of_image(example, in_pixels)
         truths.append(truth_of(example, options.by))
+        return example
 
     for batch in records.batches(check):
         pairs = [(example, truths.popleft()) for example in batch]

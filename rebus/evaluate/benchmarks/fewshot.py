@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from rebus.core.errors import UsageError
 from rebus.evaluate.benchmarks.walk import Place, Records, Source
-from rebus.evaluate.benchmarks.zeroshot import Names
+from rebus.evaluate.benchmarks.zeroshot import Names, templates_for
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 from rebus.tasks.classify import Classifier
 from rebus.tasks.embed import Comparison
@@ -59,7 +59,9 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     scores: dict[str, Any] = {}
     notes = [f"{len(right):,} images, {len(names.candidates):,} labels; the mean of {options.draws} draws"]
     if 0 in options.shots and "embed_texts" in model.tasks:
-        weights = Classifier(model, names.candidates, options.templates).weights
+        templates, note = templates_for(records.reader, options.templates)
+        notes += note
+        weights = Classifier(model, names.candidates, templates).weights
         logits = compare.scores(test.vectors, weights.flatten(0, -2))
         logits = logits if weights.dim() == 2 else logits.unflatten(1, weights.shape[:2]).amax(dim=2)
         scores["zero-shot"] = _share(logits, right)

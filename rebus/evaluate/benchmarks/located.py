@@ -2,26 +2,27 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.annotated_size import check_annotated_size
-from rebus.data.outlines import mask_of
+from rebus.data.annotated_size import PixelsOfImages
+from rebus.data.outlines import has_area, mask_of
 from rebus.data.record import XYXY, Thing
 from rebus.evaluate.benchmarks.walk import Example
 from rebus.evaluate.detection import By, Detections, Truth
 from rebus.evaluate.metrics import box_iou, mask_iou
 from rebus.evaluate.outcome import Mistake
 
-_SHOWN = 8  # boxes of a mistake that are drawn
+_SHOWN = 8  # answers of a mistake that are named
 
 
-def check_size(example: Example) -> None:
-    """Raises `BadRecord` where the image is not of the size in whose pixels its boxes are."""
-    check_annotated_size(example.record, example.image.size)
+def in_pixels_of_image(example: Example, in_pixels: PixelsOfImages) -> Example:
+    """The example with boxes and outlines in the pixels of its image. Raises `BadRecord` as `PixelsOfImages` does."""
+    return replace(example, record=in_pixels(example.record, example.image.size))
 
 
 def was_marked(example: Example) -> bool:
@@ -31,9 +32,9 @@ def was_marked(example: Example) -> bool:
 
 
 def mask_of_thing(example: Example, thing: Thing) -> np.ndarray:
-    """bool (H, W). Raises `BadRecord` for a thing without an outline, or with a damaged one."""
-    if thing.outline is None:
-        raise example.bad(f"thing {thing.id or thing.label} has no outline")
+    """bool (H, W). Raises `BadRecord` for a thing without an outline that has area, or with a damaged one."""
+    if not has_area(thing.outline):
+        raise example.bad(f"thing {thing.id or thing.label} has no outline of three corners or more")
     try:
         return mask_of(thing.outline, example.image.height, example.image.width)
     except RebusError as error:
@@ -132,15 +133,15 @@ def mistake(example: Example, truth: Truth, answers: Sequence[Box | Mask]) -> Mi
     badness = len(left) + sum(answer.score for answer in wrong)
     if not badness:
         return None
-    shown = sorted(answers, key=lambda one: -one.score)[:_SHOWN]
+    best = sorted(answers, key=lambda one: -one.score)
     return Mistake(
         key=example.record.key,
         badness=badness,
-        said=_listed([answer.label for answer in shown]),
+        said=_listed([answer.label for answer in best[:_SHOWN]]),
         truth=f"{_listed([thing.label for thing in things])}; missed: {_listed([truth.labels[at] for at in left])}",
         picture=example.again,
-        found=shown,
-        wanted=[Box(thing.box, thing.label, math.nan) for thing in things[:_SHOWN]],
+        found=best,
+        wanted=[Box(thing.box, thing.label, math.nan) for thing in things],
     )
 
 

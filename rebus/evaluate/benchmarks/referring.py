@@ -14,8 +14,10 @@ import numpy as np
 
 from rebus.core.answers import Box
 from rebus.core.errors import UsageError
+from rebus.data.annotated_size import PixelsOfImages
+from rebus.data.outlines import has_area
 from rebus.data.record import Phrase
-from rebus.evaluate.benchmarks.located import best, check_can, check_size, corners, mask_of_thing
+from rebus.evaluate.benchmarks.located import best, check_can, corners, in_pixels_of_image, mask_of_thing
 from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.detection import By
 from rebus.evaluate.metrics import box_iou
@@ -51,21 +53,25 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     ways = [way for way, task in tasks.items() if task in model.tasks and options.by in (None, way)]
     tally, worst, without = _Tally([], []), Worst(), 0
 
-    def check(example: Example) -> None:
-        check_size(example)
+    records = source.records()
+    in_pixels = PixelsOfImages(records.name)
+
+    def check(example: Example) -> Example:
+        example = in_pixels_of_image(example, in_pixels)
         if not example.record.phrases:
             raise example.bad("has no phrase")
-        if options.by == "masks":
-            for phrase in example.record.phrases:
+        for phrase in example.record.phrases:
+            if options.by == "masks" or ("masks" in ways and has_area(phrase.thing.outline)):
                 mask_of_thing(example, phrase.thing)
+        return example
 
-    for batch in source.records().batches(check):
+    for batch in records.batches(check):
         asked = [(example, phrase) for example in batch for phrase in example.record.phrases]
         if "boxes" in ways:
             for example, phrase in asked:
                 _box(tally, worst, example, phrase, model.detect(example.image, [phrase.text]))
         if "masks" in ways:
-            drawn = [(example, phrase) for example, phrase in asked if phrase.thing.outline is not None]
+            drawn = [(example, phrase) for example, phrase in asked if has_area(phrase.thing.outline)]
             without += len(asked) - len(drawn)
             if drawn:
                 said = model.segment([example.image for example, _ in drawn], [phrase.text for _, phrase in drawn])

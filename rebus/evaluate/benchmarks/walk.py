@@ -24,7 +24,7 @@ MOST_DAMAGED = 0.1  # share of the records at which a run stops
 BATCH = 32  # images held open at a time
 
 Place = tuple[int, int]
-Check = Callable[["Example"], None]
+Check = Callable[["Example"], "Example | None"]
 Open = Callable[[Path, str, str | None], Reader]
 
 
@@ -46,11 +46,20 @@ class Records:
     """The records of a reader that are measured: all, or `number` of them drawn by `seed`, as they lie.
 
     Counts what it meets: `used` and `damaged`, the reasons; `damaged_files` names files that lost records.
-    `fingerprint` is of the images and truths used. Raises `RebusError` where more than a tenth of the files is damaged.
+    `fingerprint` is of the images and truths used. `name`: of the data set, for messages. Raises `RebusError` where
+    more than a tenth of the files is damaged.
     """
 
-    def __init__(self, reader: Reader, *, number: int | None = None, seed: int = 0, batch_size: int = BATCH):
-        self.reader, self.batch_size = reader, batch_size
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        number: int | None = None,
+        seed: int = 0,
+        batch_size: int = BATCH,
+        name: str = "the data set",
+    ):
+        self.reader, self.batch_size, self.name = reader, batch_size, name
         self.total = len(ShuffledOrder(reader.sizes, seed))
         self._number = self.total if number is None else min(number, self.total)
         self._seed = seed
@@ -73,7 +82,8 @@ class Records:
         return iter(sorted(ShuffledOrder(self.reader.sizes, self._seed).places(0, self._number)))
 
     def batches(self, check: Check | None = None, places: Sequence[Place] | None = None) -> Iterator[list[Example]]:
-        """Examples, `batch_size` at most at a time. `check` raises `BadRecord` for one that cannot be used.
+        """Examples, `batch_size` at most at a time. `check` raises `BadRecord` for one that cannot be used, and may
+        give another in its place.
 
         Raises `RebusError` when more than a tenth of the records is damaged, naming the first.
         """
@@ -112,7 +122,7 @@ class Records:
             try:
                 _check_texts(example)
                 if check is not None:
-                    check(example)
+                    example = check(example) or example
             except BadRecord as error:
                 self._refuse(str(error))
                 continue
@@ -173,7 +183,8 @@ class Source:
         here = isinstance(self.data, str | os.PathLike)
         with media_root(self.root):
             reader: Any = open(Path(self.data), self.layout, split) if here else self.data  # type: ignore[arg-type]
-        records = Records(reader, number=number, seed=self.seed, batch_size=self.batch_size)
+        name = os.fspath(self.data) if here else "the data set"  # type: ignore[arg-type]
+        records = Records(reader, number=number, seed=self.seed, batch_size=self.batch_size, name=name)
         self.opened.append(records)
         return records
 

@@ -24,7 +24,7 @@ Rank = Callable[[list[Any]], list[Ranking]]
 class Options:
     """`labels`: all candidates in place of the data set's own, or what each of its labels is called ("n01440764" →
     "tench"); labels that are numbers are places in a list. `templates`: sentences around a label, or the name of a
-    published set.
+    published set; by default those that the data set brings, or the model's own.
     """
 
     labels: Sequence[str] | Mapping[str, str] | None = None
@@ -34,7 +34,8 @@ class Options:
 def run(model: Any, source: Source, options: Options) -> Outcome:
     records = source.records()
     names = Names(records.reader.labels, options.labels)
-    rank = _ranker(model, names.candidates, options.templates)
+    templates, note = templates_for(records.reader, options.templates)
+    rank = _ranker(model, names.candidates, templates)
     worst = Worst()
     seen: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -63,8 +64,17 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         scores=scores,
         worst=[*worst],
         plots=charts,
-        notes=[f"{len(names.candidates):,} candidates; images of {len(classes):,} of them"],
+        notes=[f"{len(names.candidates):,} candidates; images of {len(classes):,} of them", *note],
     )
+
+
+def templates_for(reader: Any, given: str | Sequence[str] | None) -> tuple[str | Sequence[str] | None, list[str]]:
+    """Those given, else those that the data set brings (CLIP_benchmark's), else None: the model's own; and a note where
+    they are the data set's."""
+    own = tuple(getattr(reader, "templates", ()))
+    if given or not own:
+        return given, []
+    return own, [f"with the data set's {len(own):,} sentences around a label"]
 
 
 class Names:

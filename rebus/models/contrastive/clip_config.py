@@ -86,7 +86,8 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
     size, width = image.size("image_size", 224), image.size("width", 768)
     head_width, ratio = image.size("head_width", 64), image.positive("mlp_ratio", 4.0)
     layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.size("patch_size", 16)
-    if min(layers if isinstance(layers, tuple) else (layers,)) < 1 or width < head_width:
+    widest = 32 * width if isinstance(layers, tuple) else width  # a ResNet's attention pools its last, widest stage
+    if min(layers if isinstance(layers, tuple) else (layers,)) < 1 or widest < head_width:
         raise BadConfig(f"{image.where}: wants at least one layer and one head; got layers {layers}, width {width}")
     check("MAX_LAYERS", max(layers if isinstance(layers, tuple) else (layers,)), f"{image.where}.layers")
     if isinstance(layers, tuple):

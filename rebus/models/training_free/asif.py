@@ -86,7 +86,7 @@ class ASIF(nn.Module):
     @property
     def cfg(self) -> ASIFConfig:
         """The configuration, with the pairs that are there now."""
-        return replace(self._cfg, tables=tuple(table.cfg for table in self._tables()))
+        return replace(self._cfg, tables=tuple(table.cfg for table in self.pairs()))
 
     def with_tables(self, tables: Pairs | Sequence[Pairs]) -> "ASIF":
         """The same encoders over other pairs; the network itself stays as it was."""
@@ -110,19 +110,19 @@ class ASIF(nn.Module):
         """Images as unit vectors over the pairs; zeros where an image resembles none."""
         vectors = self.image_vectors(pixels)
         self._check_dense()
-        parts = [table.describe_images(vectors).dense() * w for table, w in zip(self._tables(), self._weights())]
+        parts = [table.describe_images(vectors).dense() * w for table, w in zip(self.pairs(), self._weights())]
         return torch.cat(parts, dim=1)
 
     def embed_text(self, tokens: Int[Tensor, "T L"], mask: Bool[Tensor, "T L"] | None = None) -> Float[Tensor, "T N"]:
         """Texts as unit vectors over the pairs."""
         vectors = self.text_vectors(tokens, mask)
         self._check_dense()
-        parts = [table.describe_texts(vectors).dense() * w for table, w in zip(self._tables(), self._weights())]
+        parts = [table.describe_texts(vectors).dense() * w for table, w in zip(self.pairs(), self._weights())]
         return torch.cat(parts, dim=1)
 
     def score(self, image: Float[Tensor, "B D"], text: Float[Tensor, "T E"]) -> Float[Tensor, "B T"]:
         """Scores in [0, 1] from the encoders' vectors, never dense: for tables of any size."""
-        parts = [table(image, text) * w * w for table, w in zip(self._tables(), self._weights())]
+        parts = [table(image, text) * w * w for table, w in zip(self.pairs(), self._weights())]
         return torch.stack(parts).sum(0)
 
     def explain(
@@ -136,7 +136,7 @@ class ASIF(nn.Module):
         image, text = self.image_vectors(pixels)[0], self.text_vectors(tokens, mask)[0]
         found = [
             part._replace(contribution=part.contribution * w * w)
-            for table, w in zip(self._tables(), self._weights())
+            for table, w in zip(self.pairs(), self._weights())
             for part in table.explain(image, text)
         ]
         return sorted(found, key=lambda part: -part.contribution)[:top]
@@ -150,24 +150,25 @@ class ASIF(nn.Module):
         scale = torch.as_tensor(self.log_scale).exp()
         return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), scale)
 
-    def _tables(self) -> list[Pairs]:
+    def pairs(self) -> list[Pairs]:
+        """The tables, in order."""
         return [table for table in self.tables if isinstance(table, Pairs)]
 
     def _weights(self) -> list[float]:
         """Square roots of the tables' shares, so that the joined vector has unit length."""
-        total = sum(table.cfg.weight for table in self._tables())
+        total = sum(table.cfg.weight for table in self.pairs())
         if not total > 0:
             raise UsageError("no pairs: give the network at least one table with a weight above 0")
-        return [(table.cfg.weight / total) ** 0.5 for table in self._tables()]
+        return [(table.cfg.weight / total) ** 0.5 for table in self.pairs()]
 
     @property
     def is_dense(self) -> bool:
         """Whether there are few enough pairs for dense vectors; otherwise `score` alone compares."""
-        return sum(table.width for table in self._tables()) <= MAX_DENSE
+        return sum(table.width for table in self.pairs()) <= MAX_DENSE
 
     def _check_dense(self) -> None:
         if not self.is_dense:
-            pairs = sum(table.width for table in self._tables())
+            pairs = sum(table.width for table in self.pairs())
             raise UsageError(
                 f"{pairs:,} pairs are too many for dense vectors (at most {MAX_DENSE:,}); "
                 "use network.score(network.image_vectors(…), network.text_vectors(…))"

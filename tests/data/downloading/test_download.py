@@ -206,6 +206,58 @@ def test_smaller_pictures_and_the_hash_of_coyo(server, tmp_path):
         assert json.loads(members["json"])["original_width"] == 40
 
 
+@pytest.mark.parametrize("column", ["boxes", "objects", "phrases"])
+@pytest.mark.parametrize("said", [(40, 30), (80, 60), (None, None)])
+@pytest.mark.parametrize("resize", [None, 15])
+def test_boxes_follow_the_images_that_came(server, tmp_path, column, said, resize):
+    """The server's images have 40 x 30."""
+    scale = said[0] / 40 if said[0] else 1
+    box = {"label": "dog", "bbox_xywh": [scale * side for side in (20, 15, 10, 6)], "area": scale**2 * 60}
+    objects = {"bbox": [box["bbox_xywh"]], "category": ["dog"], "area": [box["area"]]}
+    cell = {"boxes": [box], "objects": objects, "phrases": [{"text": "the dog", "thing": box}]}[column]
+    path = table(tmp_path / "t.parquet", [server.url("ok", 1)], width=[said[0]], height=[said[1]], **{column: [cell]})
+    Download([path], tmp_path / "out", settings_for(server, fitting=Fitting(resize=resize))).run()
+    record = open_layout(tmp_path / "out").read(0, 0)
+    thing = record.phrases[0].thing if column == "phrases" else record.things[0]
+    small = 0.5 if resize else 1.0
+    assert thing.box == pytest.approx([small * side for side in (20, 15, 30, 21)])
+    assert (thing.label, thing.area) == ("dog", pytest.approx(small**2 * 60))
+    assert (record.facts["width"], record.facts["original_width"]) == (40 * small, 40)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_boxes_of_tables_follow_the_images_that_came(server, tmp_path, name):
+    """By corners, as only that keeps them in an image of 80 x 60; the server's images have 40 x 30."""
+    objects = {"bbox": [[40, 30, 60, 42]], "category": ["dog"]}
+    row = {"url": server.url("ok", 1), "width": 80, "height": 60, "objects": objects}
+    if name.endswith("csv"):
+        cells = (row["url"], "80", "60", '"' + json.dumps(objects).replace('"', '""') + '"')
+        (tmp_path / name).write_text(",".join(row) + "\n" + ",".join(cells) + "\n")
+    else:
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    found = Download([tmp_path / name], tmp_path / "out", settings_for(server, fitting=Fitting(resize=15))).run()
+    assert found == {"ok": 1}
+    record = open_layout(tmp_path / "out").read(0, 0)
+    assert [thing.label for thing in record.things] == ["dog"]
+    assert record.things[0].box == pytest.approx([10, 7.5, 15, 10.5])
+
+
+def test_boxes_of_another_image_are_not_kept(server, tmp_path):
+    urls = [server.url("ok", n) for n in range(3)]
+    boxes = [
+        [{"label": "dog", "xyxy": box}] for box in ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], [9.0, 2.0, 3.0, 4.0])
+    ]
+    columns = {"width": [40, 40, 40], "height": [30, 40, 30], "boxes": boxes, "objects": [["dog", "cat"]] * 3}
+    out = tmp_path / "out"
+    assert Download([table(tmp_path / "t.parquet", urls, **columns)], out, settings_for(server)).run() == Counter(
+        ok=1, annotations=2
+    )
+    assert json.loads(samples_of(out)[0][2]["json"])["objects"] == ["dog", "cat"]  # names without boxes are facts
+    reasons = [line["why"] for line in journal_of(out)[1:]]
+    assert reasons[0].startswith("its boxes are for an image of 40 x 40, and this one has 40 x 30")
+    assert reasons[1].startswith("boxes[0] ends before it begins")
+
+
 def test_another_plan_another_folder_and_strangers_files(server, tmp_path):
     path, out = table(tmp_path / "t.parquet", [server.url("ok", 1)]), tmp_path / "out"
     Download([path], out, settings_for(server)).run()

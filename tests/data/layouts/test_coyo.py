@@ -66,11 +66,12 @@ def test_as_coyo_is_released(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["image", "jpg"])
 @pytest.mark.parametrize("nested", [True, False])
 def test_pictures_in_a_column(tmp_path: Path, column: str, nested: bool) -> None:
-    cell: Any = {"bytes": PICTURE, "path": "a.jpg"} if nested else PICTURE
-    write(tmp_path / "train-0.parquet", {column: [cell, cell], "caption": ["one", None], "text": [["x", "y"], None]})
+    images = [PICTURE, PICTURE + b"2"]
+    cells: Any = [{"bytes": image, "path": "a.jpg"} for image in images] if nested else images
+    write(tmp_path / "train-0.parquet", {column: cells, "caption": ["one", None], "text": [["x", "y"], None]})
     first, second = read_all(open_layout(tmp_path, split="train"))
     assert (first.image, first.captions, first.facts) == (PICTURE, ("one", "x", "y"), {})
-    assert (second.image, second.captions) == (PICTURE, ())
+    assert (second.image, second.captions) == (images[1], ())
     with pytest.raises(UsageError, match='no files of the split "test"; it has train'):
         open_layout(tmp_path, split="test")
 
@@ -89,7 +90,8 @@ def test_classes_are_named_as_hugging_face_does(tmp_path: Path) -> None:
 def test_a_column_split_chooses_rows(tmp_path: Path) -> None:
     """nlphuji/flickr30k: one file called test, with three splits in a column."""
     splits = ["train", "val", "test", "train", "validation"]
-    columns = {"image": [PICTURE] * 5, "caption": [["a", str(n)] for n in range(5)], "split": splits}
+    images = [PICTURE + bytes([n]) for n in range(5)]
+    columns = {"image": images, "caption": [["a", str(n)] for n in range(5)], "split": splits}
     write(tmp_path / "test-00000.parquet", columns, 2)
     found = {split: read_all(coyo.open(tmp_path, split)) for split in ("train", "val", "test", None)}
     captions = {split: [int(record.captions[1]) for record in records] for split, records in found.items()}
@@ -271,3 +273,24 @@ def test_a_file_that_goes_away_takes_its_records_alone(tmp_path: Path) -> None:
     with pytest.raises(BadRecord, match=r"^a\.parquet.*cannot be read: No such file"):
         reader.read(0, 0)
     assert reader.read(1, 0).captions
+
+
+def test_rows_with_the_same_image_and_label_are_one_record(tmp_path: Path) -> None:
+    """Within the split that is read, across row groups; one that cannot be read is alone."""
+    images = [PICTURE + b"a", PICTURE + b"b", PICTURE + b"a", PICTURE + b"a", None, None, PICTURE + b"a"]
+    columns = {
+        "image": images,
+        "caption": list("abcdefg"),
+        "label": [1, 1, 1, 2, 1, 1, 1],
+        "split": ["train"] * 6 + ["test"],
+    }
+    write(tmp_path / "a.parquet", columns, 2)
+    reader = coyo.open(tmp_path, "train")
+    assert list(reader.sizes) == [2, 1, 2, 0]
+    found = [reader.read(*place).captions for place in ((0, 0), (0, 1), (1, 0))]
+    assert found == [("a", "c"), ("b",), ("d",)]
+    with pytest.raises(BadRecord, match=r"a\.parquet\[5\]: no image"):
+        reader.read(2, 1)
+    whole = coyo.open(tmp_path, None)
+    assert whole.read(0, 0).captions == ("a", "c", "g")
+    assert sum(whole.sizes) == 5

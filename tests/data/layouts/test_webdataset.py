@@ -11,6 +11,7 @@ import pytest
 
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.layouts import open_layout, webdataset
+from rebus.data.reading import tar_index
 from rebus.data.record import BadRecord, Record
 from tests.data.layouts.timing import quickest
 
@@ -66,8 +67,8 @@ def test_as_img2dataset_writes_it(tmp_path: Path) -> None:
 def test_the_second_opening_scans_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "00000.tar", samples(3))
     first = read_all(webdataset.open(tmp_path, None))
-    webdataset._index.cache_clear()
-    monkeypatch.setattr(webdataset, "scan", None)
+    tar_index.index_of.cache_clear()
+    monkeypatch.setattr(tar_index, "scan", None)
     assert read_all(webdataset.open(tmp_path, None)) == first
 
 
@@ -118,15 +119,44 @@ def test_classes_by_the_names_beside(tmp_path: Path) -> None:
         reader.read(0, 2)
 
 
-def test_keys_with_dots_are_records(tmp_path: Path) -> None:
+def test_keys_with_dots_are_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ["photo.v1.jpg", "photo.v1.txt", "photo.v2.jpg", "photo.v2.json", "b.jpg", "b.seg.png", "c.left.jpg"]
     write(tmp_path / "a.tar", [(name, b"{}" if name.endswith("json") else b"x") for name in [*names, "c.json"]])
     reader = webdataset.open(tmp_path, None)
     keys = ["a.tar:photo.v1", "a.tar:photo.v2", "a.tar:b"]
+    assert "2 further images of samples are not read, the first a.tar:b.seg.png" in caplog.text
     assert [reader.read(0, n).key for n in range(3)] == keys
     with pytest.raises(BadRecord, match=r"a\.tar:c: no image among \.json"):  # counted, not dropped
         reader.read(0, 3)
     assert list(reader.sizes) == [4]
+
+
+def test_no_dotted_image_is_dropped_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside a record of their first name they are counted where some have texts, and read where none has."""
+    names = ["photo.jpg", "photo.v2.jpg", "1.png", "1.seg.png"]
+    write(tmp_path / "a" / "0.tar", [(name, name.encode()) for name in names])
+    assert [record.image.decode() for record in read_all(webdataset.open(tmp_path / "a", None))] == names
+    assert not caplog.text
+    for tar in ("0", "1"):
+        members = [*((name, name.encode()) for name in names), ("photo.txt", b"x"), ("1.txt", b"y")]
+        write(tmp_path / "b" / f"{tar}.tar", members)
+    for _ in range(2):
+        reader = webdataset.open(tmp_path / "b", None)
+        assert [record.image.decode() for record in read_all(reader)] == ["photo.jpg", "1.png"] * 2
+    says = f"{tmp_path / 'b'}: 4 further images of samples are not read, the first 0.tar:photo.v2.jpg"
+    assert caplog.messages == [says]
+    assert reader.faults == ()
+
+
+def test_templates_beside_the_tars(tmp_path: Path) -> None:
+    """CLIP_benchmark's sentences, which zero-shot classification takes unless others are given."""
+    write(tmp_path / "test" / "0.tar", samples(1))
+    assert open_layout(tmp_path).templates == ()
+    (tmp_path / webdataset.TEMPLATES).write_text("a photo of a {c}.\nart of the {c}\n\n")
+    assert open_layout(tmp_path).templates == ("a photo of a {}.", "art of the {}")
+    (tmp_path / webdataset.TEMPLATES).write_text("a photo of a {}.\n")
+    with pytest.raises(RebusError, match=r"a sentence has \{c\} where the class goes; got 'a photo of a \{\}"):
+        open_layout(tmp_path)
 
 
 def test_gzipped_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.outlines import outline_of
+from rebus.data.outlines import mask_of, outline_of
 from rebus.data.record import Phrase, Record, Thing
 from rebus.data.scenes import SHAPES, scene
 from rebus.evaluate.detection import Detections, Truth, coco_scores, group_scores, lvis_scores
@@ -126,6 +126,41 @@ def test_masks_want_outlines(tmp_path):
         measure(Told(segment=lambda images, phrases: [[]]), "detection", reader, by="masks")
     with pytest.raises(UsageError, match="counting masks needs a model that can segment"):
         measure(Told(detect=lambda images, labels: [[]]), "detection", reader, by="masks")
+
+
+SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
+
+
+def test_a_thing_whose_only_polygon_is_a_line_has_no_mask(tmp_path):
+    """It is no empty mask that nobody could find; a line beside a polygon is passed over."""
+    outlines = [[SQUARE, [10, 10, 30, 30]]] * 10 + [[[10, 10, 30, 30]]]
+    records = [
+        Record(key=str(n), image=png(tmp_path, n), things=(thing("cat", (10, 10, 30, 30), outline=outline),))
+        for n, outline in enumerate(outlines)
+    ]
+    mask = mask_of([SQUARE], 96, 96)
+    model = Told(segment=lambda images, phrases: [[Mask(mask, (10, 10, 30, 30), "cat", 1.0)] for _ in images])
+    result = measure(model, "detection", ByteLRU(records, ["cat"]), by="masks").document
+    assert (result["scores"]["ap"], result["scores"]["ar100"]) == (1.0, 1.0)
+    assert "10: thing cat has no outline of three corners or more" in str(result)
+
+
+@pytest.mark.parametrize("outline, means", [([[1, 1, 9, 9]], None), ([["x"] * 6], "a polygon should be")])
+def test_referring_to_a_thing_without_a_mask(tmp_path, outline, means):
+    """Its box counts alone; a damaged outline is a damaged record, whatever was asked to be counted."""
+    good, bad = (thing("cat", (10, 10, 30, 30), outline=mine) for mine in ([SQUARE], outline))
+    records = [
+        Record(key=str(n), image=png(tmp_path, n), phrases=(Phrase(text="p", thing=bad if n == 10 else good),))
+        for n in range(11)
+    ]
+    mask = mask_of([SQUARE], 96, 96)
+    model = Told(
+        segment=lambda images, phrases: [[Mask(mask, (10, 10, 30, 30), "cat", 1.0)] for _ in images],
+        detect=lambda image, phrases: [Box((10, 10, 30, 30), "cat", 1.0)],
+    )
+    result = measure(model, "referring", ByteLRU(records)).document
+    assert (result["scores"]["accuracy"], result["scores"]["miou"]) == (1.0, 1.0)
+    assert means is None or f"10: {means}" in str(result)
 
 
 def test_lvis_with_base_and_novel(some, folder, tmp_path):

@@ -78,3 +78,19 @@ def test_two_towers_read_the_labels_once(tmp_path, clip, monkeypatch):
     result = measure(clip, "zeroshot", coloured(tmp_path, "test", 3), batch_size=2)
     assert len(read) == 1  # five batches of images, one of labels
     assert result.document["scores"]["top1"] == 1.0
+
+
+def test_the_sentences_that_the_data_set_brings(tmp_path):
+    heard = []
+
+    def classify(images, labels, templates=None):
+        heard.append(templates)
+        return [Ranking(tuple(labels), (0.9, 0.1)) for _ in images]
+
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), label="cat")], ["cat", "dog"])
+    assert "sentences" not in str(measure(Told(classify=classify), "zeroshot", reader).document["notes"])
+    reader.templates = ("art of the {}", "a {}")
+    told = measure(Told(classify=classify), "zeroshot", reader).document
+    assert "with the data set's 2 sentences around a label" in told["notes"]
+    measure(Told(classify=classify), "zeroshot", reader, templates="plain")
+    assert heard == [None, ("art of the {}", "a {}"), "plain"]

@@ -1,0 +1,330 @@
+"""The tasks as methods of a model, typed: one item gives one answer, many give a list.
+
+Every method takes `batch_size` (items at a time; None: what suits the device), `progress` (True or False: a progress
+bar from the start or never; None: once the work takes seconds) and `on_error`: with "skip" an item that fails has no
+answer, None in a list and a row of NaN in a tensor, and is logged; the others go on.
+
+Images are paths, bytes, PIL images, arrays (H, W, C) uint8 or tensors (3, H, W) in [0, 1]; many are a list, a
+generator, a stack, or the path of a folder, whose images come in the order of `rebus.images_in`.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+from rebus.core.answers import Box, Mask, Ranking
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
+    from rebus.codec.text import Prompt
+    from rebus.tasks.batching import BatchOptions
+    from rebus.tasks.classify import Classifier
+
+    OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+    Images = OneImage | Iterable[OneImage]
+
+OnError = Literal["raise", "skip"]
+
+
+class Batching(TypedDict, total=False):
+    """How many items at a time, and whether a progress bar is shown."""
+
+    batch_size: int | None
+    progress: bool | None
+
+
+class Decoding(Batching, total=False):
+    """The decoding options of `rebus.generation`, which strategy takes which is said there."""
+
+    max_new_tokens: int
+    strategy: Literal["greedy", "sample", "beam", "contrastive"]
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | Sequence[int] | None
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    no_repeat_ngram_size: int
+    k: int
+    alpha: float
+    stop: str | Sequence[str] | None
+    allowed: Any
+    guidance: Any
+    guide: Any
+    do_sample: bool
+
+
+class Tasks:
+    """What a model can be asked. `rebus.api.Model` is one; `_can` gives itself, or raises `UnsupportedTask`."""
+
+    def _can(self, task: str) -> Any:
+        raise NotImplementedError
+
+    def embed_images(self, images: "Images", *, on_error: OnError = "raise", **options: Unpack[Batching]) -> "Tensor":
+        """Unit vectors, float32 (n, d), of one image or many."""
+        from rebus.tasks.embed import embed_images
+
+        return embed_images(self._can("embed_images"), images, batching=_divided(options, on_error)[0])
+
+    def embed_texts(
+        self, texts: str | Sequence[str] | Iterator[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
+    ) -> "Tensor":
+        """Unit vectors, float32 (n, d), of one text or many."""
+        from rebus.tasks.embed import embed_texts
+
+        return embed_texts(self._can("embed_texts"), texts, batching=_divided(options, on_error)[0])  # type: ignore[arg-type]
+
+    def match(
+        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
+    ) -> "Tensor":
+        """Cosine similarities (images, texts), float32."""
+        from rebus.tasks.match import match
+
+        return match(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
+
+    def logits(
+        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
+    ) -> "Tensor":
+        """The released model's own scores (images, texts), float32, scale and bias included."""
+        from rebus.tasks.match import logits
+
+        return logits(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
+
+    def probabilities(
+        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
+    ) -> "Tensor":
+        """(images, texts) float32: of each pair alone (SigLIP's sigmoid), or over the texts (CLIP's softmax)."""
+        from rebus.tasks.match import probabilities
+
+        return probabilities(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
+
+    @overload
+    def classify(
+        self,
+        images: "OneImage",
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Batching],
+    ) -> Ranking: ...
+    @overload
+    def classify(
+        self,
+        images: "Iterable[OneImage]",
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Batching],
+    ) -> list[Ranking]: ...
+    @overload
+    def classify(
+        self,
+        images: "Images",
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
+        *,
+        on_error: Literal["skip"],
+        **options: Unpack[Batching],
+    ) -> list[Ranking | None]: ...
+    def classify(
+        self,
+        images: Any,
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[Batching],
+    ) -> Any:
+        """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set.
+
+        `multi`: each label's own probability, of models with a sigmoid.
+        """
+        from rebus.tasks.classify import classify
+
+        batching = _divided(options, on_error)[0]
+        return classify(self._can("classify"), images, labels, templates, multi, batching=batching)
+
+    def classifier(
+        self, labels: Sequence[str], templates: str | Sequence[str] | None = None, multi: bool = False
+    ) -> "Classifier":
+        """`classify` in two parts, for many calls: the labels are read once, what is given ranks them by images."""
+        from rebus.tasks.classify import Classifier
+
+        return Classifier(self._can("classify"), labels, templates, multi)
+
+    @overload
+    def caption(
+        self,
+        images: "OneImage",
+        prompt: "Prompt | None" = None,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Decoding],
+    ) -> str: ...
+    @overload
+    def caption(
+        self,
+        images: "Iterable[OneImage]",
+        prompt: "Prompt | Sequence[Prompt] | None" = None,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Decoding],
+    ) -> list[str]: ...
+    @overload
+    def caption(
+        self,
+        images: "Images",
+        prompt: "Prompt | Sequence[Prompt] | None" = None,
+        *,
+        on_error: Literal["skip"],
+        **options: Unpack[Decoding],
+    ) -> list[str | None]: ...
+    def caption(
+        self, images: Any, prompt: Any = None, *, on_error: OnError = "raise", **options: Unpack[Decoding]
+    ) -> Any:
+        """What is in the image, in a sentence."""
+        from rebus.tasks.caption import caption
+
+        batching, decoding = _divided(options, on_error)
+        return caption(self._can("caption"), images, prompt, batching=batching, **decoding)
+
+    @overload
+    def ask(
+        self, images: "OneImage", questions: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+    ) -> str: ...
+    @overload
+    def ask(
+        self,
+        images: "Images",
+        questions: str | Sequence[str],
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Decoding],
+    ) -> list[str]: ...
+    @overload
+    def ask(
+        self,
+        images: "Images",
+        questions: str | Sequence[str],
+        *,
+        on_error: Literal["skip"],
+        **options: Unpack[Decoding],
+    ) -> list[str | None]: ...
+    def ask(self, images: Any, questions: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
+        """The answer to a question about the image."""
+        from rebus.tasks.ask import ask
+
+        batching, decoding = _divided(options, on_error)
+        return ask(self._can("ask"), images, questions, batching=batching, **decoding)
+
+    @overload
+    def detect(
+        self,
+        images: "OneImage",
+        labels: str | Sequence[str] | None = None,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Decoding],
+    ) -> list[Box]: ...
+    @overload
+    def detect(
+        self,
+        images: "Iterable[OneImage]",
+        labels: str | Sequence[str] | None = None,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Decoding],
+    ) -> list[list[Box]]: ...
+    @overload
+    def detect(
+        self,
+        images: "Images",
+        labels: str | Sequence[str] | None = None,
+        *,
+        on_error: Literal["skip"],
+        **options: Unpack[Decoding],
+    ) -> list[list[Box] | None]: ...
+    def detect(
+        self, images: Any, labels: Any = None, *, on_error: OnError = "raise", **options: Unpack[Decoding]
+    ) -> Any:
+        """Boxes of the labelled things, in pixels of the given image."""
+        from rebus.tasks.detect import detect
+
+        batching, decoding = _divided(options, on_error)
+        return detect(self._can("detect"), images, labels, batching=batching, **decoding)
+
+    @overload
+    def segment(
+        self, images: "OneImage", phrases: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+    ) -> list[Mask]: ...
+    @overload
+    def segment(
+        self,
+        images: "Images",
+        phrases: str | Sequence[str],
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Decoding],
+    ) -> list[list[Mask]]: ...
+    @overload
+    def segment(
+        self, images: "Images", phrases: str | Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Decoding]
+    ) -> list[list[Mask] | None]: ...
+    def segment(self, images: Any, phrases: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
+        """Masks of the things that the phrases name, of the size of the given image."""
+        from rebus.tasks.segment import segment
+
+        batching, decoding = _divided(options, on_error)
+        return segment(self._can("segment"), images, phrases, batching=batching, **decoding)
+
+    def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
+        """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""
+        from rebus.tasks.complete import complete
+
+        batching, decoding = _divided(options, on_error)
+        return complete(self._can("complete"), document, batching=batching, **decoding)
+
+    @overload
+    def imagine(
+        self, prompts: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+    ) -> "Image.Image": ...
+    @overload
+    def imagine(
+        self, prompts: Sequence[str], *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+    ) -> "list[Image.Image]": ...
+    @overload
+    def imagine(
+        self, prompts: Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Decoding]
+    ) -> "list[Image.Image | None]": ...
+    def imagine(self, prompts: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
+        """An image of what the prompt describes."""
+        from rebus.tasks.imagine import imagine
+
+        batching, decoding = _divided(options, on_error)
+        return imagine(self._can("imagine"), prompts, batching=batching, **decoding)
+
+    def stream(self, task: str, *args: Any, **options: Any) -> Iterator[str]:
+        """The text of `caption`, `ask` or `complete`, piece by piece: `for piece in model.stream("caption", image)`."""
+        from rebus.tasks.stream import stream
+
+        self._can(task)
+        return stream(self._can("stream"), task, *args, **options)
+
+
+def _divided(options: Any, on_error: OnError) -> "tuple[BatchOptions, dict[str, Any]]":
+    """What a caller says of batches, and what of decoding."""
+    from rebus.tasks.batching import BatchOptions
+
+    given: dict[str, Any] = dict(options)
+    size, bar = given.pop("batch_size", None), given.pop("progress", None)
+    return BatchOptions(batch_size=size, progress=bar, on_error=on_error), given
