@@ -22,6 +22,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", type=Path, help="the data set: a folder, or a file of it")
     parser.add_argument("--layout", metavar="NAME", default="auto", help="how it is laid out (default: recognised)")
     parser.add_argument("--split", metavar="SPLIT", help="train, val, test, … (default: all)")
+    add_root(parser)
+
+
+def add_root(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--root", metavar="DIR", type=Path, help="where its images lie, if it points out of its folder")
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +55,7 @@ def open_source(args: argparse.Namespace) -> tuple[str, Reader]:
     name = args.layout
     if name == "auto" and args.path.exists():
         name = next((n for n in LAYOUTS if import_module(LAYOUTS[n]).recognises(args.path)), name)
-    return name, open_layout(args.path, name, args.split)
+    return name, open_layout(args.path, name, args.split, args.root)
 
 
 def converter(args: argparse.Namespace, reader: Reader, layout: str, to: Any, **source: Any) -> Converter:
@@ -68,6 +73,8 @@ def converter(args: argparse.Namespace, reader: Reader, layout: str, to: Any, **
         threads=args.threads or os.cpu_count() or 1,
     )
     plan = {**source, "source": str(args.path.resolve()), "layout": layout, "split": args.split}
+    if args.root is not None:
+        plan["root"] = str(args.root.resolve())
     return Converter(reader, args.out, plan, settings)
 
 

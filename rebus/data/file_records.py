@@ -34,11 +34,13 @@ FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text"]  # of `r
 class Files:
     """A data set on disk, and what is learned from it.
 
-    `form`: "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text"
-    without images; "auto" is "pairs" or "caption", or "detect" where there are boxes and no captions. `prompt`: another
-    one than the model's own for that form; it may hold {question} or {labels}. `val_split`: what is held out; None, or
-    a data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share
-    of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the
+    `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
+    "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text" without
+    images; "auto" is "pairs" or "caption", or where there are no captions "detect" of boxes, "ask" of questions.
+    `prompt`: another one than the model's own for that form; it may hold {question} or {labels}. `val_split`: what is
+    held out; None, or a data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of
+    at least that share of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without
+    boxes for one of the
     data set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction
     of their size (`rebus.codec.images`). `truncate`: prompts and answers longer than the context are cut; by default
     such a record counts as damaged. Dual encoders always cut.
@@ -46,6 +48,7 @@ class Files:
 
     kind: Literal["files"] = "files"
     path: str = ""
+    root: str | None = None
     layout: str = "auto"
     split: str | None = "train"
     val_split: str | None = "val"
@@ -80,11 +83,10 @@ def file_batches(
     out to measure on. Raises what `open_layout` raises, or `UsageError` for what cannot be learned."""
     if not files.path:
         raise UsageError("data.path says where the data set lies: --set data.path=DIR")
-    parts = open_parts(files.path, files.layout, files.split, files.val_split, measured)
+    parts = open_parts(files.path, files.layout, files.split, files.val_split, measured, root=files.root)
     if files.form == "auto":
         generative = processor.text is not None and processor.text.spec.generates
-        boxes = generative and locations is not None and _boxes_alone(parts[0])
-        files = replace(files, form="detect" if boxes else "caption" if generative else "pairs")
+        files = replace(files, form=_generative_form(parts[0], locations) if generative else "pairs")
     if FORMS[files.form].sees and processor.image is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     source = FileRecords(files, parts, prompts, locations)
@@ -98,13 +100,17 @@ def file_batches(
     )
 
 
-def _boxes_alone(reader: Reader) -> bool:
-    """Whether the first records have boxes and no captions."""
+def _generative_form(reader: Reader, locations: LocationNotation | None) -> FormName:
+    """ "detect" where some records, looked at by lot, have boxes and no captions, "ask" where they have questions."""
     seen = []
     for place in chosen(reader.sizes, _LOOKED_AT, 0):
         with suppress(RebusError):
             seen.append(reader.read(*place))
-    return any(record.things for record in seen) and not any(record.captions for record in seen)
+    if any(record.captions for record in seen):
+        return "caption"
+    if locations is not None and any(record.things for record in seen):
+        return "detect"
+    return "ask" if any(record.questions for record in seen) else "caption"
 
 
 def mixed_batches(
@@ -203,7 +209,7 @@ class FileRecords:
     def _open(self, split: str) -> Reader:
         """Raises `UsageError` where nothing is held out."""
         if split not in self._readers:
-            self._readers[split] = open_layout(self.files.path, self.files.layout, split)
+            self._readers[split] = open_layout(self.files.path, self.files.layout, split, self.files.root)
         reader = self._readers[split]
         if isinstance(reader, UsageError):
             raise reader

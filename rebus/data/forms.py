@@ -92,7 +92,7 @@ def _caption(record: Record, given: Given) -> Example:
 
 def _ask(record: Record, given: Given) -> Example:
     question = one_of(record, record.questions, "question", given.rng)
-    prompt = filled(given.prompt, question=question.text)
+    prompt = question.text if question.is_prompt else filled(given.prompt, question=question.text)
     return Example(given.images, (TextRow(prompt, one_of(record, question.answers, "answer", given.rng)),))
 
 

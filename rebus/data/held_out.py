@@ -63,7 +63,12 @@ class Part:
 
 
 def open_parts(
-    path: str, layout: str, split: str | None, val_split: str | None, measured: bool = True
+    path: str,
+    layout: str,
+    split: str | None,
+    val_split: str | None,
+    measured: bool = True,
+    root: str | None = None,
 ) -> tuple[Reader, Reader | UsageError]:
     """What is learned from, and what is held out, or why there is nothing of the kind, as where nothing is `measured`.
 
@@ -71,13 +76,13 @@ def open_parts(
     which is logged. Raises what `open_layout` raises, naming the setting `data.split`; `UsageError` where the split to
     be held out is part of what is learned from.
     """
-    train, has_splits = _opened(path, layout, split, "split")
+    train, has_splits = _opened(path, layout, split, "split", root)
     if not measured:
         return train, UsageError(f"{path}: nothing is held out, since nothing is to be measured (eval_every=0)")
     if not has_splits or val_split is None:
         return hold_out(train, path)
     try:
-        val, has_splits = _opened(path, layout, val_split, "val_split")
+        val, has_splits = _opened(path, layout, val_split, "val_split", root)
     except UsageError as error:
         return train, UsageError(f"{error}. data.val_split=none holds out a part of data.split")
     if not has_splits or _same(train, val):
@@ -106,13 +111,13 @@ def hold_out(reader: Reader, name: str) -> tuple[Reader, Reader | UsageError]:
     return Part(reader, held, others=True), Part(reader, held, others=False)
 
 
-def _opened(path: str, layout: str, split: str | None, setting: str) -> tuple[Reader, bool]:
+def _opened(path: str, layout: str, split: str | None, setting: str, root: str | None) -> tuple[Reader, bool]:
     """The reader of a split, and whether the data set has any; all of it where it has none."""
     has_splits = True
     try:
-        reader = open_layout(path, layout, split)
+        reader = open_layout(path, layout, split, root)
     except NoSplits:
-        reader, has_splits = open_layout(path, layout, None), False
+        reader, has_splits = open_layout(path, layout, None, root), False
     except UsageError as error:
         if split is None or f'split "{split}"' not in str(error):
             raise

@@ -34,6 +34,7 @@ class Question:
     answers: tuple[str, ...]
     id: str = ""
     kind: str = ""  # "yes/no", "number", "other"
+    is_prompt: bool = False  # the text is all that the model is given: PaliGemma's prefix
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rebus.data.reading.row_to_record import FILES, LISTS, OTHERS, TEXTS
-from rebus.data.record import BadRecord, Record, Thing
+from rebus.data.record import BadRecord, Question, Record, Thing
 from rebus.data.resize_images import Fitted
 
 # Names with a meaning in the JSON of a sample, and in tables
@@ -42,9 +42,7 @@ def annotations_of(record: Record) -> dict[str, Any]:
     if record.captions:
         found["captions"] = list(record.captions)
     if record.questions:
-        found["questions"] = [
-            {"text": q.text, "answers": list(q.answers), "id": q.id, "kind": q.kind} for q in record.questions
-        ]
+        found["questions"] = [_question(question) for question in record.questions]
     if record.label is not None:
         found["label"] = record.label
     if record.things:
@@ -58,6 +56,11 @@ def annotations_of(record: Record) -> dict[str, Any]:
     if record.incomplete:
         found["incomplete"] = list(record.incomplete)
     return found
+
+
+def _question(question: Question) -> dict[str, Any]:
+    said = {"text": question.text, "answers": list(question.answers), "id": question.id, "kind": question.kind}
+    return said | ({"is_prompt": True} if question.is_prompt else {})
 
 
 def _thing(thing: Thing) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def measure(
     number: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    root: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Result:
     """Measure a `Model` on data on disk (or a `Reader`). `number` records drawn by `seed`; None takes all.
@@ -59,7 +60,7 @@ def measure(
             f"{benchmark} needs a model that can {' or '.join(module.TASKS)}; "
             f"this one does {', '.join(sorted(model.tasks))}"
         )
-    source = Source(data, layout, split, number, seed, batch_size or BATCH)
+    source = Source(data, layout, split, number, seed, batch_size or BATCH, root)
     began, clock = datetime.now(UTC), time.monotonic()
     outcome: Outcome = module.run(model, source, chosen)
     document = {

@@ -102,6 +102,7 @@ def test_all_that_a_record_has_comes_back(tmp_path, to):
         captions=("one\nline", "two", "two"),
         label="animal",
         questions=(
+            Question(text="", answers=("a cat",), is_prompt=True),
             Question(text="What?", answers=("cat", "a cat", "cat"), id="7", kind="other"),
             Question(text="How many?", answers=("1",)),
         ),

@@ -187,6 +187,25 @@ def test_auto_is_detect_where_there_are_boxes_and_no_captions(
     table.unlink()
 
 
+def test_auto_is_ask_where_there_are_questions_alone_and_a_prefix_is_the_whole_prompt(
+    folder: Path, processors: dict[str, Any], tmp_path: Path
+) -> None:
+    picture = next(folder.glob("*.png"))
+    (tmp_path / picture.name).write_bytes(picture.read_bytes())
+    processor = processors["paligemma"]
+    for row, prompt in (
+        ({"prefix": "red", "suffix": "circle"}, "red"),
+        ({"question": "red", "answer": "circle"}, "answer en red"),
+    ):
+        table = tmp_path / f"{prompt.replace(' ', '_')}.jsonl"
+        table.write_text("".join(json.dumps({"image": picture.name, **row, "n": n}) + "\n" for n in range(2)))
+        made = file_batches(Files(path=str(table)), processor, PALIGEMMA, LOC_1024)
+        assert made.source.files.form == "ask"  # type: ignore[attr-defined]
+        record = made.source.read(0, 0, "train", 0)
+        example = made.source.make(record, np.random.default_rng(0))
+        assert [(text.prompt, text.text) for text in example.texts] == [(prompt, "circle")]
+
+
 def test_fault_16_an_answer_longer_than_the_context_is_a_damaged_record(
     folder: Path, processors: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -1,4 +1,5 @@
-"""Fetch the images that Parquet files name (columns url and text, as COYO-700M has them) into shards.
+"""Fetch the images that Parquet files or tables name (columns url and text, as COYO-700M and LAION have them) into
+shards. A column of lists, as OBELICS' images, has an image for each address; with --out obelics/images they are found.
 
 Only http and https, only public addresses, each file within --max-bytes and --max-seconds; an image that cannot be
 read to its end is not kept, and one that came before comes once. journal.jsonl says what became of every row. The same
@@ -18,9 +19,11 @@ _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tables", metavar="PARQUET", type=Path, nargs="+", help="files, or folders of them")
+    parser.add_argument(
+        "tables", metavar="TABLE", type=Path, nargs="+", help="Parquet, CSV, TSV, JSONL files, or folders of them"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a folder of its own; the same goes on")
-    parser.add_argument("--url", metavar="COLUMN", help="of web addresses (url)")
+    parser.add_argument("--url", metavar="COLUMN", help="of web addresses, or lists of them (url)")
     parser.add_argument("--text", metavar="COLUMN", help="of texts (text)")
     add_shards(parser)
     parser.add_argument("--dedup", choices=("bytes", "phash"), default="bytes", help="phash: by COYO's image_phash too")

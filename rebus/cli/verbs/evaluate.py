@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rebus.cli.arguments import add_placement, positive
 from rebus.cli.choose_model import open_model
-from rebus.cli.dataset_arguments import name_damaged
+from rebus.cli.dataset_arguments import add_root, name_damaged
 from rebus.cli.output import bold, emit, note, say
 from rebus.cli.output_files import check_folder
 from rebus.core.errors import MissingFile, UsageError, unknown
@@ -26,7 +26,7 @@ EXAMPLE = "rebus eval asif/starter retrieval --data flickr8k --split val --out r
 
 _SCENES = 1000
 _SHOWN = 12  # rows of a group on the terminal
-_WHERE = ("data", "layout", "split", "number", "seed", "batch_size")  # of every benchmark on disk
+_WHERE = ("data", "layout", "split", "root", "number", "seed", "batch_size")  # of every benchmark on disk
 _OPTIONS = (  # of some
     "templates", "labels", "captions", "prompt", "num_beams", "max_new_tokens", "by", "together", "images", "support",
     "shots", "draws", "yes_no",
@@ -43,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--data", metavar="PATH", help="the data set: a folder or a file")
     where.add_argument("--layout", metavar="LAYOUT", help="how it is laid out (found out)")
     where.add_argument("--split", metavar="SPLIT", help="which part; scenes: test, val or novel (scenes: test)")
+    add_root(where)
     where.add_argument("--number", metavar="N", type=positive, help=f"records, by lot (all; scenes: {_SCENES})")
     where.add_argument("--seed", metavar="N", type=int, help="of the lot, and of few-shot draws (0)")
     where.add_argument("--batch-size", metavar="N", type=positive, help="images held open at a time (32)")

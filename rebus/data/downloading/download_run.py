@@ -108,7 +108,8 @@ def settled(units: Units, count: int) -> Iterator[dict[str, Any]]:
         _place(units, unit, {line["key"] for line in lines if line["row"] in same})
         for line in lines:
             if line["row"] in same:
-                yield {"row": line["row"], "outcome": "same_picture", "of": same[line["row"]], "sha256": line["sha256"]}
+                kept: dict[str, Any] = {name: line[name] for name in ("sha256", "url") if name in line}
+                yield {"row": line["row"], "outcome": "same_picture", "of": same[line["row"]], **kept}
             else:
                 yield line
 

@@ -94,6 +94,9 @@ def do_unit(
         journal.append({"row": row, "outcome": outcome, **more})
         report(outcome)
 
+    def told(url: str) -> dict[str, str]:
+        return {"url": url} if rows.lists else {}  # by which the images of pages are found again
+
     for number, value in rows.between(start, stop):
         url = None if value is None else value[rows.url]
         if value is None:
@@ -101,7 +104,7 @@ def do_unit(
         elif not isinstance(url, str) or not url:
             note(number, "bad_url", why="no address")
         elif same_urls[number - start] != number:
-            note(number, "same_url", of=int(same_urls[number - start]))
+            note(number, "same_url", of=int(same_urls[number - start]), **told(url))
         else:
             values[number] = value
             jobs.append(Job(number, url, _host(url)))
@@ -119,10 +122,11 @@ def do_unit(
                     note(came.row, came.failure.outcome, why=came.failure.why)
                     continue
                 value = values[came.row]
+                more = told(value[rows.url])
                 names = {"sha256": came.sha256} | ({"phash": str(value[PHASH])} if _phash(value, settings) else {})
                 same = next((seen[name] for name in names.values() if name in seen), None)
                 if same is not None:
-                    note(came.row, "same_picture", of=same, **names)
+                    note(came.row, "same_picture", of=same, **names, **more)
                     continue
                 key = key_of(unit, came.row - start, settings.shard_size)
                 text = value.get(rows.text)
@@ -135,7 +139,7 @@ def do_unit(
                 facts = {"key": key, "status": "success", "row": came.row, **came.picture.facts, "sha256": came.sha256}
                 tar.add(key, came.picture.data, came.picture.ending, text, said | facts)
                 seen |= dict.fromkeys(names.values(), came.row)
-                note(came.row, "ok", shard=shard_name(unit), key=key, **names)
+                note(came.row, "ok", shard=shard_name(unit), key=key, **names, **more)
     units.commit(unit, [{"shard": shard.name}, *journal])
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rebus.core.errors import MissingFile, UsageError, unknown
+from rebus.data.reading.media_paths import media_root
 from rebus.data.reading.shard_files import is_pattern
 from rebus.data.record import Reader
 
@@ -20,20 +21,28 @@ LAYOUTS = {
     "refcoco": "rebus.data.layouts.refcoco",
     "vqa": "rebus.data.layouts.vqa",
     "obelics": "rebus.data.layouts.obelics",
+    "cauldron": "rebus.data.layouts.cauldron",
     "mmc4": "rebus.data.layouts.mmc4",
     "c4": "rebus.data.layouts.c4",
     "coyo": "rebus.data.layouts.coyo",
     "webdataset": "rebus.data.layouts.webdataset",
+    "cvat": "rebus.data.layouts.cvat",
     "video": "rebus.data.layouts.video",
     "folder": "rebus.data.layouts.folder",
 }
 
 
-def open_layout(path: str | os.PathLike[str], layout: str = "auto", split: str | None = None) -> Reader:
+def open_layout(
+    path: str | os.PathLike[str],
+    layout: str = "auto",
+    split: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Reader:
     """A reader of the data set at `path`; "auto" asks each layout whether it is its own.
 
-    Raises `MissingFile`, `UnknownName` for a layout that does not exist, `UsageError` when none recognises the path or
-    it has no such split.
+    `root`: a folder, besides the data set's own, that it may point into and where its images are looked for. Raises
+    `MissingFile`, `UnknownName` for a layout that does not exist, `UsageError` when none recognises the path or it has
+    no such split.
     """
     where = Path(path)
     if not where.exists() and not is_pattern(where):
@@ -44,6 +53,7 @@ def open_layout(path: str | os.PathLike[str], layout: str = "auto", split: str |
     for name in names:
         module = import_module(LAYOUTS[name])
         if layout == name or module.recognises(where):
-            reader: Reader = module.open(where, split)
+            with media_root(root):
+                reader: Reader = module.open(where, split)
             return reader
     raise UsageError(f"{where}: none of the layouts {', '.join(LAYOUTS)} is recognised here; name one with --layout")

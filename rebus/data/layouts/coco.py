@@ -24,7 +24,11 @@ CHECKED = (
         "`annotations/instances_*.json`, `captions_*.json`, one such file as the path",
         "pycocotools, for outlines and scores; the rest memory",
     ),
-    ("`instances.json` or Label Studio's `result.json` beside `images/`", "memory; samples written by hand"),
+    ("`instances.json` beside `images/`", "memory; samples written by hand"),
+    (
+        "Label Studio's `result.json` beside `images/`",
+        "label-studio-converter's `convert_to_coco`; samples written by hand",
+    ),
     ("Roboflow's `train/_annotations.coco.json`", "memory; samples written by hand"),
 )
 

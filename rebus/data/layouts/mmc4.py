@@ -26,7 +26,8 @@ NAME = "mmc4"
 WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the images fetched"
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
 CHECKED = (
-    ("`docs_*.jsonl`, `docs_*.jsonl.zip`; images in `images/` or `docs_*_images/`", "memory; samples written by hand"),
+    ("`docs_*.jsonl`, `docs_*.jsonl.zip`; images in `images/`", "memory; samples written by hand"),
+    ("MMC4's images in `docs_*_images/`, `docs_*.jsonl_images/`", "the authors' `scripts/download_images.py`"),
 )
 
 MAX_UNPACKED_BYTES = 4 << 30  # of one zipped file
@@ -149,7 +150,12 @@ def _places(file: Path) -> MediaPaths:
     stem = file.name.removesuffix(".zip").removesuffix(".jsonl")
     own = [stem, *(match[1] for match in [re.search(r"shard_(\d+)", stem)] if match)]
     bases = [base / "images" for base in (file.parent, file.parent.parent)]
-    saved = [base / f"{stem}_images" for base in (file.parent, *bases)]
+    names = (
+        stem,
+        file.name.removesuffix(".zip"),
+        Path(file.name).stem,
+    )  # as the script names them, of zipped files too
+    saved = [base / f"{name}_images" for base in (file.parent, *bases) for name in dict.fromkeys(names)]
     return MediaPaths([*saved, *(base / name for base in bases for name in own), *bases])
 
 

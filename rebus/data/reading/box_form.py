@@ -3,9 +3,11 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from rebus.data.filters import number_in
+from rebus.data.reading.tables import Table
 
 MOST_ROWS = 1_000  # that are looked at
 _LEAST = 20  # boxes of which surely one ends before it begins, were widths and heights taken for corners
@@ -39,6 +41,13 @@ def has_corners(rows: Iterable[Mapping[str, Any]], dataset: str) -> bool:
             *(dataset, count),
         )
     return False
+
+
+def table_has_corners(table: Table) -> bool:
+    """`has_corners` of the first rows of a table; False where it has no column `objects`."""
+    if "objects" not in table.columns:
+        return False
+    return has_corners((row for row in islice(table.rows(), MOST_ROWS) if row), str(table.path))
 
 
 def objects_in(value: Any) -> Mapping[str, Any] | list[Any] | None:

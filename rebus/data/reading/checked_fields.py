@@ -48,11 +48,11 @@ def number(item: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def count(item: Mapping[str, Any], name: str) -> int:
-    """A whole number above zero: a width, a height."""
+def count(item: Mapping[str, Any], name: str, least: int = 1) -> int:
+    """A whole number, of at least one: a width, a height."""
     value = item.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _wrong(item, name, "a whole number above zero")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise _wrong(item, name, f"a whole number above {'zero' if least == 1 else least - 1}")
     return value
 
 

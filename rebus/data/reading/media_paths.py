@@ -1,16 +1,34 @@
 """Where the images and videos that a data set names may lie: inside the data set, whatever its tables and links say.
 
 A table or a link that points elsewhere would read any file of this machine into a model, a page or a converted set. Who
-trusts a data set names the folders that it may point into: `REBUS_DATA_ROOT=/disk/photos` (several: like `PATH`).
+trusts a data set names one folder more that it may point into, `--root` or `data.root`: absolute paths may lie there,
+and images are looked for there too.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-from rebus.core.errors import RebusError
+from rebus.core.errors import RebusError, UsageError
 
-ROOTS = "REBUS_DATA_ROOT"
+_ROOT: ContextVar[Path | None] = ContextVar("root", default=None)
+
+
+@contextmanager
+def media_root(root: str | os.PathLike[str] | None) -> Iterator[None]:
+    """While readers are opened: the folder that their data set may point into, besides its own. Readers keep it."""
+    if root is None:
+        yield
+        return
+    if not os.path.isdir(root):
+        raise UsageError(f"{root}: no such folder; --root (data.root) is where a data set's images lie")
+    token = _ROOT.set(Path(root))
+    try:
+        yield
+    finally:
+        _ROOT.reset(token)
 
 
 class MediaPaths:
@@ -20,7 +38,12 @@ class MediaPaths:
         """`roots`: what names may not lead out of; those of the folders that lie in no other one, unless given."""
         self._folders = list(dict.fromkeys(folders))
         tops = [f for f in self._folders if not any(f != g and f.is_relative_to(g) for g in self._folders)]
-        self._roots = [os.path.realpath(root) for root in roots or tops]
+        given = _ROOT.get()
+        own = list(roots) or tops
+        if given is not None:
+            self._folders = list(dict.fromkeys([*self._folders, given]))
+            own.append(given)
+        self._roots = [os.path.realpath(root) for root in own]
 
     def find(self, name: str) -> Path:
         """Raises `RebusError` when no folder has it, or the name or a link leads out of the data set."""
@@ -47,13 +70,12 @@ class MediaPaths:
 
     def _holds(self, path: str) -> bool:
         allowed = [*self._roots, *map(_repository, self._roots)]
-        allowed += [os.path.realpath(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
         # As it is spelt, or with the links above it followed: the data set itself may lie behind a link.
         spelt = (path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
         return any(_within(one, root) for one in spelt for root in allowed)
 
 
-_ALLOW = f"{ROOTS}=FOLDER allows a folder that you trust"
+_ALLOW = "--root (data.root) names a folder that it may point into"
 
 
 def _within(path: str, root: str) -> bool:

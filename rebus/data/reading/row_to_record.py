@@ -2,16 +2,28 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rebus.data.reading.box_form import objects_in
+from rebus.data.reading.conversations import prompt_and_answer, questions_of
 from rebus.data.record import XYXY, BadRecord, Phrase, Question, Record, Thing
 
 # Columns that name an image, the first that is there
 FILES = ("file", "file_name", "filename", "image", "path", "filepath", "image_path")
 TEXTS = ("caption", "captions", "text", "title")  # columns of texts, all that are there
-OTHERS = ("label", "question", "questions", "boxes", "phrases")  # columns of which one is enough beside the image
+OTHERS = (
+    "label",
+    "question",
+    "questions",
+    "suffix",
+    "conversations",
+    "boxes",
+    "objects",
+    "phrases",
+)  # columns of which one is enough beside the image
+WEB = ("url", "image_url")  # columns of web addresses, in lower case
 LABELS = ("label", "labels", "fine_label", "coarse_label")  # columns of one label, the first that is there
 LISTS = ("questions", "boxes", "phrases", "absent", "incomplete")  # columns that hold lists
 
@@ -27,7 +39,7 @@ _QUESTION = (
     "question_type",
 )
 _UNDERSTOOD = frozenset(
-    {*FILES, *TEXTS, *OTHERS, *LABELS, *LISTS, *_QUESTION, "objects", "split", "url", "width", "height"}
+    {*FILES, *TEXTS, *OTHERS, *LABELS, *LISTS, *_QUESTION, "prefix", "objects", "split", "url", "width", "height"}
 )
 _V = TypeVar("_V")
 _TOO_LARGE = 1e15  # for a number about an image; NaN is not below it either
@@ -39,7 +51,7 @@ def file_column(columns: Sequence[str]) -> str | None:
 
 def is_known(columns: Sequence[str]) -> bool:
     """Whether there is anything to learn about an image in these columns."""
-    return any(name in columns for name in (*TEXTS, *OTHERS))
+    return any(name in columns for name in (*TEXTS, *OTHERS, *LABELS)) or {"class_index", "name"} <= set(columns)
 
 
 def wanted() -> str:
@@ -48,8 +60,9 @@ def wanted() -> str:
 
 
 def label_column(row: Mapping[str, Any]) -> str | None:
-    """The column with the image's one label; lists of labels are facts."""
-    return next((name for name in LABELS if row.get(name) is not None and not isinstance(row[name], list)), None)
+    """The column with the image's one label, or the `name` of its `class_index`; lists of labels are facts."""
+    names = (*LABELS, "name") if "class_index" in row else LABELS
+    return next((name for name in names if row.get(name) is not None and not isinstance(row[name], list)), None)
 
 
 def any_case(row: Mapping[str, _V]) -> dict[str, _V]:
@@ -75,6 +88,13 @@ def record_of(
     question = _text(row, "question", key)
     if question is not None:
         taken |= set(_QUESTION)
+    asked = [] if question is None else [_question(row, question, key)]
+    if row.get("suffix") is not None:
+        asked.append(prompt_and_answer(row, key))
+        taken |= {"prefix", "suffix"}
+    if row.get("conversations") is not None:
+        asked += questions_of(_listed(row["conversations"], "conversations", key) or [], key)
+        taken.add("conversations")
     lists = {name: _listed(row.get(name), name, key) for name in LISTS}
     objects = objects_in(row.get("objects"))
     if objects is not None and lists["boxes"] is None:
@@ -88,7 +108,7 @@ def record_of(
         captions=texts_of(row, key),
         label=None if label is None else _name(row[label], label, key),
         questions=(
-            *(() if question is None else (_question(row, question, key),)),
+            *asked,
             *(_listed_question(item, f"questions[{n}]", key) for n, item in items["questions"]),
         ),
         things=tuple(_thing(box, f"boxes[{n}]", key) for n, box in items["boxes"]),
@@ -167,10 +187,14 @@ def _listed_question(item: Any, what: str, key: str) -> Question:
     if not isinstance(item, Mapping):
         raise BadRecord(key, f"{what} must be an object with text and answers; got {_kind(item)}")
     text = _text(item, "text", key) or _text(item, "question", key)
-    if text is None:
+    is_prompt = bool(item.get("is_prompt"))
+    if text is None and not is_prompt:  # a whole prompt may be empty
         raise BadRecord(key, f"{what} has no text")
     renamed = {"qid": item.get("id"), "type": item.get("kind")}
-    return _question({**{name: value for name, value in renamed.items() if value is not None}, **item}, text, key)
+    question = _question(
+        {**{name: value for name, value in renamed.items() if value is not None}, **item}, text or "", key
+    )
+    return replace(question, is_prompt=is_prompt)
 
 
 def _phrase(item: Any, what: str, key: str) -> Phrase:

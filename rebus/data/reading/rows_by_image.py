@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rebus.data.reading.disk_cache import Arrays, kept
-from rebus.data.reading.row_to_record import file_column
+from rebus.data.reading.row_to_record import file_column, label_column
 from rebus.data.reading.tables import Table
 from rebus.data.record import Question, Record
 
@@ -62,7 +62,7 @@ def _images(table: Table) -> Arrays:
     images = np.empty(len(table), dtype=np.uint64)
     for number, row in enumerate(table.rows()):
         column = None if row is None else file_column(tuple(row))
-        name = f"\0{number}" if row is None or column is None else f"{row[column]}\0{row.get('label')}"
+        name = f"\0{number}" if row is None or column is None else f"{row[column]}\0{row.get(label_column(row) or '')}"
         images[number] = hash_of(name.encode("utf-8", "surrogatepass"))
     return {"images": images}
 

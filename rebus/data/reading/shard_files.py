@@ -49,7 +49,7 @@ def shards(path: Path, endings: Sequence[str], split: str | None = None) -> list
         raise MissingFile(f"{path}: no files {' or '.join('*' + ending for ending in endings)} here")
     if split is None:
         return found
-    words = [_words(file.relative_to(path) if path.is_dir() else Path(file.name)) for file in found]
+    words = [words_of(file.relative_to(path) if path.is_dir() else Path(file.name)) for file in found]
     wanted = names_of(split)
     chosen = [file for file, own in zip(found, words) if not wanted.isdisjoint(own)]
     seen = {word for own in words for word in own if word in SPLITS}
@@ -107,5 +107,6 @@ def _spread(name: str) -> list[str]:
     return [before + word + rest for word in words for rest in after]
 
 
-def _words(file: Path) -> list[str]:
+def words_of(file: Path) -> list[str]:
+    """The words in a file's name and in those of its folders, in lower case."""
     return [word for part in file.parts for word in re.split(r"[^a-z]+", part.lower()) if word]

@@ -1,7 +1,7 @@
 """POPE: whether a model sees things that are not there, by questions with yes or no.
 
 Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", 2023. "Yes" is the positive answer. An
-answer is read as the authors' script does it, https://github.com/AoiDolls/POPE: "no" when the first sentence, without
+answer is read as the authors' script does it, https://github.com/AoiDragon/POPE: "no" when the first sentence, without
 commas and parted at single spaces, holds "No", "no" or "not"; else "yes", whatever it says.
 """
 
@@ -20,7 +20,7 @@ from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 
 READS = "POPE's files: lines of question_id, image, text, label (coco_pope_random.json …); --images where they lie"
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
-CHECKED = (("POPE's lines of `question_id`, `image`, `text`, `label`", "memory; samples written by hand"),)
+CHECKED = (("POPE's lines of `question_id`, `image`, `text`, `label`", "the authors' files and `evaluate.py`"),)
 TASKS = ("ask",)
 
 _ENDINGS = (".jsonl", ".json")

@@ -35,7 +35,7 @@ CHECKED = (
     ("tables of `image`, `captions`, `label`", "our own form"),
     (
         "What'sUp's `image_path`, `caption_options`; lists of `coco_qa_*.json`, `vg_qa_*.json`",
-        "memory; samples written by hand",
+        "the authors' `dataset_zoo/aro_datasets.py`; samples written by hand",
     ),
 )
 TASKS = ("match", "classify")

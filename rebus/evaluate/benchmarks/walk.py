@@ -15,6 +15,7 @@ from rebus.core.errors import LimitExceeded, RebusError
 from rebus.core.strict_json import to_json
 from rebus.data.damaged_files import check_files
 from rebus.data.layouts import open_layout
+from rebus.data.reading.media_paths import media_root
 from rebus.data.record import BadRecord, Reader, Record, StoredImage
 from rebus.data.shuffle import ShuffledOrder
 from rebus.tasks.batching import progress
@@ -179,6 +180,7 @@ class Source:
     number: int | None = None
     seed: int = 0
     batch_size: int = BATCH
+    root: str | os.PathLike[str] | None = None  # where the data may point, besides their own folder
     opened: list[Records] = field(default_factory=list)
 
     def records(self, open: Open = open_layout) -> Records:
@@ -191,7 +193,8 @@ class Source:
 
     def _records(self, open: Open, split: str | None, number: int | None) -> Records:
         here = isinstance(self.data, str | os.PathLike)
-        reader: Any = open(Path(self.data), self.layout, split) if here else self.data  # type: ignore[arg-type]
+        with media_root(self.root):
+            reader: Any = open(Path(self.data), self.layout, split) if here else self.data  # type: ignore[arg-type]
         name = os.fspath(self.data) if here else "the data set"  # type: ignore[arg-type]
         records = Records(reader, number=number, seed=self.seed, batch_size=self.batch_size, name=name)
         self.opened.append(records)

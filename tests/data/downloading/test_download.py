@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import socket
 import sys
@@ -21,6 +22,8 @@ import pytest
 
 from rebus.core.errors import CannotWrite, MissingExtra, NetworkError, RebusError, UsageError
 from rebus.data.downloading import Addresses, Caps, Download, Settings
+from rebus.data.layouts import open_layout
+from rebus.data.record import BadRecord
 from rebus.data.resize_images import Fitting
 from tests.data.downloading.faulty_server import EXPECTED, MAX_BYTES, jpeg, serving
 from tests.data.dying import Dead, killed_at
@@ -208,8 +211,6 @@ def test_smaller_pictures_and_the_hash_of_coyo(server, tmp_path):
 @pytest.mark.parametrize("resize", [None, 15])
 def test_boxes_follow_the_images_that_came(server, tmp_path, column, said, resize):
     """The server's images have 40 x 30."""
-    from rebus.data.layouts import open_layout
-
     scale = said[0] / 40 if said[0] else 1
     box = {"label": "dog", "bbox_xywh": [scale * side for side in (20, 15, 10, 6)], "area": scale**2 * 60}
     objects = {"bbox": [box["bbox_xywh"]], "category": ["dog"], "area": [box["area"]]}
@@ -222,6 +223,23 @@ def test_boxes_follow_the_images_that_came(server, tmp_path, column, said, resiz
     assert thing.box == pytest.approx([small * side for side in (20, 15, 30, 21)])
     assert (thing.label, thing.area) == ("dog", pytest.approx(small**2 * 60))
     assert (record.facts["width"], record.facts["original_width"]) == (40 * small, 40)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_boxes_of_tables_follow_the_images_that_came(server, tmp_path, name):
+    """By corners, as only that keeps them in an image of 80 x 60; the server's images have 40 x 30."""
+    objects = {"bbox": [[40, 30, 60, 42]], "category": ["dog"]}
+    row = {"url": server.url("ok", 1), "width": 80, "height": 60, "objects": objects}
+    if name.endswith("csv"):
+        cells = (row["url"], "80", "60", '"' + json.dumps(objects).replace('"', '""') + '"')
+        (tmp_path / name).write_text(",".join(row) + "\n" + ",".join(cells) + "\n")
+    else:
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    found = Download([tmp_path / name], tmp_path / "out", settings_for(server, fitting=Fitting(resize=15))).run()
+    assert found == {"ok": 1}
+    record = open_layout(tmp_path / "out").read(0, 0)
+    assert [thing.label for thing in record.things] == ["dog"]
+    assert record.things[0].box == pytest.approx([10, 7.5, 15, 10.5])
 
 
 def test_boxes_of_another_image_are_not_kept(server, tmp_path):
@@ -390,3 +408,51 @@ def test_ray_that_is_not_installed(server, tmp_path, monkeypatch):
     path = table(tmp_path / "t.parquet", [server.url("ok", 1)])
     with pytest.raises(MissingExtra, match=r"rebus-vlm\[ray\]"):
         Download([path], tmp_path / "out", settings_for(server), over="ray").run()
+
+
+def pages(path: Path, urls: list[list[str | None]]) -> Path:
+    """As OBELICS has them: null where the page has a text."""
+    texts = [[None if url else f"text {n}" for n, url in enumerate(own)] for own in urls]
+    pq.write_table(pa.table({"images": urls, "texts": texts}), path, row_group_size=2)
+    return path
+
+
+def test_the_images_of_pages_are_fetched_and_found_by_the_reader(server, tmp_path):
+    """Units of three: the same address twice, the same image from two addresses in one unit and in two, one lost."""
+    url = [server.url("ok", n) for n in range(3)]
+    twin = [server.url("ok", 9) + f"/{n}" for n in range(3)]
+    lost = server.url("404", 0)
+    pages(
+        tmp_path / "train-0.parquet",
+        [[url[0], None, twin[0]], [None, twin[1], url[1]], [None, url[0]], [lost, None], [None, twin[2], url[2]]],
+    )
+    found = Download([tmp_path], tmp_path / "images", settings_for(server, shard_size=3)).run()
+    assert found["ok"] == 4
+    reader = pickle.loads(pickle.dumps(open_layout(tmp_path)))
+    documents = [reader.read(block, row).document for block, row in ((0, 0), (0, 1), (1, 0), (2, 0))]
+    assert documents == [
+        (jpeg(0), "text 1", jpeg(9)),
+        ("text 0", jpeg(9), jpeg(1)),
+        ("text 0", jpeg(0)),
+        ("text 0", jpeg(9), jpeg(2)),
+    ]
+    with pytest.raises(BadRecord, match=r"none of its images: .* was not fetched"):
+        reader.read(1, 1)
+
+
+@pytest.mark.parametrize("name", ["laion.csv", "cc.tsv", "rows.jsonl"])
+def test_tables_of_addresses(server, tmp_path, name):
+    urls = [server.url("ok", n) for n in range(3)]
+    rows = [{"URL": url, "TEXT": f"text {n}"} for n, url in enumerate(urls)]
+    separator = "\t" if name.endswith("tsv") else ","
+    lines = [separator.join(rows[0]), *(separator.join(row.values()) for row in rows)]
+    (tmp_path / name).write_text("\n".join(map(json.dumps, rows) if name.endswith("jsonl") else lines))
+    found = Download([tmp_path / name], tmp_path / "out", settings_for(server)).run()
+    assert found == {"ok": 3}
+    assert check_whole(tmp_path / "out", 3) == {"ok": 3}
+
+
+def test_a_table_without_a_header_says_what_to_do(tmp_path):
+    (tmp_path / "cc.tsv").write_text("a cat\thttps://a/1.jpg\nb\thttps://a/2.jpg\n")
+    with pytest.raises(UsageError, match="write a line such as caption, url above it"):
+        Download([tmp_path / "cc.tsv"], tmp_path / "out", QUICK)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rebus.core.errors import MissingFile, UsageError
+from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.data.held_out import open_parts
 from rebus.data.inspecting import inspect
 from rebus.data.layouts import folder, open_layout
 from rebus.data.reading.tables import BadTable
-from rebus.data.record import XYXY, BadRecord, Question, Reader, Record
+from rebus.data.record import XYXY, BadRecord, LeftOut, Question, Reader, Record
 from tests.data.layouts.timing import quickest
 
 
@@ -342,3 +342,105 @@ def test_another_table_beside_the_one_read_is_named(tmp_path: Path) -> None:
     assert open_layout(tmp_path).unread == (
         f"{tmp_path / 'more.csv'}: not read: another table is read; give this one as the path",
     )
+
+
+def written(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows) if path.suffix == ".json" else "\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_paligemma_s_prefix_and_suffix(tmp_path: Path) -> None:
+    """As Roboflow exports them, a table a split; the prefix is the whole prompt."""
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    detect = {"image": "a.jpg", "prefix": "detect cat", "suffix": "<loc0001><loc0002><loc0003><loc0004> cat"}
+    written(tmp_path / "_annotations.train.jsonl", [detect, {"image": "a.jpg", "suffix": "a cat"}])
+    written(tmp_path / "_annotations.valid.jsonl", [{"image": "b.jpg", "prefix": "caption en", "suffix": "a dog"}])
+    (record,) = everything(open_layout(tmp_path, split="train"))
+    assert record.questions == (
+        Question(text="detect cat", answers=(detect["suffix"],), is_prompt=True),
+        Question(text="", answers=("a cat",), is_prompt=True),
+    )
+    assert record.facts == {}
+    (record,) = everything(open_layout(tmp_path, split="val"))
+    assert (record.image, record.questions[0].answers) == (tmp_path / "b.jpg", ("a dog",))
+    assert len(everything(open_layout(tmp_path))) == 2
+    with pytest.raises(UsageError, match='no split "test"; it has train, valid'):
+        open_layout(tmp_path, split="test")
+
+
+def test_llava_s_conversations(tmp_path: Path) -> None:
+    pictures(tmp_path, "coco/a.jpg")
+    turns = [("human", "<image>\nWhat is it?"), ("gpt", "A cat."), ("human", "Its colour?"), ("gpt", "Grey.")]
+    said = [{"from": who, "value": text} for who, text in turns]
+    rows = [
+        {"id": "1", "image": "coco/a.jpg", "conversations": said},
+        {"id": "2", "conversations": said[2:]},
+        {"id": "3", "image": "coco/a.jpg", "conversations": said[1:2]},
+    ]
+    reader = open_layout(written(tmp_path / "llava_v1_5_mix.json", rows))
+    with pytest.raises(BadRecord, match="turn 0 of its conversation answers nothing"):
+        reader.read(0, 0)  # rows 1 and 3, about the same image
+    reader = open_layout(written(tmp_path / "llava.json", rows[:2]))
+    record = reader.read(0, 0)
+    assert [(q.text, q.answers) for q in record.questions] == [
+        ("What is it?", ("A cat.",)),
+        ("Its colour?", ("Grey.",)),
+    ]
+    assert record.facts == {"id": "1"}
+    with pytest.raises(LeftOut, match="names no image"):  # a text of LLaVA's mixture, no damage
+        reader.read(0, 1)
+
+
+def test_vizwiz(tmp_path: Path) -> None:
+    pictures(tmp_path, "train/VizWiz_train_0.jpg", "test/VizWiz_test_0.jpg")
+    answers = [{"answer_confidence": "yes", "answer": text} for text in ("basil leaves", "basil")]
+    row = {"image": "VizWiz_train_0.jpg", "question": "What?", "answers": answers, "answer_type": "other"}
+    written(tmp_path / "Annotations" / "train.json", [{**row, "answerable": 1}])
+    written(tmp_path / "Annotations" / "test.json", [{"image": "VizWiz_test_0.jpg", "question": "Which?"}])
+    (record,) = everything(open_layout(tmp_path, split="train"))
+    assert record.image == tmp_path / "train" / "VizWiz_train_0.jpg"
+    assert record.questions == (Question(text="What?", answers=("basil leaves", "basil"), kind="other"),)
+    assert record.facts == {"answerable": 1}
+    (record,) = everything(open_layout(tmp_path, split="test"))
+    assert record.questions == (Question(text="Which?", answers=()),)
+
+
+@pytest.mark.parametrize(
+    "name, lines, reason",
+    [
+        ("laion.csv", ["URL,TEXT", "https://a/1.jpg,a cat"], "its column URL has web addresses"),
+        ("Train_GCC-training.tsv", ["a cat\thttps://a/1.jpg", "b\thttps://a/2.jpg"], "its first line names no columns"),
+    ],
+)
+def test_tables_of_web_addresses_name_the_command(tmp_path: Path, name: str, lines: list[str], reason: str) -> None:
+    (tmp_path / name).write_text("\n".join(lines))
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(RebusError, match=rf"{name}: .*{reason}.*rebus data download .*{name} --out DIR"):
+            open_layout(path)
+    pictures(tmp_path, "cat/a.jpg")
+    with pytest.raises(UsageError, match=rf"{reason}.*not taken for labels"):
+        open_parts(str(tmp_path), "auto", None, None)
+
+
+def test_names_of_classes_beside_their_numbers(tmp_path: Path) -> None:
+    pictures(tmp_path, "images/0.jpg", "images/1.jpg")
+    rows = [{"file": f"images/{n}.jpg", "class_index": n, "name": name} for n, name in enumerate(["tench", "goldfish"])]
+    written(tmp_path / "labels.json", rows)
+    (tmp_path / "class_names.json").write_text('["tench", "goldfish"]')
+    reader = open_layout(tmp_path)
+    assert [record.label for record in everything(reader)] == ["tench", "goldfish"]
+    assert list(reader.labels) == ["goldfish", "tench"]
+    assert open_parts(str(tmp_path), "auto", None, None)
+
+
+def test_questions_csv_beside_images_and_objects_of_imagefolder(tmp_path: Path) -> None:
+    pictures(tmp_path / "asked", "a.jpg")
+    (tmp_path / "asked" / "questions.csv").write_text("image,question,answer\na.jpg,What?,a cat\na.jpg,Where?,here\n")
+    (record,) = everything(open_layout(tmp_path / "asked"))
+    assert [(q.text, q.answers) for q in record.questions] == [("What?", ("a cat",)), ("Where?", ("here",))]
+    pictures(tmp_path / "boxes", "a.jpg")
+    objects = {"bbox": [[1, 2, 3, 4]], "categories": ["dog"]}
+    written(tmp_path / "boxes" / "metadata.jsonl", [{"file_name": "a.jpg", "objects": objects}])
+    (record,) = everything(open_layout(tmp_path / "boxes"))
+    assert [(thing.label, thing.box) for thing in record.things] == [("dog", (1, 2, 4, 6))]

@@ -184,6 +184,27 @@ def test_a_lone_file_beside_images(tmp_path: Path, name: str) -> None:
         open_layout(tmp_path, split="train")
 
 
+@pytest.mark.parametrize("name", ["images/a.jpg", "images\\a.jpg", "ROOT/images/a.jpg"])
+def test_label_studio_s_export(tmp_path: Path, name: str) -> None:
+    """As its converter writes it: a path from the folder, by the system's own sign, or an absolute one."""
+    box = {"id": 0, "image_id": 0, "category_id": 0, "segmentation": [], "bbox": [1, 2, 3, 4], "ignore": 0}
+    polygon = {**box, "id": 1, "segmentation": [[1.5, 2.0, 4.0, 2.0, 4.0, 6.0]], "bbox": (1.5, 2.0, 2.5, 4.0)}
+    content = {
+        "images": [{"width": 64, "height": 48, "id": 0, "file_name": name.replace("ROOT", str(tmp_path))}],
+        "categories": [{"id": 0, "name": "Airplane"}],
+        "annotations": [{**item, "iscrowd": 0, "area": 12} for item in (box, polygon)],
+        "info": {"contributor": "Label Studio"},
+    }
+    write(tmp_path / "result.json", content)
+    picture(tmp_path / "images" / "a.jpg")
+    record = open_layout(tmp_path).read(0, 0)
+    assert record.image == tmp_path / "images" / "a.jpg"
+    assert [(thing.label, thing.box, thing.outline) for thing in record.things] == [
+        ("Airplane", (1, 2, 4, 6), None),
+        ("Airplane", (1.5, 2, 4, 6), [[1.5, 2.0, 4.0, 2.0, 4.0, 6.0]]),
+    ]
+
+
 def test_roboflows_folders_are_splits(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         content = {**instances(), "images": [{**one, "file_name": f"{split}.jpg"} for one in PICTURES[:1]]}

@@ -131,3 +131,12 @@ def test_images_where_the_authors_script_saves_them(tmp_path: Path, place: str) 
     picture(tmp_path / place / "docs_no_face_shard_0_v3_images" / "a.jpg")
     record = open_layout(tmp_path).read(0, 0)
     assert record.document == (tmp_path / place / "docs_no_face_shard_0_v3_images" / "a.jpg", "One.")
+
+
+def test_images_of_a_zipped_file_where_the_authors_script_saves_them(tmp_path: Path) -> None:
+    """It cuts the last ending off, and leaves .jsonl in the name."""
+    page = {"text_list": ["One."], "image_info": [image("a.jpg", 0)]}
+    zipped(tmp_path / "docs_no_face_shard_0_v3.jsonl.zip", json.dumps(page).encode())
+    picture(tmp_path / "docs_no_face_shard_0_v3.jsonl_images" / "a.jpg")
+    found = tmp_path / "docs_no_face_shard_0_v3.jsonl_images" / "a.jpg"
+    assert open_layout(tmp_path).read(0, 0).document == (found, "One.")

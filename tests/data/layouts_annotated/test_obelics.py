@@ -130,13 +130,3 @@ def test_without_pyarrow_the_extra_is_named(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtra, match=r"rebus-vlm\[data\]"):
         open_layout(folder)
-
-
-def test_conversations_are_not_taken_for_pages(tmp_path: Path) -> None:
-    """The Cauldron's columns are called images and texts too."""
-    rows = [
-        {"images": [{"bytes": b"x", "path": None}], "texts": [{"user": "What?", "assistant": "A cat", "source": "vqa"}]}
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000.parquet")
-    with pytest.raises(UsageError, match="none of the layouts"):
-        open_layout(tmp_path)

@@ -1,20 +1,21 @@
 """Fault 38: tables and links that point outside their data set."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from rebus.core.errors import RebusError
+from rebus.core.errors import RebusError, UsageError
+from rebus.data.held_out import open_parts
 from rebus.data.layouts import open_layout
-from rebus.data.reading.media_paths import MediaPaths
+from rebus.data.reading.media_paths import MediaPaths, media_root
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path) -> Path:
     """`set/` with a.jpg, and SECRET.jpg beside it."""
-    monkeypatch.delenv("REBUS_DATA_ROOT", raising=False)
     folder = tmp_path / "set"
     (folder / "images").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(folder / "images" / "a.jpg")
@@ -22,7 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_fault_38_names_stay_inside(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_38_names_stay_inside(root: Path) -> None:
     places, secret = MediaPaths([root, root / "images"]), root.parent / "SECRET.jpg"
     (root / "link.jpg").symlink_to(secret)
     (root / "linked").symlink_to(root.parent)
@@ -40,13 +41,12 @@ def test_fault_38_names_stay_inside(root: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(RebusError, match="is not the name of a file inside the data set"):
             places.find(name)
     for name in ("link.jpg", "linked/SECRET.jpg"):
-        with pytest.raises(
-            RebusError, match=r"is a link to .*SECRET\.jpg', which lies outside the data set; REBUS_DATA"
-        ):
+        with pytest.raises(RebusError, match=r"is a link to .*SECRET\.jpg', which lies outside the data set; --root"):
             places.find(name)
     for name in ("a.jpg", "images/a.jpg", "inner.jpg", "images/../images/a.jpg", str(root / "images" / "a.jpg")):
         assert places.find(name).is_file()
-    monkeypatch.setenv("REBUS_DATA_ROOT", f"/nowhere:{root.parent}")
+    with media_root(root.parent):
+        places = MediaPaths([root, root / "images"])
     for name in ("../SECRET.jpg", str(secret), "link.jpg", "linked/SECRET.jpg"):
         assert places.find(name).samefile(secret)
 
@@ -80,3 +80,22 @@ def test_fault_38_one_rule_for_tables(form: str, root: Path) -> None:
     for row in (1, 2):
         with pytest.raises(RebusError, match="inside the data set"):
             reader.read(0, row)
+
+
+def test_a_root_that_is_given_holds_absolute_paths_and_images(root: Path, tmp_path: Path) -> None:
+    """A table of absolute paths, and one apart from its images; nothing else of the machine is opened."""
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "captions.jsonl"
+    names = [str(root / "images" / "a.jpg"), "images/a.jpg", str(root.parent / "SECRET.jpg"), "../SECRET.jpg"]
+    table.write_text("".join(json.dumps({"file": name, "caption": "x"}) + "\n" for name in names))
+    reader = pickle.loads(pickle.dumps(open_layout(table, root=root)))
+    assert [reader.read(0, row).image for row in (0, 1)] == [root / "images" / "a.jpg"] * 2
+    for row in (2, 3):
+        with pytest.raises(RebusError, match="is not the name of a file inside the data set"):
+            reader.read(0, row)
+    train, _ = open_parts(str(table), "auto", None, None, root=str(root))
+    assert sum(train.sizes) == 3
+    with pytest.raises(UsageError, match="no such folder; --root"):
+        open_layout(table, root=tmp_path / "nowhere")
+    with pytest.raises(RebusError, match=r"--root \(data.root\) names a folder"):
+        open_layout(table).read(0, 0)
