@@ -25,7 +25,7 @@ from rebus.data.downloading.failure import OFFLINE, Failure
 from rebus.data.downloading.fetching import Caps, fetch
 from rebus.data.downloading.host_scheduler import HostScheduler, Job
 from rebus.data.downloading.url_rows import PHASH, Rows
-from rebus.data.reading.row_to_record import record_of
+from rebus.data.reading.row_to_record import any_case, record_of
 from rebus.data.record import BadRecord
 from rebus.data.record_to_json import annotations_of
 from rebus.data.resize_images import ENDING, Fitted, Fitting, fit
@@ -98,7 +98,7 @@ def do_unit(
         return {"url": url} if rows.lists else {}  # by which the images of pages are found again
 
     for number, value in rows.between(start, stop):
-        url = None if value is None else value[rows.url]
+        url = None if value is None else value.get(rows.url)
         if value is None:
             note(number, "bad_row")
         elif not isinstance(url, str) or not url:
@@ -152,15 +152,16 @@ def _in_image(facts: Mapping[str, Any], came: Came, rows: Rows, in_pixels: Pixel
     """The facts of a row, their boxes and phrases in the pixels of the image as it is written. Raises `BadRecord`."""
     assert came.picture is not None
     key = f"row {came.row}"
-    words = rows.in_words(came.row, {name: facts.get(name) for name in (*_IN_PIXELS, "objects")}, key)
-    size = {side: facts.get(side) for side in ("width", "height")}
+    said = any_case(facts)
+    words = rows.in_words(came.row, {name: said.get(name) for name in (*_IN_PIXELS, "objects")}, key)
+    size = {side: said.get(side) for side in ("width", "height")}
     record = record_of({name: words.get(name) for name in _IN_PIXELS} | size, key, None)
     if not has_places(record):
         return dict(facts)
     record = in_pixels(record, came.picture.original)
     record = resized(record, came.picture.original, came.picture.size, came.picture.scale)
     now_boxes = {"objects"} - words.keys()
-    rest = {name: value for name, value in facts.items() if name not in {*_IN_PIXELS, *now_boxes}}
+    rest = {name: value for name, value in facts.items() if name.lower() not in {*_IN_PIXELS, *now_boxes}}
     return rest | annotations_of(record)
 
 

@@ -242,6 +242,19 @@ def test_boxes_of_tables_follow_the_images_that_came(server, tmp_path, name):
     assert record.things[0].box == pytest.approx([10, 7.5, 15, 10.5])
 
 
+def test_capitals_in_the_names_of_columns_change_nothing(server, tmp_path):
+    objects = {"bbox": [[20.0, 15.0, 10.0, 6.0]], "category": ["dog"]}
+    path = table(tmp_path / "t.parquet", [server.url("ok", 1)], Width=[40], Height=[30], Objects=[objects])
+    Download([path], tmp_path / "out", settings_for(server, fitting=Fitting(resize=15))).run()
+    assert open_layout(tmp_path / "out").read(0, 0).things[0].box == pytest.approx([10, 7.5, 15, 10.5])
+
+
+def test_a_line_without_an_address_is_counted(server, tmp_path):
+    rows = [{"url": server.url("ok", 1), "text": "a"}, {"text": "b"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert Download([tmp_path / "rows.jsonl"], tmp_path / "out", settings_for(server)).run() == {"ok": 1, "bad_url": 1}
+
+
 def test_boxes_of_another_image_are_not_kept(server, tmp_path):
     urls = [server.url("ok", n) for n in range(3)]
     boxes = [
