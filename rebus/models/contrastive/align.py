@@ -29,12 +29,12 @@ _LARGE = replace(bert.PRESETS["large"], vocab_size=100_000)  # wordpieces of the
 
 PRESETS = {
     "tiny": ALIGNConfig(
-        image=align_image(scales=(0.25, 0.5), image_size=65),
+        image=align_image(scales=(0.5, 0.5), image_size=65),
         text=replace(bert.PRESETS["tiny"], pooler=True),
-        embed=80,
+        embed=160,
     ),
     "tiny_projected": ALIGNConfig(
-        image=align_image(scales=(0.25, 0.3), image_size=64),
+        image=align_image(scales=(0.35, 0.3), image_size=64),
         text=replace(bert.PRESETS["tiny"], pooler=True),
         embed=24,
         image_head=True,

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from rebus.backbones.text import bert
 from rebus.backbones.text.bert import BERTConfig
-from rebus.backbones.vision.efficientnet import SIZES, EfficientNetConfig, Variant
+from rebus.backbones.vision.efficientnet import SIZES, EfficientNetConfig, Variant, round_width
 from rebus.core.errors import BadConfig
 from rebus.core.released_config import Released
 
@@ -79,10 +79,26 @@ def _read_image(fields: Released) -> EfficientNetConfig:
     fields.skip("hidden_dim", "batch_norm_momentum", "drop_connect_rate", "num_hidden_layers")
     size = fields.size("image_size", 600)
     fields.finish()
+    if _keeps_width(scales[0]):
+        raise BadConfig(f"{fields.where}.width_coefficient: {_RESIDUAL.format(scales[0])}")
     for variant, (*released, _) in SIZES.items():
         if tuple(released) == scales and not variant.startswith("lite"):
             return align_image(variant=cast(Variant, variant), image_size=size)
-    return align_image(variant="b0", scales=scales, image_size=size)
+    return align_image(scales=scales, image_size=size)
+
+
+# EfficientNet adds a block's input to its output wherever both have one shape; the reference class never does for the
+# first block of a stage. At the released widths such a block always changes the number of channels.
+_RESIDUAL = (
+    "at a width multiplier of {} a stage of stride 1 begins with as many channels as it ends with, for which "
+    "AlignModel and EfficientNet give different numbers; 0.5 or more does"
+)
+
+
+def _keeps_width(multiplier: float) -> bool:
+    """Whether a stage of stride 1 (the first, the fifth, the seventh) has as many channels as what comes before."""
+    widths = [round_width(n, multiplier) for n in (32, 16, 80, 112, 192, 320)]
+    return any(before == after for before, after in zip(widths[::2], widths[1::2], strict=True))
 
 
 def write_transformers(cfg: ALIGNConfig) -> dict[str, Any]:
@@ -96,6 +112,8 @@ def write_transformers(cfg: ALIGNConfig) -> dict[str, Any]:
     ):
         raise BadConfig("AlignModel has a text tower with a pooler, and an image tower with neither head nor classes")
     wide, deep = image.multipliers
+    if _keeps_width(wide):
+        raise BadConfig(_RESIDUAL.format(wide))
     return {
         "architectures": ["AlignModel"],
         "model_type": "align",
