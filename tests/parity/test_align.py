@@ -197,8 +197,8 @@ def test_what_the_reference_writes_is_read_and_what_changes_numbers_is_refused(t
         with pytest.raises(BadConfig, match=rf"{part}.{field}"):
             align_config.read_transformers(changed)
     full["vision_config"]["width_coefficient"] = 0.25  # where the reference and the paper's network part ways
-    with pytest.raises(BadConfig, match="width_coefficient: at a width multiplier of 0.25"):
+    with pytest.raises(BadConfig, match=r"width_coefficient: at a width multiplier of 0\.25"):
         align_config.read_transformers(full)
     full["vision_config"]["width_coefficient"] = 2.0
-    with pytest.raises(BadConfig, match="projection_dim: .* 640; got 512"):
+    with pytest.raises(BadConfig, match=r"projection_dim: .* 640; got 512"):
         align_config.read_transformers({**full, "projection_dim": 512})
