@@ -14,8 +14,8 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from timm.layers import get_act_layer
-from timm.models import efficientnet as timm_efficientnet
+from timm.models import EfficientNet as TimmEfficientNet
+from timm.models._efficientnet_builder import decode_arch_def, round_channels
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -90,7 +90,7 @@ class EfficientNetConfig:
 
 def round_width(width: int, multiplier: float) -> int:
     """Channels as the TensorFlow release rounds them: to multiples of 8, and up where more than 10% would be lost."""
-    return int(timm_efficientnet.round_channels(width, multiplier))
+    return int(round_channels(width, multiplier))
 
 
 class EfficientNet(nn.Module):
@@ -212,16 +212,16 @@ def _build(cfg: EfficientNetConfig) -> nn.Module:
     ]
     width, depth = cfg.multipliers
     head = (_HEAD if cfg.lite else round_width(_HEAD, width)) if cfg.head else 0
-    network = timm_efficientnet.EfficientNet(
-        timm_efficientnet.decode_arch_def(stages, depth, fix_first_last=cfg.lite),
+    network = TimmEfficientNet(
+        decode_arch_def(stages, depth, fix_first_last=cfg.lite),
         num_classes=cfg.num_classes,
         num_features=head,
         stem_size=_STEM,
         fix_stem=cfg.lite,
         pad_type="same",
-        act_layer=get_act_layer("relu6" if cfg.lite else "swish"),
+        act_layer=nn.ReLU6 if cfg.lite else nn.SiLU,
         norm_layer=partial(nn.BatchNorm2d, eps=_EPS, momentum=_MOMENTUM),
-        round_chs_fn=partial(timm_efficientnet.round_channels, multiplier=width),
+        round_chs_fn=partial(round_channels, multiplier=width),
     )
     if cfg.padding == "fixed":
         for parent in list(network.modules()):

@@ -106,7 +106,7 @@ def test_towers_that_the_layout_does_not_have_are_refused():
             write_transformers(replace(cfg, image=image))
     with pytest.raises(BadConfig, match="with a pooler"):
         write_transformers(replace(cfg, text=replace(cfg.text, pooler=False)))
-    with pytest.raises(BadConfig, match="a width multiplier of 0[.]25"):
+    with pytest.raises(BadConfig, match="a width multiplier of"):
         write_transformers(replace(cfg, image=align_image(scales=(0.25, 1.0)), embed=80))
 
 
