@@ -83,6 +83,12 @@ def test_the_stages_of_289_pixels_are_those_of_the_released_network(network):
     assert sizes == [144, 72, 36, 18, 9]
 
 
+def test_texts_of_the_example_are_as_long_as_in_training_not_as_bert_could_read():
+    cfg = replace(align.PRESETS["tiny"], text=replace(align.PRESETS["tiny"].text, context=512))
+    assert align.example(cfg, 2)["tokens"].shape == (2, 64)
+    assert align.example(align.PRESETS["tiny"], 2)["tokens"].shape == (2, 21)
+
+
 def test_images_are_prepared_as_the_released_file_says():
     spec = align.image_spec(align.PRESETS["b7_base"])
     assert (spec.size, spec.resize, spec.side, spec.resample) == ((289, 289), "exact", 346, "bilinear")
