@@ -85,7 +85,7 @@ def siglip_scenes() -> TrainConfig:
 def align_scenes() -> TrainConfig:
     """`rebus train align_scenes`: a small EfficientNet and a small BERT, ALIGN's smoothed labels and free temperature.
 
-    The temperature begins at 0.07, not at the paper's 1: four hundred steps are too few to learn it from there.
+    The temperature begins at 0.07, not at the paper's 1: seven hundred steps are too few to learn it from there.
     """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(
@@ -101,8 +101,8 @@ def align_scenes() -> TrainConfig:
         ),
         objective=SoftmaxLoss(label_smoothing=0.1),
         data=SceneCaptions(context=32, begin=True),
-        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=150),
-        steps=450,
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=220),
+        steps=700,
         batch_size=128,
         final_dtype="float16",
     )
