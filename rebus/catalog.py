@@ -49,6 +49,15 @@ SYSTEMS = {
         idea="two towers, one space, a sigmoid on every pair",
         paper="Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
     ),
+    "align": SystemRow(
+        module="rebus.models.contrastive.align",
+        model_types=("align",),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="two towers, one softmax, and more noisy pairs than anybody could clean",
+        paper="Jia et al., Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision, "
+        "2021",
+    ),
     "lit": SystemRow(
         module="rebus.models.contrastive.lit",
         model_types=("lit",),
@@ -189,6 +198,34 @@ _SIGLIP = [
     _siglip("v2-b16-naflex", 375_234_050, "siglip2-base-patch16-naflex"),
     _siglip("v2-so400m16-naflex", 1_135_670_962, "siglip2-so400m-patch16-naflex"),
 ]
+_ALIGN = [
+    _row(
+        "align",
+        "base",
+        preset="b7_base",
+        parameters=172_117_841,
+        license="Apache-2.0",
+        released=True,
+        repo="kakaobrain/align-base",
+        note="Kakao Brain's, trained on COYO-700M",
+    ),
+    _row(
+        "align",
+        "l2-large",
+        preset="l2_large",
+        parameters=874_917_557,
+        license="never released",
+        instead="align/base; Google released neither weights nor data",
+    ),
+    _row(
+        "align",
+        "b3-mini",
+        preset="b3_mini",
+        parameters=21_684_777,
+        license="never released",
+        instead="align/base; this size was reported for CC3M alone",
+    ),
+]
 _PALIGEMMA_SIZES = {
     "3b": 2_923_335_408,
     "v2-3b": 3_032_094_960,
@@ -240,7 +277,7 @@ _STARTERS = [
     ),
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
-ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_PALIGEMMA, *_STARTERS)}
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_STARTERS)}
 
 
 def checkpoint_folder() -> Path:

@@ -23,11 +23,14 @@ def example_pixels(image: Any, rows: int, random: torch.Generator) -> dict[str, 
     return {"pixels": torch.randn(rows, 3, size, size, generator=random)}
 
 
-def dual_encoder_example(config: Any, rows: int, *, prompt: int = 16, answer: int = 16) -> dict[str, Tensor]:
-    """`rows` image-text pairs for a configuration with `image` and `text`; the texts fill the context, and end with
-    its `end_id` where it has one."""
+def dual_encoder_example(
+    config: Any, rows: int, *, prompt: int = 16, answer: int = 16, context: int | None = None
+) -> dict[str, Tensor]:
+    """`rows` image-text pairs for a configuration with `image` and `text`; the texts are of `context` tokens, by
+    default as many as the text tower takes, and end with its `end_id` where it has one."""
     random, text = generator(), config.text
-    tokens = torch.randint(_FIRST_TOKEN, text.vocab_size, (rows, text.context), generator=random)
+    length = text.context if context is None else min(context, text.context)
+    tokens = torch.randint(_FIRST_TOKEN, text.vocab_size, (rows, length), generator=random)
     if getattr(config, "end_id", None) is not None:
         tokens[:, -1] = config.end_id
     return {**example_pixels(config.image, rows, random), "tokens": tokens}

@@ -21,6 +21,7 @@ class EmbedsText(Protocol):
 
     `averages_templates = False` on a network: of several sentences about a label the best one counts, not their mean.
     `is_dense = False`: the space is too wide for vectors; `score(image_vectors(…), text_vectors(…))` compares instead.
+    `scale` and `bias`, where there are any, make scores of cosines: times the one, plus the other.
     """
 
     def embed_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...

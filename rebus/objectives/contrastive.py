@@ -133,7 +133,11 @@ def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class SoftmaxLoss:
-    """`softmax_contrastive` of the network's output; the log scale stays within [0, ln `most_scale`] (spec §3)."""
+    """`softmax_contrastive` of the network's output, whose scale stays at most `most_scale` (CLIP, Sec. 2.5).
+
+    The network's own `limit_scale(most)`, where it has one, sees to that before each step: some learn the scale's
+    logarithm, others what it divides by.
+    """
 
     kind: Literal["softmax"] = "softmax"
     most_scale: float = 100.0
@@ -144,10 +148,9 @@ class SoftmaxLoss:
 
     def embed(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Embeddings:
         """The part of the loss that goes through the network, example by example."""
-        log_scale = getattr(network, "log_scale", None)
-        if log_scale is not None:
-            with torch.no_grad():
-                log_scale.clamp_(0, math.log(self.most_scale))
+        limit = getattr(network, "limit_scale", None)
+        if limit is not None:
+            limit(self.most_scale)
         embeddings: Embeddings = network(**_inputs(batch))
         return embeddings
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.mask_vqvae import SMALL
@@ -10,6 +11,8 @@ from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import EOS, IMAGE, PAD, scenes_tokenizer
+from rebus.models.contrastive.align import ALIGNConfig
+from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
@@ -74,6 +77,32 @@ def siglip_scenes() -> TrainConfig:
         data=SceneCaptions(context=32),
         optim=Optim(lr=1.5e-3, matrices="muon", schedule="constant", cooldown=120),
         steps=470,
+        batch_size=128,
+        final_dtype="float16",
+    )
+
+
+def align_scenes() -> TrainConfig:
+    """`rebus train align_scenes`: a small EfficientNet and a small BERT, ALIGN's smoothed labels and free temperature.
+
+    The temperature begins at 0.07, not at the paper's 1: seven hundred steps are too few to learn it from there.
+    """
+    words = scenes_tokenizer().vocab_size
+    return TrainConfig(
+        system="align",
+        model=ALIGNConfig(
+            image=align_image(scales=(0.5, 0.5), image_size=96),
+            text=BERTConfig(
+                width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=words, context=32, pooler=True
+            ),
+            embed=128,
+            image_head=True,
+            temperature=0.07,
+        ),
+        objective=SoftmaxLoss(label_smoothing=0.1),
+        data=SceneCaptions(context=32, begin=True),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=220),
+        steps=700,
         batch_size=128,
         final_dtype="float16",
     )

@@ -58,6 +58,10 @@ class Locked(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
+    @torch.no_grad()
+    def limit_scale(self, most: float) -> None:
+        self.log_scale.clamp_(0, math.log(most))
+
     def embed_image(self, pixels: Tensor) -> Tensor:
         return F.normalize(pixels, dim=-1)
 

@@ -73,8 +73,9 @@ def has_sigmoid(model: TaskModel) -> bool:
 
 def scaled(model: TaskModel, cosines: Tensor) -> Tensor:
     """Cosines as the network scores them: times its scale, plus its bias."""
-    scale, bias = (getattr(model.network, name, None) for name in ("log_scale", "bias"))
-    found = cosines if scale is None else cosines * scale.detach().float().exp().cpu()
+    with torch.inference_mode():
+        scale, bias = (getattr(model.network, name, None) for name in ("scale", "bias"))
+    found = cosines if scale is None else cosines * scale.float().cpu()
     return found if bias is None else found + bias.detach().float().cpu()
 
 

@@ -47,6 +47,10 @@ class Towers(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(9.0))
         self.bias = nn.Parameter(torch.tensor(0.0))
 
+    @torch.no_grad()
+    def limit_scale(self, most: float) -> None:
+        self.log_scale.clamp_(0, math.log(most))
+
     def forward(self, x: torch.Tensor) -> Embeddings:
         return Embeddings(x, x, self.log_scale.exp(), self.bias)
 

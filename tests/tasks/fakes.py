@@ -54,6 +54,10 @@ class Colours(nn.Module):
         self.table[TOKENIZER.id_of("very")] = torch.tensor([0.3, 0.0, 0.0])
         self.batches: list[int] = []
 
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp()
+
     def embed_image(self, pixels: Tensor) -> Tensor:
         self.batches.append(len(pixels))
         return F.normalize(pixels.mean(dim=(2, 3)) + 0.1, dim=-1)

@@ -173,9 +173,13 @@ def keys(cfg: BERTConfig) -> KeyMap:
     return KeyMap(ROWS, ignore=[*dropped, "pooler.dense.*"], prefixes=["bert."])
 
 
-def read_transformers(data: Mapping[str, Any], *, pooler: bool = False) -> BERTConfig:
-    """`config.json` of a `BertModel`."""
-    fields = Released(data)
+def read_transformers(data: Mapping[str, Any]) -> BERTConfig:
+    """`config.json` of a `BertModel`; whether sentences have a use for its pooler it does not say, so there is none."""
+    return read_fields(Released(data))
+
+
+def read_fields(fields: Released, *, pooler: bool = False) -> BERTConfig:
+    """The same for a part of a larger configuration; raises `BadConfig` for what is unknown or not supported."""
     fields.demand("position_embedding_type", "absolute")
     fields.demand("is_decoder", False)
     fields.skip("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "architectures")

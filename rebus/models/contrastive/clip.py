@@ -130,6 +130,16 @@ class CLIP(nn.Module):
         init_like_clip(self.text.blocks, self.text.cfg.width)
         nn.init.normal_(self.text_proj.weight, std=self.text.cfg.width**-0.5)
 
+    @property
+    def scale(self) -> Tensor:
+        """By which cosines are multiplied."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def limit_scale(self, most: float) -> None:
+        """Put a scale that has left 1 … `most` back at the nearer end."""
+        self.log_scale.clamp_(0, math.log(most))
+
     def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B E"]:
         """Images as unit vectors."""
         if isinstance(self.image, ViT):
@@ -157,7 +167,7 @@ class CLIP(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
     ) -> Embeddings:
-        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.log_scale.exp(), self.bias)
+        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.scale, self.bias)
 
 
 KEYS = KeyMap(

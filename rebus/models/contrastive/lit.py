@@ -75,6 +75,16 @@ class LiT(nn.Module):
         self.image.eval()
         return self
 
+    @property
+    def scale(self) -> Tensor:
+        """By which cosines are multiplied."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def limit_scale(self, most: float) -> None:
+        """Put a scale that has left 1 … `most` back at the nearer end."""
+        self.log_scale.clamp_(0, math.log(most))
+
     def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B E"]:
         """Images as unit vectors."""
         features = self.image.features(pixels)
@@ -93,7 +103,7 @@ class LiT(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
     ) -> Embeddings:
-        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.log_scale.exp())
+        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.scale)
 
 
 class ImageHead(nn.Module):

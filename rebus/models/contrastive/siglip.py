@@ -116,6 +116,16 @@ class SigLIP(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    @property
+    def scale(self) -> Tensor:
+        """By which cosines are multiplied."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def limit_scale(self, most: float) -> None:
+        """Put a scale that has left 1 … `most` back at the nearer end."""
+        self.log_scale.clamp_(0, math.log(most))
+
     def embed_image(
         self,
         pixels: Float[Tensor, "B ..."],
@@ -152,7 +162,7 @@ class SigLIP(nn.Module):
         grid: Int[Tensor, "B 2"] | None = None,
     ) -> Embeddings:
         image = self.embed_image(pixels, patch_mask, grid)
-        return Embeddings(image, self.embed_text(tokens, mask), self.log_scale.exp(), self.bias)
+        return Embeddings(image, self.embed_text(tokens, mask), self.scale, self.bias)
 
 
 _TOWERS = [

@@ -84,6 +84,11 @@ class ASIF(nn.Module):
         self.register_buffer("log_scale", torch.tensor(self._cfg.scale).log(), persistent=False)
 
     @property
+    def scale(self) -> Tensor:
+        """By which scores are multiplied."""
+        return torch.as_tensor(self.log_scale).exp()
+
+    @property
     def cfg(self) -> ASIFConfig:
         """The configuration, with the pairs that are there now."""
         return replace(self._cfg, tables=tuple(table.cfg for table in self.pairs()))
@@ -147,8 +152,7 @@ class ASIF(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
     ) -> Embeddings:
-        scale = torch.as_tensor(self.log_scale).exp()
-        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), scale)
+        return Embeddings(self.embed_image(pixels), self.embed_text(tokens, mask), self.scale)
 
     def pairs(self) -> list[Pairs]:
         """The tables, in order."""

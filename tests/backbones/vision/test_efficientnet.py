@@ -5,7 +5,15 @@ import json
 import pytest
 import torch
 
-from rebus.backbones.vision.efficientnet import EfficientNet, EfficientNetConfig, image_spec, keys
+from rebus.backbones.vision.efficientnet import (
+    EfficientNet,
+    EfficientNetConfig,
+    FixedPad,
+    image_spec,
+    keys,
+    read_timm,
+    write_timm,
+)
 from rebus.core.config import from_dict
 from rebus.core.errors import BadConfig
 
@@ -57,3 +65,70 @@ def test_the_packaged_weights_name_photos(shared):
     with torch.no_grad():
         named = network.eval()(pixels).argmax(1).tolist()
     assert sum(a == r["class_index"] for a, r in zip(named, rows, strict=True)) >= 7
+
+
+@pytest.mark.parametrize("variant", ["b0", "lite0"])
+def test_it_is_the_network_that_timm_builds(variant):
+    import timm
+
+    cfg = EfficientNetConfig(variant=variant)
+    torch.manual_seed(0)
+    ours = EfficientNet(cfg).net.eval()
+    torch.manual_seed(0)
+    theirs = timm.create_model(f"tf_efficientnet_{variant}").eval()
+    assert {name: value.sum() for name, value in ours.state_dict().items()} == {
+        name: value.sum() for name, value in theirs.state_dict().items()
+    }
+    pixels = torch.randn(1, 3, 97, 74)
+    with torch.no_grad():
+        assert torch.equal(ours(pixels), theirs(pixels))
+
+
+@pytest.mark.parametrize("variant", ["b3", "b7", "l2", "lite3"])
+def test_larger_ones_have_the_tensors_of_timm(variant):
+    import timm
+
+    with torch.device("meta"):
+        ours = EfficientNet(EfficientNetConfig(variant=variant)).net.state_dict()
+        theirs = timm.create_model(f"tf_efficientnet_{variant}").state_dict()
+    assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
+
+
+def test_statistics_move_as_in_tensorflow():
+    network = EfficientNet(EfficientNetConfig(variant="lite0"))
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {(norm.momentum, norm.eps) for norm in norms} == {(0.01, 1e-3)}
+
+
+def test_without_a_head_the_last_block_is_what_is_pooled():
+    cfg = EfficientNetConfig(scales=(0.5, 0.3), num_classes=0, head=False)
+    network = EfficientNet(cfg).eval()
+    with torch.no_grad():
+        assert network.feature_map(torch.rand(1, 3, 64, 40)).shape == (1, 160, 2, 2)
+    assert (network.width, cfg.widths[-1]) == (160, 160)
+    assert not any(name.startswith(("net.conv_head", "net.bn2")) for name in network.state_dict())
+
+
+def test_fixed_padding_does_not_depend_on_the_size():
+    conv = torch.nn.Conv2d(2, 2, 5, 2, groups=2, bias=False)
+    pixels = torch.randn(1, 2, 9, 12)
+    with torch.no_grad():
+        found = FixedPad(conv)(pixels)
+        wanted = torch.nn.functional.conv2d(
+            torch.nn.functional.pad(pixels, (1, 2, 1, 2)), conv.weight, stride=2, groups=2
+        )
+        assert torch.equal(found, wanted)
+        assert found.shape == (1, 2, 4, 6)
+
+
+def test_what_timm_has_not_is_not_written_as_if_it_had():
+    for cfg in (
+        EfficientNetConfig(head=False),
+        EfficientNetConfig(scales=(0.5, 1.0)),
+        EfficientNetConfig(padding="fixed"),
+        EfficientNetConfig(image_size=300),
+    ):
+        with pytest.raises(BadConfig, match="timm builds EfficientNets"):
+            write_timm(cfg)
+    cfg = EfficientNetConfig(variant="b3", num_classes=7, image_size=300)
+    assert read_timm(write_timm(cfg)) == cfg
