@@ -1,6 +1,6 @@
-"""Llama in released files: configuration and names in the transformers layout."""
+"""Llama in released files: configuration and names of transformers and of GGUF."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rebus.backbones.text.llama import Llama, LlamaConfig
@@ -8,7 +8,7 @@ from rebus.core.errors import BadConfig
 from rebus.core.released_config import Released
 from rebus.core.specs import TextSpec
 from rebus.core.system import Layout, System
-from rebus.weights.key_sides import Row
+from rebus.weights.key_sides import Row, rotary_pairs
 from rebus.weights.keymap import KeyMap
 
 _TINY = {"width": 24, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_width": 6, "mlp_width": 48}
@@ -66,14 +66,11 @@ def read_transformers(data: Mapping[str, Any]) -> LlamaConfig:
     base = fields.positive("rope_theta", rope.positive("rope_theta", 10_000.0))
     rope.finish()
     width, heads = fields.size("hidden_size", 4096), fields.size("num_attention_heads", 32)
-    kv_heads = fields.size("num_key_value_heads", heads)
-    if heads % kv_heads:
-        raise BadConfig(f"{fields.where}: {heads} num_attention_heads cannot share {kv_heads} num_key_value_heads")
     cfg = LlamaConfig(
         width=width,
         num_layers=fields.layers("num_hidden_layers", 32),
         num_heads=heads,
-        num_kv_heads=kv_heads,
+        num_kv_heads=fields.size("num_key_value_heads", heads),
         head_width=fields.size("head_dim", max(width // heads, 1)),
         mlp_width=fields.size("intermediate_size", 11_008),
         vocab_size=fields.size("vocab_size", 32_000),
@@ -83,9 +80,7 @@ def read_transformers(data: Mapping[str, Any]) -> LlamaConfig:
         tied=fields.take("tie_word_embeddings", bool, False),
     )
     fields.finish()
-    if cfg.head_width % 2:
-        raise BadConfig(f"{fields.where}.head_dim: rotary positions want an even number; got {cfg.head_width}")
-    return cfg
+    return _checked(cfg, fields.where)
 
 
 def write_transformers(cfg: LlamaConfig) -> dict[str, Any]:
@@ -108,6 +103,67 @@ def write_transformers(cfg: LlamaConfig) -> dict[str, Any]:
     }
 
 
+def gguf_keys(cfg: LlamaConfig) -> KeyMap:
+    """The names of llama.cpp, which turns neighbouring rows of a head together and stores queries and keys so."""
+    layer, block = "blk.{i}.", "blocks.{i}."
+    head: list[Row] = [] if cfg.tied else [("output.weight", "head.weight")]
+    return KeyMap(
+        [
+            ("token_embd.weight", "tokens.weight"),
+            ("output_norm.weight", "norm.weight"),
+            (layer + "attn_norm.weight", block + "norm1.weight"),
+            (rotary_pairs(layer + "attn_q.weight", cfg.num_heads), block + "attn.q.weight"),
+            (rotary_pairs(layer + "attn_k.weight", cfg.num_kv_heads), block + "attn.k.weight"),
+            (layer + "attn_v.weight", block + "attn.v.weight"),
+            (layer + "attn_output.weight", block + "attn.out.weight"),
+            (layer + "ffn_norm.weight", block + "norm2.weight"),
+            *((layer + f"ffn_{n}.weight", block + f"mlp.{n}.weight") for n in ("gate", "up", "down")),
+            *head,
+        ]
+    )
+
+
+def read_gguf(metadata: Mapping[str, Any], names: Collection[str]) -> LlamaConfig:
+    """The fields `llama.…` of a GGUF file; the head is tied where the file has none (`output.weight`)."""
+    own = {name.removeprefix("llama."): value for name, value in metadata.items() if name.startswith("llama.")}
+    fields = Released(own, "llama")
+    fields.demand("rope.scaling.type", "none")
+    fields.demand("expert_count", 0)
+    fields.demand("expert_used_count", 0)
+    width, heads = fields.size("embedding_length"), fields.size("attention.head_count")
+    head_width = fields.size("attention.key_length", max(width // heads, 1))
+    for name in ("attention.value_length", "rope.dimension_count"):
+        fields.demand(name, head_width)
+    cfg = LlamaConfig(
+        width=width,
+        num_layers=fields.layers("block_count"),
+        num_heads=heads,
+        num_kv_heads=fields.size("attention.head_count_kv", heads),
+        head_width=head_width,
+        mlp_width=fields.size("feed_forward_length"),
+        vocab_size=fields.size("vocab_size", len(metadata.get("tokenizer.ggml.tokens") or [0])),
+        context=fields.size("context_length"),
+        rope_base=_short(fields.positive("rope.freq_base", 10_000.0)),
+        eps=_short(fields.positive("attention.layer_norm_rms_epsilon")),
+        tied="output.weight" not in names,
+    )
+    fields.finish()
+    return _checked(cfg, "llama")
+
+
+def _short(value: float) -> float:
+    """A number as it was written before it became a float32."""
+    return float(f"{value:.7g}")
+
+
+def _checked(cfg: LlamaConfig, where: str) -> LlamaConfig:
+    if cfg.num_heads % cfg.num_kv_heads:
+        raise BadConfig(f"{where}: {cfg.num_heads} heads of queries cannot share {cfg.num_kv_heads} of keys")
+    if cfg.head_width % 2:
+        raise BadConfig(f"{where}: rotary positions want heads of an even width; got {cfg.head_width}")
+    return cfg
+
+
 def text_spec(cfg: LlamaConfig) -> TextSpec:
     """<s> and text; </s> ends what is generated. The ids of Llama 2; a tokenizer's own settings go before them."""
     return TextSpec(context=cfg.context, generates=True, vocab_size=cfg.vocab_size, pad_id=0, bos_id=1, eos_id=2)
@@ -121,7 +177,14 @@ SYSTEM = System(
     layouts={
         "transformers": Layout(
             name="transformers", keys=keys, read_config=read_transformers, write_config=write_transformers
-        )
+        ),
+        "gguf": Layout(
+            name="gguf",
+            keys=gguf_keys,
+            config_file=None,
+            recognises=lambda metadata: metadata.get("general.architecture") == "llama",
+            read_metadata=read_gguf,
+        ),
     },
     text_spec=text_spec,
 )
