@@ -29,7 +29,16 @@ def llama(**fields):
     return transformers.LlamaForCausalLM(config)
 
 
+def gpt2(**fields):
+    config = transformers.GPT2Config(
+        vocab_size=VOCAB, n_embd=36, n_layer=3, n_head=3, n_positions=41, bos_token_id=None, eos_token_id=None, **fields
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
 CASES = {
+    "gpt2": lambda: gpt2(),
+    "gpt2, another width and activation": lambda: gpt2(n_inner=53, activation_function="gelu"),
     "llama": lambda: llama(),
     "llama, tied, all heads their own": lambda: llama(tie_word_embeddings=True, num_key_value_heads=6),
     "llama, one shared key": lambda: llama(
@@ -79,9 +88,9 @@ def test_scores_equal_the_references_with_padding_on_either_side(pair, side):
 def test_greedy_decoding_equals_the_references_token_for_token(pair, side):
     reference, network, _ = pair
     tokens, mask = prompts(side)
-    found = generate(network, {"tokens": tokens, "mask": mask}, eos_id=None, pad_id=PAD, max_new_tokens=13)
+    found = generate(network, {"tokens": tokens, "mask": mask}, eos_id=None, pad_id=PAD, max_new_tokens=7)
     for row, real, new in zip(tokens, mask, found, strict=True):
-        wanted = reference.generate(row[None, real], max_new_tokens=13, do_sample=False, pad_token_id=PAD)
+        wanted = reference.generate(row[None, real], max_new_tokens=7, do_sample=False, pad_token_id=PAD)
         assert new.tolist() == wanted[0, int(real.sum()) :].tolist()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rebus.backbones.text import bert, llama_layouts
+from rebus.backbones.text import bert, gpt2, llama_layouts
 from rebus.core.errors import BadConfig
 from rebus.core.released_config import NEUTRAL
 from rebus.models.contrastive import clip_config, siglip_config
@@ -26,11 +26,12 @@ def configs() -> dict[str, tuple[Any, Any]]:
         "paligemma": (transformers.PaliGemmaConfig(), paligemma_config.read_transformers),
         "paligemma2": (transformers.PaliGemmaConfig(text_config=gemma2), paligemma_config.read_transformers),
         "bert": (transformers.BertConfig(), bert.read_transformers),
+        "gpt2": (transformers.GPT2Config(), gpt2.read_transformers),
         "llama": (transformers.LlamaConfig(), llama_layouts.read_transformers),
     }
 
 
-NAMES = ["clip", "siglip", "siglip2", "paligemma", "paligemma2", "bert", "llama"]
+NAMES = ["clip", "siglip", "siglip2", "paligemma", "paligemma2", "bert", "gpt2", "llama"]
 
 
 def parts(data: dict[str, Any]) -> list[dict[str, Any]]:
