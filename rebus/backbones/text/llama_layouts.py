@@ -1,6 +1,7 @@
 """Llama in released files: configuration and names of transformers and of GGUF."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rebus.backbones.text.llama import Llama, LlamaConfig
@@ -11,17 +12,14 @@ from rebus.core.system import Layout, System
 from rebus.weights.key_sides import Row, rotary_pairs
 from rebus.weights.keymap import KeyMap
 
-_TINY = {"width": 24, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_width": 6, "mlp_width": 48}
-_SMOL = {"vocab_size": 49_152, "context": 8192, "head_width": 64, "tied": True}
+_SMOL = LlamaConfig(vocab_size=49_152, context=8192, head_width=64, rope_base=1e5, tied=True)
 PRESETS = {
-    "tiny": LlamaConfig(vocab_size=96, context=64, **_TINY),  # type: ignore[arg-type]
-    "smollm2_135m": LlamaConfig(
-        width=576, num_layers=30, num_heads=9, num_kv_heads=3, mlp_width=1536, rope_base=1e5, **_SMOL
-    ),  # type: ignore[arg-type]
-    "smollm2_360m": LlamaConfig(
-        width=960, num_layers=32, num_heads=15, num_kv_heads=5, mlp_width=2560, rope_base=1e5, **_SMOL
-    ),  # type: ignore[arg-type]
-    "smollm2_1b7": LlamaConfig(width=2048, num_layers=24, mlp_width=8192, rope_base=1.3e5, **_SMOL),  # type: ignore[arg-type]
+    "tiny": LlamaConfig(
+        width=24, num_layers=2, num_heads=4, num_kv_heads=2, head_width=6, mlp_width=48, vocab_size=96, context=64
+    ),
+    "smollm2_135m": replace(_SMOL, width=576, num_layers=30, num_heads=9, num_kv_heads=3, mlp_width=1536),
+    "smollm2_360m": replace(_SMOL, width=960, num_layers=32, num_heads=15, num_kv_heads=5, mlp_width=2560),
+    "smollm2_1b7": replace(_SMOL, width=2048, num_layers=24, mlp_width=8192, rope_base=1.3e5),
     "tinyllama_1b1": LlamaConfig(
         width=2048, num_layers=22, num_kv_heads=4, head_width=64, mlp_width=5632, context=2048
     ),
