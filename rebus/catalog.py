@@ -92,6 +92,8 @@ BACKBONES = {  # networks of one input with checkpoints of their own: what a tra
     "efficientnet": SystemRow(module="rebus.backbones.vision.efficientnet", model_types=()),
     "bert": SystemRow(module="rebus.backbones.text.bert", model_types=("bert",)),
     "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),
+    "gpt2": SystemRow(module="rebus.backbones.text.gpt2", model_types=("gpt2",)),
+    "llama": SystemRow(module="rebus.backbones.text.llama_layouts", model_types=("llama",)),
     "mask_vqvae": SystemRow(module="rebus.backbones.vision.mask_vqvae", model_types=()),
 }
 

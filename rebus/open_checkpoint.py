@@ -12,13 +12,17 @@ from typing import Any
 import torch
 
 from rebus import catalog
+from rebus.codec.gguf_tokenizer import tokenizer_files
 from rebus.codec.images import image_spec_to_json
-from rebus.codec.processor import Processor, load_processor
+from rebus.codec.processor import Processor, load_processor, text_pipeline
+from rebus.codec.tokenizer_files import read_definition
+from rebus.codec.tokenizers import Tokenizer
 from rebus.core.card import ModelCard, domain_in
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
 from rebus.weights.checkpoint_files import open_weights, read_config
+from rebus.weights.gguf import gguf_file, open_gguf
 from rebus.weights.hub import find
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
 from rebus.weights.load_weights import misfits, on_meta
@@ -107,7 +111,12 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
                 assembled=processor,
             )
     path = _locate(source, card, revision)
-    system, layout, config, tensors = _identify(path)
+    file = gguf_file(path)
+    processor = None
+    if file is None:
+        system, layout, config, tensors = _identify(path)
+    else:
+        system, layout, config, tensors, processor = _identify_gguf(file)
     faults: list[str] = []
     ours = layout.keys(config).to_ours(tensors, faults)
     if faults:  # then all of them at once, those included that would be found when the network is filled
@@ -128,7 +137,16 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
             license="see the directory",
             domain=domain_in(path if path.is_dir() else path.parent),
         )
-    return Opened(name=name, path=path, system=system, layout=layout, config=config, tensors=ours, card=card)
+    return Opened(
+        name=name,
+        path=path,
+        system=system,
+        layout=layout,
+        config=config,
+        tensors=ours,
+        card=card,
+        assembled=processor,
+    )
 
 
 def config_of(name: str) -> tuple[System, Any]:
@@ -247,6 +265,27 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]
     raise BadCheckpoint(
         f"{path}: no layout is known whose weights are named {names} …; name a directory with its config.json"
     )
+
+
+def _identify_gguf(file: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor], Processor]:
+    """The same of a GGUF file, whose metadata holds configuration and tokenizer."""
+    metadata, tensors = open_gguf(file)
+    for system, layout in _layouts():
+        if layout.read_metadata is None or layout.recognises is None or not layout.recognises(metadata):
+            continue
+        try:
+            config = layout.read_metadata(metadata, tensors.keys())
+            files = tokenizer_files(metadata)
+            definition = read_definition(files)
+            text = system.text_spec(config) if system.text_spec else None
+            if definition is None or text is None:
+                return system, layout, config, tensors, Processor(None, None, text_missing="tokenizer in its metadata")
+            pipeline = text_pipeline(Tokenizer(definition, files), text)
+        except (BadConfig, BadCheckpoint) as error:
+            raise type(error)(f"{file}: {error}") from None
+        return system, layout, config, tensors, Processor(None, pipeline)
+    architecture = str(metadata.get("general.architecture"))[:200]
+    raise BadCheckpoint(f"{file}: a GGUF file of the architecture {architecture!r}, which is not one of ours")
 
 
 def _by_config(path: Path) -> tuple[System, Layout, dict[str, Any]] | None:

@@ -178,13 +178,20 @@ def load_processor(
         if config:
             image = ImagePipeline(_sized(image_spec_from_json(config), image_default))
             break
-    text = None
     tokenizer = None if text_default is None else load_tokenizer(folder, text_default.added_tokens)
-    if tokenizer is not None and text_default is not None:
-        if text_default.vocab_size is not None:
-            tokenizer.check_fits(text_default.vocab_size)
-        text = TextPipeline(tokenizer, _text_spec(tokenizer, text_default, open_clip))
-    return Processor(image, text, sources=sources)
+    if tokenizer is None or text_default is None:
+        return Processor(image, None, sources=sources)
+    return Processor(image, text_pipeline(tokenizer, text_default, open_clip), sources=sources)
+
+
+def text_pipeline(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, Any] | None = None) -> TextPipeline:
+    """Texts as a system reads them, by a tokenizer whose own settings go before the system's defaults.
+
+    Raises `BadCheckpoint` for one that is not of `default.vocab_size`.
+    """
+    if default.vocab_size is not None:
+        tokenizer.check_fits(default.vocab_size)
+    return TextPipeline(tokenizer, _text_spec(tokenizer, default, open_clip or {}))
 
 
 def _sized(spec: ImageSpec, default: ImageSpec | None) -> ImageSpec:
@@ -208,6 +215,10 @@ def _text_spec(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, 
         changes[field] = tokenizer.id_of(found)
         if changes[field] is None:
             raise BadConfig(f"tokenizer_config.json: {roles[0]} {found!r} is not in the tokenizer")
+    # GPT-2's tokenizer puts no start token unless its settings say so; those of other classes do as their system does.
+    plain = default.generates and config.get("tokenizer_class") in ("GPT2Tokenizer", "GPT2TokenizerFast")
+    if config.get("add_bos_token", not plain) is False:
+        changes["bos_id"] = None
     sentences = _object(tokenizer.files, "sentence_bert_config.json")
     lengths = (default.context, config.get("model_max_length"), sentences.get("max_seq_length"))
     changes["context"] = int(min(n for n in lengths if isinstance(n, int | float) and n > 0))

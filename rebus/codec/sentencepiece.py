@@ -24,6 +24,14 @@ def read_sentencepiece(data: bytes) -> Definition:
         raise BadCheckpoint(f"damaged sentencepiece file: {error}") from None
 
 
+def from_pieces(pieces: list[tuple[str, float, int]], *, prefix: bool) -> Definition:
+    """A BPE model with bytes for what it does not know, as Llama's, out of its pieces, scores and kinds of piece.
+
+    `prefix`: whether a text is given a space in front.
+    """
+    return _convert(pieces, {3: 2, 35: 1}, {3: int(prefix), 4: 0})
+
+
 def _convert(pieces: list[tuple[str, float, int]], trainer: dict[int, Any], normalizer: dict[int, Any]) -> Definition:
     if not pieces:
         raise BadCheckpoint("damaged sentencepiece file: it holds no pieces")

@@ -41,7 +41,10 @@ class Regions(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of writing: scores of the next token (B, V), the state they were read from (B, D), the cache."""
+    """One step of writing: scores of the next token (B, V), the state they were read from (B, D), the cache.
+
+    `start` may give the states of all tokens of the prompt instead, (B, L, D), as language models do.
+    """
 
     logits: Tensor
     hidden: Tensor

@@ -29,6 +29,8 @@ class Layout:
     read_config: Callable[[Mapping[str, Any]], Any] | None = None
     write_config: Callable[[Any], dict[str, Any]] | None = None
     infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # shapes by name → config
+    read_metadata: Callable[[Mapping[str, Any], Collection[str]], Any] | None = None  # metadata and names of the
+    # tensors of a GGUF file → config, for the layout of such files, which `recognises` their metadata
     prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None  # arrays of the file → one for each name
     # that `keys` knows
     weights_name: str = "model"  # stem of the file of weights

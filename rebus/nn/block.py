@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rebus.nn.attention import Attention
+from rebus.nn.attention import Attention, Remember
 from rebus.nn.mlp import MLP
 from rebus.nn.norms import LayerNorm
 
@@ -25,7 +25,11 @@ class Block(nn.Module):
         self.attn.join_qkv()
 
     def forward(
-        self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "#B 1 #S S"] | None = None, causal: bool = False
+        self,
+        x: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "#B 1 #S N"] | None = None,
+        causal: bool = False,
+        remember: Remember | None = None,
     ) -> Float[Tensor, "B S D"]:
-        x = x + self.attn(self.norm1(x), mask=mask, causal=causal)
+        x = x + self.attn(self.norm1(x), mask=mask, causal=causal, remember=remember)
         return x + self.mlp(self.norm2(x))

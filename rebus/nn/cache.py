@@ -56,6 +56,12 @@ class Cache:
         )
         return claimed, positions
 
+    def causal(self) -> Bool[Tensor, "B 1 S N"]:
+        """Who the tokens just claimed may look at: every real slot up to their own, and their own."""
+        slots = torch.arange(self.real.shape[1], device=self.real.device)
+        own = slots == self.claimed[:, None]
+        return ((self.real[:, None] & (slots < self.claimed[:, None])) | own)[:, None]
+
     def write(
         self, layer: int, keys: Float[Tensor, "B H S K"], values: Float[Tensor, "B H S K"]
     ) -> tuple[Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile
+from rebus.weights.gguf import open_gguf
 from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.mapped_safetensors import open_safetensors
 from rebus.weights.npz import open_npz
@@ -174,6 +175,7 @@ Reader = Callable[[Path, Collection[str]], dict[str, LazyTensor]]
 READERS: Mapping[str, Reader] = {  # by the ending of the name; given the path and the wrappers of pickles
     ".safetensors": lambda path, _: open_safetensors(path),
     ".npz": lambda path, _: open_npz(path),
+    ".gguf": lambda path, _: open_gguf(path).tensors,
     **dict.fromkeys((".bin", ".pt", ".pth", ".th"), _open_pickle),
 }
 

@@ -201,9 +201,9 @@ def test_damaged_pickles_and_other_files_are_refused(tmp_path):
         archive.writestr("x/data.txt", "no")
     with pytest.raises(BadCheckpoint):
         open_weights(path)
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "m.onnx").write_bytes(b"GGUF")
     with pytest.raises(BadCheckpoint, match=r"weights are .safetensors"):
-        open_weights(tmp_path / "m.gguf")
+        open_weights(tmp_path / "m.onnx")
 
 
 def test_fault_20_a_configuration_is_data(tmp_path, monkeypatch):

@@ -1,0 +1,138 @@
+"""Llama: a decoder with rotary positions, gated MLPs with SiLU, RMSNorm and, where grouped, shared keys and values.
+
+Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023; "Llama 2", 2023. SmolLM2 and TinyLlama
+have the same architecture in other sizes.
+
+The parts are open (`rebus.backbones.text.causal.Decoder`), so that a model which puts images into the sequence writes
+its own forward over them.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rebus.backbones.text import causal
+from rebus.core.outputs import Predictions, Step
+from rebus.nn.attention import Attention, Remember, Rope
+from rebus.nn.cache import Cache
+from rebus.nn.embedding import TokenEmbedding
+from rebus.nn.linear import Linear
+from rebus.nn.masks import attention_mask
+from rebus.nn.mlp import GatedMLP
+from rebus.nn.rope import rope_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    width: int = 4096
+    num_layers: int = 32
+    num_heads: int = 32
+    num_kv_heads: int = 32
+    head_width: int = 128
+    mlp_width: int = 11_008
+    vocab_size: int = 32_000
+    context: int = 4096
+    rope_base: float = 10_000.0
+    eps: float = 1e-5
+    tied: bool = False  # whether the embeddings are the head too
+
+
+class LlamaBlock(nn.Module):
+    """x + attn(norm1(x)), then x + mlp(norm2(x))."""
+
+    split_parts = ("attn", "mlp")
+
+    def __init__(self, cfg: LlamaConfig):
+        super().__init__()
+        self.norm1 = nn.RMSNorm(cfg.width, cfg.eps)  # the gain as it is, where Gemma keeps its distance from one
+        self.attn = Attention(
+            cfg.width, cfg.num_heads, num_kv_heads=cfg.num_kv_heads, head_width=cfg.head_width, bias=False
+        )
+        self.norm2 = nn.RMSNorm(cfg.width, cfg.eps)
+        self.mlp = GatedMLP(cfg.width, cfg.mlp_width, "silu")
+
+    def join_products(self) -> None:
+        """For inference: one product for queries, keys and values."""
+        self.attn.join_qkv()
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "#B 1 #S N"],
+        rope: Rope,
+        remember: Remember | None = None,
+    ) -> Float[Tensor, "B S D"]:
+        x = x + self.attn(self.norm1(x), mask=mask, rope=rope, remember=remember)
+        return x + self.mlp(self.norm2(x))
+
+
+class Llama(nn.Module):
+    """Tokens → scores of the next one."""
+
+    def __init__(self, cfg: LlamaConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.tokens = TokenEmbedding(cfg.vocab_size, cfg.width)
+        self.blocks = nn.ModuleList(LlamaBlock(cfg) for _ in range(cfg.num_layers))
+        self.norm = nn.RMSNorm(cfg.width, cfg.eps)
+        self.head = None if cfg.tied else Linear(cfg.width, cfg.vocab_size, bias=False)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """N(0, 0.02) for embeddings and linear layers."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def embed(self, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        """The tokens' vectors; where they stand is added by `decode`."""
+        return self.tokens(tokens)
+
+    def decode(self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        """A whole sequence at once; `real` is False at padding, on either side."""
+        positions = (real.long().cumsum(1) - 1).clamp(min=0)
+        mask = attention_mask(torch.arange(x.shape[1], device=x.device), real)
+        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
+        for block in self.blocks:
+            x = block(x, mask, rope)
+        return self.norm(x)
+
+    def decode_cached(
+        self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"], cache: Cache
+    ) -> tuple[Float[Tensor, "B S D"], Cache]:
+        """The next S tokens after those that the cache holds."""
+        cache, positions = cache.open(real)
+        mask = cache.causal()
+        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, rope, partial(cache.write, i))
+        return self.norm(x), cache
+
+    def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Scores over the vocabulary."""
+        return self.tokens.scores(hidden) if self.head is None else self.head(hidden)
+
+    def empty_cache(self, rows: int, slots: int) -> Cache:
+        """Room for `slots` tokens, on the device and in the dtype of the weights."""
+        shape = (rows, self.cfg.num_kv_heads, slots, self.cfg.head_width)
+        return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"] | None = None,
+        targets: Int[Tensor, "B S"] | None = None,
+    ) -> Predictions:
+        """Scores of `targets` after the prompt, or of the token after each of `tokens`: `causal.predict`."""
+        return causal.predict(self, tokens, mask, targets, self.cfg.context)
+
+    def start(self, *, room: int, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None = None) -> Step:
+        """Read prompts, with space for `room` new tokens; `hidden` (B, L, D) are the states of all of the prompt."""
+        return causal.start(self, tokens, mask, room, self.cfg.context)
+
+    def step(self, token: Int[Tensor, "B"], cache: Cache) -> Step:
+        """One more token."""
+        return causal.step(self, token, cache)
