@@ -31,7 +31,7 @@ lint: .venv/.dev
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (about 4 minutes, once) ..."
-	$(INSTALL) --editable ".[starter,text,int8,dev]"
+	$(INSTALL) --editable ".[starter,int8,dev]"
 	@touch $@
 
 # For a machine that has PyTorch with CUDA, where nothing can be installed; make gpu PYTHON=python3.12

@@ -170,7 +170,7 @@ def test_extras_and_names_in_the_docs_exist():
     "word",
     [
         *("model.logits", "model.probabilities", "--multi", "--probabilities", "counts", "ftfy", "--truncate"),
-        *("data.truncate", "REBUS_DATA_ROOT", "data.most_damaged", "damaged_files", "data.val_split"),
+        *("data.truncate", "data.root", "data.most_damaged", "damaged_files", "data.val_split"),
         *("data.negatives", "on_error", "model.classifier", "card.json"),
     ],
 )

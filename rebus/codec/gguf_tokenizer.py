@@ -1,12 +1,12 @@
 """The tokenizer in the metadata of a GGUF file, as the files of a checkpoint directory."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from rebus.codec.sentencepiece import from_pieces
 from rebus.codec.tokenizer_formats import Definition, added_token, byte_bpe
 from rebus.core.errors import BadCheckpoint
+from rebus.core.strict_json import to_json
 
 _CONTROL, _GIVEN = 3, 4  # kinds of token: never text; matched in a text as it is
 _BYTES: dict[str, Any] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -47,7 +47,7 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, bytes]:
         if isinstance(error, BadCheckpoint):
             raise
         raise BadCheckpoint(f"damaged tokenizer: {error}") from None
-    texts = {"tokenizer.json": json.dumps(definition, ensure_ascii=False), "tokenizer_config.json": json.dumps(config)}
+    texts = {"tokenizer.json": to_json(definition), "tokenizer_config.json": to_json(config)}
     return {name: text.encode() for name, text in texts.items()}
 
 

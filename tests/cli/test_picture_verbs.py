@@ -230,13 +230,13 @@ def test_fault_34_images_too_large_to_be_open_together(bundled, pictures, run, m
     with Image.open(pictures / "a.png") as image:
         pixels = image.width * image.height
         image.save(pictures / "d.png")
-    found, _ = document(run, "classify", pictures, "--labels", LABELS)
+    found, _ = document(run, "classify", pictures, "--labels", LABELS, *TOWERS)
     monkeypatch.setenv("REBUS_MAX_IMAGE_MEMORY", str(12 * pixels))  # one may be decoded, three may be open
-    halved, err = document(run, "classify", pictures, "--labels", LABELS)
+    halved, err = document(run, "classify", pictures, "--labels", LABELS, *TOWERS)
     assert halved["results"] == found["results"]
     assert "not enough memory for 4 images at a time: going on with 2" in err
     monkeypatch.setenv("REBUS_MAX_IMAGE_MEMORY", str(pixels))
-    code, out, _ = run("classify", pictures, "--labels", LABELS, "--json")
+    code, out, _ = run("classify", pictures, "--labels", LABELS, "--json", *TOWERS)
     assert code == 1
     assert all("MAX_IMAGE_MEMORY" in row["error"] for row in json.loads(out)["results"])
 

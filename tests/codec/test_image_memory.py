@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rebus.codec import convert_to_rgb
 from rebus.codec.convert_to_rgb import to_rgb
 from rebus.codec.images import ImagePipeline, open_image, open_images
 from rebus.core.errors import LimitExceeded

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -48,7 +49,9 @@ def changed(config: Any) -> list[tuple[str, Any]]:
             found += [(f"{field.name}.{name}", replace(config, **{field.name: part})) for name, part in changed(value)]
         else:
             values = others(value, hints[field.name]) + ([None] if type(None) in get_args(hints[field.name]) else [])
-            found += [(f"{field.name}={one}", replace(config, **{field.name: one})) for one in values if one != value]
+            for one in values:
+                with suppress(BadConfig):  # an end token outside the vocabulary
+                    found += [(f"{field.name}={one}", replace(config, **{field.name: one}))] if one != value else []
     return found
 
 

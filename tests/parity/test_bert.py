@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rebus.backbones.text.bert import BERT, keys, read_transformers, write_transformers
+from rebus.backbones.text.bert import BERT, keys, read_fields, read_transformers, write_transformers
+from rebus.core.released_config import Released
 from rebus.weights.checkpoint_files import open_weights
 from rebus.weights.load_weights import load_into
 
@@ -29,7 +30,7 @@ def test_equals_transformers_on_random_weights_with_padding_on_either_side(act):
     reference = transformers.BertModel(config).eval()
     for parameter in reference.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    cfg = read_transformers({"hidden_act": act, **config.to_dict()}, pooler=True)
+    cfg = read_fields(Released({"hidden_act": act, **config.to_dict()}), pooler=True)
     network = BERT(cfg).eval()
     load_into(network, keys(cfg).to_ours(reference.state_dict()), device="cpu", dtype=torch.float32)
     tokens, types = torch.randint(0, 61, (3, 13)), torch.randint(0, 2, (3, 13))
@@ -44,7 +45,7 @@ def test_equals_transformers_on_random_weights_with_padding_on_either_side(act):
         whole = network(tokens, None, types)
         expected = reference(tokens, token_type_ids=types)
     assert (network.pool(whole) - expected.pooler_output).abs().max() < 1e-4
-    assert read_transformers(write_transformers(cfg), pooler=True) == cfg
+    assert read_fields(Released(write_transformers(cfg)), pooler=True) == cfg
     again = transformers.BertModel(transformers.BertConfig(**write_transformers(cfg)))
     again.load_state_dict({k: v.load() for k, v in keys(cfg).to_theirs(network.state_dict()).items()})
 
