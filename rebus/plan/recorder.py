@@ -97,6 +97,11 @@ class Recorder(TorchDispatchMode):
             stack.enter_context(self)
             yield self
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Of PyTorch's, which would wrap each of some ten thousand calls. Nothing is compiled here."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "prim":  # asks for a device, as half of all calls do
