@@ -3,8 +3,31 @@
 What was in them is not known, so nobody can count the records that are lost; the share that may be is one of files.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from rebus.core.errors import RebusError
 from rebus.data.record import Reader
+
+
+class OverReader:
+    """What a reader of some records of another one says as that does: labels, and files with their damage."""
+
+    reader: Reader
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.reader.labels
+
+    @property
+    def faults(self) -> Sequence[str]:
+        return damaged_files(self.reader)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Those that are read, damaged ones included."""
+        found: Sequence[Path] = getattr(self.reader, "files", ())
+        return found
 
 
 def damaged_files(reader: Reader) -> tuple[str, ...]:

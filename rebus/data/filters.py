@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from rebus.core.errors import UsageError
-from rebus.data.damaged_files import damaged_files
+from rebus.data.damaged_files import OverReader
 from rebus.data.frequencies import Common, Counting, Frequent, words_of
 from rebus.data.record import BadRecord, Reader, Record
 
@@ -219,7 +219,7 @@ def count(reader: Reader, filters: Filters, progress: Progress | None = None) ->
 
 
 @dataclass(frozen=True)
-class Sifted:
+class Sifted(OverReader):
     """A reader of the records that pass. `refused` counts captions by reason, `damaged` records."""
 
     reader: Reader
@@ -231,20 +231,6 @@ class Sifted:
     @property
     def sizes(self) -> Sequence[int]:
         return [len(rows) for rows in self.rows]
-
-    @property
-    def labels(self) -> Sequence[str]:
-        return self.reader.labels
-
-    @property
-    def faults(self) -> Sequence[str]:
-        return damaged_files(self.reader)
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """Those that are read, damaged ones included."""
-        found: Sequence[Path] = getattr(self.reader, "files", ())
-        return found
 
     def read(self, block: int, row: int) -> Record:
         record = self.reader.read(block, int(self.rows[block][row]))

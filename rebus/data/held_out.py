@@ -4,13 +4,12 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.damaged_files import damaged_files
+from rebus.data.damaged_files import OverReader
 from rebus.data.inspecting import chosen
 from rebus.data.layouts import open_layout
 from rebus.data.reading.shard_files import NoSplits
@@ -25,7 +24,7 @@ log = logging.getLogger("rebus")
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(OverReader):
     """The records of a reader that are held out, or all others. `held`: sorted rows, of each block."""
 
     reader: Reader
@@ -38,22 +37,8 @@ class Part:
         return [whole - n for whole, n in zip(self.reader.sizes, counts, strict=True)] if self.others else counts
 
     @property
-    def labels(self) -> Sequence[str]:
-        return self.reader.labels
-
-    @property
     def window(self) -> int:
         return int(getattr(self.reader, "window", WINDOW))
-
-    @property
-    def faults(self) -> Sequence[str]:
-        return damaged_files(self.reader)
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """Those that are read, damaged ones included."""
-        found: Sequence[Path] = getattr(self.reader, "files", ())
-        return found
 
     def read(self, block: int, row: int) -> Record:
         rows = self.held[block]
