@@ -9,6 +9,7 @@ allows it and never inside an image, and learn to answer `text eos`. Images stan
 import html
 import logging
 import string
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -219,7 +220,8 @@ class TextPipeline:
             text = clean(text)
         if self.spec.canonical:
             text = canonical(text)
-        return text.lower() if self.spec.lower else text
+        text = text.lower() if self.spec.lower else text
+        return without_accents(text) if self.spec.strip_accents else text
 
     def _whole(self, index: int, body: list[int]) -> list[int]:
         """`[bos] body eos` within the context; when the body is too long the end token stays last."""
@@ -284,6 +286,11 @@ def _number(images: int) -> str:
 def clean(text: str) -> str:
     """CLIP's cleaning (clip §4): encoding mended by ftfy, HTML entities twice, single spaces."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+
+
+def without_accents(text: str) -> str:
+    """Compatibility forms (NFKD) without their combining marks: "café" → "cafe"."""
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
 
 
 def canonical(text: str) -> str:

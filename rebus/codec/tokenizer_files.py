@@ -92,6 +92,8 @@ def standalone(files: Files, spec: TextSpec) -> bytes:
         steps.append({"type": "Strip", "strip_left": True, "strip_right": True})
     if spec.lower:
         steps.append({"type": "Lowercase"})
+    if spec.strip_accents:
+        steps += [{"type": "NFKD"}, {"type": "StripAccents"}]
     if made["normalizer"]:
         steps.append(made["normalizer"])
     made["normalizer"] = {"type": "Sequence", "normalizers": steps}

@@ -21,9 +21,13 @@ class Embeddings(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """A generative model's logits: `logits[b, s]` (B, S, V) predicts `targets[b, s]`."""
+    """A generative model's logits: `logits[b, s]` (B, S, V) predicts `targets[b, s]`.
+
+    `backward` (B, S, V), of a model that also reads from right to left: the logits of `core.labels.reversed_rows`.
+    """
 
     logits: Tensor
+    backward: Tensor | None = None
 
 
 class Regions(NamedTuple):

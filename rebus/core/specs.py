@@ -51,6 +51,7 @@ class TextSpec:
     # id, or the largest id, which must be the end token; None: they read elsewhere
     pad_to_context: bool = False  # always (n, context): SigLIP was trained so and reads the last position
     lower: bool = False
+    strip_accents: bool = False  # VirTex: NFKD, without combining marks
     canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space
     clean: bool = False  # CLIP: ftfy, HTML entities, white space
     added_tokens: tuple[str, ...] = ()  # control tokens that the system adds to those of the file, in this order

@@ -17,6 +17,7 @@ from rebus.nn.only_shapes import only_shapes
 from rebus.nn.rope import rotate
 
 Rope = tuple[Tensor, Tensor]
+KeysValues = tuple[Tensor, Tensor]  # of a context, (B, kv heads, S, head width) each
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values → all keys and values
 
 
@@ -151,6 +152,19 @@ class Attention(nn.Module):
             k, v = remember(k, v)
         out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap)
         return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
+
+    def keys_values(self, context: Float[Tensor, "B S D"]) -> KeysValues:
+        """A context as `look_up` reads it: worked out once, read at every step of decoding."""
+        k = self.k_norm(self._heads(self.k(context), self.num_kv_heads))
+        return k, self._heads(self.v(context), self.num_kv_heads)
+
+    def look_up(
+        self, x: Float[Tensor, "B Q D"], seen: KeysValues, mask: Bool[Tensor, "#B 1 #Q S"] | None = None
+    ) -> Float[Tensor, "B Q O"]:
+        """Cross-attention to the keys and values of a context."""
+        q = self.q_norm(self._heads(self.q(x), self.num_heads))
+        out = attend(q, *seen, mask, scale=self.scale, softcap=self.softcap)
+        return self.out(out.transpose(1, 2).flatten(2))
 
     @property
     def split(self) -> Split:

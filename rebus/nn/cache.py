@@ -81,3 +81,21 @@ class Cache:
             claimed=self.claimed,
             next_position=self.next_position[rows],
         )
+
+
+@dataclass(frozen=True)
+class ContextCache:
+    """What a decoder has written, `own`, beside the keys and values that each layer reads of a context, such as an
+    encoded image. `mask` (B, 1, 1, N) is False where the context is padding; None: it has none."""
+
+    own: Cache
+    context: tuple[tuple[Tensor, Tensor], ...]
+    mask: Bool[Tensor, "B 1 1 N"] | None = None
+
+    def select(self, rows: Int[Tensor, "R"]) -> "ContextCache":
+        """A copy with the given rows, repeats allowed."""
+        return ContextCache(
+            own=self.own.select(rows),
+            context=tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.context),
+            mask=None if self.mask is None else self.mask[rows],
+        )

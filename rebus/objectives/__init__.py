@@ -8,6 +8,7 @@ from typing import Any
 from rebus.core.errors import UsageError
 from rebus.core.system import System
 from rebus.objectives.accumulate import Learner, backward, check_parts, measure, split
+from rebus.objectives.both_ways import BothWaysLoss, LabelSetLoss
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.distillation import embedding_distillation
@@ -18,7 +19,8 @@ from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {
-    objective.kind: objective for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss)
+    objective.kind: objective
+    for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss, BothWaysLoss, LabelSetLoss)
 }
 
 
@@ -31,8 +33,10 @@ def objective_of(system: System) -> Any:
 
 __all__ = [
     "OBJECTIVES",
+    "BothWaysLoss",
     "CodebookLoss",
     "Contrast",
+    "LabelSetLoss",
     "Learner",
     "Losses",
     "NextTokenLoss",

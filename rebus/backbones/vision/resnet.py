@@ -16,6 +16,7 @@ from rebus.backbones.released_configs import timm_architecture
 from rebus.core.errors import BadConfig, unknown
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
+from rebus.weights.key_sides import Row
 from rebus.weights.keymap import KeyMap
 
 Variant = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"]
@@ -24,8 +25,13 @@ VARIANTS = get_args(Variant)
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
+    """A published variant; `depths` and `channels` make a smaller one of it, with the stem and blocks that it has."""
+
     variant: Variant = "resnet50"
     num_classes: int = 1000  # 0: no classifier
+    depths: tuple[int, int, int, int] | None = None  # blocks of the four stages
+    channels: tuple[int, int, int, int] | None = None  # of their 3 × 3 convolutions
+    stride: Literal[8, 16, 32] = 32  # pixels between features; below 32 the last stages are dilated instead
 
     @property
     def image_size(self) -> int:
@@ -41,7 +47,17 @@ class ResNet(nn.Module):
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
         self.cfg = cfg
-        self.net = cast(Any, timm.create_model(cfg.variant, pretrained=False, num_classes=cfg.num_classes))
+        sizes = {"layers": cfg.depths, "channels": cfg.channels}
+        self.net = cast(
+            Any,
+            timm.create_model(
+                cfg.variant,
+                pretrained=False,
+                num_classes=cfg.num_classes,
+                output_stride=cfg.stride,
+                **{name: value for name, value in sizes.items() if value is not None},
+            ),
+        )
         self.width = int(self.net.num_features)
 
     @property
@@ -82,29 +98,29 @@ def image_spec(cfg: ResNetConfig) -> ImageSpec:
 _NORM = "{p:weight|bias|running_mean|running_var|num_batches_tracked}"
 
 
+_BLOCK = "layer{i}.{j}."
+ROWS: list[Row] = [  # without a classifier
+    ("conv1.weight", "net.conv1.weight"),
+    ("bn1." + _NORM, "net.bn1.{p}"),
+    (_BLOCK + "conv{k}.weight", f"net.{_BLOCK}conv{{k}}.weight"),
+    (_BLOCK + "bn{k}." + _NORM, f"net.{_BLOCK}bn{{k}}.{{p}}"),
+    (_BLOCK + "downsample.0.weight", f"net.{_BLOCK}downsample.0.weight"),
+    (_BLOCK + "downsample.1." + _NORM, f"net.{_BLOCK}downsample.1.{{p}}"),
+]
+
+
 def keys(cfg: ResNetConfig) -> KeyMap:
     """The layout of torchvision and timm; without a classifier of ours, theirs is dropped."""
-    block = "layer{i}.{j}."
-    rows = [
-        ("conv1.weight", "net.conv1.weight"),
-        ("bn1." + _NORM, "net.bn1.{p}"),
-        (block + "conv{k}.weight", f"net.{block}conv{{k}}.weight"),
-        (block + "bn{k}." + _NORM, f"net.{block}bn{{k}}.{{p}}"),
-        (block + "downsample.0.weight", f"net.{block}downsample.0.weight"),
-        (block + "downsample.1." + _NORM, f"net.{block}downsample.1.{{p}}"),
-        ("fc.{p}", "net.fc.{p}"),
-    ]
-    return KeyMap(
-        rows if cfg.num_classes else rows[:-1], ignore=[] if cfg.num_classes else ["fc.*"], prefixes=["module."]
-    )
+    rows = [*ROWS, ("fc.{p}", "net.fc.{p}")] if cfg.num_classes else ROWS
+    return KeyMap(rows, ignore=[] if cfg.num_classes else ["fc.*"], prefixes=["module."])
 
 
-_DEPTHS = {  # blocks of the four stages, and whether they are bottlenecks → variant
-    (2, 2, 2, 2, False): "resnet18",
-    (3, 4, 6, 3, False): "resnet34",
-    (3, 4, 6, 3, True): "resnet50",
-    (3, 4, 23, 3, True): "resnet101",
-    (3, 8, 36, 3, True): "resnet152",
+_DEPTHS = {  # blocks of the four stages, and channels out of the first of them → variant
+    (2, 2, 2, 2, 64): "resnet18",
+    (3, 4, 6, 3, 64): "resnet34",
+    (3, 4, 6, 3, 256): "resnet50",
+    (3, 4, 23, 3, 256): "resnet101",
+    (3, 8, 36, 3, 256): "resnet152",
 }
 
 
@@ -117,7 +133,10 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
     depths = tuple(
         sum(re.fullmatch(rf"layer{i}\.\d+\.conv1\.weight", name) is not None for name in found) for i in range(1, 5)
     )
-    variant = _DEPTHS.get((*depths, "layer1.0.conv3.weight" in found))  # type: ignore[arg-type]
+    last = found.get("layer1.0.conv3.weight", found["layer1.0.conv2.weight"])
+    variant = _DEPTHS.get((*depths, last[0]))  # type: ignore[arg-type]
+    if variant == "resnet50" and found["layer1.0.conv1.weight"][0] == 128:
+        variant = "wide_resnet50_2"
     if variant is None or found["conv1.weight"][-1] != 7:
         raise BadConfig(f"a ResNet with {depths} blocks: wants one of {', '.join(VARIANTS)}")
     return ResNetConfig(variant=cast(Variant, variant), num_classes=found.get("fc.weight", (0,))[0])
@@ -133,7 +152,9 @@ def read_timm(data: Mapping[str, Any]) -> ResNetConfig:
 
 
 def write_timm(cfg: ResNetConfig) -> dict[str, Any]:
-    """The `config.json` from which timm builds the same network."""
+    """The `config.json` from which timm builds the same network. Raises `BadConfig` for sizes of one's own."""
+    if cfg != ResNetConfig(variant=cfg.variant, num_classes=cfg.num_classes):
+        raise BadConfig("timm has no name for a ResNet of other depths, channels or stride")
     return {"architecture": cfg.variant, "num_classes": cfg.num_classes}
 
 
@@ -154,9 +175,7 @@ SYSTEM = System(
             name="torchvision",
             keys=keys,
             config_file=None,
-            recognises=lambda names: (
-                {"layer4.0.conv1.weight", "bn1.bias"} <= {n.removeprefix("module.") for n in names}
-            ),
+            recognises=lambda names: {n.removeprefix("module.") for n in names} >= _MARKS,
             infer_config=infer_config,
         ),
     },
