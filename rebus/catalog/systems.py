@@ -59,6 +59,14 @@ SYSTEMS = {
         idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
         paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
     ),
+    "virtex": SystemRow(
+        module="rebus.models.prefix_lm.virtex",
+        model_types=("virtex",),
+        family="prefix_lm",
+        tasks=frozenset({"caption", "stream"}),
+        idea="an image encoder learns from captions, read from left to right and from right to left",
+        paper="Desai & Johnson, VirTex: Learning Visual Representations from Textual Annotations, 2021",
+    ),
     "asif": SystemRow(
         module="rebus.models.training_free.asif",
         model_types=("asif",),
