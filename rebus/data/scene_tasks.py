@@ -66,8 +66,9 @@ class SceneTasks:
             if form.places and locations is None and getattr(self, name):
                 raise UsageError(f"the model states no places in text, as {name} wants it to: --set data.{name}=0")
         plan = partial(self._plan, prompts, locations)
+        places = any(form.places and getattr(self, name) for name, form in forms.items())
         return RecordBatches(
-            SceneRecords(self.size, plan, fields=()), scenes_processor(text, self.size, locations=True)
+            SceneRecords(self.size, plan, fields=()), scenes_processor(text, self.size, locations=places)
         )
 
     def _plan(

@@ -3,7 +3,7 @@
 Objectives know no model: they call the network with the batch and read one of the named tuples of `core/outputs.py`.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from rebus.core.errors import UsageError
 from rebus.core.system import System
@@ -17,11 +17,9 @@ from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
+Objective = SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss | BothWaysLoss | LabelSetLoss
 # kind → objective, as a system names the one of its paper
-OBJECTIVES: dict[str, Any] = {
-    objective.kind: objective
-    for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss, BothWaysLoss, LabelSetLoss)
-}
+OBJECTIVES: dict[str, Any] = {objective.kind: objective for objective in get_args(Objective)}
 
 
 def objective_of(system: System) -> Any:
@@ -40,6 +38,7 @@ __all__ = [
     "Learner",
     "Losses",
     "NextTokenLoss",
+    "Objective",
     "SeeAndSpeakLoss",
     "SigmoidLoss",
     "SoftmaxLoss",

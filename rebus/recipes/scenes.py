@@ -6,17 +6,20 @@ from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.mask_vqvae import SMALL
+from rebus.backbones.vision.resnet import ResNetConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
-from rebus.data.scene_tokenizer import EOS, IMAGE, PAD, scenes_tokenizer
+from rebus.data.scene_tokenizer import BOS, EOS, IMAGE, PAD, scenes_tokenizer
 from rebus.models.contrastive.align import ALIGNConfig
 from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
+from rebus.models.prefix_lm.virtex import VirTexConfig
+from rebus.models.prefix_lm.virtex_config import CaptionerConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import BothWaysLoss, CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import Optim, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
@@ -104,6 +107,30 @@ def align_scenes() -> TrainConfig:
         optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=220),
         steps=700,
         batch_size=128,
+        final_dtype="float16",
+    )
+
+
+def virtex_scenes() -> TrainConfig:
+    """`rebus train virtex_scenes`: a small ResNet learns to see from captions alone, read both ways."""
+    words = scenes_tokenizer().vocab_size
+    return TrainConfig(
+        system="virtex",
+        model=VirTexConfig(
+            image=ResNetConfig(
+                variant="resnet18", num_classes=0, depths=(1, 1, 1, 1), channels=(32, 64, 96, 128), stride=8
+            ),
+            text=CaptionerConfig(width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=words, context=48),
+            image_size=96,
+            pad_id=PAD,
+            start_id=BOS,
+            end_id=EOS,
+        ),
+        objective=BothWaysLoss(unknown=None),
+        data=SceneTasks(per_picture=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
+        steps=1600,
+        batch_size=64,
         final_dtype="float16",
     )
 

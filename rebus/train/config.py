@@ -7,7 +7,7 @@ from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class TrainConfig:
 
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
-    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
+    objective: Objective
     data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000

@@ -77,8 +77,10 @@ def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
             f"scenes are told in the {tokens:,} tokens of their own world; the model has {model.text.vocab_size:,}. "
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
         )
-    if getattr(model.image, "image_size", size) != size:
-        raise UsageError(f"the scenes have {size} pixels a side, the model's images {model.image.image_size}")
+    spec = catalog.system(str(config.system)).image_spec
+    wanted = size if spec is None else spec(model).size[0]
+    if wanted != size:
+        raise UsageError(f"the scenes have {size} pixels a side, the model's images {wanted}")
     return batches
 
 
