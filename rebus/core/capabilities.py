@@ -46,6 +46,18 @@ class WritesText(Protocol):
 
 
 @runtime_checkable
+class ReadsBackward(Protocol):
+    """A `WritesText` that also reads what it wrote from right to left, where `reads_backward` is True."""
+
+    reads_backward: bool
+
+    def backward_likelihood(self, texts: Tensor, **batch: Any) -> Tensor:
+        """texts (B, N, S), −100 at padding: N texts after each prompt of the batch → (B, N) sums of log-probabilities,
+        each token given those after it."""
+        ...
+
+
+@runtime_checkable
 class PicksAnswers(Protocol):
     """A question and an image → the answers of a fixed list, which is the companion "answers", one text a class."""
 

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rebus.core.capabilities import WritesText
+from rebus.core.capabilities import ReadsBackward, WritesText
 from rebus.core.errors import UsageError
 from rebus.core.finite import refuse
+from rebus.core.labels import IGNORED
 from rebus.generation.constraints import Constraints
 from rebus.generation.decoding_state import has_fixed_rows
 from rebus.generation.stopping import Stops
@@ -27,17 +28,23 @@ class Beam:
 
     `early_stopping`: False ends a row when its best beginning is behind its worst finished sentence; True as soon as
     `num_beams` sentences are finished; "never" only when no beginning, however long, could still win.
+
+    `both_ways`, of networks that also read from right to left (`ReadsBackward`): that many times the log-probability of
+    this reading is added to the scores of the finished sentences, `num_beams` a prompt, before the best is taken.
     """
 
     num_beams: int = 4
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
+    both_ways: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:
             raise UsageError(f"num_beams must be at least 1; got {self.num_beams}")
         if self.early_stopping not in (True, False, "never"):
             raise UsageError(f'early_stopping wants True, False or "never"; got {self.early_stopping!r}')
+        if self.both_ways < 0:
+            raise UsageError(f"both_ways must be 0 (off) or more; got {self.both_ways}")
 
     @torch.inference_mode()
     def search(
@@ -50,16 +57,20 @@ class Beam:
         constraints: Constraints,
         pad_id: int,
     ) -> Tensor:
-        """The best sentence of each prompt, (B, ≤ room) int64."""
+        """The best sentence of each prompt, (B, ≤ room) int64. Raises `UsageError` for `both_ways` of a network that
+        reads one way."""
         W = self.num_beams
+        if self.both_ways and not (isinstance(network, ReadsBackward) and network.reads_backward):
+            raise UsageError("both_ways is for models that also read captions from right to left; this one does not")
         step = network.start(room=room, **batch)
         B, V = step.logits.shape
         device = step.logits.device
         # Of twice as many continuations as beams, at least one a beam does not end here (one end token assumed).
         num_kept = min(max(2, 1 + len(stops.eos)) * W, W * V)
         eos = torch.tensor(stops.eos, dtype=torch.int64, device=device)
-        answer = torch.full((B, room), pad_id, dtype=torch.int64, device=device)
-        length = torch.zeros(B, dtype=torch.int64, device=device)
+        answers = torch.full((B, W, room), pad_id, dtype=torch.int64, device=device)
+        lengths = torch.zeros(B, W, dtype=torch.int64, device=device)
+        totals = torch.full((B, W), NEVER, device=device)
 
         fixed = has_fixed_rows(network)
         rows = torch.arange(B, device=device)  # prompts still searched: R of them, W beams each
@@ -98,7 +109,8 @@ class Beam:
             done_text = _take(torch.cat([done_text, grown], dim=1), best)
             done_length = _take(torch.cat([done_length, finished * (at + 1)], dim=1), best)
             if last:
-                answer[rows[open_rows]], length[rows[open_rows]] = done_text[open_rows, 0], done_length[open_rows, 0]
+                for found, value in ((answers, done_text), (lengths, done_length), (totals, done_score)):
+                    found[rows[open_rows]] = value[open_rows]
                 break
 
             total, best = (kept + ended * NEVER).topk(W, dim=-1)
@@ -110,7 +122,8 @@ class Beam:
             open_rows = open_rows & hopeful
             still = open_rows.tolist()
             if not all(still):
-                answer[rows[decided]], length[rows[decided]] = done_text[decided, 0], done_length[decided, 0]
+                for found, value in ((answers, done_text), (lengths, done_length), (totals, done_score)):
+                    found[rows[decided]] = value[decided]
                 if not any(still):
                     break
                 if not fixed:  # rows that are decided leave the batch
@@ -120,7 +133,13 @@ class Beam:
             step = network.step(token.flatten(), cache.select(source.flatten()))
             logits, cache = step.logits, step.cache
             source = torch.arange(token.numel(), device=device).view_as(token)
-        return answer[:, : int(length.max())]
+        best = torch.zeros(B, 1, dtype=torch.int64, device=device)
+        if self.both_ways and isinstance(network, ReadsBackward):
+            real = torch.arange(room, device=device) < lengths[..., None]
+            back = network.backward_likelihood(answers.masked_fill(~real, IGNORED), **batch)
+            totals = totals + self.both_ways * back / lengths.clamp(min=1) ** self.length_penalty
+            best = totals.argmax(dim=1, keepdim=True)
+        return _take(answers, best)[:, 0, : int(_take(lengths, best).max())]
 
     def _hopeful(self, total: Tensor, done_score: Tensor, done: Tensor, written: int, room: int) -> Tensor:
         """(R,) whether a beginning may still beat the worst finished sentence."""

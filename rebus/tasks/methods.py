@@ -48,6 +48,7 @@ class Decoding(Batching, total=False):
     num_beams: int
     length_penalty: float
     early_stopping: bool | Literal["never"]
+    both_ways: float
     no_repeat_ngram_size: int
     k: int
     alpha: float

@@ -182,3 +182,40 @@ def test_a_caption_longer_than_the_positions_is_refused():
     network.start(room=5, **batch)
     with pytest.raises(BadText, match="6 tokens of caption"):
         network.start(room=6, **batch)
+
+
+def test_of_the_finished_captions_the_one_that_reads_best_both_ways_is_taken():
+    torch.manual_seed(3)
+    cfg = replace(virtex.PRESETS["tiny"], text=replace(virtex.PRESETS["tiny"].text, vocab_size=9))
+    network = virtex.VirTex(cfg).eval()
+    for p in network.parameters():
+        nn.init.normal_(p, std=0.5)
+    nn.init.zeros_(network.bias)  # which both directions share
+    batch = {"pixels": torch.randn(3, 3, 64, 64), "tokens": torch.ones(3, 1, dtype=torch.int64)}
+    options = {"eos_id": 2, "pad_id": 0, "strategy": "beam", "max_new_tokens": 2, "length_penalty": 1.0}
+    options |= {"num_beams": 81}  # more than there are sentences of two words at most: all of them finish
+    found = generate(network, batch, both_ways=2.0, **options)
+    sentences = [[2], *([a, b] for a in range(9) if a != 2 for b in range(9))]
+    texts = torch.tensor([s + [IGNORED] * (2 - len(s)) for s in sentences])
+    for row in range(3):
+        alone = {name: value[row : row + 1] for name, value in batch.items()}
+        repeated = {name: value.expand(len(texts), *value.shape[1:]) for name, value in alone.items()}
+        with torch.no_grad():
+            out = network(**repeated, targets=texts)
+            forward = -F.cross_entropy(out.logits.mT, texts, ignore_index=IGNORED, reduction="none").sum(1)
+            back = torch.tensor([[*reversed(s), 1] + [IGNORED] * (2 - len(s)) for s in sentences])[:, 1:]
+            backward = -F.cross_entropy(out.backward.mT, back, ignore_index=IGNORED, reduction="none").sum(1)
+            told = network.backward_likelihood(texts[None], **alone)[0]
+        torch.testing.assert_close(told, backward, atol=1e-4, rtol=0)
+        lengths = torch.tensor([len(s) for s in sentences])
+        best = sentences[int(((forward + 2 * backward) / lengths).argmax())]
+        assert found[row, : len(best)].tolist() == best
+    plain = generate(network, batch, **options)
+    assert not torch.equal(plain, found)  # the other reading changed at least one of them
+
+
+def test_a_model_that_reads_one_way_says_so():
+    network = virtex.VirTex(virtex.PRESETS["tiny_pre_norm"]).eval()
+    batch = {"pixels": torch.randn(1, 3, 64, 64), "tokens": torch.ones(1, 1, dtype=torch.int64)}
+    with pytest.raises(UsageError, match="both_ways is for models"):
+        generate(network, batch, eos_id=2, pad_id=0, strategy="beam", both_ways=1.0, max_new_tokens=3)

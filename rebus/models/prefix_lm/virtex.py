@@ -23,7 +23,7 @@ from rebus.backbones.text.causal import last_real
 from rebus.backbones.vision import resnet
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.core.errors import BadText, UsageError
-from rebus.core.labels import reversed_rows
+from rebus.core.labels import IGNORED, reversed_rows
 from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
@@ -184,6 +184,28 @@ class VirTex(nn.Module):
         """One more word."""
         hidden, cache = self._go_on(token[:, None], torch.ones_like(token[:, None], dtype=torch.bool), cache)
         return Step(self.logits(hidden[:, 0]), hidden[:, 0], cache)
+
+    @property
+    def reads_backward(self) -> bool:
+        """Whether there is a decoder from right to left."""
+        return self.cfg.both_ways
+
+    def backward_likelihood(
+        self,
+        texts: Int[Tensor, "B N S"],
+        *,
+        pixels: Float[Tensor, "B 3 Y X"],
+        tokens: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "B N"]:
+        """Log-probabilities of captions (−100 at padding), summed, each word given those after it."""
+        assert self.leftward is not None
+        each = texts.shape[1]
+        again = [None if x is None else x.repeat_interleave(each, dim=0) for x in (tokens, mask, self.see(pixels))]
+        inputs, real, targets = reversed_rows(again[0], again[1], texts.flatten(0, 1))  # type: ignore[arg-type]
+        logits = self.logits(self.read(self.leftward, inputs, real, again[2]))  # type: ignore[arg-type]
+        scores = logits.float().log_softmax(dim=-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+        return (scores * (targets != IGNORED)).sum(dim=1).unflatten(0, (-1, each))
 
     def _go_on(
         self, tokens: Int[Tensor, "B S"], real: Bool[Tensor, "B S"], cache: ContextCache
