@@ -132,11 +132,15 @@ class Model(Tasks):
             raise UsageError(f"{self.card.name} has no text")
         return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": text and text.tokenizer.decode}
 
-    def save(self, directory: str | os.PathLike[str], layout: str | None = None) -> Path:
+    def save(self, directory: str | os.PathLike[str], layout: str | None = None, *, part: str | None = None) -> Path:
         """Write the model in a released layout, whole or not at all; gives the directory.
 
         `layout`: "transformers", "open_clip" or whatever else the system has; None: the first that can hold it.
+        `part`: "image" or "text", to write that encoder alone as the backbone that it is: a ResNet under torchvision's
+        names, a BERT as transformers has it. Raises `UsageError` for a part that has no layout of its own.
         """
+        if part is not None:
+            return self._part(part).save(directory, layout)
         cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
         layouts = self.system.layouts
         if layout is not None and layout not in layouts:
@@ -151,6 +155,18 @@ class Model(Tasks):
         weights = self.network.state_dict()
         files = {**self._files, **domain_files(self.card.domain)}
         return save_checkpoint(Path(directory), form, cfg, weights, processor=self.processor, files=files)
+
+    def _part(self, name: str) -> "Model":
+        """The backbone under that name in the network, as a model of its own."""
+        network = getattr(self.network, name, None)
+        system = catalog.backbone_of(network)
+        if system is None:
+            raise UsageError(
+                f'part wants an encoder that is a backbone, "image" or "text"; {self.card.name}.{name} is not'
+            )
+        image, text = (self.processor.image, None) if name == "image" else (None, self.processor.text)
+        card = replace(self.card, system=system.name, tasks=frozenset())
+        return Model(network, Processor(image, text), config=network.cfg, card=card, system=system)
 
     def eval(self) -> "Model":
         """The model itself, which is always in evaluation mode; a network is trained by `rebus train`."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import rebus
 from rebus import catalog
@@ -271,3 +272,18 @@ def test_places_and_types_that_there_are_not(tmp_path, wrong):
 def test_what_is_no_source(source):
     with pytest.raises(rebus.UsageError, match="a model is a name"):
         rebus.load(source)
+
+
+def test_an_encoder_is_saved_alone(tmp_path):
+    torch.manual_seed(0)
+    model = rebus.create("virtex/r50-l1-h512", text={"width": 64, "num_heads": 1, "mlp_width": 64})
+    folder = model.save(tmp_path / "resnet", part="image")
+    theirs = pytest.importorskip("torchvision").models.resnet50()
+    theirs.fc = torch.nn.Identity()
+    theirs.load_state_dict(load_file(folder / "model.safetensors"))
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.eval()(pixels), model.network.image.features(pixels), atol=1e-4, rtol=0)
+    assert rebus.load(folder).system.name == "resnet"
+    with pytest.raises(UsageError, match='wants an encoder that is a backbone, "image" or "text"'):
+        model.save(tmp_path / "other", part="rightward")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from rebus.catalog.checkpoints import ROWS, SMALL, card_of
 from rebus.catalog.systems import BACKBONES, SYSTEMS, SystemRow
@@ -96,6 +97,11 @@ def system(name: str) -> System:
 def systems() -> Iterator[System]:
     """All of them, backbones last."""
     yield from map(system, (*SYSTEMS, *BACKBONES))
+
+
+def backbone_of(network: Any) -> System | None:
+    """The backbone that a network is an instance of; None where it is none."""
+    return next((found for found in map(system, BACKBONES) if type(network) is found.network), None)
 
 
 def models_that_can(task: str) -> list[str]:

@@ -25,6 +25,7 @@ RECIPES = {
     "clip_captions": "rebus.recipes.finetune",
     "siglip_captions": "rebus.recipes.finetune",
     "clip_b32": "rebus.recipes.papers",
+    "virtex_r50": "rebus.recipes.papers",
     "siglip_b16": "rebus.recipes.papers",
     "paligemma_3b": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
