@@ -158,7 +158,7 @@ class Model(Tasks):
 
     def _part(self, name: str) -> "Model":
         """The backbone under that name in the network, as a model of its own."""
-        network = getattr(self.network, name, None)
+        network: Any = getattr(self.network, name, None)
         system = catalog.backbone_of(network)
         if system is None:
             raise UsageError(

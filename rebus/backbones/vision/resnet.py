@@ -47,7 +47,7 @@ class ResNet(nn.Module):
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
         self.cfg = cfg
-        sizes = {"layers": cfg.depths, "channels": cfg.channels}
+        sizes: dict[str, Any] = {"layers": cfg.depths, "channels": cfg.channels}
         self.net = cast(
             Any,
             timm.create_model(
