@@ -152,6 +152,22 @@ _ALIGN = [
         instead="align/base; this size was reported for CC3M alone",
     ),
 ]
+_SIMVLM = [
+    card_of(
+        "simvlm",
+        size,
+        preset=size,
+        parameters=parameters,
+        license="never released",
+        instead="paligemma/3b-mix-224, which writes after an image, too; or train one: `rebus plan simvlm/base`",
+    )
+    for size, parameters in (
+        ("small", 103_575_680),
+        ("base", 251_829_584),
+        ("large", 767_529_408),
+        ("huge", 1_555_725_120),
+    )
+]
 _VIRTEX = [
     _virtex("r50-l1-h512", 38_111_568, "width_ablations/bicaptioning_R_50_L1_H512"),
     _virtex("r50-l1-h768", 51_699_792, "width_ablations/bicaptioning_R_50_L1_H768"),
@@ -219,5 +235,5 @@ _STARTERS = [
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
 ROWS: dict[str, ModelCard] = {
-    card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_VIRTEX, *_PALIGEMMA, *_STARTERS)
+    card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_PALIGEMMA, *_STARTERS)
 }

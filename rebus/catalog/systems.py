@@ -59,6 +59,14 @@ SYSTEMS = {
         idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
         paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
     ),
+    "simvlm": SystemRow(
+        module="rebus.models.prefix_lm.simvlm",
+        model_types=("simvlm",),
+        family="prefix_lm",
+        tasks=frozenset({"caption", "ask", "classify", "complete", "stream"}),
+        idea="one encoder-decoder, one loss: the image and the first words are read, the rest is written",
+        paper="Wang et al., SimVLM: Simple Visual Language Model Pretraining with Weak Supervision, 2021",
+    ),
     "virtex": SystemRow(
         module="rebus.models.prefix_lm.virtex",
         model_types=("virtex",),

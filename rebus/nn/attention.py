@@ -30,11 +30,16 @@ def attend(
     causal: bool = False,
     scale: float | None = None,
     softcap: float | None = None,
+    bias: Float[Tensor, "#B H Q S"] | None = None,
 ) -> Float[Tensor, "B H Q K"]:
-    """softmax(scale · q kᵀ) v over the allowed keys. `scale` is 1/√K unless given.
+    """softmax(scale · q kᵀ + bias) v over the allowed keys. `scale` is 1/√K unless given. `bias`, such as that of
+    relative positions, goes with neither `causal` nor `softcap`.
 
     `softcap` c bends the scores to c · tanh(scores / c) (Gemma 2), which fused kernels cannot express.
     """
+    if bias is not None:
+        allowed = bias if mask is None else bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+        return F.scaled_dot_product_attention(q, k, v, allowed.to(q.dtype), scale=scale)
     heads, queries = q.shape[1:3]
     groups = heads // k.shape[1]
     if groups > 1 and queries == 1:  # one new token: the heads of a group become queries, no key is repeated
@@ -140,8 +145,10 @@ class Attention(nn.Module):
         causal: bool = False,
         rope: Rope | None = None,
         remember: Remember | None = None,
+        bias: Float[Tensor, "#B H Q N"] | None = None,
     ) -> Float[Tensor, "B Q O"]:
-        """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen."""
+        """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen; `bias`
+        is added to the scores."""
         q, k, v = self._project(x, x if context is None else context)
         q = self.q_norm(self._heads(q, self.num_heads))
         k = self.k_norm(self._heads(k, self.num_kv_heads))
@@ -150,7 +157,7 @@ class Attention(nn.Module):
             q, k = rotate(q, rope), rotate(k, rope)
         if remember is not None:
             k, v = remember(k, v)
-        out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap)
+        out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap, bias=bias)
         return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
 
     def keys_values(self, context: Float[Tensor, "B S D"]) -> KeysValues:

@@ -30,6 +30,7 @@ class Block(nn.Module):
         mask: Bool[Tensor, "#B 1 #S N"] | None = None,
         causal: bool = False,
         remember: Remember | None = None,
+        bias: Float[Tensor, "#B H S N"] | None = None,
     ) -> Float[Tensor, "B S D"]:
-        x = x + self.attn(self.norm1(x), mask=mask, causal=causal, remember=remember)
+        x = x + self.attn(self.norm1(x), mask=mask, causal=causal, remember=remember, bias=bias)
         return x + self.mlp(self.norm2(x))

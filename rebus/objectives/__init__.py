@@ -16,8 +16,18 @@ from rebus.objectives.losses import Losses
 from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
+from rebus.objectives.prefix_lm import PrefixLMLoss
 
-Objective = SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss | BothWaysLoss | LabelSetLoss
+Objective = (
+    SoftmaxLoss
+    | SigmoidLoss
+    | NextTokenLoss
+    | CodebookLoss
+    | SeeAndSpeakLoss
+    | BothWaysLoss
+    | LabelSetLoss
+    | PrefixLMLoss
+)
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {objective.kind: objective for objective in get_args(Objective)}
 
@@ -39,6 +49,7 @@ __all__ = [
     "Losses",
     "NextTokenLoss",
     "Objective",
+    "PrefixLMLoss",
     "SeeAndSpeakLoss",
     "SigmoidLoss",
     "SoftmaxLoss",

@@ -31,6 +31,7 @@ class ResNetConfig:
     num_classes: int = 1000  # 0: no classifier
     depths: tuple[int, int, int, int] | None = None  # blocks of the four stages
     channels: tuple[int, int, int, int] | None = None  # of their 3 × 3 convolutions
+    stages: Literal[2, 3, 4] = 4  # of the four, those that are there; only all of them have a classifier
     stride: Literal[8, 16, 32] = 32  # pixels between features; below 32 the last stages are dilated instead
 
     @property
@@ -58,7 +59,9 @@ class ResNet(nn.Module):
                 **{name: value for name, value in sizes.items() if value is not None},
             ),
         )
-        self.width = int(self.net.num_features)
+        for stage in range(cfg.stages + 1, 5):
+            setattr(self.net, f"layer{stage}", nn.Identity())
+        self.width = int(self.net.feature_info[cfg.stages]["num_chs"])
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -8,7 +8,6 @@ the image and the output layer serve both directions.
                                      ──▶ [END] mat a on cat a   ──▶ mat a on cat a [START]
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,13 +26,13 @@ from rebus.core.labels import IGNORED, reversed_rows
 from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.prefix_lm.decoder import Decoder
 from rebus.models.prefix_lm.virtex_config import CaptionerConfig, infer_config, read_config, write_config
 from rebus.models.prefix_lm.virtex_config import VirTexConfig as VirTexConfig
-from rebus.nn.attention import Attention, KeysValues, Remember
+from rebus.nn.attention import Attention
 from rebus.nn.cache import Cache, ContextCache
 from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.masks import attention_mask
-from rebus.nn.mlp import MLP
 from rebus.nn.norms import LayerNorm
 from rebus.weights.key_sides import Row, nested
 from rebus.weights.keymap import KeyMap, OwnNames
@@ -81,8 +80,8 @@ class VirTex(nn.Module):
         self.tokens = TokenEmbedding(text.vocab_size, text.width, padding_idx=cfg.pad_id)
         self.positions = nn.Embedding(text.context, text.width)
         self.norm = LayerNorm(text.width, 1e-8)
-        self.rightward = Decoder(text)
-        self.leftward = Decoder(text) if cfg.both_ways else None
+        self.rightward = _decoder(text)
+        self.leftward = _decoder(text) if cfg.both_ways else None
         self.bias = nn.Parameter(torch.zeros(text.vocab_size))
         self.init_weights()
 
@@ -109,7 +108,7 @@ class VirTex(nn.Module):
         return x * (tokens != self.cfg.pad_id)[..., None]
 
     def read(
-        self, decoder: "Decoder", tokens: Int[Tensor, "B S"], real: Bool[Tensor, "B S"], seen: Float[Tensor, "B P D"]
+        self, decoder: Decoder, tokens: Int[Tensor, "B S"], real: Bool[Tensor, "B S"], seen: Float[Tensor, "B P D"]
     ) -> Float[Tensor, "B S D"]:
         """A whole caption at once: states of its tokens, each given those before it, or all where words are masked."""
         self._check_length(tokens.shape[1])
@@ -213,7 +212,7 @@ class VirTex(nn.Module):
         own, positions = cache.own.open(real)
         x = self.embed(tokens, positions)
         remember = [partial(own.write, layer) for layer in range(self.cfg.text.num_layers)]
-        return self.rightward(x, cache.context, own.causal(), remember), replace(cache, own=own)
+        return self.rightward(x, cache.context, own.causal(), remember=remember), replace(cache, own=own)
 
     def _empty(self, rows: int, slots: int) -> Cache:
         text = self.cfg.text
@@ -228,53 +227,9 @@ class VirTex(nn.Module):
             )
 
 
-class Decoder(nn.Module):
+def _decoder(cfg: CaptionerConfig) -> Decoder:
     """One direction of the captioner."""
-
-    def __init__(self, cfg: CaptionerConfig):
-        super().__init__()
-        self.blocks = nn.ModuleList(DecoderBlock(cfg) for _ in range(cfg.num_layers))
-        self.norm = LayerNorm(cfg.width, 1e-5) if cfg.pre_norm else nn.Identity()
-
-    def keys_values(self, seen: Float[Tensor, "B P D"]) -> tuple[KeysValues, ...]:
-        """The image as each block reads it."""
-        return tuple(block.cross.keys_values(seen) for block in self.blocks)  # type: ignore[operator, union-attr]
-
-    def forward(
-        self,
-        x: Float[Tensor, "B S D"],
-        seen: Sequence[KeysValues],
-        mask: Bool[Tensor, "#B 1 S N"],
-        remember: Sequence[Remember] | None = None,
-    ) -> Float[Tensor, "B S D"]:
-        for i, block in enumerate(self.blocks):
-            x = block(x, seen[i], mask, None if remember is None else remember[i])
-        return self.norm(x)
-
-
-class DecoderBlock(nn.Module):
-    """Words look at the words before them, then at the image; normalised after each step as in "Attention Is All You
-    Need", or before it."""
-
-    split_parts = ("attn", "cross", "mlp")
-
-    def __init__(self, cfg: CaptionerConfig):
-        super().__init__()
-        self.pre_norm = cfg.pre_norm
-        self.attn, self.norm1 = Attention(cfg.width, cfg.num_heads), LayerNorm(cfg.width, 1e-5)
-        self.cross, self.norm2 = Attention(cfg.width, cfg.num_heads), LayerNorm(cfg.width, 1e-5)
-        self.mlp, self.norm3 = MLP(cfg.width, cfg.mlp_width), LayerNorm(cfg.width, 1e-5)
-
-    def forward(
-        self, x: Float[Tensor, "B S D"], seen: KeysValues, mask: Bool[Tensor, "#B 1 S N"], remember: Remember | None
-    ) -> Float[Tensor, "B S D"]:
-        if self.pre_norm:
-            x = x + self.attn(self.norm1(x), mask=mask, remember=remember)
-            x = x + self.cross.look_up(self.norm2(x), seen)
-            return x + self.mlp(self.norm3(x))
-        x = self.norm1(x + self.attn(x, mask=mask, remember=remember))
-        x = self.norm2(x + self.cross.look_up(x, seen))
-        return self.norm3(x + self.mlp(x))
+    return Decoder(cfg.width, cfg.num_layers, cfg.num_heads, cfg.mlp_width, pre_norm=cfg.pre_norm, eps=1e-5)
 
 
 def _direction(theirs: str, ours: str) -> list[Row]:
