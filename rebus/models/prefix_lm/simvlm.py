@@ -22,6 +22,7 @@ from rebus.backbones.vision import resnet
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadText, UsageError
+from rebus.core.labels import IGNORED
 from rebus.core.outputs import Predictions, Step
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
@@ -33,6 +34,7 @@ from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.image_rows import real_images
 from rebus.nn.masks import attention_mask
 from rebus.nn.norms import LayerNorm
+from rebus.nn.only_shapes import only_shapes
 from rebus.nn.positions import resize_grid
 from rebus.weights.keymap import OwnNames
 
@@ -72,7 +74,7 @@ PRESETS = {
         num_heads=3,
         mlp_width=40,
         vocab_size=96,
-        context=24,
+        context=40,
         image_size=64,
     ),
     "small": SimVLMConfig(width=512, num_layers=8, num_heads=8, mlp_width=2048),
@@ -162,8 +164,9 @@ class SimVLM(nn.Module):
         """Scores of `targets` (−100 at padding), each given the prefix and the targets before it; without targets, of
         the first token (T, 1, V). pixels (B, 3, H, W), or (B, 1, 3, H, W) with image_mask (B, 1)."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        self._check_length(real, targets)
         seen, seen_real = self.encode(tokens, real, pixels, image_mask, owners)
-        begin = torch.full_like(tokens[:, :1], self.cfg.start_id) if tokens.shape[1] else self._begin(len(tokens))
+        begin = self._begin(len(tokens))
         given = begin if targets is None else torch.cat([begin, targets[:, :-1].clamp(min=0)], dim=1)
         at = torch.arange(given.shape[1], device=given.device)
         x = self._embed(given, real.sum(dim=1, keepdim=True) + at)
@@ -182,8 +185,8 @@ class SimVLM(nn.Module):
     ) -> Step:
         """Encode image and prefix; the cache has space for `room` tokens."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        self._check_length(real, torch.zeros(len(tokens), room, device=tokens.device))
         seen, seen_real = self.encode(tokens, real, pixels, image_mask)
-        self._check_length(int(real.sum(dim=1).max()) + room if len(real) else room)
         cfg, weight = self.cfg, self.tokens.weight
         shape = (len(tokens), cfg.num_heads, room + 1, cfg.width // cfg.num_heads)
         own = replace(Cache.empty(cfg.num_layers, shape, weight.device, weight.dtype), next_position=real.sum(dim=1))
@@ -206,9 +209,16 @@ class SimVLM(nn.Module):
     def _begin(self, rows: int) -> Int[Tensor, "B 1"]:
         return torch.full((rows, 1), self.cfg.start_id, device=self.tokens.weight.device)
 
-    def _check_length(self, length: int) -> None:
-        if length > self.cfg.context:
-            raise BadText(f"{length} tokens of prefix and answer; the model has positions for {self.cfg.context}")
+    def _check_length(self, real: Bool[Tensor, "T L"], answer: Tensor | None) -> None:
+        """Padding needs no positions: rows are counted only where they might be too long."""
+        width = real.shape[1] + (0 if answer is None else answer.shape[1])
+        if width <= self.cfg.context or torch.compiler.is_compiling() or only_shapes(real):
+            return
+        length = real.sum(dim=1) if answer is None else real.sum(dim=1) + (answer != IGNORED).sum(dim=1)
+        if int(length.max()) > self.cfg.context:
+            raise BadText(
+                f"{int(length.max())} tokens of prefix and answer; the model has {self.cfg.context} positions"
+            )
 
 
 class Encoder(nn.Module):
