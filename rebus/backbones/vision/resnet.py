@@ -66,7 +66,7 @@ class ResNet(nn.Module):
     @property
     def blocks(self) -> list[nn.Module]:
         """The residual blocks, in order (`rebus.nn.blocks`)."""
-        return [block for i in range(1, 5) for block in self.net.get_submodule(f"layer{i}")]
+        return [block for i in range(1, self.cfg.stages + 1) for block in self.net.get_submodule(f"layer{i}")]
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size (VirTex reads its 7 × 7 places as words)."""

@@ -125,7 +125,7 @@ class SimVLM(nn.Module):
         pixels: Tensor | None = None,
         image_mask: Bool[Tensor, "B N"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
-    ) -> tuple[Float[Tensor, "T N D"], Bool[Tensor, "T N"]]:
+    ) -> tuple[Float[Tensor, "T M D"], Bool[Tensor, "T M"]]:
         """The prefix, every token of which sees every other: states, and where they are real.
 
         `image_mask` (B, 1) is False where a row is text alone; no image goes through the ResNet for it.
