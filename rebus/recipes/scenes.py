@@ -91,7 +91,7 @@ def align_scenes() -> TrainConfig:
     return TrainConfig(
         system="align",
         model=ALIGNConfig(
-            image=align_image(scales=(0.5, 0.5), image_size=96),
+            image=align_image(scales=(0.5, 0.5), image_size=96, momentum=0.1),
             text=BERTConfig(
                 width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=words, context=32, pooler=True
             ),
@@ -101,8 +101,8 @@ def align_scenes() -> TrainConfig:
         ),
         objective=SoftmaxLoss(label_smoothing=0.1),
         data=SceneCaptions(context=32, begin=True),
-        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=220),
-        steps=700,
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=600,
         batch_size=128,
         final_dtype="float16",
     )
