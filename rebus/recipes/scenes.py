@@ -83,9 +83,12 @@ def siglip_scenes() -> TrainConfig:
 
 
 def align_scenes() -> TrainConfig:
-    """`rebus train align_scenes`: a small EfficientNet and a small BERT, ALIGN's smoothed labels and free temperature.
+    """`rebus train align_scenes` · one processor core, 26 minutes beside other work (undisturbed, 200 steps took 3) ·
+    recall at 1 among 100: 0.939 and 0.937.
 
-    The temperature begins at 0.07, not at the paper's 1: seven hundred steps are too few to learn it from there.
+    The temperature begins at 0.07, not at the paper's 1: six hundred steps are too few to learn it from there. They
+    are too few for TensorFlow's BatchNorm statistics too: with a momentum of 0.01, 450 steps came to 0.855 and 0.867
+    only, although the weights were as good once the statistics were taken anew.
     """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(

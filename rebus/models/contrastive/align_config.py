@@ -85,12 +85,12 @@ def _read_image(fields: Released) -> EfficientNetConfig:
     scales = fields.positive("width_coefficient", 2.0), fields.positive("depth_coefficient", 3.1)
     for name, value in _FIXED.items():
         fields.demand(name, value)
-    # What pooling is done by, stochastic depth, and the number of layers, which follows.
-    fields.skip("hidden_dim", "drop_connect_rate", "num_hidden_layers")
+    fields.skip("drop_connect_rate", "num_hidden_layers")  # stochastic depth, and what follows from the scales
+    fields.size("hidden_dim", 2560)  # what pooling is done by: 640 in the released file
     size = fields.size("image_size", 600)
     kept = fields.take("batch_norm_momentum", float, 0.99)
-    if not 0 <= kept < 1:
-        raise BadConfig(f"{fields.where}.batch_norm_momentum: wants a share that is kept, below 1; got {kept}")
+    if not 0 < kept < 1:
+        raise BadConfig(f"{fields.where}.batch_norm_momentum: wants a share between 0 and 1; got {kept}")
     fields.finish()
     if _keeps_width(scales[0]):
         raise BadConfig(f"{fields.where}.width_coefficient: {_RESIDUAL.format(scales[0])}")
