@@ -18,9 +18,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rebus.core.errors import UsageError
+from rebus.core.errors import RebusError, UsageError
 from rebus.data.damaged_files import OverReader
 from rebus.data.frequencies import Common, Counting, Frequent, words_of
+from rebus.data.near_duplicates import Looks
 from rebus.data.record import BadRecord, Reader, Record
 
 # (record, one of its captions or "") → why it is refused, in the same words for all, or None
@@ -63,7 +64,8 @@ class Filters:
         return self.counts_words or self.texts_per_image is not None or self.images_per_text is not None
 
 
-# ALIGN, Section 3. Pornography and near-duplicates of test images, which went first, need models of their own.
+# ALIGN, Section 3. Near duplicates of test images, which went too, are told by `sift(…, tested=…)`; pornography by
+# scores of another model, such as COYO's two.
 ALIGN = Filters(
     shorter_side_over=200,
     aspect_under=3,
@@ -204,6 +206,14 @@ def sieve(record: Record, chosen: Sequence[Rule]) -> tuple[Record | None, list[s
     return (replace(record, captions=tuple(passed)) if passed else None), reasons
 
 
+def tested_on(record: Record, tested: Looks) -> str | None:
+    """Why a record is refused whose image may be one of those to be measured on."""
+    try:
+        return "image like a test image" if record.image is not None and tested.has(record.image) else None
+    except RebusError:
+        return "image that cannot be read"
+
+
 def count(reader: Reader, filters: Filters, progress: Progress | None = None) -> Frequent:
     """The first pass: what comes too often, as the filters say."""
     counting = Counting(words=filters.counts_words)
@@ -240,8 +250,16 @@ class Sifted(OverReader):
         return left
 
 
-def sift(reader: Reader, filters: Filters, *, common: Common | None = None, progress: Progress | None = None) -> Sifted:
-    """What passes the filters. `common`: unigrams and bigrams that are no rare ones, instead of counting them."""
+def sift(
+    reader: Reader,
+    filters: Filters,
+    *,
+    common: Common | None = None,
+    tested: Looks | None = None,
+    progress: Progress | None = None,
+) -> Sifted:
+    """What passes the filters. `common`: unigrams and bigrams that are no rare ones, instead of counting them.
+    `tested`: images to be measured on, near duplicates of which go too; who looks at images, decodes them all."""
     if common is not None:
         filters = replace(filters, min_gram_count=None, most_grams=None)
     frequent = count(reader, filters, progress) if filters.needs_counting else None
@@ -254,6 +272,9 @@ def sift(reader: Reader, filters: Filters, *, common: Common | None = None, prog
             damaged += 1
             continue
         passed, reasons = sieve(record, chosen)
+        if passed is not None and tested is not None and (reason := tested_on(passed, tested)) is not None:
+            reasons += [reason] * max(1, len(passed.captions))
+            passed = None
         refused.update(reasons)
         if passed is not None:
             left[block].append(row)

@@ -86,15 +86,18 @@ def siglip_scenes() -> TrainConfig:
 
 
 def align_scenes() -> TrainConfig:
-    """`rebus train align_scenes`: a small EfficientNet and a small BERT, ALIGN's smoothed labels and free temperature.
+    """`rebus train align_scenes` · one processor core, 26 minutes beside other work (undisturbed, 200 steps took 3) ·
+    recall at 1 among 100: 0.939 and 0.937.
 
-    The temperature begins at 0.07, not at the paper's 1: seven hundred steps are too few to learn it from there.
+    The temperature begins at 0.07, not at the paper's 1: six hundred steps are too few to learn it from there. They
+    are too few for TensorFlow's BatchNorm statistics too: with a momentum of 0.01, 450 steps came to 0.855 and 0.867
+    only, although the weights were as good once the statistics were taken anew.
     """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(
         system="align",
         model=ALIGNConfig(
-            image=align_image(scales=(0.5, 0.5), image_size=96),
+            image=align_image(scales=(0.5, 0.5), image_size=96, momentum=0.1),
             text=BERTConfig(
                 width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=words, context=32, pooler=True
             ),
@@ -104,8 +107,8 @@ def align_scenes() -> TrainConfig:
         ),
         objective=SoftmaxLoss(label_smoothing=0.1),
         data=SceneCaptions(context=32, begin=True),
-        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=220),
-        steps=700,
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=600,
         batch_size=128,
         final_dtype="float16",
     )

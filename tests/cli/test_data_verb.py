@@ -147,6 +147,46 @@ def test_filter_pictures(run, captions, tmp_path):
     assert "1 damaged" in err
 
 
+def test_filter_keeps_no_image_that_is_measured_on(run, captions, coyo, tmp_path):
+    from rebus.data.scenes import scene
+
+    for n in range(12):
+        scene(n).image.save(captions / f"{n:02}.jpg")
+    test = tmp_path / "test"
+    test.mkdir()
+    scene(3).image.resize((200, 200)).save(test / "a.png")
+    (test / "captions.jsonl").write_text(json.dumps({"file": "a.png", "caption": "x"}))
+    words = ("data", "filter", captions, "--out", tmp_path / "kept", "--no-copies-of", test)
+    code, out, err = run(*words, "--json")
+    assert code == 0, err
+    assert json.loads(out)["refused"] == {"image like a test image": 2}  # its two captions
+    reader = open_layout(tmp_path / "kept")
+    assert [reader.read(0, row).facts["wide"] for row in range(reader.sizes[0])] == [n for n in range(12) if n != 3]
+    code, _, err = run(*words[:-2], "--min-words", 1)
+    assert code == 2
+    assert "was begun with" in err
+    code, _, err = run("data", "filter", coyo, "--out", tmp_path / "rows", "--no-copies-of", test)
+    assert code == 2
+    assert "these files have no images" in err
+
+
+def test_aligns_filters_are_one_option_and_each_can_be_changed(run, coyo, tmp_path):
+    words = ("data", "filter", coyo, "--out", tmp_path / "kept", "--json")
+    code, out, err = run(*words, "--align", "--min-words", 7, "--shorter-side-over", 100)
+    assert code == 1, err
+    assert json.loads(out)["refused"] == {"text of less than 7 words": 10}
+    kept = json.loads((tmp_path / "kept" / "plan.json").read_text())["filters"]
+    assert kept == {
+        "shorter_side_over": 100,
+        "aspect_under": 3,
+        "texts_per_image": 1000,
+        "images_per_text": 10,
+        "min_words": 7,
+        "max_words": 20,
+        "most_grams": 100_000_000,
+    }
+
+
 def test_convert_there_and_back(run, captions, tmp_path):
     shards, folder = tmp_path / "shards", tmp_path / "folder"
     code, out, err = run("data", "convert", captions, "--out", shards, "--shard-size", 5)

@@ -54,7 +54,7 @@ def test_fault_39_a_number_that_cannot_be_is_refused_by_field(value):
     assert Released({}).positive("layer_norm_eps", 1e-5) == 1e-5
 
 
-@pytest.mark.parametrize("name", ["clip/scenes", "siglip/scenes", "paligemma/scenes"])
+@pytest.mark.parametrize("name", ["align/scenes", "clip/scenes", "siglip/scenes", "paligemma/scenes"])
 def test_fault_39_every_size_and_scale_of_a_checkpoint_is_checked(name, tmp_path):
     """Each number of a configuration in turn made zero, NaN or absurd, where it is a size, a count or a scale."""
     folder = catalog.bundled_folder(name)

@@ -5,6 +5,7 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,9 @@ from PIL import Image
 from rebus.core.errors import UsageError
 from rebus.data.filters import ALIGN, Filters, Sifted, count, rules, sieve, sift, size_of
 from rebus.data.frequencies import Common, Counting, grams_of, text_id
+from rebus.data.near_duplicates import looks_of
 from rebus.data.record import BadRecord, Record
+from rebus.data.scenes import scene
 
 
 @dataclass(frozen=True)
@@ -182,3 +185,27 @@ def test_texts_that_differ_in_blanks_and_capitals_are_one() -> None:
     assert text_id("A  Red\ncar ") == text_id("a red car") != text_id("a redcar")
     assert [*grams_of("A red car")] == ["a", "red", "car", "a red", "red car"]
     assert text_id("\ud800") != text_id("")
+
+
+def test_images_like_those_to_be_measured_on_go_with_all_their_texts() -> None:
+    test, other = (scene(seed, "test").image for seed in (1, 2))
+    smaller = io.BytesIO()
+    test.resize((60, 60)).save(smaller, "JPEG", quality=60)
+    tested = looks_of([Listed((Record(key="t", image=np.asarray(test)), None, Record(key="no image")))])
+    assert tested.damaged == 2
+    records = (
+        Record(key="copy", image=smaller.getvalue(), captions=("one", "two", "three words long")),
+        Record(key="other", image=np.asarray(other), captions=("three words long",)),
+        Record(key="broken", image=b"<html>", captions=("three words long",)),
+        Record(key="without", captions=("three words long",)),
+    )
+    sifted = sift(Listed(records), Filters(min_words=2), tested=tested)
+    assert [sifted.read(block, row).key for block, n in enumerate(sifted.sizes) for row in range(n)] == [
+        "other",
+        "without",
+    ]
+    assert sifted.refused == {
+        "text of less than 2 words": 2,
+        "image like a test image": 1,
+        "image that cannot be read": 1,
+    }

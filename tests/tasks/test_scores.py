@@ -13,7 +13,7 @@ IMAGES = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
 TEXTS = ["a red circle", "a blue square", "a photo"]
 
 
-@pytest.fixture(scope="module", params=["clip/scenes", "siglip/scenes"])
+@pytest.fixture(scope="module", params=["align/scenes", "clip/scenes", "siglip/scenes"])
 def model(request):
     return rebus.load(request.param)
 

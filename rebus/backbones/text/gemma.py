@@ -7,6 +7,7 @@ its own forward over them. Gemma knows no images.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -134,11 +135,7 @@ class Gemma(nn.Module):
             narrow = wide & near
         rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
         for i, block in enumerate(self.blocks):
-
-            def remember(k: Tensor, v: Tensor, layer: int = i) -> tuple[Tensor, Tensor]:
-                return cache.write(layer, k, v)
-
-            x = block(x, narrow if i % 2 == 0 else wide, rope, remember)
+            x = block(x, narrow if i % 2 == 0 else wide, rope, partial(cache.write, i))
         return self.norm(x), cache
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:

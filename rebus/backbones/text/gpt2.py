@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.text import causal
-from rebus.core.outputs import Predictions, Step
+from rebus.backbones.text.causal import Decoder
 from rebus.core.released_config import Released, read_act
 from rebus.core.specs import TextSpec
 from rebus.core.system import Layout, System
@@ -50,7 +49,7 @@ PRESETS = {
 }
 
 
-class GPT2(nn.Module):
+class GPT2(Decoder):
     """Tokens → scores of the next one. The head is the embedding itself."""
 
     def __init__(self, cfg: GPT2Config):
@@ -105,23 +104,6 @@ class GPT2(nn.Module):
         """Room for `slots` tokens, on the device and in the dtype of the weights."""
         shape = (rows, self.cfg.num_heads, slots, self.cfg.width // self.cfg.num_heads)
         return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
-
-    def forward(
-        self,
-        tokens: Int[Tensor, "B L"],
-        mask: Bool[Tensor, "B L"] | None = None,
-        targets: Int[Tensor, "B S"] | None = None,
-    ) -> Predictions:
-        """Scores of `targets` after the prompt, or of the token after each of `tokens`: `causal.predict`."""
-        return causal.predict(self, tokens, mask, targets, self.cfg.context)
-
-    def start(self, *, room: int, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None = None) -> Step:
-        """Read prompts, with space for `room` new tokens; `hidden` (B, L, D) are the states of all of the prompt."""
-        return causal.start(self, tokens, mask, room, self.cfg.context)
-
-    def step(self, token: Int[Tensor, "B"], cache: Cache) -> Step:
-        """One more token."""
-        return causal.step(self, token, cache)
 
 
 _LAYER, _BLOCK = "transformer.h.{i}.", "blocks.{i}."

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.text import causal
-from rebus.core.outputs import Predictions, Step
+from rebus.backbones.text.causal import Decoder
 from rebus.nn.attention import Attention, Remember, Rope
 from rebus.nn.cache import Cache
 from rebus.nn.embedding import TokenEmbedding
@@ -69,7 +68,7 @@ class LlamaBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class Llama(nn.Module):
+class Llama(Decoder):
     """Tokens → scores of the next one."""
 
     def __init__(self, cfg: LlamaConfig):
@@ -119,20 +118,3 @@ class Llama(nn.Module):
         """Room for `slots` tokens, on the device and in the dtype of the weights."""
         shape = (rows, self.cfg.num_kv_heads, slots, self.cfg.head_width)
         return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
-
-    def forward(
-        self,
-        tokens: Int[Tensor, "B L"],
-        mask: Bool[Tensor, "B L"] | None = None,
-        targets: Int[Tensor, "B S"] | None = None,
-    ) -> Predictions:
-        """Scores of `targets` after the prompt, or of the token after each of `tokens`: `causal.predict`."""
-        return causal.predict(self, tokens, mask, targets, self.cfg.context)
-
-    def start(self, *, room: int, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None = None) -> Step:
-        """Read prompts, with space for `room` new tokens; `hidden` (B, L, D) are the states of all of the prompt."""
-        return causal.start(self, tokens, mask, room, self.cfg.context)
-
-    def step(self, token: Int[Tensor, "B"], cache: Cache) -> Step:
-        """One more token."""
-        return causal.step(self, token, cache)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from rebus.backbones.released_configs import timm_architecture
 from rebus.core.errors import BadConfig, unknown
+from rebus.core.released_config import Released
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
 from rebus.weights.key_sides import Row
@@ -63,6 +64,9 @@ class EfficientNetConfig:
     # of convolutions of stride 2: "same" depends on the size, as TensorFlow does where it is known; "fixed" does not
     padding: Literal["same", "fixed"] = "same"
     image_size: int = 224  # pixels of a side in training; the convolutions take others
+    # a batch's share of BatchNorm's running statistics; a run of some hundred steps, over which the weights move far
+    # in a hundred, wants more
+    momentum: float = _MOMENTUM
 
     @property
     def lite(self) -> bool:
@@ -220,7 +224,7 @@ def _build(cfg: EfficientNetConfig) -> nn.Module:
         fix_stem=cfg.lite,
         pad_type="same",
         act_layer=nn.ReLU6 if cfg.lite else nn.SiLU,
-        norm_layer=partial(nn.BatchNorm2d, eps=_EPS, momentum=_MOMENTUM),
+        norm_layer=partial(nn.BatchNorm2d, eps=_EPS, momentum=cfg.momentum),
         round_chs_fn=partial(round_channels, multiplier=width),
     )
     if cfg.padding == "fixed":
@@ -253,15 +257,21 @@ def read_timm(data: Mapping[str, Any]) -> EfficientNetConfig:
     if variant not in SIZES:
         raise unknown("EfficientNet", variant, SIZES)
     return EfficientNetConfig(
-        variant=variant, num_classes=int(data.get("num_classes", 1000)), image_size=SIZES[variant][2]
+        variant=variant,
+        num_classes=int(data.get("num_classes", 1000)),
+        image_size=SIZES[variant][2],
+        momentum=Released(data).part("model_args").positive("bn_momentum", _MOMENTUM),
     )
 
 
 def write_timm(cfg: EfficientNetConfig) -> dict[str, Any]:
     """The `config.json` from which timm builds the same network. Raises `BadConfig` where timm has no such network."""
-    if read_timm({"architecture": f"tf_efficientnet_{cfg.variant}", "num_classes": cfg.num_classes}) != cfg:
+    data: dict[str, Any] = {"architecture": f"tf_efficientnet_{cfg.variant}", "num_classes": cfg.num_classes}
+    if cfg.momentum != _MOMENTUM:
+        data |= {"model_args": {"bn_momentum": cfg.momentum}, "pretrained_cfg": {}}  # timm reads neither without both
+    if read_timm(data) != cfg:
         raise BadConfig(f"timm builds EfficientNets with their released scales, sizes, heads and padding; got {cfg}")
-    return {"architecture": f"tf_efficientnet_{cfg.variant}", "num_classes": cfg.num_classes}
+    return data
 
 
 SYSTEM = System(

@@ -1,10 +1,12 @@
-"""Keep the pairs that are worth learning from: bounds on COYO's columns, and ALIGN's rules (Jia et al. 2021).
+"""Keep the pairs that are worth learning from: bounds on COYO's columns, ALIGN's rules (Jia et al. 2021), and no image
+that a model is to be measured on.
 
 What passes is written as shards; Parquet files of addresses are written as Parquet again, ready for
 `rebus data download`. The same command on the same --out goes on where it stopped.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from rebus.cli.arguments import positive
@@ -44,6 +46,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--align", action="store_true", help="ALIGN's rules; the options below change them")
     for name, (kind, what) in OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", metavar="N", type=kind, help=what)
+    group.add_argument(
+        "--no-copies-of",
+        metavar="PATH",
+        type=Path,
+        action="append",
+        default=[],
+        help="a data set to be measured on: images that look like one of its own go; may be given again",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,27 +61,38 @@ def run(args: argparse.Namespace) -> int:
 
     from rebus.data.converting import without_pictures
     from rebus.data.filters import ALIGN, Filters, sift
+    from rebus.data.layouts import open_layout
+    from rebus.data.near_duplicates import looks_of
 
     asked = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    if not asked and not args.align:
+    if not asked and not args.align and not args.no_copies_of:
         raise UsageError("nothing is filtered: give --align or one of the filters; rebus data filter --help lists them")
     filters = replace(ALIGN if args.align else Filters(), **asked)
     layout, reader = open_source(args)
     to = "parquet" if without_pictures(reader) else "webdataset"
     if to == "parquet" and args.resize:
         raise UsageError("--resize: these files have no images; give it to rebus data download")
+    if to == "parquet" and args.no_copies_of:
+        raise UsageError("--no-copies-of: these files have no images; filter what rebus data download makes of them")
+    readers = [open_layout(path) for path in args.no_copies_of]
     from rebus.data.damaged_files import check_files
 
     faults = check_files(reader, args.max_bad, "give --max-bad")
     total = int(sum(reader.sizes))
     passes = 2 if filters.needs_counting else 1
+    tested = None
     try:
+        if readers:
+            with bar("test images", sum(sum(one.sizes) for one in readers)) as progress:
+                tested = looks_of(readers, progress.advance)
         with bar("looking", passes * total) as progress:
-            sifted = sift(reader, filters, progress=lambda seen, of: progress.advance())
+            sifted = sift(reader, filters, tested=tested, progress=lambda seen, of: progress.advance())
     except KeyboardInterrupt:
         note("interrupted while looking; nothing was written yet")
         return 130
     chosen = {name: value for name, value in asdict(filters).items() if value is not None}
+    if readers:
+        chosen["no_copies_of"] = [str(path.resolve()) for path in args.no_copies_of]
     work = converter(args, sifted, layout, to, work="filter", filters=chosen)
     counts = carry_out(work)
     if counts is None:
@@ -88,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"{args.out}: {counts.written:,} of {total:,} records kept, in {work.count:,} {to} files")
     if skipped:
         note(f"{skipped:,} damaged records were left out")
+    if tested is not None and tested.damaged:
+        note(f"{tested.damaged:,} records of --no-copies-of have no image that can be read: nothing is like them")
     name_damaged(faults)
     if not counts.written:
         note("nothing passes these filters")

@@ -12,12 +12,22 @@ from rebus.core.released_config import Released
 
 
 def align_image(
-    *, variant: Variant = "b7", scales: tuple[float, float] | None = None, image_size: int = 289
+    *,
+    variant: Variant = "b7",
+    scales: tuple[float, float] | None = None,
+    image_size: int = 289,
+    momentum: float = 0.01,
 ) -> EfficientNetConfig:
     """ALIGN's image tower: neither classes nor the last convolution. Padding is fixed since Kakao's network was built
     for images of unknown size."""
     return EfficientNetConfig(
-        variant=variant, scales=scales, num_classes=0, head=False, padding="fixed", image_size=image_size
+        variant=variant,
+        scales=scales,
+        num_classes=0,
+        head=False,
+        padding="fixed",
+        image_size=image_size,
+        momentum=momentum,
     )
 
 
@@ -75,16 +85,24 @@ def _read_image(fields: Released) -> EfficientNetConfig:
     scales = fields.positive("width_coefficient", 2.0), fields.positive("depth_coefficient", 3.1)
     for name, value in _FIXED.items():
         fields.demand(name, value)
-    # What pooling is done by, TensorFlow's momentum, stochastic depth, and the number of layers, which follows.
-    fields.skip("hidden_dim", "batch_norm_momentum", "drop_connect_rate", "num_hidden_layers")
+    fields.skip("drop_connect_rate", "num_hidden_layers")  # stochastic depth, and what follows from the scales
+    fields.size("hidden_dim", 2560)  # what pooling is done by: 640 in the released file
     size = fields.size("image_size", 600)
+    kept = fields.take("batch_norm_momentum", float, 0.99)
+    if not 0 < kept < 1:
+        raise BadConfig(f"{fields.where}.batch_norm_momentum: wants a share between 0 and 1; got {kept}")
     fields.finish()
     if _keeps_width(scales[0]):
         raise BadConfig(f"{fields.where}.width_coefficient: {_RESIDUAL.format(scales[0])}")
     for variant, (*released, _) in SIZES.items():
         if tuple(released) == scales and not variant.startswith("lite"):
-            return align_image(variant=cast(Variant, variant), image_size=size)
-    return align_image(scales=scales, image_size=size)
+            return align_image(variant=cast(Variant, variant), image_size=size, momentum=_other_share(kept))
+    return align_image(scales=scales, image_size=size, momentum=_other_share(kept))
+
+
+def _other_share(momentum: float) -> float:
+    """TensorFlow's momentum for PyTorch's and the reverse, with no trace of the subtraction left in the last digits."""
+    return round(1 - momentum, 9)
 
 
 # EfficientNet adds a block's input to its output wherever both have one shape; the reference class never does for the
@@ -108,7 +126,7 @@ def write_transformers(cfg: ALIGNConfig) -> dict[str, Any]:
     """
     image = cfg.image
     if not cfg.text.pooler or image != align_image(
-        variant=image.variant, scales=image.scales, image_size=image.image_size
+        variant=image.variant, scales=image.scales, image_size=image.image_size, momentum=image.momentum
     ):
         raise BadConfig("AlignModel has a text tower with a pooler, and an image tower with neither head nor classes")
     wide, deep = image.multipliers
@@ -125,6 +143,7 @@ def write_transformers(cfg: ALIGNConfig) -> dict[str, Any]:
             "depth_coefficient": deep,
             "hidden_dim": image.widths[-1],
             "image_size": image.image_size,
+            "batch_norm_momentum": _other_share(image.momentum),
             **_FIXED,
         },
         "text_config": {**bert.write_transformers(cfg.text), "model_type": "align_text_model"},

@@ -94,10 +94,11 @@ def test_larger_ones_have_the_tensors_of_timm(variant):
     assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
 
 
-def test_statistics_move_as_in_tensorflow():
-    network = EfficientNet(EfficientNetConfig(variant="lite0"))
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.1}])
+def test_statistics_move_as_in_tensorflow_or_as_the_configuration_says(settings):
+    network = EfficientNet(EfficientNetConfig(variant="lite0", **settings))
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert {(norm.momentum, norm.eps) for norm in norms} == {(0.01, 1e-3)}
+    assert {(norm.momentum, norm.eps) for norm in norms} == {(settings.get("momentum", 0.01), 1e-3)}
 
 
 def test_without_a_head_the_last_block_is_what_is_pooled():
@@ -132,3 +133,16 @@ def test_what_timm_has_not_is_not_written_as_if_it_had():
             write_timm(cfg)
     cfg = EfficientNetConfig(variant="b3", num_classes=7, image_size=300)
     assert read_timm(write_timm(cfg)) == cfg
+    assert "model_args" not in write_timm(cfg)
+
+
+def test_timm_builds_the_momentum_that_is_written(tmp_path):
+    import timm
+
+    cfg = EfficientNetConfig(variant="lite0", num_classes=7, momentum=0.1)
+    written = write_timm(cfg)
+    assert read_timm(written) == cfg
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with torch.device("meta"):
+        theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=False)
+    assert {m.momentum for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}

@@ -105,6 +105,17 @@ def test_sizes_with_a_projection_are_written_and_read(preset):
     assert cfg.image.widths[-1] != cfg.embed == 640
 
 
+@pytest.mark.parametrize(("momentum", "written"), [(0.01, 0.99), (0.1, 0.9), (0.3, 0.7)])
+def test_the_momentum_of_the_statistics_is_written_as_tensorflow_states_it(momentum, written):
+    cfg = replace(align.PRESETS["tiny"], image=replace(align.PRESETS["tiny"].image, momentum=momentum))
+    data = write_transformers(cfg)
+    assert data["vision_config"]["batch_norm_momentum"] == written
+    assert read_transformers(data) == cfg
+    data["vision_config"]["batch_norm_momentum"] = 1.5
+    with pytest.raises(BadConfig, match=r"batch_norm_momentum: wants .* got 1\.5"):
+        read_transformers(data)
+
+
 def test_towers_that_the_layout_does_not_have_are_refused():
     cfg = align.PRESETS["tiny"]
     for image in (replace(cfg.image, head=True), replace(cfg.image, padding="same"), replace(cfg.image, num_classes=3)):
