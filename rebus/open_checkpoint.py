@@ -17,6 +17,7 @@ from rebus.codec.images import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor, text_pipeline
 from rebus.codec.tokenizer_files import read_definition
 from rebus.codec.tokenizers import Tokenizer
+from rebus.core import extras
 from rebus.core.card import ModelCard, domain_in
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
 from rebus.core.specs import ImageSpec
@@ -97,6 +98,8 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
     if card is not None:
         system = catalog.system(card.system)
         if card.preset in system.assemble:
+            if card.extra is not None:
+                extras.demand(card.extra, card.name)
             parts = {part: open_checkpoint(source) for part, source in card.parts.items()}
             config, tensors, processor = system.assemble[card.preset](**parts)
             lazy = {key: LazyTensor.of(tensor) for key, tensor in tensors.items()}

