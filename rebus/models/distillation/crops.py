@@ -16,14 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, nms
+from torchvision.ops import batched_nms, box_iou, nms
 
 from rebus.backbones.examples import generator
-from rebus.backbones.starter_networks import starter_detector
 from rebus.backbones.vision import yolo
 from rebus.backbones.vision.yolo import YOLO, YOLOConfig
-from rebus.codec.images import ImagePipeline
-from rebus.codec.processor import Processor
 from rebus.core.capabilities import EmbedsImages, EmbedsText
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig
@@ -34,6 +31,7 @@ from rebus.core.system import Assembled, Find, Layout, Part, System
 from rebus.weights.keymap import OwnNames
 
 _SMALLEST = 1 / 80  # side of a box, as a share of the image's
+_SAME = 0.6  # overlap from which boxes stand for the same thing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +47,12 @@ class CropsConfig:
     detector_sizes: tuple[int, ...] = (416, 608)
     crop_size: int = 160
     scales: tuple[float, ...] = (1.0, 1.5)  # of what is cut out, against the box (Sec. 3.2)
+    context: float = 0.25  # weight of the whole image beside a region: boats are at sea
     num_regions: int = 30  # proposals of an image
     max_overlap: float = 0.45  # of two proposals, and of two boxes of one label
-    temperature: float = 0.05
-    background: float = 0.1  # similarity of what the labels do not name
+    size_power: float = 0.1  # of a box's share of the image, by which objectness is multiplied: small ones are doubtful
+    temperature: float = 0.08
+    background: float = 0.2  # similarity of what the labels do not name
     labels_per_region: int = 3
     min_score: float = 0.01
 
@@ -121,17 +121,24 @@ class CropDetector(nn.Module):
         return [self._of_image(image, labels) for image in pixels]
 
     def propose(self, image: Float[Tensor, "3 Y X"]) -> tuple[Float[Tensor, "R 4"], Float[Tensor, "R"]]:
-        """Boxes in shares of the image and how likely each holds a thing, best first."""
+        """Boxes in shares of the image and how likely each holds a thing, best first.
+
+        A box that is kept becomes the mean of those that it stands for, by objectness and overlap.
+        """
         found = [
             self.detector(F.interpolate(image[None], (side, side), mode="bilinear", antialias=True))
             for side in self.cfg.detector_sizes
         ]
-        boxes = torch.cat([one.boxes[0] for one in found]).clamp(0, 1)
-        objectness = torch.cat([one.objectness[0] for one in found])
-        large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > _SMALLEST
-        boxes, objectness = boxes[large], objectness[large]
-        kept = nms(boxes, objectness, self.cfg.max_overlap)[: self.cfg.num_regions]
-        return boxes[kept], objectness[kept]
+        boxes = torch.cat([one.boxes[0] for one in found]).clamp(0, 1).float()
+        objectness = torch.cat([one.objectness[0] for one in found]).float()
+        sides = boxes[:, 2:] - boxes[:, :2]
+        large = sides.amin(dim=1) > _SMALLEST
+        boxes, objectness, sides = boxes[large], objectness[large], sides[large]
+        likely = objectness * sides.prod(dim=1) ** self.cfg.size_power
+        kept = nms(boxes, likely, self.cfg.max_overlap)[: self.cfg.num_regions]
+        overlap = box_iou(boxes[kept], boxes)
+        votes = torch.where(overlap > _SAME, overlap * objectness, 0.0)
+        return votes @ boxes / votes.sum(dim=1, keepdim=True), likely[kept]
 
     def cut_out(
         self, image: Float[Tensor, "3 Y X"], boxes: Float[Tensor, "R 4"], scale: float
@@ -160,37 +167,26 @@ class CropDetector(nn.Module):
         return similarity.float()
 
     def _of_image(self, image: Float[Tensor, "3 Y X"], labels: Float[Tensor, "C E"]) -> Regions:
+        cfg = self.cfg
         boxes, objectness = self.propose(image)
         if not len(boxes):
-            return Regions(boxes, labels.new_zeros(0, dtype=torch.int64), objectness.float())
-        cfg = self.cfg
-        similarity = torch.stack([self.compare(self.cut_out(image, boxes, s), labels) for s in cfg.scales]).mean(dim=0)
+            return Regions(boxes, boxes.new_zeros(0, dtype=torch.int64), objectness)
+        near = torch.stack([self.compare(self.cut_out(image, boxes, scale), labels) for scale in cfg.scales])
+        whole = self.compare(self.cut_out(image, boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]]), 1.0), labels)
+        similarity = (near.mean(dim=0) + cfg.context * whole) / (1 + cfg.context)
         others = similarity.new_full((len(boxes), 1), cfg.background)
         probability = (torch.cat([similarity, others], dim=1) / cfg.temperature).softmax(dim=1)[:, :-1]
-        scores = objectness.float().sqrt()[:, None] * probability
-        best, label = scores.topk(min(cfg.labels_per_region, scores.shape[1]), dim=1)
+        best, label = (objectness[:, None] * probability).topk(min(cfg.labels_per_region, len(labels)), dim=1)
         region, place = (best > cfg.min_score).nonzero(as_tuple=True)
-        best, label, boxes = best[region, place], label[region, place], boxes[region]
-        kept = batched_nms(boxes.float(), best, label, cfg.max_overlap)
-        return Regions(boxes[kept], label[kept], best[kept])
+        scores, label, boxes = best[region, place], label[region, place], boxes[region]
+        kept = batched_nms(boxes, scores, label, cfg.max_overlap)
+        return Regions(boxes[kept], label[kept], scores[kept])
 
 
-def assemble_starter(encoder: Any) -> Assembled:
-    """`vild/starter` of the detector of the extra "starter" and an open dual encoder."""
-    detector, tensors = starter_detector("vild/starter")
-    seen: Processor = encoder.processor()
-    assert seen.image is not None
-    cfg = CropsConfig(
-        detector=detector,
-        encoder=Part(system=encoder.system.name, config=to_dict(encoder.config)),
-        mean=seen.image.spec.mean,
-        std=seen.image.spec.std,
-    )
-    tensors = {
-        **{f"detector.{name}": tensor for name, tensor in tensors.items()},
-        **{f"encoder.{name}": tensor for name, tensor in encoder.tensors.items()},
-    }
-    return Assembled(cfg, tensors, Processor(ImagePipeline(image_spec(cfg)), seen.text, sources=seen.sources))
+def _assemble_starter(encoder: Any) -> Assembled:
+    from rebus.models.distillation.crops_starter import assemble_starter  # which builds on this file
+
+    return assemble_starter(encoder)
 
 
 def image_spec(cfg: CropsConfig) -> ImageSpec:
@@ -240,12 +236,12 @@ def joined(find: Find) -> System:
                 name="transformers", keys=lambda cfg: OwnNames(), read_config=read_config, write_config=write_config
             )
         },
-        prompts=Prompts(classify="a photo of a {}"),
+        prompts=Prompts(classify="{}"),
         example=example,
         image_spec=image_spec,
         any_image_size=True,
         text_spec=text_spec,
-        assemble={"starter": assemble_starter},
+        assemble={"starter": _assemble_starter},
         parts=("encoder",),
         find=find,
     )
