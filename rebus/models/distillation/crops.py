@@ -48,13 +48,13 @@ class CropsConfig:
     crop_size: int = 160
     scales: tuple[float, ...] = (1.0, 1.5)  # of what is cut out, against the box (Sec. 3.2)
     context: float = 0.25  # weight of the whole image beside a region: boats are at sea
-    num_regions: int = 30  # proposals of an image
+    num_regions: int = 20  # proposals of an image
     max_overlap: float = 0.45  # of two proposals, and of two boxes of one label
     size_power: float = 0.1  # of a box's share of the image, by which objectness is multiplied: small ones are doubtful
     temperature: float = 0.08
-    background: float = 0.2  # similarity of what the labels do not name
-    labels_per_region: int = 3
-    min_score: float = 0.01
+    background: float = 0.3  # similarity of what the labels do not name
+    labels_per_region: int = 5
+    min_score: float = 0.05  # least score that a label would have if it were asked for alone
 
     def __post_init__(self) -> None:
         sizes = (self.image_size, self.crop_size, *self.detector_sizes)
@@ -174,10 +174,12 @@ class CropDetector(nn.Module):
         near = torch.stack([self.compare(self.cut_out(image, boxes, scale), labels) for scale in cfg.scales])
         whole = self.compare(self.cut_out(image, boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]]), 1.0), labels)
         similarity = (near.mean(dim=0) + cfg.context * whole) / (1 + cfg.context)
-        others = similarity.new_full((len(boxes), 1), cfg.background)
-        probability = (torch.cat([similarity, others], dim=1) / cfg.temperature).softmax(dim=1)[:, :-1]
-        best, label = (objectness[:, None] * probability).topk(min(cfg.labels_per_region, len(labels)), dim=1)
-        region, place = (best > cfg.min_score).nonzero(as_tuple=True)
+        logits = F.pad((similarity - cfg.background) / cfg.temperature, (0, 1))  # the last is the background's
+        probability = logits.softmax(dim=1)[:, :-1]
+        found = logits.sigmoid()[:, :-1] * objectness[:, None] > cfg.min_score
+        scores = torch.where(found, probability * objectness[:, None], 0.0)
+        best, label = scores.topk(min(cfg.labels_per_region, len(labels)), dim=1)
+        region, place = best.nonzero(as_tuple=True)
         scores, label, boxes = best[region, place], label[region, place], boxes[region]
         kept = batched_nms(boxes, scores, label, cfg.max_overlap)
         return Regions(boxes[kept], label[kept], scores[kept])

@@ -13,7 +13,7 @@ from rebus.core.config import to_dict
 from rebus.core.system import Assembled, Part
 from rebus.models.distillation.crops import CropsConfig, image_spec
 
-SOFTER = 2.0  # than of whole photos is the classifier's opinion of small, blurred regions
+SOFTER = 3.0  # than of whole photos is the classifier's opinion of small, blurred regions
 
 
 def assemble_starter(encoder: Any) -> Assembled:
