@@ -1,10 +1,10 @@
-"""The networks of the extra `starter`: an ImageNet classifier and a sentence encoder, with what its classes are called,
-and a detector.
+"""The networks of the extra `starter`: an ImageNet classifier and a sentence encoder, with what its classes are called.
 
-Models are put together from them without any training (`asif/starter`, `lit/starter`, `vild/starter`). The sentences
-about the classes are names and dictionary definition, as timm ships them ("tench, Tinca tinca: freshwater dace-like
-game fish of Europe …"), and a template. The definitions carry what captions speak of (fish, water, game), so they tie
-far more words to the classes than names alone; the template keeps the names of like classes apart.
+Models are put together from them without any training (`asif/starter`, `lit/starter`). The sentences about the classes
+are names and dictionary definition, as timm ships them ("tench, Tinca tinca: freshwater dace-like game fish of Europe
+…"), and a template. The definitions carry what captions speak of (fish, water, game), so they tie far more words to the
+classes than names alone; the template keeps the names of like classes apart. The detector of the extra `detector` joins
+them in `vild/starter`.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class StarterNetworks(NamedTuple):
 
 def starter_networks(need: str) -> StarterNetworks:
     """The packaged networks, for whatever is built from them. Raises `MissingExtra`, which says what needs them."""
-    weights, folder, _ = _packages(need)
+    weights, folder = _packages(need)
     image = EfficientNetConfig(variant="lite0")
     text = bert.read_transformers(read_config(folder))
     tensors = {
@@ -61,7 +61,11 @@ def starter_networks(need: str) -> StarterNetworks:
 
 def starter_detector(need: str) -> tuple[YOLOConfig, dict[str, Tensor]]:
     """Tiny YOLOv2 for the 80 classes of COCO, with its weights. Raises `MissingExtra`, which says what needs it."""
-    return read_darknet(_packages(need)[2], "yolov2-tiny")
+    extras.demand("detector", need)
+    found = find_spec(extras.PACKAGES["detector"][-1])
+    assert found is not None
+    assert found.origin is not None
+    return read_darknet(Path(found.origin).parent / "data", "yolov2-tiny")
 
 
 def describe_classes() -> dict[str, str]:
@@ -80,7 +84,7 @@ def class_sentences(names: Mapping[str, str]) -> list[str]:
 
 def encode_texts(texts: Sequence[str], batch_size: int = 50) -> Float[Tensor, "T D"]:
     """Sentences by the packaged sentence encoder, unit vectors."""
-    _, folder, _ = _packages("the sentences about its classes")
+    _, folder = _packages("the sentences about its classes")
     cfg = bert.read_transformers(read_config(folder))
     with on_meta():
         network = bert.BERT(cfg)
@@ -120,12 +124,12 @@ def _class_vectors(texts: list[str]) -> Tensor:
     return class_vectors(texts)
 
 
-def _packages(need: str) -> tuple[Path, Path, Path]:
-    """The weights of the classifier and the folders of the sentence encoder and of the detector."""
+def _packages(need: str) -> tuple[Path, Path]:
+    """The weights of the classifier and the folder of the sentence encoder."""
     extras.demand("starter", need)
     found = [find_spec(name) for name in extras.PACKAGES["starter"]]
-    weights, sentences, detector = (Path(spec.origin).parent for spec in found if spec and spec.origin)
-    return weights / "models" / "efficientnet-lite0-57934424.pth", sentences / "model", detector / "data"
+    weights, sentences = (Path(spec.origin).parent for spec in found if spec is not None and spec.origin is not None)
+    return weights / "models" / "efficientnet-lite0-57934424.pth", sentences / "model"
 
 
 def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -187,8 +187,8 @@ _STARTERS = [
         parameters=0,
         license="MIT (Tiny YOLOv2), Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
         parts={"encoder": "asif/starter"},
-        extra="starter",
-        note='real photos, offline, with the extra "starter"; boxes of any words',
+        extra="detector",
+        note='real photos, offline, with the extra "detector"; boxes of any words',
     ),
     card_of(
         "lit",

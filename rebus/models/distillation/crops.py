@@ -54,7 +54,7 @@ class CropsConfig:
     temperature: float = 0.08
     background: float = 0.3  # similarity of what the labels do not name
     labels_per_region: int = 5
-    min_score: float = 0.05  # least score that a label would have if it were asked for alone
+    min_score: float = 0.05  # of a label if it were asked for alone; a fifth of it among others
 
     def __post_init__(self) -> None:
         sizes = (self.image_size, self.crop_size, *self.detector_sizes)
@@ -176,8 +176,9 @@ class CropDetector(nn.Module):
         similarity = (near.mean(dim=0) + cfg.context * whole) / (1 + cfg.context)
         logits = F.pad((similarity - cfg.background) / cfg.temperature, (0, 1))  # the last is the background's
         probability = logits.softmax(dim=1)[:, :-1]
-        found = logits.sigmoid()[:, :-1] * objectness[:, None] > cfg.min_score
-        scores = torch.where(found, probability * objectness[:, None], 0.0)
+        alone = logits.sigmoid()[:, :-1] * objectness[:, None]
+        among = probability * objectness[:, None]
+        scores = torch.where((alone > cfg.min_score) & (among > cfg.min_score / 5), among, 0.0)
         best, label = scores.topk(min(cfg.labels_per_region, len(labels)), dim=1)
         region, place = best.nonzero(as_tuple=True)
         scores, label, boxes = best[region, place], label[region, place], boxes[region]

@@ -1,4 +1,4 @@
-"""`vild/starter`: things in real photos by any words, offline, from the three networks of the extra `starter`.
+"""`vild/starter`: things in real photos by any words, offline, from the three networks of the extra `detector`.
 
 Boxes are those of Tiny YOLOv2, which was trained on 80 classes; what it takes the things for is not used. The encoder
 is `asif/starter`, handed in by the catalogue. Settings were chosen on every second photo of `benchmarks/starter.py`.

@@ -118,7 +118,7 @@ def test_other_networks_and_damaged_files_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("object_detector") is None, reason='the extra "starter" is not installed')
+@pytest.mark.skipif(find_spec("object_detector") is None, reason='the extra "detector" is not installed')
 def test_the_released_detector_finds_what_it_was_trained_on(shared):
     cfg, tensors = starter_detector("this test")
     assert cfg == YOLOConfig()

@@ -1,6 +1,9 @@
 """A dual encoder on cut-out regions: what is cut out, how it is scored, and the starter on photos."""
 
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from rebus.core.config import to_dict
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingExtra, UnsupportedTask
 from rebus.models.distillation.crops import PRESETS, CropDetector
 
-needs_packages = pytest.mark.skipif(not extras.installed("starter"), reason='the extra "starter" is not installed')
+needs_packages = pytest.mark.skipif(not extras.installed("detector"), reason='the extra "detector" is not installed')
 
 
 class Colours(nn.Module):
@@ -143,7 +146,7 @@ def test_the_encoder_is_a_dual_encoder_with_known_fields():
 
 def test_missing_packages_name_the_extra_and_segmentation_what_can(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r'vild/starter needs the extra "starter"'):
+    with pytest.raises(MissingExtra, match=r'vild/starter needs the extra "detector"'):
         rebus.load("vild/starter")
     assert rebus.info("vild/starter").tasks == {"detect", "embed_texts"}
     assert "vild/starter" in {card.name for card in rebus.list_models(task="detect")}
@@ -151,18 +154,22 @@ def test_missing_packages_name_the_extra_and_segmentation_what_can(monkeypatch):
 
 @needs_packages
 def test_a_damaged_detector_is_named(monkeypatch, tmp_path):
-    weights, sentences, detector = starter_networks._packages("this test")
-    (tmp_path / "yolov2-tiny.cfg").write_bytes((detector / "yolov2-tiny.cfg").read_bytes())
-    (tmp_path / "yolov2-tiny.weights").write_bytes((detector / "yolov2-tiny.weights").read_bytes()[:1000])
-    monkeypatch.setattr(starter_networks, "_packages", lambda need: (weights, sentences, tmp_path))
-    with pytest.raises(BadCheckpoint, match=r"yolov2-tiny\.weights: .* got 1,000"):
+    package = find_spec("object_detector")
+    (tmp_path / "data").mkdir()
+    for name in ("yolov2-tiny.cfg", "yolov2-tiny.weights"):
+        whole = (Path(package.origin).parent / "data" / name).read_bytes()
+        (tmp_path / "data" / name).write_bytes(whole[:10_000])
+    damaged = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    found = {"object_detector": damaged}
+    monkeypatch.setattr(starter_networks, "find_spec", lambda name: found.get(name) or find_spec(name))
+    with pytest.raises(BadCheckpoint, match=r"yolov2-tiny\.weights: .* got 10,000"):
         rebus.load("vild/starter", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def model():
-    if not extras.installed("starter"):
-        pytest.skip('the extra "starter" is not installed')
+    if not extras.installed("detector"):
+        pytest.skip('the extra "detector" is not installed')
     return rebus.load("vild/starter", device="cpu")
 
 
