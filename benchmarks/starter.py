@@ -1,9 +1,10 @@
-"""How well `asif/starter` names and finds real photos: the figures on its card.
+"""How well `asif/starter` names and finds real photos, and `vild/starter` things in them: the figures on their cards.
 
-    python benchmarks/starter.py FOLDER [--limit N]
+    python benchmarks/starter.py FOLDER [--only SET] [--limit N]
 
-FOLDER holds `imagenet_samples`, `cifar10` and `flickr8k_1k`, as `benchmarks/README.md` describes them. Nothing of
-what is scored here was used to choose a setting: those were chosen on the training parts of CIFAR-10 and Flickr8k.
+FOLDER holds `imagenet_samples`, `cifar10`, `flickr8k_1k` and `coco_mini`, as `benchmarks/README.md` describes them.
+Nothing of what is scored of `asif/starter` was used to choose a setting: those were chosen on the training parts of
+CIFAR-10 and Flickr8k. The settings of `vild/starter` were chosen on every second photo of COCO, which is scored apart.
 Prints one JSON document.
 """
 
@@ -23,9 +24,19 @@ from PIL import Image
 from torch import Tensor
 
 import rebus
+from rebus.evaluate.detection import Detections, Truth, coco_scores
 from rebus.models.training_free.asif import ASIF
 from rebus.models.training_free.starter import photo_pairs
 
+COCO_NAMES = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"
+    "parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,"
+    "suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,"
+    "tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,"
+    "hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,"
+    "cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,"
+    "toothbrush"
+).split(",")
 PHOTOS_SHARE = 0.65  # beside the class pairs, where both are used; chosen in seven folds of the training photos
 
 
@@ -33,20 +44,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, default=None, help="images of each set, for a quick look")
+    parser.add_argument("--only", choices=SETS, help="one set alone")
     args = parser.parse_args()
-    model = rebus.load("asif/starter", device="cpu")
-    result = {
-        "command": f"python benchmarks/starter.py {args.folder.name}",
-        "torch": torch.__version__,
-        **imagenet(model, args.folder / "imagenet_samples", args.limit),
-        **cifar10(model, args.folder / "cifar10" / "cifar10_test.npz", args.limit),
-        **flickr(model, args.folder / "flickr8k_1k", args.limit),
-    }
+    command = f"python benchmarks/starter.py {args.folder.name}"
+    result = {"command": command, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    for name in SETS if args.only is None else [args.only]:
+        model = rebus.load("vild/starter" if name == "coco" else "asif/starter", device="cpu")
+        result |= SETS[name](model, args.folder, args.limit)
     print(json.dumps(result, indent=2))
 
 
 def imagenet(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
     """One photo of each of 750 classes; all 1,000 names are candidates, as they are and in a sentence."""
+    folder = folder / "imagenet_samples"
     rows = json.loads((folder / "labels.json").read_text())[:limit]
     names = json.loads((folder / "imagenet_1000_class_names.json").read_text())
     labels = [names[str(i)] for i in range(1000)]
@@ -59,9 +69,9 @@ def imagenet(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
     }
 
 
-def cifar10(model: Any, file: Path, limit: int | None) -> dict[str, Any]:
+def cifar10(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
     """The test images, 32 × 32; ten names."""
-    data = np.load(file)
+    data = np.load(folder / "cifar10" / "cifar10_test.npz")
     jpeg, ends, right = data["jpeg"], data["offsets"], torch.tensor(data["labels"].astype(np.int64))[:limit]
     classes = [str(name) for name in data["classes"]]
     pictures = [Image.open(io.BytesIO(jpeg[a:b].tobytes())) for a, b in pairwise(ends)][:limit]
@@ -75,6 +85,7 @@ def cifar10(model: Any, file: Path, limit: int | None) -> dict[str, Any]:
 
 def flickr(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
     """The 100 validation photos by their first captions; then with the training photos as pairs."""
+    folder = folder / "flickr8k_1k"
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     test = [row for row in rows if row["split"] == "val"][:limit]
     train = [row for row in rows if row["split"] == "train"][:limit]
@@ -94,6 +105,35 @@ def flickr(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
         "flickr8k_val_classes": recall(model.network, seen, read),
         f"flickr8k_val_{len(train)}_photos": recall(model.network.with_tables(photos), seen, read),
         "flickr8k_val_both": recall(model.network.with_tables([classes, photos]), seen, read),
+    }
+
+
+def coco(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
+    """Boxes of 80 classes by their names, crowds left out as COCO does; the even photos chose the settings."""
+    folder = folder / "coco_mini"
+    rows = [json.loads(line) for line in (folder / "annotations.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["boxes"]][:limit]
+    start = time.time()
+    found = model.detect([folder / row["file"] for row in rows], list(COCO_NAMES))
+    seconds = time.time() - start
+    pairs = []
+    for row, boxes in zip(rows, found, strict=True):
+        corners = np.array([box["bbox_xywh"] for box in row["boxes"]], dtype=float)
+        corners[:, 2:] += corners[:, :2]
+        names, crowd = ([box[key] for box in row["boxes"]] for key in ("category", "iscrowd"))
+        answer = Detections(
+            labels=[box.label for box in boxes],
+            scores=[box.score for box in boxes],
+            boxes=np.array([box.xyxy for box in boxes], dtype=float).reshape(-1, 4),
+        )
+        pairs.append((Truth(labels=names, boxes=corners, crowd=[bool(one) for one in crowd]), answer))
+    parts = {"": pairs, "_even": pairs[::2], "_odd": pairs[1::2]}
+    scores = {part: coco_scores(some, COCO_NAMES) for part, some in parts.items()}
+    return {
+        "coco_mini_photos": len(rows),
+        **{f"coco_mini_ap50{part}": round(score.ap50, 4) for part, score in scores.items()},
+        "coco_mini_ap": round(scores[""].ap, 4),
+        "coco_mini_seconds_a_photo": round(seconds / len(rows), 2),
     }
 
 
@@ -129,6 +169,8 @@ def recall(network: ASIF, seen: Tensor, read: Tensor) -> dict[str, float]:
     rank = (scores >= scores.diagonal()[:, None]).sum(1)
     return {f"R@{k}": round(float((rank <= k).float().mean()), 4) for k in (1, 5, 10)}
 
+
+SETS = {"imagenet": imagenet, "cifar10": cifar10, "flickr": flickr, "coco": coco}
 
 if __name__ == "__main__":
     main()

@@ -231,7 +231,7 @@ def create(name: str, **overrides: Any) -> Model:
         raise UsageError(f"{name} is assembled from trained parts; use rebus.load({name!r})")
     config = _overridden(config_of(name)[1], overrides)
     processor = Processor(ImagePipeline(system.image_spec(config)) if system.image_spec else None, None)
-    return Model(system.network(config), processor, config=config, card=card, system=system)
+    return Model(system.build(config), processor, config=config, card=card, system=system)
 
 
 def _overridden(config: Any, overrides: Mapping[str, Any]) -> Any:
@@ -297,7 +297,7 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, processor: Processor) -> Model:
     system, config = opened.system, opened.config
     with on_meta():
-        network = system.network(config)
+        network = system.build(config)
     load_into(network, opened.tensors, device=device, dtype=_kind(opened.tensors, device, dtype))
     card = opened.card
     if not card.parameters:

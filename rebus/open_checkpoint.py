@@ -17,6 +17,7 @@ from rebus.codec.images import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor, text_pipeline
 from rebus.codec.tokenizer_files import read_definition
 from rebus.codec.tokenizers import Tokenizer
+from rebus.core import extras
 from rebus.core.card import ModelCard, domain_in
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
 from rebus.core.specs import ImageSpec
@@ -96,9 +97,11 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
     card = catalog.find(name)
     if card is not None:
         system = catalog.system(card.system)
-        variant = name.removeprefix(f"{card.system}/")
-        if variant in system.assemble:
-            config, tensors, processor = system.assemble[variant]()
+        if card.preset in system.assemble:
+            if card.extra is not None:
+                extras.demand(card.extra, card.name)
+            parts = {part: open_checkpoint(source) for part, source in card.parts.items()}
+            config, tensors, processor = system.assemble[card.preset](**parts)
             lazy = {key: LazyTensor.of(tensor) for key, tensor in tensors.items()}
             return Opened(
                 name=name,
@@ -121,7 +124,7 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
     ours = layout.keys(config).to_ours(tensors, faults)
     if faults:  # then all of them at once, those included that would be found when the network is filled
         with on_meta():
-            network = system.network(config)
+            network = system.build(config)
         raise BadCheckpoint(f"{path}: " + ". ".join([*faults, *misfits(network, ours)]))
     if card is None:
         row = catalog.system_row(system.name)

@@ -3,7 +3,8 @@
 Models are put together from them without any training (`asif/starter`, `lit/starter`). The sentences about the classes
 are names and dictionary definition, as timm ships them ("tench, Tinca tinca: freshwater dace-like game fish of Europe
 …"), and a template. The definitions carry what captions speak of (fish, water, game), so they tie far more words to the
-classes than names alone; the template keeps the names of like classes apart.
+classes than names alone; the template keeps the names of like classes apart. The detector of the extra `detector` joins
+them in `vild/starter`.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from rebus.backbones.text import bert
 from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.vision import efficientnet
 from rebus.backbones.vision.efficientnet import EfficientNetConfig
+from rebus.backbones.vision.yolo import YOLOConfig, read_darknet
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor, load_processor
 from rebus.core import extras
@@ -55,6 +57,15 @@ def starter_networks(need: str) -> StarterNetworks:
     whole = replace(efficientnet.image_spec(image), side=None)  # captions speak of what stands at the border
     processor = Processor(ImagePipeline(whole), words.text, sources=words.sources)
     return StarterNetworks(image, text, tensors, _class_vectors(class_sentences(describe_classes())), processor)
+
+
+def starter_detector(need: str) -> tuple[YOLOConfig, dict[str, Tensor]]:
+    """Tiny YOLOv2 for the 80 classes of COCO, with its weights. Raises `MissingExtra`, which says what needs it."""
+    extras.demand("detector", need)
+    found = find_spec(extras.PACKAGES["detector"][-1])
+    assert found is not None
+    assert found.origin is not None
+    return read_darknet(Path(found.origin).parent / "data", "yolov2-tiny")
 
 
 def describe_classes() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +12,7 @@ from rebus.catalog.checkpoints import ROWS, SMALL, card_of
 from rebus.catalog.systems import BACKBONES, SYSTEMS, SystemRow
 from rebus.core.card import SHAPES, ModelCard
 from rebus.core.errors import UnknownName, unknown
-from rebus.core.system import System
+from rebus.core.system import Find, System
 
 __all__ = ["BACKBONES", "ROWS", "SMALL", "SYSTEMS", "SystemRow"]
 
@@ -89,9 +89,10 @@ def system_row(name: str) -> SystemRow:
 
 
 def system(name: str) -> System:
-    """The description at the end of a system's file; imports torch."""
-    found: System = import_module(system_row(name).module).SYSTEM
-    return found
+    """The description at the end of a system's file; imports torch. A system with parts of other systems is handed the
+    look-up of those."""
+    found: System | Callable[[Find], System] = import_module(system_row(name).module).SYSTEM
+    return found if isinstance(found, System) else found(system)
 
 
 def systems() -> Iterator[System]:

@@ -11,10 +11,10 @@ from rebus.core.card import ModelCard
 
 
 def card_of(system: str, variant: str, **fields: Any) -> ModelCard:
-    """The card of a variant; what it shares with its system stands there."""
+    """The card of a variant; what it shares with its system stands there. `name`: where it is not `system/variant`."""
     of = SYSTEMS[system]
     shared = {"family": of.family, "tasks": of.tasks, "idea": of.idea, "paper": of.paper}
-    return ModelCard(name=f"{system}/{variant}", system=system, **{**shared, **fields})
+    return ModelCard(system=system, **{"name": f"{system}/{variant}", **shared, **fields})
 
 
 def _clip(variant: str, preset: str, parameters: int, repo: str | None, license: str = "MIT") -> ModelCard:
@@ -221,6 +221,17 @@ _STARTERS = [
                 },
             },
         },
+    ),
+    card_of(
+        "crops",
+        "starter",
+        name="vild/starter",
+        preset="starter",
+        parameters=0,
+        license="MIT (Tiny YOLOv2), Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        parts={"encoder": "asif/starter"},
+        extra="detector",
+        note='real photos, offline, with the extra "detector"; boxes of any words',
     ),
     card_of(
         "lit",

@@ -84,6 +84,15 @@ SYSTEMS = {
         "resembles, and the two descriptions are compared",
         paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
     ),
+    "crops": SystemRow(
+        module="rebus.models.distillation.crops",
+        model_types=("crops",),
+        family="distillation",
+        tasks=frozenset({"detect", "embed_texts"}),
+        idea="no training: a detector's boxes, what it takes the things for thrown away, and a dual encoder that "
+        "compares each cut-out region with any words",
+        paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
+    ),
 }
 BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
     "vit": SystemRow(

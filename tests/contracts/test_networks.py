@@ -7,7 +7,7 @@ import torch
 
 import rebus
 from rebus import catalog
-from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
+from rebus.core.capabilities import EmbedsImages, EmbedsText, FindsRegions, WritesText
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig, UsageError
 from rebus.core.labels import IGNORED
@@ -25,20 +25,20 @@ def able(*capabilities):
     return [(n, p) for n, p in CASES if all(issubclass(catalog.system(n).network, one) for one in capabilities)]
 
 
-WRITERS, TOWERS = able(WritesText), able(EmbedsImages, EmbedsText)
+WRITERS, TOWERS, FINDERS = able(WritesText), able(EmbedsImages, EmbedsText), able(EmbedsText, FindsRegions)
 TRAINED = [(name, preset) for name, preset in CASES if catalog.system(name).objective is not None]
 CATALOGUE = [card for card in catalog.ROWS.values() if card.parameters]
 
 
 def test_every_system_has_a_case():
     assert {name for name, _ in CASES} == set(catalog.SYSTEMS)
-    assert {name for name, _ in WRITERS + TOWERS} == set(catalog.SYSTEMS)
+    assert {name for name, _ in WRITERS + TOWERS + FINDERS} == set(catalog.SYSTEMS)
 
 
 def build(name, preset, seed=0):
     system = catalog.system(name)
     torch.manual_seed(seed)
-    network = system.network(system.presets[preset]).eval()
+    network = system.build(system.presets[preset]).eval()
     for p in network.parameters():  # away from zeros and ones, so that every weight matters
         if p.ndim:
             torch.nn.init.normal_(p, std=0.2)
@@ -138,6 +138,24 @@ def test_texts_padded_on_the_left_equal_those_padded_on_the_right(name, preset):
             torch.testing.assert_close(on_the_left, network.embed_text(right), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name, preset", FINDERS)
+def test_regions_do_not_depend_on_the_batch(name, preset):
+    system, network = build(name, preset)
+    assert isinstance(network, FindsRegions)
+    pixels = system.example(network.cfg, 3)["pixels"]
+    labels = network.embed_text(torch.randint(3, 60, (4, 6), generator=torch.Generator().manual_seed(0)))
+    together = network.find_regions(pixels, labels)
+    for image, found in zip(pixels, together, strict=True):
+        (alone,) = network.find_regions(image[None], labels)
+        assert len(found.boxes) > 3
+        assert torch.equal(found.labels, alone.labels)
+        for one, other in zip(found, alone, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        assert ((found.boxes >= 0) & (found.boxes <= 1)).all()
+        assert ((found.scores > 0) & (found.scores <= 1)).all()
+        assert (found.scores.diff() <= 0).all()
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name, preset", WRITERS)
 def test_a_row_does_not_depend_on_its_batch_or_padding(name, preset, side):
@@ -199,7 +217,7 @@ def test_a_model_is_saved_and_loaded(name, preset, tmp_path):
 def test_a_step_down_the_gradient_lowers_the_loss(name, preset):
     system = catalog.system(name)
     torch.manual_seed(0)
-    network = system.network(system.presets[preset]).train()
+    network = system.build(system.presets[preset]).train()
     batch = system.example(network.cfg, 4)
     norms = live_batch_norms(network).values()
     for norm in norms:
@@ -228,7 +246,7 @@ def test_a_step_is_planned(name, preset):
             trace(system, config, Step())
         return
     found = trace(system, config, Step(prompt=4, answer=4, bf16=False))
-    network = system.network(config)
+    network = system.build(config)
     assert found.params == sum(p.numel() for p in network.parameters())
     assert found.trained == sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert 0 < sum(part.forward for part in found.parts) < sum(part.backward for part in found.parts) * 1.01 + 1e9
@@ -238,5 +256,5 @@ def test_a_step_is_planned(name, preset):
 def test_published_size(card):
     system = catalog.system(card.system)
     with torch.device("meta"):
-        network = system.network(system.presets[card.preset])
+        network = system.build(system.presets[card.preset])
     assert sum(p.numel() for p in network.parameters()) == card.parameters
