@@ -71,7 +71,7 @@ class TextPipeline:
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
                 raise BadConfig(f"{role} {value} is outside the tokenizer's {tokenizer.vocab_size:,} tokens")
-        _check_end(tokenizer, spec)
+        check_end(tokenizer, spec)
         separator = tokenizer.id_of(spec.separator)
         self._separator = [separator] if separator is not None else tokenizer.encode(spec.separator)
         self._read, self._cut = 0, list[int]()  # texts since the last report, and the tokens of those that were cut
@@ -259,7 +259,7 @@ class TextPipeline:
         return row
 
 
-def _check_end(tokenizer: Tokenizer, spec: TextSpec) -> None:
+def check_end(tokenizer: Tokenizer, spec: TextSpec) -> None:
     """Raise `BadConfig` where the network would read every text at another token than the end token: the answers would
     look like answers."""
     if spec.read_at is None or spec.eos_id == spec.read_at:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rebus import catalog
 from rebus.codec.processor import Processor
+from rebus.codec.text import check_end
 from rebus.core.config import from_dict
 from rebus.core.errors import UsageError
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
@@ -79,6 +80,9 @@ def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
         )
     if getattr(model.image, "image_size", size) != size:
         raise UsageError(f"the scenes have {size} pixels a side, the model's images {model.image.image_size}")
+    system = catalog.system(str(config.system))
+    if system.text_spec is not None:  # scenes end their texts themselves
+        check_end(batches.text.tokenizer, replace(batches.text.spec, read_at=system.text_spec(model).read_at))
     return batches
 
 
