@@ -168,7 +168,8 @@ def _open_pickle(path: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]
         if value.layout != torch.strided or value.is_quantized:
             kind = "a quantised" if value.is_quantized else "a sparse"
             raise BadCheckpoint(f"{path}: {_shown(name)} is {kind} tensor; weights are dense. Save it with .to_dense()")
-    return {str(name): LazyTensor.of(value) for name, value in data.items()}
+    around = "module." if data and all(str(name).startswith("module.") for name in data) else ""  # DDP's
+    return {str(name).removeprefix(around): LazyTensor.of(value) for name, value in data.items()}
 
 
 Reader = Callable[[Path, Collection[str]], dict[str, LazyTensor]]
