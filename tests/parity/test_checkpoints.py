@@ -386,3 +386,26 @@ def test_clip_goes_to_open_clip_and_back_without_a_loss(tmp_path):
     again = load_file(tmp_path / "c" / "model.safetensors")
     for name, tensor in load_file(tmp_path / "a" / "model.safetensors").items():
         assert again[name].equal(tensor), name
+
+
+@pytest.mark.parametrize("size", [24, 48, 80])
+def test_positions_of_open_clip_files_are_resized_with_antialias(size: int, tmp_path: Path) -> None:
+    """Towards fewer patches a table is smoothed, as an image is; transformers' files are resized without."""
+    open_clip = pytest.importorskip("open_clip")
+    from open_clip.model import resize_pos_embed
+
+    vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32}
+    text = {"context_length": 11, "vocab_size": 61, "width": 32, "heads": 2, "layers": 1}
+    model = shaken(open_clip.CLIP(48, vision, text))
+    config = {"model_cfg": {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    other, state = open_clip.CLIP(48, {**vision, "image_size": size}, text).eval(), model.state_dict()
+    resize_pos_embed(state, other)
+    other.load_state_dict(state)
+    network, pixels = rebus.load(tmp_path).network, torch.randn(2, 3, size, size)
+    expected = other.encode_image(pixels, normalize=True)
+    torch.testing.assert_close(network.embed_image(pixels), expected, rtol=1e-4, atol=1e-5)
+    if size < 64:
+        network.image.antialias = False
+        assert float((network.embed_image(pixels) - expected).abs().max()) > 1e-3
