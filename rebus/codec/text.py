@@ -66,7 +66,7 @@ class TextPipeline:
     def __init__(self, tokenizer: Tokenizer, spec: TextSpec):
         self.tokenizer = tokenizer
         self.spec = spec
-        self._told_lost = False
+        self._told_lost = self._told_hidden = False
         for role in ("pad_id", "bos_id", "eos_id"):
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
@@ -117,6 +117,7 @@ class TextPipeline:
             raise BadText(f"{len(prompts)} prompts but images for {len(counts)}: one entry for each is wanted")
         for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
             self._check_marks(i, prompt, count)
+        self._tell_hidden(prompts)
         bodies = self._encode(prompts)
         self._tell_lost(prompts, bodies)
         if self.spec.generates:
@@ -198,6 +199,19 @@ class TextPipeline:
         unknown = self.tokenizer.unknown_id
         words = self.prepare(text).split()
         return [word for word in words if not any(token != unknown for token in self.tokenizer.encode_answer(word))]
+
+    def _tell_hidden(self, prompts: Sequence[Prompt]) -> None:
+        """Log once that a text spells a token that only `Control` gives."""
+        if self._told_hidden:
+            return
+        texts = [part for prompt in prompts for part in ([prompt] if isinstance(prompt, str) else prompt)]
+        found = [word for word in self.tokenizer.hidden_words if any(isinstance(t, str) and word in t for t in texts)]
+        if found:
+            self._told_hidden = True
+            log.warning(
+                f"{found[0]!r} was added to this tokenizer, but a text that spells it is read letter by letter, since "
+                f"no text becomes a control token. Write Pieces('a ', Control({found[0]!r})) of rebus.codec.text"
+            )
 
     def _tell_lost(self, prompts: Sequence[Prompt], bodies: Sequence[Sequence[int]]) -> None:
         """Log once that words of a prompt are lost."""

@@ -409,3 +409,35 @@ def test_positions_of_open_clip_files_are_resized_with_antialias(size: int, tmp_
     if size < 64:
         network.image.antialias = False
         assert float((network.embed_image(pixels) - expected).abs().max()) > 1e-3
+
+
+def test_words_of_textual_inversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A plain word is read as the reference reads it; one that looks like a control token is asked for as one."""
+    from rebus.codec.text import Control, Pieces
+    from tests.codec.vocabularies import clip_folder
+
+    ends = {"bos_token": "<|startoftext|>", **dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 16, **ends}
+    (clip_folder(tmp_path) / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+    last = len(tokenizer) - 1
+    tokenizer.add_tokens(["<cat-toy>", "sks"])
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    text |= {"eos_token_id": last, "bos_token_id": last - 1, "pad_token_id": last}
+    model = shaken(transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=EYES)))
+    model.save_pretrained(tmp_path / "out")
+    tokenizer.save_pretrained(tmp_path / "out")
+    ours = rebus.load(tmp_path / "out")
+
+    def expected(text: str) -> Tensor:
+        found = model.get_text_features(**tokenizer([text], padding="max_length", return_tensors="pt"))
+        return nn.functional.normalize(getattr(found, "pooler_output", found), dim=-1).detach()
+
+    torch.testing.assert_close(ours.embed_texts(["a sks dog"]), expected("a sks dog"), rtol=1e-4, atol=1e-5)
+    toy = ours.embed_texts([Pieces("a ", Control("<cat-toy>"), " dog")])
+    torch.testing.assert_close(toy, expected("a <cat-toy> dog"), rtol=1e-4, atol=1e-5)
+    assert "cat-toy" not in caplog.text
+    assert float((ours.embed_texts(["a <cat-toy> dog"]) - toy).abs().max()) > 1e-3
+    ours.embed_texts(["a <cat-toy> dog"])
+    (said,) = (record.message for record in caplog.records if "cat-toy" in record.message)
+    assert "Control('<cat-toy>')" in said
