@@ -52,11 +52,10 @@ def _is_page_of_json(file: Path) -> bool:
         page = json.loads(first_line(pieces_of(file)))
     except (OSError, ValueError, RecursionError):
         return False
-    lists = [page.get(name) for name in ("images", "texts")] if isinstance(page, dict) else []
-    if not all(isinstance(one, list) for one in lists) or len(lists) != 2 or len(lists[0]) != len(lists[1]):
+    images, texts = (page.get("images"), page.get("texts")) if isinstance(page, dict) else (None, None)
+    if not isinstance(images, list) or not isinstance(texts, list) or len(images) != len(texts):
         return False
-    texts = (text for text in lists[1] if text is not None)
-    return None in lists[0] + lists[1] and all(isinstance(text, str) for text in texts)
+    return None in images + texts and all(text is None or isinstance(text, str) for text in texts)
 
 
 def _is_page(schema: Any) -> bool:
