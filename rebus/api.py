@@ -298,6 +298,9 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, proc
     system, config = opened.system, opened.config
     with on_meta():
         network = system.build(config)
+    for part in network.modules():
+        if hasattr(part, "antialias"):
+            part.antialias = opened.layout.antialias  # type: ignore[assignment]
     load_into(network, opened.tensors, device=device, dtype=_kind(opened.tensors, device, dtype))
     card = opened.card
     if not card.parameters:

@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,12 +250,7 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]
     if path.is_dir():
         found = _by_config(path)
         if found is not None:
-            system, layout, data = found
-            assert layout.read_config is not None
-            try:
-                config = layout.read_config(data)
-            except BadConfig as error:
-                raise BadConfig(f"{path}: {error}") from None
+            system, layout, config = found
             tensors = open_weights(path, prefer=layout.weights_name.removesuffix("model"), wrappers=layout.wrappers)
             return system, layout, config, tensors if layout.prepare is None else layout.prepare(tensors)
     elif not path.is_file():
@@ -264,10 +260,36 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]
         if layout.infer_config is not None and layout.recognises is not None and layout.recognises(raw.keys()):
             config = layout.infer_config({name: tensor.shape for name, tensor in raw.items()})
             return system, layout, config, raw if layout.prepare is None else layout.prepare(raw)
+    beside = None if path.is_dir() else _by_config(path.parent)
+    if beside is not None:
+        return _beside_config(path, *beside)
     names = ", ".join(list(raw)[:_NAMES_SHOWN])
     raise BadCheckpoint(
-        f"{path}: no layout is known whose weights are named {names} …; name a directory with its config.json"
+        f"{path}: weights named {names} … do not tell which network they are of, and neither config.json nor "
+        "open_clip_config.json lies beside them. Put the one of their model there"
     )
+
+
+def _beside_config(
+    file: Path, system: System, layout: Layout, config: Any
+) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]]:
+    """A file of weights with a configuration beside it: in the layout of that, or where their names are those of
+    another one, as open_clip's trainer writes them, in that."""
+    with on_meta():
+        network = system.network(config)
+
+    def opened(one: Layout) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]]:
+        tensors = open_weights(file, wrappers=one.wrappers)
+        return system, one, config, tensors if one.prepare is None else one.prepare(tensors)
+
+    for one in (layout, *(other for other in system.layouts.values() if other is not layout)):
+        faults: list[str] = []
+        with suppress(BadCheckpoint, BadConfig):
+            found = opened(one)
+            ours = one.keys(config).to_ours(found[-1], faults)
+            if not faults and not misfits(network, ours):
+                return found
+    return opened(layout)
 
 
 def _identify_gguf(file: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor], Processor]:
@@ -291,25 +313,34 @@ def _identify_gguf(file: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTe
     raise BadCheckpoint(f"{file}: a GGUF file of the architecture {architecture!r}, which is not one of ours")
 
 
-def _by_config(path: Path) -> tuple[System, Layout, dict[str, Any]] | None:
-    """The layout whose configuration file lies in a directory; None where there is no such file at all.
+def _by_config(path: Path) -> tuple[System, Layout, Any] | None:
+    """The layout whose configuration file lies in a directory, and what it says; None where there is no such file.
 
     A `config.json` is told by its `model_type`, every other file by the layouts themselves.
     """
     data = read_config(path) if (path / "config.json").is_file() else {}
     if "model_type" in data:
         system = catalog.system(catalog.system_of_type(str(data["model_type"])))
-        return system, next(one for one in system.layouts.values() if one.config_file == "config.json"), data
+        layout = next(one for one in system.layouts.values() if one.config_file == "config.json")
+        return system, layout, _read(layout, data, path)
     there = {file.name for file in path.iterdir()}
     for system, layout in _layouts():
         if layout.config_file in there and layout.recognises is not None:
             assert layout.config_file is not None
             found = data if layout.config_file == "config.json" else read_config(path, layout.config_file)
             if layout.recognises(found):
-                return system, layout, found
+                return system, layout, _read(layout, found, path)
     if data or "config.json" in there:
         raise BadConfig(f"{path / 'config.json'}: model_type: missing")
     return None
+
+
+def _read(layout: Layout, data: dict[str, Any], path: Path) -> Any:
+    assert layout.read_config is not None
+    try:
+        return layout.read_config(data)
+    except BadConfig as error:
+        raise BadConfig(f"{path}: {error}") from None
 
 
 def _layouts() -> Iterator[tuple[System, Layout]]:

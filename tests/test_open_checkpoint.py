@@ -57,6 +57,36 @@ def test_a_system_is_told_by_its_files(name: str, tmp_path: Path) -> None:
         assert all(torch.equal(opened.tensors[key].load(), value) for key, value in state.items())
 
 
+@pytest.mark.parametrize("layout", ["transformers", "open_clip"])
+@pytest.mark.parametrize("wrapped", ["", "module."])
+def test_a_file_of_weights_with_its_configuration_beside_it(layout: str, wrapped: str, tmp_path: Path) -> None:
+    """`model.safetensors` itself, and what open_clip's trainer writes, beside a configuration of either layout."""
+    folder, theirs = saved("clip", tmp_path / "one", layout), saved("clip", tmp_path / "other", "open_clip")
+    (safe,) = folder.glob("*.safetensors")
+    assert open_checkpoint(safe).layout.name == layout
+    weights = {wrapped + name: value for name, value in load_file(next(theirs.glob("*.safetensors"))).items()}
+    state = {"epoch": 3, "name": "run", "state_dict": weights, "optimizer": {"state": {}, "param_groups": []}}
+    torch.save(state, folder / "epoch_3.pt")
+    safe.unlink()
+    opened = open_checkpoint(folder / "epoch_3.pt")
+    assert (opened.system.name, opened.layout.name) == ("clip", "open_clip")
+    assert opened.config == catalog.system("clip").presets["tiny"]
+    wanted = network_of("clip").state_dict()
+    assert all(torch.equal(opened.tensors[key].load(), value) for key, value in wanted.items())
+    loaded = rebus.load(folder / "epoch_3.pt").network.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in wanted.items())
+
+
+def test_a_file_of_weights_alone_says_what_is_missing(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"visual.proj": torch.zeros(2, 2)}}, tmp_path / "epoch_3.pt")
+    with pytest.raises(BadCheckpoint, match=r"epoch_3\.pt: .*neither config\.json nor open_clip_config\.json lies"):
+        open_checkpoint(tmp_path / "epoch_3.pt")
+    saved("clip", tmp_path / "c")
+    torch.save({"state_dict": {"visual.proj": torch.zeros(2, 2)}}, tmp_path / "c" / "epoch_3.pt")
+    with pytest.raises(BadCheckpoint, match=r"visual\.proj"):
+        rebus.load(tmp_path / "c" / "epoch_3.pt")
+
+
 def test_torchvisions_weights_alone_are_told_by_their_shapes(tmp_path: Path) -> None:
     import torchvision
 

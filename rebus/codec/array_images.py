@@ -10,7 +10,7 @@ from rebus.core.errors import BadImage
 _CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def picture_from_array(array: np.ndarray, name: str = "array") -> Image.Image:
+def image_from_array(array: np.ndarray, name: str = "array") -> Image.Image:
     """(H, W) or (H, W, C) as a PIL image. C: 1 grey, 2 with alpha, 3 RGB, 4 with alpha.
 
     uint8 as it is; bool as black and white; uint16 divided by 257 and floats in [0, 1] multiplied by 255,
@@ -42,7 +42,7 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
     raise BadImage(f"{name}: an array wants uint8; got {array.dtype}. Convert it with .astype(np.uint8)")
 
 
-def picture_from_tensor(tensor: Tensor, name: str = "tensor") -> Image.Image:
+def image_from_tensor(tensor: Tensor, name: str = "tensor") -> Image.Image:
     """(3, H, W) or (1, H, W), floats in [0, 1] or uint8, as a PIL image. Raises `BadImage` for anything else."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
         raise BadImage(f"{name}: a tensor wants the shape (3, H, W)")
@@ -59,7 +59,7 @@ def picture_from_tensor(tensor: Tensor, name: str = "tensor") -> Image.Image:
             )
         pixels = (tensor * 255).round().to(torch.uint8)
     array = pixels.detach().cpu().permute(1, 2, 0).numpy()
-    return picture_from_array(array[..., 0] if array.shape[-1] == 1 else array, name)
+    return image_from_array(array[..., 0] if array.shape[-1] == 1 else array, name)
 
 
 def _range(array: np.ndarray) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from rebus.codec.array_images import picture_from_array, picture_from_tensor
+from rebus.codec.array_images import image_from_array, image_from_tensor
 from rebus.codec.convert_to_rgb import Alpha, to_rgb, transparent_sample
 from rebus.codec.image_formats import ALLOWED, kind_of, opener
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, RebusError
@@ -95,9 +95,9 @@ def decode(
     if isinstance(source, Image.Image):
         picture = source
     elif isinstance(source, np.ndarray):
-        picture = picture_from_array(source, name)
+        picture = image_from_array(source, name)
     elif isinstance(source, Tensor):
-        picture = picture_from_tensor(source, name)
+        picture = image_from_tensor(source, name)
     else:
         picture = _open_header(_read(source, name), name)
     full_size = _within_limits(picture, name)

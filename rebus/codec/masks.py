@@ -62,5 +62,5 @@ def _whole(box: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, 
 
 def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """float32 (H, W) → (height, width) of `size` (width, height)."""
-    picture = Image.fromarray(np.ascontiguousarray(values))
-    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+    image = Image.fromarray(np.ascontiguousarray(values))
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)

@@ -16,6 +16,7 @@ from rebus.codec.text import Pieces, Prompt, TextPipeline
 from rebus.codec.tokenizer_files import special_names, standalone
 from rebus.codec.tokenizers import Tokenizer, load_tokenizer
 from rebus.core.errors import BadConfig, BadImage, BadText, MissingFile, UsageError
+from rebus.core.small_files import read_small
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.strict_json import to_json
 
@@ -151,6 +152,13 @@ def rows_first(images: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str,
     return batch
 
 
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return read_small(path)
+    except (OSError, ValueError) as error:
+        raise BadConfig(f"{path}: cannot be read ({error})") from None
+
+
 def load_processor(
     directory: str | os.PathLike[str],
     image_default: ImageSpec | None,
@@ -163,7 +171,7 @@ def load_processor(
     is not of `text_default.vocab_size` raises `BadCheckpoint`.
     """
     folder = Path(directory)
-    sources = {name: (folder / name).read_bytes() for name in _IMAGE_FILES if (folder / name).is_file()}
+    sources = {name: _bytes_of(folder / name) for name in _IMAGE_FILES if (folder / name).is_file()}
     # It describes weights in another layout than those saved later, so it is read and not kept.
     open_clip = _object(sources, "open_clip_config.json")
     found = dict(sources)

@@ -67,12 +67,12 @@ class TextPipeline:
     def __init__(self, tokenizer: Tokenizer, spec: TextSpec):
         self.tokenizer = tokenizer
         self.spec = spec
-        self._told_lost = False
+        self._told_lost = self._told_hidden = False
         for role in ("pad_id", "bos_id", "eos_id"):
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
                 raise BadConfig(f"{role} {value} is outside the tokenizer's {tokenizer.vocab_size:,} tokens")
-        _check_end(tokenizer, spec)
+        check_end(tokenizer, spec)
         separator = tokenizer.id_of(spec.separator)
         self._separator = [separator] if separator is not None else tokenizer.encode(spec.separator)
         self._read, self._cut = 0, list[int]()  # texts since the last report, and the tokens of those that were cut
@@ -118,6 +118,7 @@ class TextPipeline:
             raise BadText(f"{len(prompts)} prompts but images for {len(counts)}: one entry for each is wanted")
         for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
             self._check_marks(i, prompt, count)
+        self._tell_hidden(prompts)
         bodies = self._encode(prompts)
         self._tell_lost(prompts, bodies)
         if self.spec.generates:
@@ -200,6 +201,19 @@ class TextPipeline:
         words = self.prepare(text).split()
         return [word for word in words if not any(token != unknown for token in self.tokenizer.encode_answer(word))]
 
+    def _tell_hidden(self, prompts: Sequence[Prompt]) -> None:
+        """Log once that a text spells a token that only `Control` gives."""
+        if self._told_hidden:
+            return
+        texts = [part for prompt in prompts for part in ([prompt] if isinstance(prompt, str) else prompt)]
+        found = [word for word in self.tokenizer.hidden_words if any(isinstance(t, str) and word in t for t in texts)]
+        if found:
+            self._told_hidden = True
+            log.warning(
+                f"{found[0]!r} was added to this tokenizer, but a text that spells it is read letter by letter, since "
+                f"no text becomes a control token. Write Pieces('a ', Control({found[0]!r})) of rebus.codec.text"
+            )
+
     def _tell_lost(self, prompts: Sequence[Prompt], bodies: Sequence[Sequence[int]]) -> None:
         """Log once that words of a prompt are lost."""
         unknown = self.tokenizer.unknown_id
@@ -261,7 +275,7 @@ class TextPipeline:
         return row
 
 
-def _check_end(tokenizer: Tokenizer, spec: TextSpec) -> None:
+def check_end(tokenizer: Tokenizer, spec: TextSpec) -> None:
     """Raise `BadConfig` where the network would read every text at another token than the end token: the answers would
     look like answers."""
     if spec.read_at is None or spec.eos_id == spec.read_at:

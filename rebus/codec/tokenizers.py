@@ -61,6 +61,13 @@ class Tokenizer:
         self._control = {i: piece for piece, i in control.items()}
         self._spoken = {piece: i for piece, i in control.items() if SPOKEN.fullmatch(piece)}
         self.special_ids = frozenset(self._control) - frozenset(self._spoken.values())
+        # Words that were added to the vocabulary (textual inversion) and look like control tokens.
+        self.hidden_words = tuple(
+            t["content"]
+            for t in added
+            if not t.get("special") and t["content"] in control and t["id"] > self.last_own_id
+            if not SPOKEN.fullmatch(t["content"])
+        )
         # Pieces are stored as words without their spaces, so runs of text are joined by one.
         self._gap = " " if model.get("type") in ("WordLevel", "WordPiece") else ""
         unknown = model.get("unk_token")

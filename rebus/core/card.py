@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
 
 FILE = "card.json"  # beside the weights
@@ -48,7 +49,7 @@ def domain_files(domain: str) -> dict[str, bytes]:
 def domain_in(folder: Path) -> str:
     """What a checkpoint directory says that its weights were trained on; photos where it says nothing."""
     try:
-        found = json.loads((folder / FILE).read_bytes())
+        found = json.loads(read_small(folder / FILE))
     except (OSError, ValueError, RecursionError):  # a file of that name may be anybody's
         return PHOTOS
     return SHAPES if isinstance(found, dict) and found.get("domain") == SHAPES else PHOTOS

@@ -9,6 +9,7 @@ DEFAULTS = {
     "MAX_SIDE": 30_000,  # pixels of the longer side
     "MAX_IMAGE_BYTES": 200_000_000,  # of one encoded image
     "MAX_IMAGE_MEMORY": 3_000_000_000,  # bytes of images that are decoded at once, and of those one call holds open
+    "MAX_DOWNLOAD_MEMORY": 1_000_000_000,  # bytes of files that all threads of a download hold at once
     "MAX_ASPECT": 500,  # longer side / shorter side
     "MAX_IMAGES": 100_000,  # of one call
     "MAX_TOKENIZER_BYTES": 100_000_000,  # of one tokenizer file

@@ -35,6 +35,7 @@ class Layout:
     prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None  # arrays of the file → one for each name
     # that `keys` knows
     weights_name: str = "model"  # stem of the file of weights
+    antialias: bool = False  # positions that are resized, as the reference resizes those of this layout
     wrappers: Collection[str] = ("state_dict", "model")  # where in a pickle the weights lie
     save: Callable[[Path, Any, Mapping[str, Any]], None] | None = None  # (directory, config, tensors by their names):
     # for layouts that are not a configuration beside safetensors

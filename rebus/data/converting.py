@@ -23,7 +23,7 @@ from rebus.data.damaged_files import check_files
 from rebus.data.filters import Sifted
 from rebus.data.layouts.coyo import Parquet
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.data.record_to_json import facts_of, picture_of, row_of
+from rebus.data.record_to_json import facts_of, image_of, row_of
 from rebus.data.resize_images import Fitted, Fitting, fit
 from rebus.data.resumable_units import Units, lines_of
 from rebus.data.tar_shards import TarWriter, key_of, shard_name
@@ -181,7 +181,7 @@ class Converter:
         record = Record(key=key)
         try:
             record = self.reader.read(*place)
-            fitted = fit(picture_of(record), self.settings.fitting)
+            fitted = fit(image_of(record), self.settings.fitting)
             if has_places(record):
                 record = self.in_pixels(record, fitted.original)
                 if fitted.size != fitted.original:

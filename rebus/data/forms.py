@@ -4,6 +4,7 @@ A form is given a record and what it needs to put it into words, and gives an `E
 texts that belong to them.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -83,7 +84,16 @@ class Form(NamedTuple):
 
 
 def _pairs(record: Record, given: Given) -> Example:
-    return Example(given.images, (TextRow(None, one_of(record, record.captions, "caption", given.rng)),))
+    """`groups` (2,) say which record and which caption it is: rows of the same are no negatives of each other."""
+    caption = one_of(record, record.captions, "caption", given.rng)
+    groups = np.array([_number(record.key), _number(caption)])
+    return Example(given.images, (TextRow(None, caption),), {"groups": groups})
+
+
+def _number(text: str) -> int:
+    """The same on every rank."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _caption(record: Record, given: Given) -> Example:

@@ -12,7 +12,7 @@ _READ = frozenset({*OTHERS, *LISTS, "captions"})
 _OWN = _READ | {*FILES, *TEXTS}
 
 
-def picture_of(record: Record) -> Any:
+def image_of(record: Record) -> Any:
     """The record's image. Raises `BadRecord` for what a sample of one image cannot hold."""
     if record.image is not None:
         return record.image

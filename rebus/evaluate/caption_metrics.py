@@ -133,8 +133,8 @@ def cider_d_scores(candidates: Sequence[str], references: Sequence[Sequence[str]
     """
     _check(candidates, references)
     grams = [[_grams(other) for other in others] for others in references]
-    pictures_with = Counter(gram for others in grams for gram in set().union(*others))
-    rarity = {gram: float(np.log(len(grams) / number)) for gram, number in pictures_with.items()}
+    images_with = Counter(gram for others in grams for gram in set().union(*others))
+    rarity = {gram: float(np.log(len(grams) / number)) for gram, number in images_with.items()}
     unseen = float(np.log(len(grams)))
 
     def weigh(counts: Counter[Gram]) -> tuple[dict[Gram, float], np.ndarray]:

@@ -41,7 +41,7 @@ def check(model: Any, stored: Mapping[str, Any] | None = None) -> Iterator[Check
     parts: tuple[tuple[str, Callable[[], tuple[bool | None, str]]], ...] = (
         ("weights are finite", lambda: _finite(model)),
         ("stored reference", lambda: (None, "none stored") if stored is None else reference.compare(model, stored)),
-        ("images: batch = single", lambda: _pictures_alone(model)),
+        ("images: batch = single", lambda: _images_alone(model)),
         ("texts: batch = single", lambda: _texts_alone(model)),
         ("bfloat16 drift", lambda: _drift(model, _to_bfloat16, _BF16_COSINE)),
         ("int8 drift", lambda: _drift(model, _to_int8, _INT8_COSINE)),
@@ -81,7 +81,7 @@ def _placed(model: Any, network: nn.Module, batch: Mapping[str, Tensor]) -> dict
     return {n: t.to(model.device, dtype if t.is_floating_point() else None) for n, t in batch.items()}
 
 
-def _pictures_alone(model: Any) -> tuple[bool | None, str]:
+def _images_alone(model: Any) -> tuple[bool | None, str]:
     images = reference.pictures(3)
     together = _see(model, model.network, images)
     if together is None:

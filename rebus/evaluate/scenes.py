@@ -88,7 +88,7 @@ def _captions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
 
 
 def _detection(model: Any, scenes: list[Scene]) -> dict[str, Any]:
-    pictures = []
+    images = []
     for group in _groups(scenes, _TOGETHER):
         for boxes, s in zip(model.detect([s.image for s in group], list(SHAPES)), group, strict=True):
             boxes = [box for box in boxes if box.label in SHAPES]
@@ -96,8 +96,8 @@ def _detection(model: Any, scenes: list[Scene]) -> dict[str, Any]:
             where = np.array([box.xyxy for box in boxes]).reshape(-1, 4)
             where[:, 2:] = np.maximum(where[:, :2], where[:, 2:])  # a box written backwards holds nothing
             labels, sure = [box.label for box in boxes], [box.score for box in boxes]
-            pictures.append((truth, Detections(labels=labels, scores=sure, boxes=where)))
-    return {"detection_ap50": coco_scores(pictures, SHAPES).ap50}
+            images.append((truth, Detections(labels=labels, scores=sure, boxes=where)))
+    return {"detection_ap50": coco_scores(images, SHAPES).ap50}
 
 
 def _segmentation(model: Any, scenes: list[Scene]) -> dict[str, Any]:

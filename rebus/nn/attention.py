@@ -138,7 +138,7 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B Q D"],
+        x: Float[Tensor, "#B Q D"],
         context: Float[Tensor, "B S D"] | None = None,
         *,
         mask: Bool[Tensor, "#B 1 #Q N"] | None = None,
@@ -148,7 +148,8 @@ class Attention(nn.Module):
         bias: Float[Tensor, "#B H Q N"] | None = None,
     ) -> Float[Tensor, "B Q O"]:
         """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen; `bias`
-        is added to the scores."""
+        is added to the scores. A lone row of queries (of a batch of 1) asks the keys of every row.
+        """
         q, k, v = self._project(x, x if context is None else context)
         q = self.q_norm(self._heads(q, self.num_heads))
         k = self.k_norm(self._heads(k, self.num_kv_heads))
@@ -157,6 +158,8 @@ class Attention(nn.Module):
             q, k = rotate(q, rope), rotate(k, rope)
         if remember is not None:
             k, v = remember(k, v)
+        if len(q) != len(k):
+            q = q.expand(len(k), -1, -1, -1)
         out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap, bias=bias)
         return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
 

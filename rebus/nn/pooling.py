@@ -48,5 +48,5 @@ class ProbePool(nn.Module):
         self.mlp = MLP(width, mlp_width, act)
 
     def forward(self, x: Float[Tensor, "B P D"], mask: Bool[Tensor, "B 1 1 P"] | None = None) -> Float[Tensor, "B D"]:
-        pooled = self.attn(self.probe.expand(len(x), -1, -1), x, mask=mask)
+        pooled = self.attn(self.probe, x, mask=mask)  # projected once: in bfloat16 one row is rounded unlike many
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]

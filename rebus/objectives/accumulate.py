@@ -150,9 +150,9 @@ def _cached(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losse
     shared = [p for p in (seen[0].scale, seen[0].bias) if p is not None]
     together = [torch.cat([e.image for e in seen]), torch.cat([e.text for e in seen]), *shared]
     leaves = [value.detach().requires_grad_() for value in together]
-    owners = _owners(parts, seen)
+    groups = torch.cat([part["groups"] for part in parts]) if "groups" in parts[0] else None
     with forward():
-        losses = learner.objective.compare(Embeddings(*leaves), owners)
+        losses = learner.objective.compare(Embeddings(*leaves), _owners(parts, seen), groups)
     # A network with a bias may be trained by a loss that has no use for it.
     d_image, d_text, *d_shared = torch.autograd.grad(losses.total, leaves, allow_unused=True, materialize_grads=True)
     first_image = first_text = 0

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.cache import cache_home
 from rebus.core.errors import CannotWrite
+from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
 from rebus.plan.step import Contrast, Memory, Part, Step, Trace
 
@@ -51,7 +52,7 @@ def _stored(asked: dict[str, Any], work: Callable[[], Trace]) -> Trace:
     key = hashlib.sha256(to_json([asked, _versions()], sort_keys=True).encode()).hexdigest()
     path = cache_home() / "plans" / f"{key}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):  # damaged, or not there
-        return _read(path.read_bytes())
+        return _read(read_small(path))
     found = work()
     with suppress(OSError, CannotWrite):  # no room: it is worked out again next time
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,5 +74,5 @@ def _drawn(cells: np.ndarray, rng: np.random.Generator) -> Tensor:
     inside = inside & (kinds > 0)[:, None, None]
     ink = np.array(list(COLOURS.values()), dtype=np.float32)[(np.maximum(kinds, 1) - 1) // len(SHAPES)] / 255
     tile = 0.2 + inside[:, None] * (ink - 0.2)[:, :, None, None] + 0.05 * rng.standard_normal((tiles, 3, CELL, CELL))
-    picture = tile.reshape(number, GRID, GRID, 3, CELL, CELL).transpose(0, 3, 1, 4, 2, 5)
-    return torch.from_numpy(2 * picture.reshape(number, 3, SIZE, SIZE).astype(np.float32) - 1)
+    image = tile.reshape(number, GRID, GRID, 3, CELL, CELL).transpose(0, 3, 1, 4, 2, 5)
+    return torch.from_numpy(2 * image.reshape(number, 3, SIZE, SIZE).astype(np.float32) - 1)

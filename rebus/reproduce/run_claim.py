@@ -23,6 +23,7 @@ import torch
 from rebus import __version__
 from rebus.core.atomic_write import cannot_write, write_bytes_atomically
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
 from rebus.reproduce.claim import Claim, Measured
 
@@ -68,12 +69,12 @@ def begun(claim: Claim, folder: Path) -> dict[str, Any]:
         "cells": [],
     }
     try:
-        found = json.loads((folder / RESULTS).read_bytes())
+        found = json.loads(read_small(folder / RESULTS))
         same = found["stamp"] == fresh["stamp"]
         cells = [dict(cell) for cell in found["cells"]]
     except FileNotFoundError:
         return fresh
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{folder / RESULTS}: not the results of a claim. Choose another --out") from None
     if not same:
         raise UsageError(f"{folder / RESULTS} is of another claim or version; choose another --out, or remove it")

@@ -13,7 +13,8 @@
     stream.py    stream                       caption, ask and complete, piece by piece
     abilities.py which of these a system can do
 
-A task takes one item or a list and answers in kind; a row's answer is the same in any batch. Tasks know no model:
-they ask a network for capabilities (`rebus.core.capabilities`) and a system for what it declares: its prompts, how
-its text states places and images, its companions, its default decoding (`rebus.core.system`).
+A task takes one item or a list and answers in kind; a row's answer is the same in any batch, but for the rounding of
+what is computed in half precision. Tasks know no model: they ask a network for capabilities (`rebus.core.capabilities`)
+and a system for what it declares: its prompts, how its text states places and images, its companions, its default
+decoding (`rebus.core.system`).
 """

@@ -7,7 +7,8 @@ import torch
 
 from rebus.codec.images import ImageSource
 from rebus.core.capabilities import PicksAnswers
-from rebus.core.errors import BadCheckpoint, BadText
+from rebus.core.errors import BadCheckpoint, BadText, UsageError
+from rebus.core.finite import check_finite
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.task_model import TaskModel, batch_size, companion, decoding_for, no_decoding, prompt_for
@@ -18,16 +19,19 @@ def ask(
     model: TaskModel,
     images: Any,
     questions: str | Sequence[str],
+    prompt: str | None = None,
     *,
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
 ) -> str | list[str]:
     """One answer for each pair of image and question; a single one of either goes with all of the other.
 
+    `prompt` replaces the system's own; {question} in it is where the question goes, so that "{question}" alone gives
+    the model each question as a whole prompt, which may be empty then.
     A network that picks from a list of answers (`PicksAnswers`) gives the likeliest of them, and takes no decoding
     options. Raises `MissingFile` where its checkpoint lacks that list.
     """
-    pairs, many = question_pairs(model, images, questions)
+    pairs, many = question_pairs(model, images, questions, prompt)
     if isinstance(model.network, PicksAnswers):
         answers = _picked(model, pairs, decoding, batching)
     else:
@@ -36,15 +40,17 @@ def ask(
 
 
 def question_pairs(
-    model: TaskModel, images: Any, questions: str | Sequence[str]
+    model: TaskModel, images: Any, questions: str | Sequence[str], prompt: str | None = None
 ) -> tuple[list[tuple[ImageSource, str]], bool]:
-    """(image, prompt) for each question. Raises `BadText` for an empty one."""
-    prompt = prompt_for(model, "ask")
+    """(image, prompt) for each question. Raises `BadText` for an empty one, where `prompt` is not the caller's."""
+    own = prompt_for(model, "ask") if prompt is None else prompt
+    if "{question}" not in own:
+        raise UsageError(f"prompt: wants {{question}} where the question goes; got {own!r}")
     pairs, many = in_pairs(images, questions, "questions")
     for _, question in pairs:
-        if not isinstance(question, str) or not question.strip():
+        if not isinstance(question, str) or (prompt is None and not question.strip()):
             raise BadText(f"a question must be a text that is not empty; got {question!r}")
-    return [(image, prompt.replace("{question}", str(question).strip())) for image, question in pairs], many
+    return [(image, own.replace("{question}", str(question).strip())) for image, question in pairs], many
 
 
 def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any], batching: BatchOptions) -> list[str]:
@@ -54,6 +60,7 @@ def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any], b
     def pick(batch: Sequence[Pair]) -> list[str]:
         with torch.inference_mode():
             logits = model.network.answer_logits(**inputs(model, batch))
+        check_finite(logits.amax(dim=1, keepdim=True), "image {}", logits.dtype)  # −∞ is an answer never to be given
         if logits.shape[1] != len(answers):
             raise BadCheckpoint(
                 f"{model.system.companions['answers'].file} lists {len(answers):,} answers, "

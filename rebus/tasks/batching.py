@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from rebus.core.errors import BadImage, BadText, LimitExceeded, MissingFile, RebusError, UsageError
+from rebus.core.errors import BadImage, BadText, LimitExceeded, MissingFile, NotFinite, RebusError, UsageError
 
 log = logging.getLogger("rebus")
 Item = TypeVar("Item")
@@ -38,7 +38,7 @@ class BatchOptions:
 
 
 AS_IT_SUITS = BatchOptions()
-_OF_ONE_ITEM = (BadImage, BadText, LimitExceeded, MissingFile)  # what says nothing about the others
+_OF_ONE_ITEM = (BadImage, BadText, LimitExceeded, MissingFile, NotFinite)  # what says nothing about the others
 _NAMED = 5
 
 

@@ -17,9 +17,9 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _SMALLEST = 320  # pixels of the longer side: smaller images are enlarged, or a label would cover all of them
 
 
-def draw_boxes(picture: Image.Image, boxes: Sequence[Box], smallest: int = _SMALLEST) -> Image.Image:
+def draw_boxes(image: Image.Image, boxes: Sequence[Box], smallest: int = _SMALLEST) -> Image.Image:
     """A copy with each box outlined and labelled, one colour a label. Small images are enlarged to `smallest`."""
-    canvas, scale = _canvas(picture, smallest)
+    canvas, scale = _canvas(image, smallest)
     pen = ImageDraw.Draw(canvas)
     colours = _colour_of([box.label for box in boxes])
     width = _line(canvas)
@@ -33,9 +33,9 @@ def draw_boxes(picture: Image.Image, boxes: Sequence[Box], smallest: int = _SMAL
     return canvas
 
 
-def draw_masks(picture: Image.Image, masks: Sequence[Mask], smallest: int = _SMALLEST) -> Image.Image:
+def draw_masks(image: Image.Image, masks: Sequence[Mask], smallest: int = _SMALLEST) -> Image.Image:
     """A copy with each mask tinted, edged and labelled, one colour a mask."""
-    canvas, scale = _canvas(picture, smallest)
+    canvas, scale = _canvas(image, smallest)
     pixels = np.asarray(canvas).astype(np.float32)
     insides = [_resized(mask.mask, canvas.size) for mask in masks]
     for number, inside in reversed(list(enumerate(insides))):
@@ -52,22 +52,22 @@ def draw_masks(picture: Image.Image, masks: Sequence[Mask], smallest: int = _SMA
     return canvas
 
 
-def encoded(picture: Image.Image, ending: str) -> bytes:
+def encoded(image: Image.Image, ending: str) -> bytes:
     """The bytes of an image file. `ending`: .png, .jpg, .jpeg or .webp; another raises `UsageError`."""
     form = _FORMATS.get(ending.lower())
     if form is None:
         raise UsageError(f"an image ends in {', '.join(_FORMATS)}; got {ending or 'nothing'}")
     buffer = io.BytesIO()
-    picture.save(buffer, form, **({} if form == "PNG" else {"quality": 90}))
+    image.save(buffer, form, **({} if form == "PNG" else {"quality": 90}))
     return buffer.getvalue()
 
 
-def _canvas(picture: Image.Image, smallest: int) -> tuple[Image.Image, float]:
+def _canvas(image: Image.Image, smallest: int) -> tuple[Image.Image, float]:
     """A copy, enlarged by a whole number where it is small, and that number."""
-    copy = picture.convert("RGB")
+    copy = image.convert("RGB")
     scale = max(1, -(-smallest // max(copy.size)))
     if scale == 1:
-        return (copy.copy() if copy is picture else copy), 1.0
+        return (copy.copy() if copy is image else copy), 1.0
     return copy.resize((copy.width * scale, copy.height * scale), Image.Resampling.NEAREST), float(scale)
 
 
@@ -126,8 +126,8 @@ def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, fl
 
 
 def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    picture = Image.fromarray(np.asarray(mask, np.uint8) * 255)
-    return np.asarray(picture.resize(size, Image.Resampling.NEAREST)) > 127
+    image = Image.fromarray(np.asarray(mask, np.uint8) * 255)
+    return np.asarray(image.resize(size, Image.Resampling.NEAREST)) > 127
 
 
 def _edge(inside: np.ndarray, width: int) -> np.ndarray:

@@ -201,13 +201,20 @@ class Tasks:
 
     @overload
     def ask(
-        self, images: "OneImage", questions: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+        self,
+        images: "OneImage",
+        questions: str,
+        prompt: str | None = None,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Decoding],
     ) -> str: ...
     @overload
     def ask(
         self,
         images: "Images",
         questions: str | Sequence[str],
+        prompt: str | None = None,
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
@@ -217,16 +224,25 @@ class Tasks:
         self,
         images: "Images",
         questions: str | Sequence[str],
+        prompt: str | None = None,
         *,
         on_error: Literal["skip"],
         **options: Unpack[Decoding],
     ) -> list[str | None]: ...
-    def ask(self, images: Any, questions: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
-        """The answer to a question about the image."""
+    def ask(
+        self,
+        images: Any,
+        questions: Any,
+        prompt: str | None = None,
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[Decoding],
+    ) -> Any:
+        """The answer to a question about the image. `prompt`: another than the model's own, with {question} in it."""
         from rebus.tasks.ask import ask
 
         batching, decoding = _divided(options, on_error)
-        return ask(self._can("ask"), images, questions, batching=batching, **decoding)
+        return ask(self._can("ask"), images, questions, prompt, batching=batching, **decoding)
 
     @overload
     def detect(

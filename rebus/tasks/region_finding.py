@@ -11,6 +11,7 @@ from rebus.codec.images import ImageSource
 from rebus.codec.masks import paste_mask
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import UnsupportedTask
+from rebus.core.finite import check_finite
 from rebus.core.outputs import Regions
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import label_vectors
@@ -76,6 +77,10 @@ class RegionFinder:
         pixels = on_device(self.model, self.model.processor(images=list(images)))["pixels"]
         with torch.inference_mode():
             found: Sequence[Regions] = self.model.network.find_regions(pixels, self.vectors.to(pixels))
+        for number, regions in enumerate(found):
+            for numbers in (regions.scores, regions.boxes, regions.masks):
+                if numbers is not None:
+                    check_finite(numbers.flatten()[None], f"image {number}", numbers.dtype)
         return found
 
     def _sorted(self, image: Image.Image, found: Regions) -> Iterator[tuple[Box, int]]:

@@ -44,8 +44,10 @@ def _caption(
     return _single(pairs, many), decoding
 
 
-def _ask(model: TaskModel, images: Any, questions: str, **decoding: Any) -> tuple[Pair, dict[str, Any]]:
-    pairs, many = question_pairs(model, images, questions)
+def _ask(
+    model: TaskModel, images: Any, questions: str, prompt: str | None = None, **decoding: Any
+) -> tuple[Pair, dict[str, Any]]:
+    pairs, many = question_pairs(model, images, questions, prompt)
     return _single(pairs, many), decoding
 
 

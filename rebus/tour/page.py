@@ -101,9 +101,9 @@ def _matched(matched: Matched) -> str:
         right = captions[best] == captions[i]
         place = matched.orders[i].index(i) + 1
         verdict = "" if right else f"<p class='miss'>a miss: its own image came {_ordinal(place)}</p>"
-        other = "" if right else _scene_picture(matched.scenes[i].image, "the right image", small=True)
+        other = "" if right else _scene_image(matched.scenes[i].image, "the right image", small=True)
         cards.append(
-            f"<figure><div class='pair'>{_scene_picture(matched.scenes[best].image, captions[best])}{other}</div>"
+            f"<figure><div class='pair'>{_scene_image(matched.scenes[best].image, captions[best])}{other}</div>"
             f"<figcaption><p class='words'>“{_text(captions[i])}”</p>{verdict}</figcaption></figure>"
         )
     return (
@@ -183,7 +183,7 @@ def _photo(image: Image.Image, alt: str, side: int = _PHOTO_SIDE) -> str:
     return _image(copy, alt, "JPEG")
 
 
-def _scene_picture(image: Image.Image, alt: str, small: bool = False) -> str:
+def _scene_image(image: Image.Image, alt: str, small: bool = False) -> str:
     return _image(image, alt, "PNG", "scene small" if small else "scene")
 
 

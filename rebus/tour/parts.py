@@ -88,7 +88,7 @@ def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
 
 
 def _photo_lines(photos: Photos) -> list[Line]:
-    sorted_right = sum(picture.right for picture in photos.pictures)
+    sorted_right = sum(image.right for image in photos.pictures)
     found_right = sum(query.right for query in photos.queries)
     return [
         Line(

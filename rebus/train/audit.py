@@ -77,7 +77,7 @@ def show(batch: dict[str, Tensor], processor: Processor, folder: Path) -> Path:
     for row in range(min(max(len(images), len(texts)), _SHOWN)):
         for i, pixels in enumerate(images[row] if images else ()):
             name = f"{row:02d}.png" if i == 0 else f"{row:02d}_{i}.png"
-            as_picture(pixels).save(folder / name)
+            as_image(pixels).save(folder / name)
             lines.append(f"![{name}]({name})")
         for text in texts[row] if texts else ():
             lines.append(f"- text: {read(batch['tokens'][text], processor)!r}")
@@ -124,7 +124,7 @@ def read(tokens: Tensor, processor: Processor) -> str:
     return processor.text.decode([[token for token in tokens.tolist() if token != image]])[0]
 
 
-def as_picture(pixels: Tensor) -> Image.Image:
+def as_image(pixels: Tensor) -> Image.Image:
     """(3, H, W) as something to look at, whatever it was normalised by."""
     pixels = pixels.float().cpu()
     low, high = pixels.amin(), pixels.amax()

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from rebus.core.atomic_write import DISK_FULL, place_folder
 from rebus.core.errors import BadCheckpoint, CannotWrite
+from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
 from rebus.train.ema import Average
 
@@ -190,7 +191,7 @@ def _listed(path: Path) -> dict[str, dict[str, Any]]:
     if not (path / STATE).is_file():  # to open a pipe would wait for its writer
         return {}
     try:
-        state = json.loads((path / STATE).read_text("utf-8"))
+        state = json.loads(read_small(path / STATE))
         step, files = state["step"], state["files"]
         right = type(step) is int and path.name == f"{_PREFIX}{step:08d}" and isinstance(files, dict)
         right = right and all(

@@ -13,7 +13,7 @@ from rebus.core.capabilities import WritesText
 from rebus.core.fonts import font_for
 from rebus.generation import generate
 from rebus.objectives import Learner
-from rebus.train.audit import as_picture, images_of, read, texts_of
+from rebus.train.audit import as_image, images_of, read, texts_of
 
 _SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of an image, of what is said below it, and images in a row
 _NEW_TOKENS = 48
@@ -61,7 +61,7 @@ def _said(network: Any, batch: dict[str, Tensor], processor: Processor) -> Tenso
 
 def _tile(pixels: Tensor, truth: str, said: str) -> Image.Image:
     tile = Image.new("RGB", (_SIDE, _SIDE + _TEXT), "white")
-    tile.paste(as_picture(pixels).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
+    tile.paste(as_image(pixels).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
     pen = ImageDraw.Draw(tile)
     verdict = "#1a7f37" if said == truth else "#b42318"
     for i, (name, words, colour) in enumerate((("truth", truth, "#666666"), ("model", said, verdict))):

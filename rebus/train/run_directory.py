@@ -9,6 +9,7 @@ from typing import Any
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.config import to_dict
 from rebus.core.errors import BadConfig, UnknownName, UsageError
+from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
 from rebus.train import checkpoint
 from rebus.train.config import TrainConfig
@@ -25,7 +26,7 @@ def check_claim(config: TrainConfig, out: Path) -> None:
     if not file.exists():
         return
     try:
-        there = config_from_dict(json.loads(file.read_text("utf-8")), str(file))
+        there = config_from_dict(json.loads(read_small(file)), str(file))
     except (BadConfig, UnknownName, ValueError, TypeError, RecursionError, OSError) as error:
         raise UsageError(f"{out} was begun with other settings ({str(error)[:300]}); choose another --out") from None
     if there == config:

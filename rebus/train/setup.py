@@ -6,6 +6,7 @@ from typing import Any
 
 from rebus import catalog
 from rebus.codec.processor import Processor
+from rebus.codec.text import check_end
 from rebus.core.config import from_dict
 from rebus.core.errors import UsageError
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
@@ -77,10 +78,12 @@ def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
             f"scenes are told in the {tokens:,} tokens of their own world; the model has {model.text.vocab_size:,}. "
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
         )
-    spec = catalog.system(str(config.system)).image_spec
-    wanted = size if spec is None else spec(model).size[0]
+    system = catalog.system(str(config.system))
+    wanted = size if system.image_spec is None else system.image_spec(model).size[0]
     if wanted != size:
         raise UsageError(f"the scenes have {size} pixels a side, the model's images {wanted}")
+    if system.text_spec is not None:  # scenes end their texts themselves
+        check_end(batches.text.tokenizer, replace(batches.text.spec, read_at=system.text_spec(model).read_at))
     return batches
 
 

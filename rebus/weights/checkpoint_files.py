@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import stat
 import warnings
 import zipfile
 from collections.abc import Callable, Collection, Mapping
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile
+from rebus.core.small_files import read_small
 from rebus.weights.gguf import open_gguf
 from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.mapped_safetensors import open_safetensors
@@ -37,12 +37,7 @@ NAMES = (
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises `MissingFile` or `BadConfig` that names the file and the place."""
     try:
-        status = path.stat()
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise BadConfig(f"{path}: a device or a pipe, not a file")
-        if status.st_size > MAX_JSON:
-            raise BadConfig(f"{path}: {status.st_size:,} bytes pass the limit of {MAX_JSON:,} for a JSON file")
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_small(path, MAX_JSON).decode("utf-8"))
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.iterdir())[:8] if path.parent.is_dir() else []
         holds = f"; the folder holds {', '.join(there)}" if there else ""
@@ -50,8 +45,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise BadConfig(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, an integer of thousands of digits, too deep
-        if isinstance(error, BadConfig):
-            raise
         raise BadConfig(f"{path}: not a JSON file ({error})") from None
     except OSError as error:
         raise MissingFile(f"{path} cannot be read: {error.strerror}") from None
@@ -168,7 +161,8 @@ def _open_pickle(path: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]
         if value.layout != torch.strided or value.is_quantized:
             kind = "a quantised" if value.is_quantized else "a sparse"
             raise BadCheckpoint(f"{path}: {_shown(name)} is {kind} tensor; weights are dense. Save it with .to_dense()")
-    return {str(name): LazyTensor.of(value) for name, value in data.items()}
+    around = "module." if data and all(str(name).startswith("module.") for name in data) else ""  # DDP's
+    return {str(name).removeprefix(around): LazyTensor.of(value) for name, value in data.items()}
 
 
 Reader = Callable[[Path, Collection[str]], dict[str, LazyTensor]]

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rebus.core.atomic_write import DISK_FULL, flush, flushed_file
 from rebus.core.errors import BadCheckpoint, CannotWrite
+from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
 from rebus.weights.mapped_safetensors import DTYPES
@@ -98,8 +99,10 @@ def verify(directory: str | Path) -> None:
     """Compare every file with the manifest, byte for byte. Raises `BadCheckpoint` naming the first that differs."""
     folder = standing(Path(directory))
     try:
-        listed = json.loads((folder / MANIFEST).read_bytes())["files"]
+        listed = json.loads(read_small(folder / MANIFEST))["files"]
         for name, entry in listed.items():
+            if (folder / name).stat().st_size != entry["bytes"]:  # of a pipe too, which would be waited for
+                raise BadCheckpoint(f"{folder / name}: differs from what was saved. Copy it again.")
             with (folder / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != entry["sha256"]:
@@ -114,7 +117,7 @@ def _listed(folder: Path) -> frozenset[str]:
     """The names of the manifest; none where there is no readable one."""
     try:
         manifest = folder / MANIFEST
-        return frozenset(json.loads(manifest.read_bytes())["files"] if manifest.is_file() else ())
+        return frozenset(json.loads(read_small(manifest))["files"] if manifest.is_file() else ())
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
 

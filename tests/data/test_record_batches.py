@@ -73,6 +73,18 @@ def test_ranks_share_a_batch(folder: Path, processors: dict[str, Any]) -> None:
     assert all(torch.equal(torch.cat([part[k] for part in parts]), whole[k]) for k in whole)
 
 
+def test_a_record_that_is_in_a_batch_twice_is_said(folder: Path, processors: dict[str, Any]) -> None:
+    """Ten records in a batch of twelve: two of them come again, and would be negatives of themselves."""
+    data = file_batches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
+    batch = data.batch(0, 0, 12)
+    same_image, pixels = batch["groups"][:, 0], batch["pixels"].flatten(1)
+    assert len(same_image.unique()) == 10
+    for i in range(12):
+        assert torch.equal(same_image == same_image[i], (pixels == pixels[i]).all(dim=1))
+    same_text = batch["groups"][:, 1]
+    assert torch.equal(same_text[:, None] == same_text, (batch["tokens"][:, None] == batch["tokens"]).all(dim=2))
+
+
 def test_every_record_comes_once_a_pass(folder: Path, processors: dict[str, Any]) -> None:
     data = file_batches(Files(path=str(folder), form="pairs"), processors["siglip"], Prompts())
     seen = torch.cat([data.batch(0, i, 5)["pixels"] for i in range(2)])

@@ -32,3 +32,15 @@ def test_a_probe_sees_only_what_is_allowed():
     pooled = pool(x, mask)
     torch.testing.assert_close(pooled[0], pool(x[:1])[0])
     torch.testing.assert_close(pooled[1], pool(x[1:, :3])[0])
+
+
+def test_a_probe_is_projected_once_whatever_the_batch():
+    """Its projection may be rounded otherwise as one row of a product than as one of many: 0.008 in bfloat16."""
+    pool, rows = ProbePool(128, 2, 256).bfloat16(), []
+    torch.nn.init.normal_(pool.probe)
+    pool.attn.q.register_forward_hook(lambda module, given, out: rows.append(len(out)))
+    x = torch.randn(64, 36, 128).bfloat16()
+    many = pool(x)
+    assert many.shape == (64, 128)
+    torch.testing.assert_close(pool(x[:1]), many[:1])
+    assert rows == [1, 1]

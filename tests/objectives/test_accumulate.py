@@ -163,21 +163,22 @@ def test_rows_that_do_not_match_are_refused() -> None:
         split({"tokens": torch.zeros(2, 2), "owners": torch.zeros(2, dtype=torch.long)}, 1)
 
 
-def test_parts_of_a_batch_with_several_texts_an_image_give_the_whole() -> None:
+@pytest.mark.parametrize(
+    "objective", [SoftmaxLoss(label_smoothing=0.1), SigmoidLoss(chunk=3)], ids=["softmax", "sigmoid"]
+)
+def test_parts_of_a_batch_with_several_texts_an_image_give_the_whole(objective: Any) -> None:
     torch.manual_seed(0)
     network = Towers().double()
     owners = torch.randint(0, 8, (24,))
     batch = {"pixels": torch.randn(8, 12).double(), "tokens": torch.randn(24, 10).double(), "owners": owners}
-    whole, expected = grads(SigmoidLoss(), network, batch, 1)
-    loss, found = grads(SigmoidLoss(), network, batch, 4)
+    batch["groups"] = torch.arange(8)[:, None] // 2 * 3  # each row shows what its neighbour shows
+    whole, expected = grads(objective, network, batch, 1)
+    loss, found = grads(objective, network, batch, 4)
     assert loss == pytest.approx(whole, rel=1e-12)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-    one_each = batch | {"owners": torch.arange(24) % 8}
-    assert grads(SigmoidLoss(), network, one_each, 1)[0] != pytest.approx(whole)
-    for parts in (1, 2):
-        with pytest.raises(UsageError, match="softmax loss takes one text an image"):
-            grads(SoftmaxLoss(), network, batch, parts)
+    for other in ({"owners": torch.arange(24) % 8}, {"groups": torch.arange(8)[:, None]}):
+        assert grads(objective, network, batch | other, 1)[0] != pytest.approx(whole)
 
 
 class Told(torch.autograd.Function):

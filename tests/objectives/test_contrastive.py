@@ -112,6 +112,76 @@ def test_smoothed_labels_spread_over_the_batch() -> None:
     torch.testing.assert_close(softmax_contrastive(e, 0.1).loss, (both[0] + both[1]) / 2)
 
 
+def apart_by_hand(logits: torch.Tensor, owners: list[int], groups: list[tuple[int, ...]]) -> tuple[float, float]:
+    """Softmax of both directions written out pair by pair: the mean over images, and over texts."""
+    of_images: dict[int, list[float]] = {}
+    of_texts = []
+    same = lambda a, b: any(x == y for x, y in zip(groups[a], groups[b], strict=True))  # noqa: E731
+    for j, i in enumerate(owners):
+        e = logits.double().exp()
+        others = [k for k in range(len(owners)) if k == j or not same(owners[k], i)]
+        of_images.setdefault(i, []).append(-math.log(float(e[i, j] / sum(e[i, k] for k in others))))
+        others = [k for k in range(len(logits)) if k == i or not same(k, i)]
+        of_texts.append(-math.log(float(e[i, j] / sum(e[k, j] for k in others))))
+    means = [sum(values) / len(values) for values in of_images.values()]
+    return sum(means) / len(means), sum(of_texts) / len(of_texts)
+
+
+def test_softmax_texts_of_one_image_are_no_negatives_of_each_other() -> None:
+    torch.manual_seed(0)
+    image, text = (nn.functional.normalize(torch.randn(n, 8), dim=-1) for n in (4, 6))
+    owners = [2, 0, 2, 1, 0, 2]  # image 3 has none
+    e = Embeddings(image, text, torch.tensor(7.0))
+    by_hand = apart_by_hand(e.logits, owners, [(i,) for i in range(4)])
+    found = softmax_contrastive(e, owners=torch.tensor(owners))
+    assert float(found.loss) == pytest.approx(sum(by_hand) / 2, rel=1e-5)
+    one_each = softmax_contrastive(embeddings(), owners=torch.arange(5))
+    assert float(one_each.loss) == pytest.approx(float(softmax_contrastive(embeddings()).loss), rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_softmax_rows_of_the_same_image_or_caption_are_no_negatives_of_each_other(smoothing: float) -> None:
+    """Rows 0 and 2 show the same image, rows 2 and 4 have the same caption."""
+    e = embeddings()
+    groups = [(1, 10), (2, 11), (1, 12), (3, 13), (4, 12)]
+    found = softmax_contrastive(e, smoothing, groups=torch.tensor(groups))
+    if not smoothing:
+        assert float(found.loss) == pytest.approx(sum(apart_by_hand(e.logits, list(range(5)), groups)) / 2, rel=1e-5)
+    assert bool(found.loss.isfinite())
+    alike = torch.tensor(groups)[[0] * 5]
+    assert float(softmax_contrastive(e, smoothing, groups=alike).loss) == 0  # nothing is left to compare with
+    unlike = torch.arange(10).view(5, 2)
+    assert torch.equal(softmax_contrastive(e, smoothing, groups=unlike).loss, softmax_contrastive(e, smoothing).loss)
+
+
+def test_a_hit_is_any_text_of_the_image() -> None:
+    e = Embeddings(torch.eye(3), torch.eye(3)[[1, 0, 2]], torch.tensor(5.0))
+    assert float(softmax_contrastive(e).accuracy) == pytest.approx(1 / 3)
+    assert float(softmax_contrastive(e, groups=torch.tensor([[0], [0], [1]])).accuracy) == 1.0
+    text = torch.eye(3)[[1, 0, 2, 0]]
+    text[3] *= 2
+    several = Embeddings(torch.eye(3), text, torch.tensor(5.0))
+    assert float(softmax_contrastive(several, owners=torch.tensor([0, 1, 2, 0])).accuracy) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_sigmoid_leaves_rows_out_that_are_the_same(chunk: int) -> None:
+    torch.manual_seed(0)
+    image, text = (torch.randn(5, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    scale, bias = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (3.0, -1.0))
+    e = Embeddings(image, text, scale, bias)
+    groups = torch.tensor([(1, 10), (2, 11), (1, 12), (3, 13), (4, 12)])
+    counted = torch.ones(5, 5, dtype=torch.float64)
+    for i, j in ((0, 2), (2, 4)):
+        counted[i, j] = counted[j, i] = 0
+    expected = -(counted * nn.functional.logsigmoid((2.0 * torch.eye(5) - 1) * e.logits)).sum() / 5
+    found = sigmoid_contrastive(e, None, chunk, groups).loss
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    inputs = (image, text, scale, bias)
+    for a, b in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
 LOSSES = {
     "softmax": lambda image, text, scale, bias: softmax_contrastive(Embeddings(image, text, scale)),
     "sigmoid": lambda image, text, scale, bias: sigmoid_contrastive(Embeddings(image, text, scale, bias)),

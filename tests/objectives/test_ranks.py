@@ -13,15 +13,16 @@ from rebus.core.outputs import Embeddings
 from rebus.objectives import Contrast, sigmoid_contrastive, softmax_contrastive
 
 PICTURES = (3, 5, 2, 4)  # on each rank
-CAPTIONS = (1, 2, 1, 3)  # of each image on each rank, for the sigmoid loss
+CAPTIONS = (1, 2, 1, 3)  # of each image on each rank
 
 
-def data() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def data() -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     torch.manual_seed(0)
     images = [torch.randn(n, 6, dtype=torch.float64) for n in PICTURES]
     texts = [torch.randn(n * c, 6, dtype=torch.float64) for n, c in zip(PICTURES, CAPTIONS, strict=True)]
     owners = [torch.arange(n).repeat_interleave(c) for n, c in zip(PICTURES, CAPTIONS, strict=True)]
-    return images, texts, owners
+    groups = [torch.tensor([[3], [7], [9]]), torch.arange(5)[:, None], torch.tensor([[7], [9]]), torch.full((4, 1), 9)]
+    return images, texts, owners, groups
 
 
 def weights() -> list[Tensor]:
@@ -30,16 +31,22 @@ def weights() -> list[Tensor]:
     return [part.requires_grad_() for part in (*drawn, torch.tensor(1.2).double(), torch.tensor(-0.7).double())]
 
 
-def losses(image: Tensor, text: Tensor, owners: Tensor, w: list[Tensor]) -> tuple[Contrast, Contrast]:
-    """(softmax over the first caption of each image, sigmoid over all)."""
+def losses(image: Tensor, text: Tensor, owners: Tensor, groups: Tensor, w: list[Tensor]) -> list[Contrast]:
+    """Both losses over all captions, with and without rows that are the same; the softmax over one caption each."""
     seen, read = F.normalize(image @ w[0], dim=1), F.normalize(text @ w[1], dim=1)
     first = torch.tensor([int((owners == i).nonzero()[0, 0]) for i in range(len(image))])
-    softmax = softmax_contrastive(Embeddings(seen, read[first], w[2].exp()))
-    return softmax, sigmoid_contrastive(Embeddings(seen, read, w[2].exp(), w[3]), owners, chunk=2)
+    one, all_texts = Embeddings(seen, read[first], w[2].exp()), Embeddings(seen, read, w[2].exp(), w[3])
+    return [
+        softmax_contrastive(one),
+        softmax_contrastive(one, 0.1, groups=groups),
+        softmax_contrastive(all_texts, owners=owners),
+        sigmoid_contrastive(all_texts, owners, chunk=2),
+        sigmoid_contrastive(all_texts, owners, 2, groups),
+    ]
 
 
-def found(parts: tuple[Contrast, Contrast], w: list[Tensor]) -> list[Tensor]:
-    """Values, accuracies, and the gradients of both losses."""
+def found(parts: list[Contrast], w: list[Tensor]) -> list[Tensor]:
+    """Values, accuracies, and the gradients of all losses."""
     grads: list[Tensor] = []
     for part in parts:
         grads += [
@@ -52,10 +59,10 @@ def found(parts: tuple[Contrast, Contrast], w: list[Tensor]) -> list[Tensor]:
 def run(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=len(PICTURES))
-    images, texts, owners = data()
+    images, texts, owners, groups = data()
     w = weights()
-    results = found(losses(images[rank], texts[rank], owners[rank], w), w)
-    for grad in results[4:]:
+    results = found(losses(images[rank], texts[rank], owners[rank], groups[rank], w), w)
+    for grad in results[10:]:
         dist.all_reduce(grad)
         grad /= len(PICTURES)  # as DDP does
     torch.save(results, f"{folder}/{rank}.pt")
@@ -65,11 +72,11 @@ def run(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_four_ranks_equal_one(tmp_path: Path) -> None:
     mp.spawn(run, (str(tmp_path),), nprocs=len(PICTURES))
-    images, texts, owners = data()
+    images, texts, owners, groups = data()
     starts = [sum(PICTURES[:rank]) for rank in range(len(PICTURES))]
     together = torch.cat([own + start for own, start in zip(owners, starts, strict=True)])
     w = weights()
-    expected = found(losses(torch.cat(images), torch.cat(texts), together, w), w)
+    expected = found(losses(torch.cat(images), torch.cat(texts), together, torch.cat(groups), w), w)
     for rank in range(len(PICTURES)):
         results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for ours, theirs in zip(results, expected, strict=True):

@@ -386,3 +386,58 @@ def test_clip_goes_to_open_clip_and_back_without_a_loss(tmp_path):
     again = load_file(tmp_path / "c" / "model.safetensors")
     for name, tensor in load_file(tmp_path / "a" / "model.safetensors").items():
         assert again[name].equal(tensor), name
+
+
+@pytest.mark.parametrize("size", [24, 48, 80])
+def test_positions_of_open_clip_files_are_resized_with_antialias(size: int, tmp_path: Path) -> None:
+    """Towards fewer patches a table is smoothed, as an image is; transformers' files are resized without."""
+    open_clip = pytest.importorskip("open_clip")
+    from open_clip.model import resize_pos_embed
+
+    vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32}
+    text = {"context_length": 11, "vocab_size": 61, "width": 32, "heads": 2, "layers": 1}
+    model = shaken(open_clip.CLIP(48, vision, text))
+    config = {"model_cfg": {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    other, state = open_clip.CLIP(48, {**vision, "image_size": size}, text).eval(), model.state_dict()
+    resize_pos_embed(state, other)
+    other.load_state_dict(state)
+    network, pixels = rebus.load(tmp_path).network, torch.randn(2, 3, size, size)
+    expected = other.encode_image(pixels, normalize=True)
+    torch.testing.assert_close(network.embed_image(pixels), expected, rtol=1e-4, atol=1e-5)
+    if size < 64:
+        network.image.antialias = False
+        assert float((network.embed_image(pixels) - expected).abs().max()) > 1e-3
+
+
+def test_words_of_textual_inversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A plain word is read as the reference reads it; one that looks like a control token is asked for as one."""
+    from rebus.codec.text import Control, Pieces
+    from tests.codec.vocabularies import clip_folder
+
+    ends = {"bos_token": "<|startoftext|>", **dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 16, **ends}
+    (clip_folder(tmp_path) / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+    last = len(tokenizer) - 1
+    tokenizer.add_tokens(["<cat-toy>", "sks"])
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    text |= {"eos_token_id": last, "bos_token_id": last - 1, "pad_token_id": last}
+    model = shaken(transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=EYES)))
+    model.save_pretrained(tmp_path / "out")
+    tokenizer.save_pretrained(tmp_path / "out")
+    ours = rebus.load(tmp_path / "out")
+
+    def expected(text: str) -> Tensor:
+        found = model.get_text_features(**tokenizer([text], padding="max_length", return_tensors="pt"))
+        return nn.functional.normalize(getattr(found, "pooler_output", found), dim=-1).detach()
+
+    torch.testing.assert_close(ours.embed_texts(["a sks dog"]), expected("a sks dog"), rtol=1e-4, atol=1e-5)
+    toy = ours.embed_texts([Pieces("a ", Control("<cat-toy>"), " dog")])
+    torch.testing.assert_close(toy, expected("a <cat-toy> dog"), rtol=1e-4, atol=1e-5)
+    assert "cat-toy" not in caplog.text
+    assert float((ours.embed_texts(["a <cat-toy> dog"]) - toy).abs().max()) > 1e-3
+    ours.embed_texts(["a <cat-toy> dog"])
+    (said,) = (record.message for record in caplog.records if "cat-toy" in record.message)
+    assert "Control('<cat-toy>')" in said

@@ -1,8 +1,10 @@
 import pytest
+import torch
 
-from rebus.core.errors import BadCheckpoint, BadText, MissingFile, UsageError
+from rebus.core.errors import BadCheckpoint, BadText, MissingFile, NotFinite, UsageError
 from rebus.core.specs import Prompts, TextSpec
 from rebus.tasks.ask import ask
+from rebus.tasks.batching import BatchOptions
 from tests.tasks.fakes import EOS, picture, writer
 from tests.tasks.toys import ANSWERS, AnswerPicker, toy
 
@@ -46,6 +48,15 @@ def test_a_question_is_not_a_template():
     assert model.network.prompts[0].count("cat") == 1
 
 
+def test_another_prompt_than_the_systems_own():
+    model = writer(says)
+    assert ask(model, [picture("red"), picture("blue")], "colour", "what {question} is this") == ["red", "blue"]
+    assert ask(model, picture("red"), "dog", "{question}") == "a dog"
+    assert model.network.prompts == ["what colour is this"] * 2 + ["dog"]
+    with pytest.raises(UsageError, match=r"prompt: wants \{question\}"):
+        ask(model, picture("red"), "dog", "answer")
+
+
 # A network that picks from a list of answers.
 
 LISTED = ["red", "green", "blue", "<unk>"]
@@ -68,6 +79,25 @@ def test_an_answer_is_picked_from_the_list():
     images = [picture(colour) for colour in ("blue", "red", "green")] * 5
     assert ask(model, images, "what colour") == ["blue", "red", "green"] * 5
     assert ask(model, picture("red"), ["what colour", "dog"]) == ["red", "red"]
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_scores_that_are_no_numbers_pick_no_answer(bad, caplog):
+    """NaN would be the largest of all, so that its answer would be given."""
+    model = picker()
+    found = model.network.answer_logits
+
+    def answer_logits(**batch):
+        scores = found(**batch)
+        scores[batch["pixels"][:, 1].mean(dim=(1, 2)) > 0.5, 2] = bad  # of what is green
+        return scores
+
+    model.network.answer_logits = answer_logits
+    images = [picture(colour) for colour in ("red", "green", "blue")]
+    with pytest.raises(NotFinite, match=r"image 1: .*float32"):
+        ask(model, images, "what colour")
+    options = BatchOptions(on_error="skip")
+    assert ask(model, images, "what colour", batching=options) == ["red", None, "blue"]
 
 
 def test_what_hinders_picking_is_said():

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rebus.codec.images import ImagePipeline
-from rebus.core.errors import UnsupportedTask, UsageError
+from rebus.core.errors import NotFinite, UnsupportedTask, UsageError
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.tasks.detect import detect
 from rebus.tasks.segment import segment
@@ -66,6 +67,23 @@ def test_each_phrase_goes_with_its_image_and_is_searched_for_alone():
         alone = segment(model, image, phrase)
         assert [(mask.box, mask.score) for mask in alone] == [(mask.box, mask.score) for mask in masks]
     assert [len(masks) for masks in segment(model, images[0], ["red", "green"])] == [1, 0]
+
+
+@pytest.mark.parametrize("field", ["scores", "boxes", "masks"])
+def test_regions_that_are_no_numbers_are_refused(field):
+    model = finder()
+    found = model.network.find_regions
+
+    def find_regions(pixels, labels):
+        regions = found(pixels, labels)
+        getattr(regions[-1], field)[-1] = torch.nan
+        return regions
+
+    model.network.find_regions = find_regions
+    images = [halves("red", "blue"), halves("red", "red")]
+    for search in (lambda: detect(model, images, ["red"]), lambda: segment(model, images, ["red", "red"])):
+        with pytest.raises(NotFinite, match=r"(image|phrase) \d: .*float32"):
+            search()
 
 
 def test_decoding_options_are_refused():

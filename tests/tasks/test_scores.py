@@ -49,6 +49,16 @@ def test_fault_39_half_precision_that_overflows_is_no_answer(name):
         model.caption(IMAGES[0]) if name.startswith("pali") else model.classify(IMAGES[0], TEXTS)
 
 
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-6), ("bfloat16", 4e-3)])
+@pytest.mark.parametrize("name", ["clip/scenes", "siglip/scenes"])
+def test_a_row_moves_between_batches_by_rounding_alone(name, dtype, most):
+    model = rebus.load(name, dtype=dtype)
+    texts = ["a red square", "two small green circles above one large solid cyan triangle", *TEXTS]
+    for embed, items in ((model.embed_images, IMAGES * 4), (model.embed_texts, texts * 4)):
+        together, alone = (embed(items, batch_size=size) for size in (len(items), 1))
+        assert float((together - alone).abs().max()) <= most
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # of pycocotools
 def test_masks_are_run_lengths_of_coco():
     from pycocotools import mask as coco

@@ -12,7 +12,7 @@ from PIL import Image
 
 import rebus
 from rebus.codec.boxes import LOC_1024
-from rebus.core.errors import MissingExtra, MissingFile, RebusError, UnknownName, UsageError
+from rebus.core.errors import BadConfig, MissingExtra, MissingFile, RebusError, UnknownName, UsageError
 from rebus.data.file_records import Files
 from rebus.data.forms import TextRow
 from rebus.data.scene_captions import SceneCaptions
@@ -228,6 +228,15 @@ def test_scenes_are_for_models_of_their_world() -> None:
         open_data(changed(image=replace(model.image, image_size=64)))
     with pytest.raises(UsageError, match="no prompt for caption"):
         open_data(replace(CLIP, data=SceneTasks(patch=32)))
+
+
+@pytest.mark.parametrize(("end", "reads"), [(None, "at their largest id"), (2, "at '<bos>' \\(id 2\\)")])
+def test_scenes_are_refused_for_a_model_that_reads_texts_at_another_token(end: int | None, reads: str) -> None:
+    """It would learn to read every caption at its last word, or at none."""
+    config = recipe("clip_scenes")
+    open_data(config)
+    with pytest.raises(BadConfig, match=rf"the network reads texts {reads}.* and the tokenizer ends them with '<eos>'"):
+        open_data(replace(config, model=replace(config.model, end_id=end)))
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])

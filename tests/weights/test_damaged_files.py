@@ -166,3 +166,50 @@ def test_fault_37_pipes_and_devices_in_place_of_files(tmp_path: Path) -> None:
     for line, name in zip(said, [*readers, *readers], strict=True):
         assert name in line
         assert "a device or a pipe" in line or (name == "model.bin" and "no weights at" in line)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zero", "large"])
+def test_fault_37_pipes_devices_and_large_files_in_place_of_small_ones(kind: str, tmp_path: Path) -> None:
+    """What is read of a saved model, a claim, a run and a card; in a process of its own, as above."""
+    for name in ("rebus_manifest.json", "results.json", "config.json", "card.json", "preprocessor_config.json"):
+        path = tmp_path / name
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "zero":
+            path.symlink_to("/dev/zero")
+        else:
+            with path.open("wb") as file:
+                file.truncate(21_000_000)
+    lines = [
+        "import resource",
+        "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))",
+        "from pathlib import Path",
+        "from rebus.codec.processor import load_processor",
+        "from rebus.core.card import domain_in",
+        "from rebus.core.errors import RebusError",
+        "from rebus.recipes import recipe",
+        "from rebus.reproduce import find",
+        "from rebus.reproduce.run_claim import begun",
+        "from rebus.train.run_directory import check_claim",
+        "from rebus.weights.save import verify",
+        f"folder = Path({str(tmp_path)!r})",
+        "works = [lambda: verify(folder), lambda: begun(find('clip'), folder)]",
+        "works += [lambda: check_claim(recipe('clip_scenes'), folder), lambda: domain_in(folder)]",
+        "works += [lambda: load_processor(folder, None, None)]",
+        "for work in works:",
+        "    try:",
+        "        print(work())",
+        "    except RebusError as error:",
+        "        print(error)",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done
+    verified, claimed, begun, domain, processor = done.stdout.splitlines()
+    assert verified.endswith("rebus_manifest.json: damaged")
+    assert "results.json: not the results of a claim" in claimed
+    assert f"{tmp_path} was begun with other settings" in begun
+    assert domain == "photos"
+    if kind == "large":  # what is no file is as good as not there
+        assert "preprocessor_config.json: cannot be read (21,000,000 bytes pass the limit" in processor

@@ -40,7 +40,12 @@ class ViTConfig:
 
 
 class ViT(nn.Module):
-    """Pixels → one vector a patch. `features` before the last norm, `forward` after it."""
+    """Pixels → one vector a patch. `features` before the last norm, `forward` after it.
+
+    `antialias`: how positions are resized to other image sizes, open_clip's way or transformers'.
+    """
+
+    antialias = False
 
     def __init__(self, cfg: ViTConfig):
         super().__init__()
@@ -75,10 +80,10 @@ class ViT(nn.Module):
         table: Tensor = self.positions
         if self.class_token is not None:
             x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-            spatial = resize_grid(table[1:], self.cfg.grid, (rows, cols), antialias=False)
+            spatial = resize_grid(table[1:], self.cfg.grid, (rows, cols), antialias=self.antialias)
             table = torch.cat([table[:1], spatial])
         else:
-            table = resize_grid(table, self.cfg.grid, (rows, cols), antialias=False)
+            table = resize_grid(table, self.cfg.grid, (rows, cols), antialias=self.antialias)
         return self.norm_pre(x + table)
 
     def embed_patches(self, patches: Float[Tensor, "B P F"], grid: Int[Tensor, "B 2"]) -> Float[Tensor, "B P D"]:

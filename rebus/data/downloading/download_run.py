@@ -102,7 +102,7 @@ class Download:
 
 def settled(units: Units, count: int) -> Iterator[dict[str, Any]]:
     """The lines of all units, with images of earlier units named. Each shard is put in its place before."""
-    same = _same_pictures(units, count)
+    same = _same_images(units, count)
     for unit in range(count):
         lines = sorted(_lines(units, unit), key=lambda line: int(line["row"]))
         _place(units, unit, {line["key"] for line in lines if line["row"] in same})
@@ -138,7 +138,7 @@ def _lines(units: Units, unit: int) -> Iterator[dict[str, Any]]:
     return itertools.islice(units.rows(unit), 1, None)
 
 
-def _same_pictures(units: Units, count: int) -> dict[int, int]:
+def _same_images(units: Units, count: int) -> dict[int, int]:
     """Row → the first row with the same image, of those whose image lies in another unit's shard too."""
     rows: list[int] = []
     digests: dict[str, list[bytes]] = {"sha256": [], "phash": []}

@@ -9,7 +9,7 @@ import random
 import secrets
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,8 @@ import numpy as np
 from rebus.codec.image_formats import kind_of
 from rebus.core.atomic_write import write_file_atomically
 from rebus.core.errors import LimitExceeded, MissingExtra, NetworkError, RebusError
+from rebus.core.limits import check
+from rebus.core.memory_budget import MemoryBudget
 from rebus.data.annotated_size import PixelsOfImages, has_places, resized
 from rebus.data.downloading.addresses import Addresses
 from rebus.data.downloading.failure import OFFLINE, Failure
@@ -34,6 +36,8 @@ from rebus.data.tar_shards import TarWriter, key_of, shard_name
 
 _LEAST = 50  # rows of a unit, of ten hosts, none of which came: then the network is off
 _LEAST_HOSTS = 10
+_WAITING = 16  # images that wait to be written
+_memory = MemoryBudget("MAX_DOWNLOAD_MEMORY")
 _IN_PIXELS = ("boxes", "phrases")  # columns that readers of shards take for places in the image
 
 
@@ -54,6 +58,9 @@ class Settings:
     url: str | None = None
     text: str | None = None
     addresses: Addresses = field(default_factory=Addresses)
+
+    def __post_init__(self) -> None:
+        check("MAX_DOWNLOAD_MEMORY", self.caps.max_bytes, "max_bytes of one file")
 
 
 @dataclass(frozen=True)
@@ -203,9 +210,12 @@ class _Online:
 
 
 def _fetched(jobs: list[Job], settings: Settings) -> Generator[Came, None, None]:
-    """What comes of the jobs, as it comes. Closing it ends the threads soon: they touch no files."""
+    """What comes of the jobs, as it comes. Closing it ends the threads soon: they touch no files.
+
+    Bytes of all threads together stay within MAX_DOWNLOAD_MEMORY, but for the few images that wait to be written.
+    """
     turns = HostScheduler(jobs, settings.per_host)
-    arrived: queue.Queue[Came] = queue.Queue(maxsize=2 * settings.threads)
+    arrived: queue.Queue[Came] = queue.Queue(maxsize=min(2 * settings.threads, _WAITING))
 
     def put(came: Came) -> None:
         while not turns.closed:
@@ -215,15 +225,16 @@ def _fetched(jobs: list[Job], settings: Settings) -> Generator[Came, None, None]
 
     def work() -> None:
         while (job := turns.take()) is not None:
-            came = _try(job, settings, lambda: turns.closed)
-            failure = came.failure
-            if failure is not None and failure.again and job.tries < settings.retries:
-                wait = max(failure.after, 2.0**job.tries * random.uniform(0.5, 1.0) * settings.caps.timeout / 10)
-                job.tries += 1
-                turns.again(job, wait)
-            else:
-                put(came)
-                turns.finish(job)
+            with ExitStack() as held:
+                came = _try(job, settings, lambda: turns.closed, held)
+                failure = came.failure
+                if failure is not None and failure.again and job.tries < settings.retries:
+                    wait = max(failure.after, 2.0**job.tries * random.uniform(0.5, 1.0) * settings.caps.timeout / 10)
+                    job.tries += 1
+                    turns.again(job, wait)
+                else:
+                    put(came)
+                    turns.finish(job)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(settings.threads, len(jobs)))]
     try:
@@ -235,9 +246,12 @@ def _fetched(jobs: list[Job], settings: Settings) -> Generator[Came, None, None]
         turns.close()
 
 
-def _try(job: Job, settings: Settings, stopped: Callable[[], bool]) -> Came:
+def _try(job: Job, settings: Settings, stopped: Callable[[], bool], held: ExitStack) -> Came:
+    def hold(size: int) -> None:
+        held.enter_context(_memory.held(size, job.url[:80]))
+
     try:
-        data = fetch(job.url, settings.caps, settings.addresses, stopped)
+        data = fetch(job.url, settings.caps, settings.addresses, stopped, hold)
         return Came(job.row, _opened(data, settings.fitting), hashlib.sha256(data).hexdigest())
     except Failure as failure:
         return Came(job.row, None, failure=failure)

@@ -10,7 +10,8 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -54,15 +55,23 @@ class Target:
     path: str
 
 
-def fetch(url: str, caps: Caps, addresses: Addresses, stopped: Callable[[], bool] = lambda: False) -> bytes:
+def fetch(
+    url: str,
+    caps: Caps,
+    addresses: Addresses,
+    stopped: Callable[[], bool] = lambda: False,
+    hold: Callable[[int], object] = lambda size: None,
+) -> bytes:
     """The file at `url`. Each redirect is checked like the first address. Raises `Failure`.
 
-    The system's resolver keeps its own time. `stopped`: asked between pieces, so that a run can end.
+    The system's resolver keeps its own time. `stopped`: asked between pieces, so that a run can end. `hold`: called
+    once before the file is read, with its bytes, or with all that is allowed where no number is announced; it may wait,
+    which is not counted.
     """
     clock = _Clock(caps, stopped)
     for _ in range(MAX_REDIRECTS + 1):
         target = parse(url)
-        found = _ask(target, addresses.of(target.host, target.port), clock)
+        found = _ask(target, addresses.of(target.host, target.port), clock, hold)
         if isinstance(found, bytes):
             return found
         url = _sent_on(url, found)
@@ -90,7 +99,7 @@ def parse(url: str) -> Target:
     return Target(secure, host, port or (443 if secure else 80), path + query)
 
 
-def _ask(target: Target, addresses: Sequence[str], clock: "_Clock") -> bytes | str:
+def _ask(target: Target, addresses: Sequence[str], clock: "_Clock", hold: Callable[[int], object]) -> bytes | str:
     """The body, or where a redirect leads."""
     sock: socket.socket | None = None
     try:
@@ -98,7 +107,7 @@ def _ask(target: Target, addresses: Sequence[str], clock: "_Clock") -> bytes | s
         connection = _Connection(target, _Timed(sock, clock, clock.caps.max_bytes + _BESIDE))
         connection.request("GET", target.path, headers=_HEADERS)
         with connection.getresponse() as response:
-            return _answer(response, clock)
+            return _answer(response, clock, hold)
     except ssl.SSLCertVerificationError as error:
         raise Failure("tls", str(error.strerror or error)) from None
     except TimeoutError:
@@ -136,7 +145,7 @@ def _connected(target: Target, addresses: Sequence[str], clock: "_Clock") -> soc
         raise
 
 
-def _answer(response: http.client.HTTPResponse, clock: "_Clock") -> bytes | str:
+def _answer(response: http.client.HTTPResponse, clock: "_Clock", hold: Callable[[int], object]) -> bytes | str:
     status = response.status
     if status in _REDIRECTS:
         location = response.getheader("Location")
@@ -152,13 +161,15 @@ def _answer(response: http.client.HTTPResponse, clock: "_Clock") -> bytes | str:
     encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
     if encoding != "identity":
         raise Failure("encoded", f"Content-Encoding {encoding[:40]!r}, though identity was asked for")
-    return _body(response, clock.caps.max_bytes)
+    return _body(response, clock, hold)
 
 
-def _body(response: http.client.HTTPResponse, most: int) -> bytes:
-    announced = response.length  # None where chunked, or not said
+def _body(response: http.client.HTTPResponse, clock: "_Clock", hold: Callable[[int], object]) -> bytes:
+    announced, most = response.length, clock.caps.max_bytes  # None where chunked, or not said
     if announced is not None and announced > most:
         raise Failure("too_large", f"{announced:,} bytes announced; at most {most:,} are taken")
+    with clock.stopped_while():
+        hold(most if announced is None else announced)
     data = bytearray()
     while piece := response.read(min(_PIECE, most + 1 - len(data))):
         data += piece
@@ -213,6 +224,13 @@ class _Clock:
         if left <= 0 or self.stopped():
             raise TimeoutError
         return min(self.caps.timeout, left)
+
+    @contextmanager
+    def stopped_while(self) -> Iterator[None]:
+        """What is waited for here is not the server's fault."""
+        begun = time.monotonic()
+        yield
+        self.end += time.monotonic() - begun
 
     def failure(self) -> Failure:
         if time.monotonic() >= self.end - 0.002:  # time-outs are rounded to milliseconds

@@ -79,7 +79,7 @@ class Coco:
                 image=self._places.find(words(image, "file_name")),
                 captions=tuple(captions),
                 things=tuple(things),
-                facts=picture_facts(image),
+                facts=image_facts(image),
             )
         except BadRecord:
             raise
@@ -87,7 +87,7 @@ class Coco:
             raise BadRecord(key, str(error)) from None
 
 
-def picture_facts(image: dict[str, Any]) -> dict[str, Any]:
+def image_facts(image: dict[str, Any]) -> dict[str, Any]:
     """What an image's entry says of it. Raises `RebusError` for a width or height that cannot be."""
     facts = {"image_id": image["id"]}
     if "file_name" in image:

@@ -60,7 +60,7 @@ def recognises(path: Path) -> bool:
     except RebusError:
         return False
     return schema is not None and (
-        {"url", "text"} <= {name.lower() for name in schema.names} or _picture_column(schema) is not None
+        {"url", "text"} <= {name.lower() for name in schema.names} or _image_column(schema) is not None
     )
 
 
@@ -80,7 +80,7 @@ def open(path: Path, split: str | None) -> "Parquet":
             with _parquet(file) as opened:
                 schema, metadata = opened.schema_arrow, opened.metadata
                 if columns is None:
-                    columns, picture = schema.names, _picture_column(schema)
+                    columns, picture = schema.names, _image_column(schema)
                     _check_columns(file, schema)
                     annotations = Annotations.of(opened, file)
                 elif schema.names != columns:
@@ -211,14 +211,14 @@ def _schemas(files: Sequence[Path]) -> "Iterator[pa.Schema]":
 
 
 def _check_columns(file: Path, schema: "pa.Schema") -> None:
-    if "text" not in {name.lower() for name in schema.names} and _picture_column(schema) is None:
+    if "text" not in {name.lower() for name in schema.names} and _image_column(schema) is None:
         raise BadTable(
             f"{file}: its columns are {', '.join(schema.names)}; wanted url and text, as COYO has them, "
             f"or images as bytes in one of {', '.join(PICTURES)}"
         )
 
 
-def _picture_column(schema: "pa.Schema") -> str | None:
+def _image_column(schema: "pa.Schema") -> str | None:
     from pyarrow import types
 
     def holds_bytes(kind: Any) -> bool:

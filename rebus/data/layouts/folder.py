@@ -81,7 +81,7 @@ def open(path: Path, split: str | None) -> Reader:
     tables = [own] if own else _tables(path, split)
     if tables:
         return _open_tables(tables, split if own else None, path)
-    return _open_pictures(path, split)
+    return _open_images(path, split)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class TableReader:
 
 
 @dataclass(frozen=True)
-class PictureReader:
+class ImageReader:
     """Images whose folders are their labels, or that have texts of their own beside them."""
 
     places: MediaPaths
@@ -314,7 +314,7 @@ def _named_by_split(path: Path) -> list[Path]:
     return []
 
 
-def _open_pictures(path: Path, split: str | None) -> PictureReader:
+def _open_images(path: Path, split: str | None) -> ImageReader:
     roots = _roots(path, split)
     found = [(root, file) for root in roots for file in _walk(root)]
     if not found:
@@ -329,7 +329,7 @@ def _open_pictures(path: Path, split: str | None) -> PictureReader:
         labels, own = (), np.full(len(found), -1, dtype=np.int32)
     unread = tuple(line for folder in dict.fromkeys([path, *roots]) for line in _unread(folder))
     names = PackedNames.of(str(file.relative_to(path)) for _, file in found)
-    return PictureReader(MediaPaths([path]), names, labels, own, unread, captioned)
+    return ImageReader(MediaPaths([path]), names, labels, own, unread, captioned)
 
 
 def _roots(path: Path, split: str | None) -> list[Path]:

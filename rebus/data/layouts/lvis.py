@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.layouts.coco import picture_facts
+from rebus.data.layouts.coco import image_facts
 from rebus.data.reading.annotations import Annotations, categories, thing
 from rebus.data.reading.checked_fields import listed, shown, words
 from rebus.data.reading.media_paths import MediaPaths
@@ -60,7 +60,7 @@ class Lvis:
                 things=tuple(thing(item, self._names) for item in annotations),
                 absent=self._labels_of(image, "neg_category_ids"),
                 incomplete=self._labels_of(image, "not_exhaustive_category_ids"),
-                facts=picture_facts(image),
+                facts=image_facts(image),
             )
         except RebusError as error:
             raise BadRecord(key, str(error)) from None

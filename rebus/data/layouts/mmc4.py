@@ -76,6 +76,7 @@ class MMC4:
         if len(self._broken) == len(self._files):
             raise RebusError(f"{self._files[0]}: {self._broken[0]}")
         self.sizes = tuple(sizes)
+        self._places = [_places(file) for file in self._files]
         self._held: ByteLRU[Any] = ByteLRU(HELD_BYTES)
 
     def read(self, block: int, row: int) -> Record:
@@ -87,7 +88,7 @@ class MMC4:
             raise IndexError(row)
         key = f"{file.name}:{lines.number(row)}"
         try:
-            return _record(key, self._line(block, lines, row, key), _places(file))
+            return _record(key, self._line(block, lines, row, key), self._places[block])
         except BadRecord:
             raise
         except (*_DAMAGE, RebusError) as error:

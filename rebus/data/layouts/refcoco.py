@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import RebusError, UsageError
-from rebus.data.layouts.coco import picture_facts
+from rebus.data.layouts.coco import image_facts
 from rebus.data.reading.annotations import categories, thing
 from rebus.data.reading.checked_fields import identity, is_identity, listed, mapping, named, words
 from rebus.data.reading.json_spans import JsonFile, Span, read_json
@@ -48,9 +48,9 @@ class RefCOCO:
     def __init__(self, path: Path, split: str | None = None):
         self._file = path if path.is_file() else _only(path)
         self._instances = JsonFile.open(self._file.parent / "instances.json")
-        pictures: dict[int | str, Span] = {}
+        images: dict[int | str, Span] = {}
         annotations: dict[int | str, Span] = {}
-        rest = self._instances.scan({"images": (["id"], _keep(pictures)), "annotations": (["id"], _keep(annotations))})
+        rest = self._instances.scan({"images": (["id"], _keep(images)), "annotations": (["id"], _keep(annotations))})
         self._names = categories(self._instances.path, rest)
         self.labels = tuple(dict.fromkeys(item["name"] for item in self._names.values()))
         self._owners: list[int | str] = []
@@ -59,7 +59,7 @@ class RefCOCO:
         self._sort_out(_load(self._file), split or "val")
         own = {number for phrases in self._phrases for _, number in phrases}
         self._things = {number: annotations[number] for number in own if number in annotations}
-        self._pictures = np.array([pictures.get(owner, (-1, -1)) for owner in self._owners], dtype=np.int64)
+        self._pictures = np.array([images.get(owner, (-1, -1)) for owner in self._owners], dtype=np.int64)
         self.sizes = (len(self._owners) + len(self._damaged),)
         self._places = MediaPaths(_folders(self._file.parent))
 
@@ -79,7 +79,7 @@ class RefCOCO:
                 image=self._places.find(words(image, "file_name")),
                 phrases=tuple(Phrase(text=text, thing=things[number]) for text, number in phrases),
                 things=tuple(things.values()),
-                facts=picture_facts(image),
+                facts=image_facts(image),
             )
         except RebusError as error:
             raise BadRecord(key, str(error)) from None

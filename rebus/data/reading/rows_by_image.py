@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,8 +60,9 @@ def grouped(own: np.ndarray, rows: np.ndarray) -> RowGroups:
 
 def _images(table: Table) -> Arrays:
     images = np.empty(len(table), dtype=np.uint64)
+    columns_of = lru_cache(maxsize=8)(file_column)  # the rows of most tables have the same columns
     for number, row in enumerate(table.rows()):
-        column = None if row is None else file_column(tuple(row))
+        column = None if row is None else columns_of(tuple(row))
         name = f"\0{number}" if row is None or column is None else f"{row[column]}\0{row.get(label_column(row) or '')}"
         images[number] = hash_of(name.encode("utf-8", "surrogatepass"))
     return {"images": images}

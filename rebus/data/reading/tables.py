@@ -86,19 +86,22 @@ class Table:
         return watched(self._rows(), len(self), f"reading {self.path.name}")
 
     def _rows(self) -> Iterator[dict[str, Any] | None]:
+        lines, header, kind = self.lines, self._header, self.kind
         with open(self.path, "rb") as file:
-            for number in range(len(self)):
+            for number in range(len(lines)):
                 try:
-                    yield self._read(file, number)
+                    yield _row(lines.read(file, number, ""), header, kind, "")
                 except BadRecord:
                     yield None
 
     def _read(self, file: IO[bytes], number: int) -> dict[str, Any]:
         key = self.key(number)
-        data = self.lines.read(file, number, key)
-        if self.kind in _SEPARATORS:
-            return _csv_row(data, _header(self.path, self.size, self.changed)[0], self.kind, key)
-        return json_row(data, key)
+        return _row(self.lines.read(file, number, key), self._header, self.kind, key)
+
+    @property
+    def _header(self) -> tuple[str, ...] | None:
+        """None where each row names its own columns."""
+        return _header(self.path, self.size, self.changed)[0] if self.kind in _SEPARATORS else None
 
     def rows_of(self, split: str) -> np.ndarray:
         """The numbers of the rows whose column `split` says so, and of the damaged ones: nobody knows theirs.
@@ -127,6 +130,10 @@ class Table:
 
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": ","}  # captions.txt, as Kaggle's Flickr8k has it
+
+
+def _row(data: bytes, header: tuple[str, ...] | None, kind: str, key: str) -> dict[str, Any]:
+    return json_row(data, key) if header is None else _csv_row(data, header, kind, key)
 
 
 def json_row(data: bytes, key: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     records, worst = source.records(), Worst()
     if not set(records.reader.labels) & set(THINGS):
         raise UsageError(f"none of COCO's things is marked in the data set; this benchmark reads {READS}")
-    pictures = mentions = wrong = bad_captions = named = there = unmarked = 0
+    images = mentions = wrong = bad_captions = named = there = unmarked = 0
     invented: Counter[str] = Counter()
     for batch in records.batches():
         marked = [example for example in batch if was_marked(example)]
@@ -38,7 +38,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
             true |= {name for text in record.captions for name in things_in(text)}
             found = things_in(said)
             strange = [name for name in found if name not in true]
-            pictures, mentions, wrong = pictures + 1, mentions + len(found), wrong + len(strange)
+            images, mentions, wrong = images + 1, mentions + len(found), wrong + len(strange)
             bad_captions += bool(strange)
             named, there = named + len(true & set(found)), there + len(true)
             invented.update(strange)
@@ -52,16 +52,16 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
                         picture=example.again,
                     )
                 )
-    if not pictures:
+    if not images:
         raise UsageError("in none of the images did anybody mark things: there is nothing to measure")
     scores = {
         "chair_i": wrong / mentions if mentions else 0.0,
-        "chair_s": bad_captions / pictures,
+        "chair_s": bad_captions / images,
         "recall": named / there if there else 0.0,
-        "mentions_per_caption": mentions / pictures,
+        "mentions_per_caption": mentions / images,
     }
     notes = [
-        f"{pictures:,} captions, {mentions:,} mentions; lower CHAIR is better, higher recall is",
+        f"{images:,} captions, {mentions:,} mentions; lower CHAIR is better, higher recall is",
         "synonyms are rebus's own list; published numbers use the paper's, so compare within rebus only",
     ]
     if unmarked:

@@ -48,7 +48,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     chosen = _embedded if "embed_images" in model.tasks and "embed_texts" in model.tasks else _matched
     read, scores = chosen(model, records, options.captions)
     worst = Worst()
-    to_text = _ranks_of_pictures(read, scores, worst)
+    to_text = _ranks_of_images(read, scores, worst)
     to_image = _ranks_of_texts(read, scores)
     found = {"image_to_text": _summary(to_text), "text_to_image": _summary(to_image)}
     mean = float(np.mean([found[way][f"r{k}"] for way in found for k in (1, 5, 10)]))
@@ -120,7 +120,7 @@ def _chunks(total: int) -> Iterator[slice]:
     return (slice(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
 
 
-def _ranks_of_pictures(read: _Read, scores: Scores, worst: Worst) -> np.ndarray:
+def _ranks_of_images(read: _Read, scores: Scores, worst: Worst) -> np.ndarray:
     """For each image the rank of its best caption, 1 the best, (images,)."""
     ranks = np.empty(len(read.keys), dtype=np.int64)
     for rows in _chunks(len(ranks)):

@@ -34,7 +34,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     people: set[int] = set()
     for batch in source.records().batches(_has_answers):
         asked = [(example, question) for example in batch for question in example.record.questions]
-        said = model.ask([example.image for example, _ in asked], [question.text for _, question in asked], **decoding)
+        said = _answers(model, asked, decoding)
         for (example, question), answer in zip(asked, said, strict=True):
             score = accuracy(answer, question.answers)
             kinds.setdefault(question.kind, []).append(score)
@@ -54,6 +54,18 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     return Outcome(scores=found, worst=[*worst], plots=plots, notes=[f"{len(everything):,} questions; {how}"])
 
 
+def _answers(model: Any, asked: Sequence[tuple[Example, Question]], decoding: dict[str, Any]) -> list[str]:
+    """A question that is a whole prompt (PaliGemma's prefixes) is not put into the model's own once more."""
+    said = [""] * len(asked)
+    for whole, options in ((False, {}), (True, {"prompt": "{question}"})):
+        places = [at for at, (_, question) in enumerate(asked) if question.is_prompt == whole]
+        if places:
+            images, texts = [asked[at][0].image for at in places], [asked[at][1].text for at in places]
+            for at, answer in zip(places, model.ask(images, texts, **options, **decoding), strict=True):
+                said[at] = answer
+    return said
+
+
 def accuracy(answer: str, given: Sequence[str]) -> float:
     """Between 0 and 1."""
     if len(given) == NUM_PEOPLE:
@@ -63,7 +75,7 @@ def accuracy(answer: str, given: Sequence[str]) -> float:
 
 def _has_answers(example: Example) -> None:
     questions = example.record.questions
-    if not questions or not all(question.text.strip() for question in questions):
+    if not questions or not all(question.is_prompt or question.text.strip() for question in questions):
         raise example.bad("has no question")
     if not all(question.answers for question in questions):
         if not any(question.answers for question in questions):

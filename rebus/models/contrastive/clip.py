@@ -258,6 +258,7 @@ SYSTEM = System(
             read_config=read_open_clip,
             write_config=write_open_clip,
             weights_name="open_clip_model",
+            antialias=True,
         ),
     },
     objective="softmax",

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rebus.core.errors import CannotWrite, MissingExtra, NetworkError, RebusError, UsageError
-from rebus.data.downloading import Addresses, Caps, Download, Settings
+from rebus.core.errors import CannotWrite, LimitExceeded, MissingExtra, NetworkError, RebusError, UsageError
+from rebus.data.downloading import Addresses, Caps, Download, Settings, download_unit
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord
 from rebus.data.resize_images import Fitting
@@ -423,6 +423,34 @@ def test_ray_that_is_not_installed(server, tmp_path, monkeypatch):
         Download([path], tmp_path / "out", settings_for(server), over="ray").run()
 
 
+def test_fault_12_the_bytes_of_all_threads_are_bounded(server, tmp_path, monkeypatch):
+    """Sixteen threads at once may hold what three files of the size announced have, and wait for each other."""
+    size = max(len(jpeg(n)) for n in range(24))
+    monkeypatch.setenv("REBUS_MAX_DOWNLOAD_MEMORY", str(3 * size))
+    budget, lock, now, most = download_unit._memory, threading.Lock(), 0, 0
+    fitted = download_unit.fit
+
+    def slow(data, fitting):
+        nonlocal now, most
+        with lock:
+            now += len(data)
+            most = max(most, now)
+            assert now <= budget._used
+        time.sleep(0.02)
+        with lock:
+            now -= len(data)
+        return fitted(data, fitting)
+
+    monkeypatch.setattr(download_unit, "fit", slow)
+    path = table(tmp_path / "t.parquet", [server.url("ok", n) for n in range(24)])
+    settings = settings_for(server, caps=Caps(timeout=1.0, max_seconds=3.0, max_bytes=size))
+    assert Download([path], tmp_path / "out", settings).run() == {"ok": 24}
+    assert size < most <= 3 * size
+    assert budget._used == 0
+    with pytest.raises(LimitExceeded, match="MAX_DOWNLOAD_MEMORY"):
+        settings_for(server, caps=Caps(max_bytes=4 * size))
+
+
 def pages(path: Path, urls: list[list[str | None]]) -> Path:
     """As OBELICS has them: null where the page has a text."""
     texts = [[None if url else f"text {n}" for n, url in enumerate(own)] for own in urls]
@@ -451,6 +479,29 @@ def test_the_images_of_pages_are_fetched_and_found_by_the_reader(server, tmp_pat
     ]
     with pytest.raises(BadRecord, match=r"none of its images: .* was not fetched"):
         reader.read(1, 1)
+
+
+def test_pages_in_lines_of_json_are_fetched_and_read(server, tmp_path):
+    url = [server.url("ok", n) for n in range(3)]
+    pages = [
+        {"images": [url[0], None, url[1]], "texts": [None, "one", None], "general_metadata": "{}"},
+        {"images": [None, url[2]], "texts": ["two", None]},
+        {"images": [None], "texts": ["words alone"]},
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, pages)) + "\n[]\n")
+    found = Download([tmp_path / "train.jsonl"], tmp_path / "images", settings_for(server)).run()
+    assert found["ok"] == 3
+    for reader in (open_layout(tmp_path), open_layout(tmp_path / "train.jsonl"), open_layout(tmp_path, split="train")):
+        reader = pickle.loads(pickle.dumps(reader))
+        assert reader.sizes == (4,)
+        assert reader.read(0, 0).document == (jpeg(0), "one", jpeg(1))
+        assert reader.read(0, 0).facts == {"general_metadata": "{}", "missing": 0}
+        assert reader.read(0, 1).document == ("two", jpeg(2))
+        for row, why in ((2, "a page without images"), (3, "wanted an object")):
+            with pytest.raises(BadRecord, match=rf"^train.jsonl:{row + 1}: .*{why}"):
+                reader.read(0, row)
+    with pytest.raises(UsageError, match="no files of the split"):
+        open_layout(tmp_path, split="val")
 
 
 @pytest.mark.parametrize("name", ["laion.csv", "cc.tsv", "rows.jsonl"])

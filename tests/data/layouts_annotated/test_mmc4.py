@@ -79,6 +79,14 @@ def test_pictures_come_before_their_sentence(folder: Path) -> None:
     }
 
 
+def test_images_in_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / NAME).write_bytes(lines(PAGES[:1]))
+    found = picture(tmp_path / "elsewhere" / "a.jpg")
+    reader = pickle.loads(pickle.dumps(open_layout(tmp_path / "pages", root=tmp_path / "elsewhere")))
+    assert reader.read(0, 0).document[0] == found
+
+
 def test_damaged_pages_are_damaged_records(folder: Path) -> None:
     reader = MMC4(folder)
     for row, message in enumerate(

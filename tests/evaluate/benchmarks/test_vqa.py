@@ -38,6 +38,24 @@ def test_one_answer_after_normalisation(tmp_path):
     assert scores["by_type"] == {"color": 1.0, "number": 1.0, "object": 0.0}
 
 
+def test_whole_prompts_are_asked_as_they_are(tmp_path):
+    """PaliGemma's JSONL has prefixes, which the model's own prompt would wrap once more."""
+    given = []
+
+    def ask(images, questions, prompt="answer en {question}"):
+        given.extend(prompt.replace("{question}", question) for question in questions)
+        return ["red" if "colour" in question else "a cat" for question in questions]
+
+    questions = (
+        Question(text="answer en what colour?", answers=("red",), is_prompt=True),
+        Question(text="which colour?", answers=("red",)),
+        Question(text="", answers=("a cat",), is_prompt=True),
+    )
+    reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), questions=questions)])
+    assert measure(Told(ask=ask), "vqa", reader).document["scores"]["accuracy"] == 1.0
+    assert sorted(given) == ["", "answer en what colour?", "answer en which colour?"]
+
+
 def test_a_test_split_cannot_be_scored(tmp_path):
     reader = ByteLRU([Record(key="a", image=png(tmp_path, 0), questions=(Question(text="q", answers=()),))])
     with pytest.raises(UsageError, match="no answers"):
