@@ -83,6 +83,14 @@ SYSTEMS = {
         "resembles, and the two descriptions are compared",
         paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
     ),
+    "vild": SystemRow(
+        module="rebus.models.distillation.vild",
+        model_types=("vild",),
+        family="distillation",
+        tasks=frozenset({"embed_texts", "detect", "segment"}),
+        idea="a detector whose embeddings of regions are taught by a dual encoder finds what any words name",
+        paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
+    ),
 }
 BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
     "vit": SystemRow(
@@ -228,12 +236,7 @@ _ALIGN = [
         instead="align/base; this size was reported for CC3M alone",
     ),
 ]
-_PALIGEMMA_SIZES = {
-    "3b": 2_923_335_408,
-    "v2-3b": 3_032_094_960,
-    "v2-10b": 9_662_409_456,
-    "v2-28b": 27_650_192_112,
-}
+_PALIGEMMA_SIZES = {"3b": 2_923_335_408, "v2-3b": 3_032_094_960, "v2-10b": 9_662_409_456, "v2-28b": 27_650_192_112}
 _LONGER = {224: 0, 448: 884_736, 896: 4_423_680}  # only the position table grows with the image
 _PALIGEMMA = [
     _paligemma(f"{size}-{kind}-{side}", f"{size.replace('-', '_')}_{side}", parameters + longer)
@@ -241,6 +244,21 @@ _PALIGEMMA = [
     for side, longer in _LONGER.items()
     for kind in ("pt", "mix")
     if not (kind == "mix" and side == 896)
+]
+_VILD = [
+    _row(
+        "vild",
+        f"{backbone}{kind}",
+        preset=f"{backbone}{kind}".replace("-", "_"),
+        parameters=parameters,
+        license="Apache-2.0",
+        released=True,
+        ready=False,
+        instead=f"the released archive {backbone}_vild{kind.replace('-', '_')}.tar.gz: unpack it, load its .index",
+        note="for TensorFlow 1, without a text encoder: rebus.models.distillation.vild.take_text_encoder gives it one",
+    )
+    for backbone, sizes in {"resnet50": (48_051_284, 64_838_228), "resnet152": (82_687_060, 99_474_004)}.items()
+    for kind, parameters in zip(("", "-ensemble"), sizes, strict=True)
 ]
 _STARTERS = [
     _row(
@@ -279,7 +297,7 @@ _STARTERS = [
     ),
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
-ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_STARTERS)}
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_VILD, *_STARTERS)}
 
 
 def checkpoint_folder() -> Path:
