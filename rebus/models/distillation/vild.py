@@ -139,9 +139,9 @@ class ViLD(nn.Module):
             at, label = class_nms(box, score, max_overlap=self.cfg.max_overlap, num_kept=self.cfg.num_detections)
             kept.append((box[at], label, score[at, label]))
         grids: list[Tensor | None] = [None] * len(kept)
-        if masks:  # shifted so that 0 is the border, wherever between two cells that lies
-            probabilities = self.image.mask_logits(maps, [box for box, _, _ in kept]).sigmoid() - 0.5
-            grids = list(probabilities.split([len(box) for box, _, _ in kept]))
+        if masks:
+            inside = self.image.mask_logits(maps, [box for box, _, _ in kept]).sigmoid()
+            grids = list(inside.split([len(box) for box, _, _ in kept]))
         return [
             Regions(in_shares(box, size), label, score, grid)
             for (box, label, score), grid in zip(kept, grids, strict=True)
