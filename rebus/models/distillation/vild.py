@@ -27,6 +27,7 @@ from rebus.core.errors import MissingFile, UsageError
 from rebus.core.outputs import DetectorOutput, RegionFeatures, Regions
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.distillation import vild_tensorflow
 from rebus.models.distillation.vild_config import PRESETS, read_config, write_config
 from rebus.models.distillation.vild_config import ViLDConfig as ViLDConfig
 from rebus.nn.class_nms import class_nms
@@ -242,6 +243,14 @@ SYSTEM = System(
     presets=PRESETS,
     layouts={
         "rebus": Layout(name="rebus", keys=lambda cfg: OwnNames(), read_config=read_config, write_config=write_config),
+        "tensorflow": Layout(
+            name="tensorflow",
+            keys=vild_tensorflow.keys,
+            config_file=None,
+            recognises=vild_tensorflow.recognises,
+            infer_config=vild_tensorflow.infer_config,
+            prepare=vild_tensorflow.prepare,
+        ),
     },
     prompts=Prompts(classify="vild"),
     example=example,
