@@ -252,7 +252,7 @@ SYSTEM = System(
             prepare=vild_tensorflow.prepare,
         ),
     },
-    prompts=Prompts(classify="vild"),
+    prompts=Prompts(classify="lvis"),
     example=example,
     image_spec=image_spec,
     any_image_size=True,
