@@ -38,7 +38,7 @@ class LastSeen:
 
     def of(self, model: TaskModel, pixels: Tensor) -> Any:
         """`look` at pixels, which are not on the device yet, unless these were the last ones."""
-        key = hashlib.sha256(pixels.numpy()).digest()
+        key = hashlib.sha256(pixels.numpy().tobytes()).digest()
         if key != self._pixels:
             self._pixels, self._seen = b"", None  # before there are two of them
             self._seen = model.network.look(on_device(model, {"pixels": pixels})["pixels"])
