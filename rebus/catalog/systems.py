@@ -43,6 +43,14 @@ SYSTEMS = {
         paper="Jia et al., Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision, "
         "2021",
     ),
+    "vild": SystemRow(
+        module="rebus.models.distillation.vild",
+        model_types=("vild",),
+        family="distillation",
+        tasks=frozenset({"embed_texts", "detect", "segment"}),
+        idea="a detector whose embeddings of regions are taught by a dual encoder finds what any words name",
+        paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
+    ),
     "lit": SystemRow(
         module="rebus.models.contrastive.lit",
         model_types=("lit",),

@@ -100,12 +100,28 @@ def naflex_grid(width: int, height: int, patch_size: int, max_patches: int) -> t
 
 
 def exact(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
-    """uint8 (H, W, 3), as the released preprocessors make it: turned, then resized by Pillow, then cropped."""
+    """uint8 (H, W, 3), as the released preprocessors make it: turned, then resized by Pillow, then cropped. With
+    TensorFlow 1's resampling float32, in values of bytes."""
     picture = decoded.upright()
     size = resized(spec, *picture.size)
+    if spec.resample == "bilinear_tf1":
+        return _cropped(_bilinear_tf1(np.asarray(picture), size), spec)
     if picture.size != size:
         picture = picture.resize(size, _FILTERS[spec.resample])
     return _cropped(np.asarray(picture), spec)
+
+
+def _bilinear_tf1(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) → float32 (height, width, 3) of `size` (width, height): pixel i is read at i · H / height."""
+    found = pixels.astype(np.float32)
+    for axis, new in ((1, size[0]), (0, size[1])):
+        old = found.shape[axis]
+        place = np.arange(new, dtype=np.float32) * np.float32(old / new)
+        first = np.minimum(place.astype(np.int64), old - 1)
+        share = (place - first).reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        one, other = found.take(first, axis), found.take(np.minimum(first + 1, old - 1), axis)
+        found = one + (other - one) * share
+    return found
 
 
 def enough(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
@@ -150,11 +166,27 @@ def _offset(margin: int, spec: ImageSpec) -> int:
     return round(margin / 2) if spec.crop_offset == "even" else margin // 2
 
 
+def _margin(want: int, have: int, spec: ImageSpec) -> int:
+    """Padding before an image that is smaller."""
+    return (want - have) // 2 if spec.pad == "centre" else 0
+
+
 def normalisation(spec: ImageSpec) -> np.ndarray:
     """float32 (3, 256): the value of each byte in each channel, rounded at each step as the references round."""
     unit = (np.arange(256, dtype=np.float64) * spec.rescale).astype(np.float32)
     mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (spec.mean, spec.std))
     return (unit - mean) / std
+
+
+def placement(spec: ImageSpec, width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, width, height) in pixels of what the network reads: where an image of that size lies on it, which may
+    be wider than `spec.size`, beginning before it, where images are cut."""
+    wide, high = resized(spec, width, height)
+    top, left = (
+        -_offset(have - want, spec) if have > want else _margin(want, have, spec)
+        for have, want in zip((high, wide), spec.size, strict=True)
+    )
+    return left, top, wide, high
 
 
 def window(out: np.ndarray, pixels: np.ndarray, table: np.ndarray, spec: ImageSpec) -> np.ndarray:
@@ -164,15 +196,18 @@ def window(out: np.ndarray, pixels: np.ndarray, table: np.ndarray, spec: ImageSp
         return out
     for channel in range(3):
         out[channel] = 0.0 if spec.pad_colour is None else table[channel, spec.pad_colour[channel]]
-    top, left = (
-        (want - have) // 2 if spec.pad == "centre" else 0 for have, want in zip((height, width), spec.size, strict=True)
-    )
+    top, left = (_margin(want, have, spec) for have, want in zip((height, width), spec.size, strict=True))
     return out[:, top : top + height, left : left + width]
 
 
 def normalise_into(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
-    """uint8 (H, W, 3) → float32 (3, H, W), in one pass."""
+    """uint8 (H, W, 3), or float32 in values of bytes → float32 (3, H, W), in one pass."""
     for channel in range(3):
+        if pixels.dtype != np.uint8:
+            low, high = table[channel, 0], table[channel, 255]
+            np.multiply(pixels[..., channel], (high - low) / 255, out=out[channel])
+            out[channel] += low
+            continue
         np.take(table[channel], pixels[..., channel], out=out[channel], mode="clip")
 
 

@@ -1,4 +1,4 @@
-"""Labels of training: what stands where no token is to be predicted, and texts read from their end."""
+"""Labels: what stands where no token is to be predicted, texts read from their end, one spelling for names of things."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -21,3 +21,8 @@ def reversed_rows(
     order = torch.where(real, last, last + whole.shape[1]).argsort(dim=1)  # real ones first, the last of them at 0
     whole, real = whole.gather(1, order), real.gather(1, order)
     return whole[:, :-1], real[:, :-1], whole.masked_fill(~real, IGNORED)[:, 1:]
+
+
+def plain_label(name: str) -> str:
+    """A label as a sentence has it: of "Baby_Buggy" and "baby buggy." the same, "a/b" is "a or b"."""
+    return name.replace("_", " ").replace("/", " or ").lower().strip().removesuffix(".")
