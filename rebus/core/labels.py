@@ -1,4 +1,4 @@
-"""Labels: what stands where no token is to be predicted, texts read from their end, one spelling for names of things."""
+"""Labels: where no token is to be predicted, texts read from their end, one spelling for the names of things."""
 
 import torch
 from jaxtyping import Bool, Int
