@@ -8,12 +8,14 @@ from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.mask_vqvae import SMALL
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import EOS, IMAGE, PAD, scenes_tokenizer
 from rebus.models.contrastive.align import ALIGNConfig
 from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
@@ -45,6 +47,30 @@ def clip_scenes() -> TrainConfig:
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=120),
         steps=400,
         batch_size=128,
+        final_dtype="float16",
+    )
+
+
+def clip_scene_crops() -> TrainConfig:
+    """`rebus train clip_scene_crops`: the teacher of `vild_scenes`, a small ResNet that sees one object at a time."""
+    words = scenes_tokenizer().vocab_size
+    return TrainConfig(
+        system="clip",
+        model=CLIPConfig(
+            image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=16, image_size=64, embed=64, head_width=64),
+            text=TextConfig(
+                width=64, num_layers=2, num_heads=2, mlp_width=128, vocab_size=words, context=16, act="gelu"
+            ),
+            embed=64,
+            end_id=EOS,
+        ),
+        objective=SoftmaxLoss(),
+        data=SceneCrops(),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=650,
+        batch_size=64,
+        eval_every=100,
+        save_every=200,
         final_dtype="float16",
     )
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
@@ -98,7 +99,7 @@ class TrainConfig:
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
     objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
-    data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
+    data: SceneCaptions | SceneCrops | SceneTasks | SceneMasks | Files | Mixture
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks

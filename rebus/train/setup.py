@@ -11,6 +11,7 @@ from rebus.core.errors import UsageError
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_tasks import SceneTasks
 from rebus.objectives import objective_of
 from rebus.open_checkpoint import processor_in
@@ -57,7 +58,7 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return file_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, Mixture):
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
-    if isinstance(data, SceneCaptions):
+    if isinstance(data, SceneCaptions | SceneCrops):
         return _of_scenes(config, data.open())
     if isinstance(data, SceneTasks):
         if system.text_spec is None:

@@ -1,0 +1,206 @@
+"""ViLD: a detector with boxes of some classes learns the embeddings of a teacher, and finds classes without any.
+
+Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge Distillation", 2021.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms, roi_align
+
+from rebus.codec.region_crops import enlarged
+from rebus.core.outputs import Embeddings
+from rebus.evaluate.detection import Detections, Truth, coco_scores
+from rebus.objectives import SoftmaxLoss, embedding_distillation
+from rebus.objectives.losses import Losses
+from rebus.objectives.region_text import region_scores, region_text
+from rebus.reproduce import regions_world as world
+from rebus.reproduce.claim import Claim, Line, Plot, Read, Statement
+from rebus.reproduce.train_in_memory import fit, rows_at
+from rebus.train.config import Optim
+
+SUPERVISED, TEXT, IMAGE, VILD, ENSEMBLE = "supervised", "ViLD-text", "ViLD-image", "ViLD", "ViLD-ensemble"
+CROP = 16  # pixels of the teacher's image
+SURE = 2 / 3  # weight of the head that knows a class better, in a geometric mean (Sec. 3.4)
+_WORDS = sorted({word for name in world.NAMES for word in name.split()})
+_TOKENS = torch.tensor([[_WORDS.index(word) for word in name.split()] for name in world.NAMES])
+_NUM = len(world.NAMES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    teacher_scenes: int = 1000
+    teacher_steps: int = 1000
+    scenes: int = 600
+    steps: int = 600
+    batch_size: int = 8  # scenes
+    test: int = 500
+    embed: int = 64
+    channels: int = 32
+    lr: float = 1.5e-3
+    temperature: float = 0.05
+    distillation: float = 0.5  # w, the weight of the teacher's embeddings in the loss
+
+
+class Teacher(nn.Module):
+    """A dual encoder of small images and of two words."""
+
+    def __init__(self, channels: int, embed: int):
+        super().__init__()
+        self.image = nn.Sequential(*_convolutions(channels, (1, 2, 2)), nn.Flatten(), nn.Linear(16 * channels, embed))
+        self.words = nn.EmbeddingBag(len(_WORDS), embed)
+        self.log_scale = nn.Parameter(torch.tensor(2.6))
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Embeddings:
+        return Embeddings(self.embed_image(pixels), self.embed_text(tokens), self.log_scale.exp())
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        return F.normalize(self.image(pixels), dim=1)
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        return F.normalize(self.words(tokens), dim=1)
+
+    def embed_regions(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """pixels (N, 3, H, W), boxes (N, R, 4) → (N, R, E): the crops of the boxes and of what is around them too."""
+        crops = (roi_align(pixels, list(enlarged(boxes, by)), CROP, sampling_ratio=2, aligned=True) for by in (1, 1.5))
+        return F.normalize(sum(self.embed_image(crop) for crop in crops), dim=1).unflatten(0, boxes.shape[:2])
+
+
+class Student(nn.Module):
+    """A detector's second stage: features of the image, and embeddings of regions by one head or two.
+
+    `classes` (1 + 64, E): the background, which is learned, and the names, learned as well or the teacher's texts.
+    """
+
+    def __init__(self, budget: Budget, texts: Tensor | None, num_heads: int):
+        super().__init__()
+        channels, embed = budget.channels, budget.embed
+        self.trunk = nn.Sequential(*_convolutions(channels, (2, 1, 2)))
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(49 * channels, 128), nn.ReLU(), nn.Linear(128, embed)) for _ in range(num_heads)
+        )
+        self.background = nn.Parameter(0.01 * torch.randn(1, embed))
+        self.names = nn.Parameter(torch.randn(_NUM, embed)) if texts is None else nn.Buffer(texts)
+
+    @property
+    def classes(self) -> Tensor:
+        return torch.cat([self.background, self.names])
+
+    def forward(self, pixels: Tensor, boxes: Tensor) -> list[Tensor]:
+        """(N · R, E) of each head."""
+        features = roi_align(self.trunk(pixels), list(boxes), 7, spatial_scale=0.25, sampling_ratio=2, aligned=True)
+        return [head(features.flatten(1)) for head in self.heads]
+
+
+def _convolutions(channels: int, strides: tuple[int, ...]) -> Iterator[nn.Module]:
+    before = 3
+    for after, stride in zip((channels, 2 * channels, channels), strides, strict=True):
+        yield from (nn.Conv2d(before, after, 3, stride, 1), nn.GroupNorm(4, after), nn.ReLU())
+        before = after
+
+
+@dataclass(frozen=True)
+class StudentLoss:
+    """Names of labelled regions by the first head, the teacher's embeddings by the last, which may be the same."""
+
+    temperature: float
+    names: bool
+    distillation: float
+
+    def __call__(self, network: Student, batch: Mapping[str, Tensor]) -> Losses:
+        real = batch["real"].flatten()
+        regions = network(batch["pixels"], batch["proposals"])
+        total = batch["pixels"].new_zeros(())
+        if self.names:
+            scores = region_scores(regions[0][real], network.classes, self.temperature)
+            total = total + region_text(scores, batch["labels"].flatten()[real])
+        if self.distillation:
+            total = total + self.distillation * embedding_distillation(
+                regions[-1], batch["taught"].flatten(0, 1), real
+            )
+        return Losses(total, {})
+
+
+def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
+    """AP at IoU 0.5 over the classes without labels, and over those with; of the teacher too, who is shown the crops
+    of the proposals."""
+    torch.manual_seed(seed)
+    teacher = _taught(budget, seed)
+    train, test = world.scenes(3 * seed + 1, budget.scenes), world.scenes(3 * seed + 2, budget.test)
+    with torch.no_grad():
+        taught = teacher.embed_regions(train.pixels, train.proposals)
+        texts = teacher.embed_text(_TOKENS)
+        crops = teacher.embed_regions(test.pixels, test.proposals)
+    # Things of novel classes are background to who learns names, since nobody labelled them.
+    labelled = (train.shown != world.ABSENT) & ~world.NOVEL[train.shown]
+    labels = torch.where(labelled, train.shown + 1, 0)
+
+    def batch_at(index: int) -> dict[str, Tensor]:
+        rows = rows_at(seed, index, budget.batch_size, budget.scenes)
+        found = {"pixels": train.pixels, "proposals": train.proposals, "real": train.real}
+        return {name: value[rows] for name, value in (found | {"labels": labels, "taught": taught}).items()}
+
+    student = Student(budget, None if setting == SUPERVISED else texts, 2 if setting == ENSEMBLE else 1)
+    weight = 0.0 if setting in (SUPERVISED, TEXT) else 1.0 if setting == IMAGE else budget.distillation
+    loss = StudentLoss(budget.temperature, setting != IMAGE, weight)
+    optim = Optim(lr=budget.lr, warmup=min(50, budget.steps // 2))
+    fit(student, loss, batch_at, optim, budget.steps)
+    with torch.no_grad():
+        regions = student(test.pixels, test.proposals)
+        found = _probabilities(setting, regions, student.classes, budget.temperature)
+        by_teacher = region_scores(crops.flatten(0, 1), texts, budget.temperature).softmax(dim=1)
+    return _scores(test, found) | {f"teacher: {name}": ap for name, ap in _scores(test, by_teacher).items()}
+
+
+def _taught(budget: Budget, seed: int) -> Teacher:
+    """The teacher, who has seen things of all names: a batch is one thing of each."""
+    teacher = Teacher(budget.channels, budget.embed)
+    seen = world.scenes(3 * seed, budget.teacher_scenes)
+    kinds = [(seen.shown == kind).nonzero() for kind in range(_NUM)]
+
+    def batch_at(index: int) -> dict[str, Tensor]:
+        chosen = torch.cat([kind[rows_at(seed, _NUM * index + i, 1, len(kind))] for i, kind in enumerate(kinds)])
+        boxes = enlarged(seen.proposals[chosen[:, 0], chosen[:, 1]], 1.5 if index % 2 else 1)
+        crops = roi_align(seen.pixels[chosen[:, 0]], list(boxes[:, None]), CROP, sampling_ratio=2, aligned=True)
+        return {"pixels": crops, "tokens": _TOKENS}
+
+    optim = Optim(lr=budget.lr, warmup=min(50, budget.teacher_steps // 2))
+    fit(teacher, SoftmaxLoss(), batch_at, optim, budget.teacher_steps)
+    return teacher
+
+
+def _probabilities(setting: str, regions: list[Tensor], classes: Tensor, temperature: float) -> Tensor:
+    """(N · R, 64). Heads that were taught by embeddings alone know no background."""
+    named = region_scores(regions[0], classes, temperature).softmax(dim=1)[:, 1:]
+    shown = region_scores(regions[-1], classes[1:], temperature).softmax(dim=1)
+    if setting == IMAGE:
+        return shown
+    if setting != ENSEMBLE:
+        return named
+    weight = torch.where(world.NOVEL, 1 - SURE, SURE)
+    return named**weight * shown ** (1 - weight)
+
+
+def _scores(test: world.Scenes, probabilities: Tensor, names: int = 5) -> dict[str, float]:
+    """AP50 of the proposals with their best names, of which those that overlap by half count once for each name."""
+    best, kinds = probabilities.unflatten(0, test.real.shape).topk(names, dim=2)
+    pairs = []
+    for true, classes, boxes, real, scores, labels in zip(
+        test.boxes, test.classes, test.proposals, test.real, best, kinds, strict=True
+    ):
+        boxes, scores, labels = boxes[real].repeat_interleave(names, dim=0), scores[real].flatten(), labels[real].flatten()
+        kept = batched_nms(boxes, scores, labels, 0.5)
+        there = classes != world.ABSENT
+        truth = Truth(labels=[world.NAMES[i] for i in classes[there].tolist()], boxes=true[there].numpy())
+        chosen = [world.NAMES[i] for i in labels[kept].tolist()]
+        pairs.append((truth, Detections(labels=chosen, scores=scores[kept].numpy(), boxes=boxes[kept].numpy())))
+    each = coco_scores(pairs, world.NAMES).class_ap50
+    groups = {"novel AP": world.NOVEL, "base AP": ~world.NOVEL}
+    found = {}
+    for group, which in groups.items():
+        aps = torch.tensor([each[world.NAMES[i]] for i in which.nonzero()[:, 0].tolist()])
+        found[group] = float(aps.nanmean())
+    return found
