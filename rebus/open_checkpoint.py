@@ -236,6 +236,8 @@ def _locate(source: str | os.PathLike[str], card: ModelCard | None, revision: st
         return find(source, revision)
     if card.bundled:
         return catalog.bundled_folder(card.name)
+    if card.repo is None and card.released:
+        raise MissingFile(f"the weights of {card.name} cannot be fetched; use {card.instead}")
     if card.repo is None:
         raise MissingFile(f"no weights of {card.name} were released; use {card.instead}")
     return find(card.repo, revision)

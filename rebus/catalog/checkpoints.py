@@ -154,6 +154,21 @@ _PALIGEMMA = [
     for kind in ("pt", "mix")
     if not (kind == "mix" and side == 896)
 ]
+_VILD = [
+    _row(
+        "vild",
+        f"{backbone}{kind}",
+        preset=f"{backbone}{kind}".replace("-", "_"),
+        parameters=parameters,
+        license="Apache-2.0",
+        released=True,
+        ready=False,
+        instead=f"the released archive {backbone}_vild{kind.replace('-', '_')}.tar.gz: unpack it, load its .index",
+        note="for TensorFlow 1, without a text encoder: rebus.models.distillation.vild.take_text_encoder gives it one",
+    )
+    for backbone, sizes in {"resnet50": (48_051_284, 64_838_228), "resnet152": (82_687_060, 99_474_004)}.items()
+    for kind, parameters in zip(("", "-ensemble"), sizes, strict=True)
+]
 _STARTERS = [
     card_of(
         "asif",
@@ -191,4 +206,4 @@ _STARTERS = [
     ),
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
-ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_STARTERS)}
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_VILD, *_STARTERS)}

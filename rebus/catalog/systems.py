@@ -68,6 +68,14 @@ SYSTEMS = {
         "resembles, and the two descriptions are compared",
         paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
     ),
+    "vild": SystemRow(
+        module="rebus.models.distillation.vild",
+        model_types=("vild",),
+        family="distillation",
+        tasks=frozenset({"embed_texts", "detect", "segment"}),
+        idea="a detector whose embeddings of regions are taught by a dual encoder finds what any words name",
+        paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
+    ),
 }
 BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
     "vit": SystemRow(

