@@ -155,7 +155,7 @@ _PALIGEMMA = [
     if not (kind == "mix" and side == 896)
 ]
 _VILD = [
-    _row(
+    card_of(
         "vild",
         f"{backbone}{kind}",
         preset=f"{backbone}{kind}".replace("-", "_"),

@@ -28,7 +28,7 @@ from rebus.data.resumable_units import Units
 from rebus.data.taught_regions import LABELS, NAMES, REGIONS, unit_file
 
 MOST_REGIONS = 300
-COPIES, MOVED = 3, 0.1  # of each true box, and by which part of its sides they are off: proposals are never exact
+COPIES, MOVED = 1, 0.1  # of each true box, and by which part of its sides they are off: proposals are never exact
 Report = Callable[[str], None]  # hears "embedded" or "damaged" of each record
 
 

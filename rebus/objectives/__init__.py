@@ -11,6 +11,7 @@ from rebus.objectives.accumulate import Learner, backward, check_parts, measure,
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.distillation import embedding_distillation
+from rebus.objectives.distilled_detection import DistilledDetectionLoss
 from rebus.objectives.losses import Losses
 from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
 from rebus.objectives.next_token import NextTokenLoss, next_token
@@ -18,7 +19,8 @@ from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {
-    objective.kind: objective for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss)
+    objective.kind: objective
+    for objective in (SoftmaxLoss, SigmoidLoss, NextTokenLoss, CodebookLoss, DistilledDetectionLoss)
 }
 
 
@@ -33,6 +35,7 @@ __all__ = [
     "OBJECTIVES",
     "CodebookLoss",
     "Contrast",
+    "DistilledDetectionLoss",
     "Learner",
     "Losses",
     "NextTokenLoss",

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from rebus.backbones.vision.mask_rcnn import BOX_WEIGHTS
 from rebus.core.labels import IGNORED
 from rebus.nn.boxes import encode_boxes
 from rebus.nn.only_shapes import only_shapes
@@ -22,11 +23,13 @@ from rebus.objectives.region_text import judged_classes, region_text
 
 
 class Objects(NamedTuple):
-    """What is labelled in one image: `boxes` (N, 4), `labels` (N,) from 0, `masks` (N, S, S) within the boxes, 0 to 1."""
+    """What is labelled in one image: `boxes` (N, 4), `labels` (N,) from 0, `masks` (N, S, S) within the boxes, 0 to 1,
+    of those that are `outlined` (N,)."""
 
     boxes: Tensor
     labels: Tensor
     masks: Tensor
+    outlined: Tensor
 
 
 class Sampled(NamedTuple):
@@ -43,8 +46,8 @@ class DistilledDetectionLoss:
     """The losses of ViLD. A batch holds
 
     `pixels`; `boxes` (B, N, 4) in pixels of the network's image; `labels` (B, N), of which -100 is padding; `masks`
-    (B, N, S, S) uint8, how much of each cell of its box belongs to the object; `classes` (C, E), what the labels are
-    called, shared by all rows; and where they are: `known` (B, C), of which classes all objects are labelled
+    (B, N, S, S) uint8, how much of each cell of its box belongs to the object, where it is `outlined` (B, N); `classes`
+    (C, E), what the labels are called, shared by all rows; and where there are any: `known` (B, C), of which classes all objects are labelled
     (`judged_classes`), `taught_boxes` (B, P, 4) and `taught` (B, P, E), the teacher's embeddings of regions, of which
     those without area are padding.
 
@@ -71,7 +74,7 @@ class DistilledDetectionLoss:
         parts = self._proposals(levels, truth, generator)
         regions = self._regions(network, levels, pixels, truth, generator)
         taught_boxes, taught = _taught(batch)
-        own_head = network.cfg.variant == "ensemble"
+        own_head = network.distill_head is not None
         shown = [[r.boxes, pixels.new_zeros(0, 4) if own_head else t] for r, t in zip(regions, taught_boxes, strict=True)]
         embeddings, deltas = network.region_embeddings(maps, [torch.cat(pair) for pair in shown])
         numbers = [len(boxes) for pair in shown for boxes in pair]
@@ -79,7 +82,7 @@ class DistilledDetectionLoss:
         if network.background is not None:
             scores = network.class_logits(named, batch["classes"])
             parts |= _names(scores, regions, batch.get("known"))
-        parts["box"] = _box_loss(deltas.split(numbers)[::2], regions, truth, network.image.box_weights)
+        parts["box"] = _box_loss(deltas.split(numbers)[::2], regions, truth)
         parts["mask"] = _mask_loss(network, maps, regions, truth)
         if len(taught):
             copied = network.image_embeddings(maps, taught_boxes) if own_head else copied
@@ -134,9 +137,10 @@ class DistilledDetectionLoss:
 def _objects(batch: Mapping[str, Tensor]) -> list[Objects]:
     """What is labelled, image by image, without the padding."""
     found = []
-    for boxes, labels, masks in zip(batch["boxes"], batch["labels"], batch["masks"], strict=True):
+    names = ("boxes", "labels", "masks", "outlined")
+    for boxes, labels, masks, outlined in zip(*(batch[name] for name in names), strict=True):
         real = slice(None) if only_shapes(labels) else labels != IGNORED
-        found.append(Objects(boxes[real], labels[real], masks[real].to(boxes.dtype) / 255))
+        found.append(Objects(boxes[real], labels[real], masks[real].to(boxes.dtype) / 255, outlined[real]))
     return found
 
 
@@ -163,24 +167,26 @@ def _names(scores: Tensor, regions: Sequence[Sampled], known: Tensor | None) -> 
     return {"text": region_text(scores, labels, judged), "accuracy": right.to(scores.dtype)}
 
 
-def _box_loss(
-    deltas: Sequence[Tensor], regions: Sequence[Sampled], truth: Sequence[Objects], weights: tuple[float, ...]
-) -> Tensor:
+def _box_loss(deltas: Sequence[Tensor], regions: Sequence[Sampled], truth: Sequence[Objects]) -> Tensor:
     given = [own[: len(r.objects)] for own, r in zip(deltas, regions, strict=True)]
     wanted = [
-        encode_boxes(t.boxes[r.objects], r.boxes[: len(r.objects)], weights) for r, t in zip(regions, truth, strict=True)
+        encode_boxes(t.boxes[r.objects], r.boxes[: len(r.objects)], BOX_WEIGHTS) for r, t in zip(regions, truth, strict=True)
     ]
     return region_losses.region_box_loss(torch.cat(given), torch.cat(wanted))
 
 
 def _mask_loss(network: Any, maps: Any, regions: Sequence[Sampled], truth: Sequence[Objects]) -> Tensor:
-    boxes = [r.boxes[: len(r.objects)] for r in regions]
+    """Of the regions whose object has an outline."""
+    boxes, objects = [], []
+    for r, t in zip(regions, truth, strict=True):
+        outlined = slice(None) if only_shapes(r.boxes) else t.outlined[r.objects]
+        boxes.append(r.boxes[: len(r.objects)][outlined])
+        objects.append(r.objects[outlined])
     if not sum(map(len, boxes)):  # normalisation over no examples is not defined
         return boxes[0].new_zeros(())
     logits = network.image.mask_logits(maps, boxes)
-    side = logits.shape[-1]
     wanted = [
-        region_losses.mask_targets(t.masks, t.boxes, own, r.objects, side)
-        for own, r, t in zip(boxes, regions, truth, strict=True)
+        region_losses.mask_targets(t.masks, t.boxes, own, which, logits.shape[-1])
+        for own, which, t in zip(boxes, objects, truth, strict=True)
     ]
     return region_losses.region_mask_loss(logits, torch.cat(wanted))

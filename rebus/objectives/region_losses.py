@@ -15,14 +15,14 @@ PROPOSAL_DELTA, REGION_DELTA = 1 / 9, 1.0  # from which error on Huber's loss gr
 
 
 def proposal_score_loss(
-    logits: Sequence[Float[Tensor, "B _"]], targets: Sequence[Float[Tensor, "B _"]], sampled: Sequence[Bool[Tensor, "B _"]], number: int
+    logits: Sequence[Float[Tensor, "B _"]], targets: Sequence[Bool[Tensor, "B _"]], sampled: Sequence[Bool[Tensor, "B _"]], number: int
 ) -> Float[Tensor, ""]:
     """Binary cross entropy of the sampled anchors: its sum at each level over B · `number`, summed over the levels.
 
     An image with fewer than `number` anchors to learn from counts less.
     """
     total = sum(
-        F.binary_cross_entropy_with_logits(scores[chosen], wanted[chosen], reduction="sum")
+        F.binary_cross_entropy_with_logits(scores[chosen], wanted[chosen].to(scores.dtype), reduction="sum")
         for scores, wanted, chosen in zip(_exact(logits), targets, sampled, strict=True)
     )
     return torch.as_tensor(total / (len(logits[0]) * number))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "clip_scenes": "rebus.recipes.scenes",
     "clip_scene_crops": "rebus.recipes.scenes",
+    "vild_scenes": "rebus.recipes.scenes",
     "siglip_scenes": "rebus.recipes.scenes",
     "align_scenes": "rebus.recipes.scenes",
     "mask_vqvae_scenes": "rebus.recipes.scenes",

@@ -3,12 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import (
+    CodebookLoss,
+    DistilledDetectionLoss,
+    NextTokenLoss,
+    SeeAndSpeakLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +106,8 @@ class TrainConfig:
 
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
-    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
-    data: SceneCaptions | SceneCrops | SceneTasks | SceneMasks | Files | Mixture
+    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss | DistilledDetectionLoss
+    data: SceneCaptions | SceneCrops | SceneTasks | SceneMasks | Files | Mixture | Detection
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks

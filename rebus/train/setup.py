@@ -5,14 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from rebus import catalog
+from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
 from rebus.core.config import from_dict
-from rebus.core.errors import UsageError
+from rebus.core.errors import MissingFile, UsageError
+from rebus.data.detection_batches import SCENES, Detection, DetectionBatches, DetectionRecords
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_tokenizer import scenes_text
 from rebus.objectives import objective_of
 from rebus.open_checkpoint import processor_in
 from rebus.train.config import TrainConfig
@@ -64,8 +67,29 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         if system.text_spec is None:
             raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
         return _of_scenes(config, data.open(system.text_spec(config.model), system.prompts, system.locations))
+    if isinstance(data, Detection):
+        return _of_regions(config, data, measured)
     batches: Batches = data
     return batches
+
+
+def _of_regions(config: TrainConfig, data: Detection, measured: bool) -> DetectionBatches:
+    """The batches of a detector. One that starts anew on a data set has its own preprocessing, and reads no text."""
+    system, model = catalog.system(str(config.system)), config.model
+    if system.image_spec is None or not hasattr(model, "embed"):
+        raise UsageError(f"{config.system} learns no boxes, which data.kind={data.kind!r} is made of")
+    if config.processor is not None or config.start_from is not None:
+        processor = processor_of(config)
+    else:
+        text = scenes_text(model.text.context) if data.path == SCENES and model.text is not None else None
+        processor = Processor(ImagePipeline(system.image_spec(model), threads=1), text)
+    if processor.image is None:
+        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
+    spec = processor.image.spec
+    fill = [round(255 * mean) for mean in spec.mean]
+    records = DetectionRecords(data, spec.size[0], (fill[0], fill[1], fill[2]), measured)
+    records.taught.check_width(model.embed)
+    return DetectionBatches(records, processor)
 
 
 def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
