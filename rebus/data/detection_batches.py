@@ -68,7 +68,9 @@ class DetectionBatches:
     def __init__(self, records: "DetectionRecords", processor: Processor):
         self.records, self.processor = records, processor
         self.most_damaged = records.data.most_damaged
-        self._batches = RecordBatches(records, processor, threads=records.data.threads, most_damaged=self.most_damaged, reads=False)
+        self._batches = RecordBatches(
+            records, processor, threads=records.data.threads, most_damaged=self.most_damaged, reads=False
+        )
 
     def batch(
         self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)

@@ -167,7 +167,9 @@ class RegionEmbedding:
 
     def _check_damaged(self) -> None:
         """Raises `RebusError` where so many records are damaged that the whole cannot be meant."""
-        lines = [line for unit in range(self.count) if self.units.journal(unit).exists() for line in self.units.rows(unit)]
+        lines = [
+            line for unit in range(self.count) if self.units.journal(unit).exists() for line in self.units.rows(unit)
+        ]
         damaged = [line for line in lines if "damaged" in line]
         if len(damaged) > self.settings.most_damaged * len(lines):
             raise RebusError(

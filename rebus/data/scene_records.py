@@ -22,7 +22,9 @@ class SceneRecords:
     name = "scenes"
     one_stream = True
 
-    def __init__(self, size: int, plan: Callable[[int, int, str], Plan], fields: tuple[str, ...] = FIELDS, novel: bool = False):
+    def __init__(
+        self, size: int, plan: Callable[[int, int, str], Plan], fields: tuple[str, ...] = FIELDS, novel: bool = False
+    ):
         self.size, self._plan, self.fields, self.novel = size, plan, fields, novel
 
     def plan(self, index: int, batch_size: int, split: str) -> Plan:

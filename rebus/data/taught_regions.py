@@ -37,7 +37,9 @@ class TaughtRegions:
                 "it was stopped"
             ) from None
         try:
-            self._rows = {line["key"]: (line["unit"], *line["rows"]) for line in map(json.loads, lines) if "rows" in line}
+            self._rows = {
+                line["key"]: (line["unit"], *line["rows"]) for line in map(json.loads, lines) if "rows" in line
+            }
             with safe_open(self.folder / LABELS, "numpy") as file:
                 self._names: list[str] = json.loads(file.metadata()[NAMES])
                 self._labels: np.ndarray = file.get_tensor("vectors")

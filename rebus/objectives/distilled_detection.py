@@ -68,14 +68,19 @@ class DistilledDetectionLoss:
     def __call__(self, network: Any, batch: Mapping[str, Tensor]) -> Losses:
         pixels = batch["pixels"]
         generator = torch.Generator().manual_seed(torch.initial_seed() if network.training else 0)
-        truth = _objects(batch)
         maps = network.features(pixels)
+        if only_shapes(maps[0]):  # how many there are of anything depends on values, which a plan does not have
+            batch = {name: maps[0].new_zeros(value.shape, dtype=value.dtype) for name, value in batch.items()}
+            pixels = batch["pixels"]
+        truth = _objects(batch)
         levels = network.image.rpn_outputs(maps)
         parts = self._proposals(levels, truth, generator)
         regions = self._regions(network, levels, pixels, truth, generator)
         taught_boxes, taught = _taught(batch)
         own_head = network.distill_head is not None
-        shown = [[r.boxes, pixels.new_zeros(0, 4) if own_head else t] for r, t in zip(regions, taught_boxes, strict=True)]
+        shown = [
+            [r.boxes, pixels.new_zeros(0, 4) if own_head else t] for r, t in zip(regions, taught_boxes, strict=True)
+        ]
         embeddings, deltas = network.region_embeddings(maps, [torch.cat(pair) for pair in shown])
         numbers = [len(boxes) for pair in shown for boxes in pair]
         named, copied = (torch.cat(embeddings.split(numbers)[i::2]) for i in (0, 1))
@@ -91,7 +96,9 @@ class DistilledDetectionLoss:
         total = torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum()
         return Losses(total, {name: value.detach() for name, value in parts.items()})
 
-    def _proposals(self, levels: Sequence[Any], truth: Sequence[Objects], generator: torch.Generator) -> dict[str, Tensor]:
+    def _proposals(
+        self, levels: Sequence[Any], truth: Sequence[Objects], generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """What the region proposal network learns."""
         anchors = torch.cat([level.anchors for level in levels])
         numbers = [len(level.anchors) for level in levels]
@@ -113,10 +120,15 @@ class DistilledDetectionLoss:
         }
 
     def _regions(
-        self, network: Any, levels: Sequence[Any], pixels: Tensor, truth: Sequence[Objects], generator: torch.Generator
+        self,
+        network: Any,
+        levels: Sequence[Any],
+        pixels: Tensor,
+        truth: Sequence[Objects],
+        generator: torch.Generator,
     ) -> list[Sampled]:
-        """Proposals and the labelled boxes themselves, by lot."""
-        if only_shapes(pixels):  # how many there are depends on values
+        """Proposals and the labelled boxes themselves, by lot; in a plan as many as can be."""
+        if only_shapes(pixels):
             most = int(self.num_regions * REGION_SHARE)
             labels = torch.ones(self.num_regions, dtype=torch.int64, device=pixels.device)
             return [Sampled(pixels.new_ones(self.num_regions, 4), labels, 0 * labels[:most]) for _ in truth]
@@ -170,7 +182,8 @@ def _names(scores: Tensor, regions: Sequence[Sampled], known: Tensor | None) -> 
 def _box_loss(deltas: Sequence[Tensor], regions: Sequence[Sampled], truth: Sequence[Objects]) -> Tensor:
     given = [own[: len(r.objects)] for own, r in zip(deltas, regions, strict=True)]
     wanted = [
-        encode_boxes(t.boxes[r.objects], r.boxes[: len(r.objects)], BOX_WEIGHTS) for r, t in zip(regions, truth, strict=True)
+        encode_boxes(t.boxes[r.objects], r.boxes[: len(r.objects)], BOX_WEIGHTS)
+        for r, t in zip(regions, truth, strict=True)
     ]
     return region_losses.region_box_loss(torch.cat(given), torch.cat(wanted))
 

@@ -15,29 +15,34 @@ PROPOSAL_DELTA, REGION_DELTA = 1 / 9, 1.0  # from which error on Huber's loss gr
 
 
 def proposal_score_loss(
-    logits: Sequence[Float[Tensor, "B _"]], targets: Sequence[Bool[Tensor, "B _"]], sampled: Sequence[Bool[Tensor, "B _"]], number: int
+    logits: Sequence[Float[Tensor, "B _"]],
+    targets: Sequence[Bool[Tensor, "B _"]],
+    sampled: Sequence[Bool[Tensor, "B _"]],
+    number: int,
 ) -> Float[Tensor, ""]:
     """Binary cross entropy of the sampled anchors: its sum at each level over B · `number`, summed over the levels.
 
     An image with fewer than `number` anchors to learn from counts less.
     """
     total = sum(
-        F.binary_cross_entropy_with_logits(scores[chosen], wanted[chosen].to(scores.dtype), reduction="sum")
+        (F.binary_cross_entropy_with_logits(scores, wanted.to(scores.dtype), reduction="none") * chosen).sum()
         for scores, wanted, chosen in zip(_exact(logits), targets, sampled, strict=True)
     )
     return torch.as_tensor(total / (len(logits[0]) * number))
 
 
 def proposal_box_loss(
-    deltas: Sequence[Float[Tensor, "B _ 4"]], targets: Sequence[Float[Tensor, "B _ 4"]], positive: Sequence[Bool[Tensor, "B _"]]
+    deltas: Sequence[Float[Tensor, "B _ 4"]],
+    targets: Sequence[Float[Tensor, "B _ 4"]],
+    positive: Sequence[Bool[Tensor, "B _"]],
 ) -> Float[Tensor, ""]:
     """Huber's loss (δ = 1/9) of the anchors with an object: at each level the mean over the deltas that are not 0,
     summed over the levels. All such anchors count, whether they were sampled or not."""
     total = deltas[0].new_zeros((), dtype=torch.promote_types(deltas[0].dtype, torch.float32))
     for given, wanted, chosen in zip(_exact(deltas), targets, positive, strict=True):
         counted = chosen[..., None] & (wanted != 0)
-        losses = F.huber_loss(given[counted], wanted[counted], reduction="sum", delta=PROPOSAL_DELTA)
-        total = total + losses / counted.sum().clamp(min=1)
+        losses = F.huber_loss(given, wanted, reduction="none", delta=PROPOSAL_DELTA) * counted
+        total = total + losses.sum() / counted.sum().clamp(min=1)
     return total
 
 

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from rebus.nn.only_shapes import only_shapes
+
 # IoU with an object above which an anchor has one, below which it has none; from which a region has one
 ANCHOR_HIGH, ANCHOR_LOW, REGION_HIGH = 0.7, 0.3, 0.5
 ANCHOR_SHARE, REGION_SHARE = 0.5, 0.25  # of what is sampled, with an object, at most
@@ -56,6 +58,8 @@ def sample(matches: Matches, number: int, share: float, generator: torch.Generat
 
     The draw depends on the generator and the matches alone, whatever the device.
     """
+    if only_shapes(matches.positive):  # how many have an object depends on values
+        return torch.zeros_like(matches.objects[:number])
     order = torch.rand(len(matches.positive), generator=generator).argsort().to(matches.positive.device)
     positive, negative = order[matches.positive[order]], order[matches.negative[order]]
     positive = positive[: int(number * share)]

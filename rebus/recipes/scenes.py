@@ -89,7 +89,13 @@ def clip_scene_crops() -> TrainConfig:
 
 
 def vild_scenes() -> TrainConfig:
-    """`rebus train vild_scenes --set data.taught=DIR --set starts=…`."""
+    """`rebus train vild_scenes --out vild`, after
+
+        rebus train clip_scene_crops --out teacher
+        rebus data regions scenes --scenes 2500 --teacher teacher/final --out taught
+
+    in the same folder.
+    """
     return TrainConfig(
         system="vild",
         model=ViLDConfig(
@@ -110,6 +116,7 @@ def vild_scenes() -> TrainConfig:
         objective=DistilledDetectionLoss(num_anchors=64, num_regions=32),
         data=Detection(
             path=SCENES,
+            taught="taught",
             novel=NOVEL_LABELS,
             scales=(0.8, 1.25),
             most_objects=5,
@@ -117,9 +124,10 @@ def vild_scenes() -> TrainConfig:
             num_scenes=2500,
             mask_cells=28,
         ),
-        optim=Optim(lr=1.5e-3, weight_decay=0.05, warmup=50, clip_norm=5.0),
-        steps=1800,
+        optim=Optim(lr=1.5e-3, weight_decay=0.05, warmup=50, clip_norm=5.0, schedule="constant", cooldown=200),
+        steps=800,
         batch_size=8,
+        starts=tuple(Start(source="teacher/final", take=part, into=part) for part in ("text", "text_proj")),
         final_dtype="float16",
     )
 

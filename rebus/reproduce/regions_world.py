@@ -60,9 +60,7 @@ def scenes(seed: int, number: int) -> Scenes:
     )
 
 
-def _drawn(
-    classes: np.ndarray, x0: np.ndarray, y0: np.ndarray, radius: np.ndarray, rng: np.random.Generator
-) -> Tensor:
+def _drawn(classes: np.ndarray, x0: np.ndarray, y0: np.ndarray, radius: np.ndarray, rng: np.random.Generator) -> Tensor:
     """Each thing on a noisy ground, by four samples a pixel."""
     number, fine = len(classes), 2
     ground = np.array(shapes.BACKGROUNDS, dtype=np.float32)[rng.integers(len(shapes.BACKGROUNDS), size=number)] / 255

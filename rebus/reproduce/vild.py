@@ -118,9 +118,7 @@ class StudentLoss:
             scores = region_scores(regions[0][real], network.classes, self.temperature)
             total = total + region_text(scores, batch["labels"].flatten()[real])
         if self.distillation:
-            total = total + self.distillation * embedding_distillation(
-                regions[-1], batch["taught"].flatten(0, 1), real
-            )
+            total = total + self.distillation * embedding_distillation(regions[-1], batch["taught"].flatten(0, 1), real)
         return Losses(total, {})
 
 
@@ -191,7 +189,11 @@ def _scores(test: world.Scenes, probabilities: Tensor, names: int = 5) -> dict[s
     for true, classes, boxes, real, scores, labels in zip(
         test.boxes, test.classes, test.proposals, test.real, best, kinds, strict=True
     ):
-        boxes, scores, labels = boxes[real].repeat_interleave(names, dim=0), scores[real].flatten(), labels[real].flatten()
+        boxes, scores, labels = (
+            boxes[real].repeat_interleave(names, dim=0),
+            scores[real].flatten(),
+            labels[real].flatten(),
+        )
         kept = batched_nms(boxes, scores, labels, 0.5)
         there = classes != world.ABSENT
         truth = Truth(labels=[world.NAMES[i] for i in classes[there].tolist()], boxes=true[there].numpy())

@@ -48,7 +48,9 @@ def test_scores_of_proposals_are_summed_over_the_sampled_anchors():
         for image in range(3):
             for anchor in range(n):
                 if sampled[level][image, anchor]:
-                    plain = plain + cross_entropy(logits[level][image, anchor], targets[level][image, anchor]) / (3 * 256)
+                    plain = plain + cross_entropy(logits[level][image, anchor], targets[level][image, anchor]) / (
+                        3 * 256
+                    )
     check(losses.proposal_score_loss(logits, targets, sampled, 256), plain, *logits)
 
 
@@ -75,7 +77,9 @@ def test_boxes_and_masks_of_regions():
     plain = sum(huber(deltas[i, c] - wanted[i, c], 1.0) for i in range(5) for c in range(4)) / 20
     check(losses.region_box_loss(deltas, wanted), plain, deltas)
     logits, inside = drawn(2, 3, 3, seed=2), chosen(2, 3, 3, seed=3)
-    plain = sum(cross_entropy(logits[i, y, x], inside[i, y, x]) for i in range(2) for y in range(3) for x in range(3)) / 18
+    plain = (
+        sum(cross_entropy(logits[i, y, x], inside[i, y, x]) for i in range(2) for y in range(3) for x in range(3)) / 18
+    )
     check(losses.region_mask_loss(logits, inside.double()), plain, logits)
 
 
@@ -151,5 +155,7 @@ def test_masks_of_regions_are_read_from_the_object_s_box():
 
 @pytest.mark.parametrize("error", [0.05, 0.5])
 def test_huber_s_corner_is_at_a_ninth_for_proposals(error):
-    loss = losses.proposal_box_loss([torch.full((1, 1, 4), 1.0 + error)], [torch.ones(1, 1, 4)], [torch.ones(1, 1).bool()])
+    loss = losses.proposal_box_loss(
+        [torch.full((1, 1, 4), 1.0 + error)], [torch.ones(1, 1, 4)], [torch.ones(1, 1).bool()]
+    )
     assert math.isclose(float(loss), huber(error, 1 / 9), rel_tol=1e-5)

@@ -27,7 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", metavar="N", type=positive, default=300, help="regions of an image (%(default)s)")
     parser.add_argument("--templates", metavar="NAME", help="sentences that the labels are put into (default: vild)")
     parser.add_argument("--unit", metavar="N", type=positive, default=500, help="images written together (%(default)s)")
-    parser.add_argument("--max-bad", metavar="SHARE", type=share, default=0.1, help="of records to stop at (%(default)s)")
+    parser.add_argument(
+        "--max-bad", metavar="SHARE", type=share, default=0.1, help="of records to stop at (%(default)s)"
+    )
     parser.add_argument("--over", choices=("process", "ray"), default="process", help="ray: spread over a Ray cluster")
     add_placement(parser)
 
