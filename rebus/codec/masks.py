@@ -6,7 +6,9 @@ belongs to the mask where the decoded value is above 0.
 """
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional
 
 from rebus.core.places import XYXY, Located, LocationNotation, Rejected
 
@@ -50,6 +52,29 @@ def paste_mask(small: np.ndarray, xyxy: XYXY, size: tuple[int, int]) -> np.ndarr
     left, top, right, bottom = _whole(tuple(int(v) for v in xyxy), size)
     mask = np.zeros((height, width), dtype=np.bool_)
     mask[top:bottom, left:right] = _resize(small.astype(np.float32), (right - left, bottom - top)) > 0
+    return mask
+
+
+def paste_region_mask(small: np.ndarray, xyxy: XYXY, size: tuple[int, int]) -> np.ndarray:
+    """A detector's mask (M, M), the probability of each part of its box, and the box in pixels → bool (height, width)
+    of `size`.
+
+    As in the reference of Mask R-CNN: the mask with one empty cell more on each side lies on the box that is larger by
+    as much, cut to whole pixels; between cells it is linear, and what is above a half is set. Parts of the box that
+    lie outside the image are cut off last.
+    """
+    width, height = size
+    side = small.shape[0]
+    padded = np.pad(small.astype(np.float32), 1)
+    centre = (xyxy[0] + xyxy[2]) / 2, (xyxy[1] + xyxy[3]) / 2
+    half = (xyxy[2] - xyxy[0]) / 2 * (side + 2) / side, (xyxy[3] - xyxy[1]) / 2 * (side + 2) / side
+    left, top = int(centre[0] - half[0]), int(centre[1] - half[1])
+    right, bottom = max(int(centre[0] + half[0]), left) + 1, max(int(centre[1] + half[1]), top) + 1
+    grid = torch.from_numpy(padded)[None, None]
+    large = functional.interpolate(grid, size=(bottom - top, right - left), mode="bilinear")[0, 0].numpy() > 0.5
+    x, y = (slice(min(max(a, 0), n), min(max(b, 0), n)) for a, b, n in ((left, right, width), (top, bottom, height)))
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[y, x] = large[y.start - top : y.stop - top, x.start - left : x.stop - left]
     return mask
 
 

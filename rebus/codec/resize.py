@@ -150,11 +150,27 @@ def _offset(margin: int, spec: ImageSpec) -> int:
     return round(margin / 2) if spec.crop_offset == "even" else margin // 2
 
 
+def _margin(want: int, have: int, spec: ImageSpec) -> int:
+    """Padding before an image that is smaller."""
+    return (want - have) // 2 if spec.pad == "centre" else 0
+
+
 def normalisation(spec: ImageSpec) -> np.ndarray:
     """float32 (3, 256): the value of each byte in each channel, rounded at each step as the references round."""
     unit = (np.arange(256, dtype=np.float64) * spec.rescale).astype(np.float32)
     mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (spec.mean, spec.std))
     return (unit - mean) / std
+
+
+def placement(spec: ImageSpec, width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, width, height) in pixels of what the network reads: where an image of that size lies on it, which may
+    be wider than `spec.size`, beginning before it, where images are cut."""
+    wide, high = resized(spec, width, height)
+    top, left = (
+        -_offset(have - want, spec) if have > want else _margin(want, have, spec)
+        for have, want in zip((high, wide), spec.size, strict=True)
+    )
+    return left, top, wide, high
 
 
 def window(out: np.ndarray, pixels: np.ndarray, table: np.ndarray, spec: ImageSpec) -> np.ndarray:
@@ -164,9 +180,7 @@ def window(out: np.ndarray, pixels: np.ndarray, table: np.ndarray, spec: ImageSp
         return out
     for channel in range(3):
         out[channel] = 0.0 if spec.pad_colour is None else table[channel, spec.pad_colour[channel]]
-    top, left = (
-        (want - have) // 2 if spec.pad == "centre" else 0 for have, want in zip((height, width), spec.size, strict=True)
-    )
+    top, left = (_margin(want, have, spec) for have, want in zip((height, width), spec.size, strict=True))
     return out[:, top : top + height, left : left + width]
 
 

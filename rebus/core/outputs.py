@@ -30,8 +30,8 @@ class Regions(NamedTuple):
     """What was found in one image, R regions in any order.
 
     `boxes` (R, 4) xyxy in shares of the network's image, `labels` (R,) int64 indices of the labels that were asked
-    for, `scores` (R,) probabilities. `masks` (R, M, M) within the boxes, above 0 inside the thing; None where the
-    network gives boxes alone.
+    for, `scores` (R,) probabilities. `masks` (R, M, M) probabilities within the boxes that a place is inside the thing;
+    None where the network gives boxes alone.
     """
 
     boxes: Tensor

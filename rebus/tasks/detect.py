@@ -7,6 +7,7 @@ from rebus.codec.boxes import parse_boxes
 from rebus.codec.images import ImageSource
 from rebus.core.answers import Box
 from rebus.core.capabilities import FindsRegions
+from rebus.core.errors import UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
@@ -16,12 +17,13 @@ from rebus.tasks.task_model import TaskModel, decoding_for, locations_of, no_dec
 from rebus.tasks.text_generation import generate_batch, generation_batch
 
 ANYTHING = "object"  # what is looked for where no label is given
+Labels = str | Sequence[str | Sequence[str]]
 
 
 def detect(
     model: TaskModel,
     images: Any,
-    labels: str | Sequence[str] | None = None,
+    labels: Labels | None = None,
     *,
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
@@ -30,25 +32,64 @@ def detect(
 
     A score is the network's own where it finds regions (`FindsRegions`, which takes no decoding options); of a
     generative model it is the geometric mean of the probabilities of the location tokens. Pieces of generated text
-    that make no box (an empty one, a token too few) are left out.
+    that make no box (an empty one, a token too few) are left out. A list in the place of a label holds several names
+    for one thing, which is called by the first; a generative model, which would answer with any of them, refuses it.
     """
-    wanted = [ANYTHING] if labels is None else distinct([labels] if isinstance(labels, str) else labels)
-    sources, many = many_images(images)
     if isinstance(model.network, FindsRegions):
         no_decoding(model, decoding)
-        finder = RegionFinder(model, wanted)
-        answers = finder.search(sources, finder.boxes, batching=batching)
-    else:
-        prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
-        options = decoding_for(model, "detect", decoding)
-        answers = in_batches(
-            sources,
-            lambda batch: _generated(model, batch, prompt, options),
-            size=generation_batch(model),
-            what="images",
-            options=batching,
-        )
+        return Detector(model, labels).find(images, batching)
+    sources, many = many_images(images)
+    wanted = _one_name_each(_wanted(labels))
+    prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
+    options = decoding_for(model, "detect", decoding)
+    answers = in_batches(
+        sources,
+        lambda batch: _generated(model, batch, prompt, options),
+        size=generation_batch(model),
+        what="images",
+        options=batching,
+    )
     return answers if many else answers[0]
+
+
+class Detector:
+    """`detect` in two parts, for networks that find regions: labels are read once, then any number of images are
+    searched for them."""
+
+    def __init__(self, model: TaskModel, labels: Labels | None = None):
+        if not isinstance(model.network, FindsRegions):
+            raise UsageError(f"{model.system.name} reads labels as part of its prompt, anew for each image: use detect")
+        self._finder = RegionFinder(model, _wanted(labels))
+
+    def __call__(self, images: Any, **options: Any) -> Any:
+        """A list of boxes for one image, a list of lists for many. Options: `batch_size`, `progress`, `on_error`."""
+        return self.find(images, BatchOptions(**options))
+
+    def find(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> list[Box] | list[list[Box]]:
+        """The same, with the options as one object."""
+        sources, many = many_images(images)
+        answers = self._finder.search(sources, self._finder.boxes, batching=batching)
+        return answers if many else answers[0]
+
+
+def _wanted(labels: Labels | None) -> list[list[str]]:
+    """The names of each thing. Of two things with the same first name the later is left out."""
+    if labels is None:
+        return [[ANYTHING]]
+    listed = [labels] if isinstance(labels, str) else list(labels)
+    names = [[each] if isinstance(each, str) else distinct(each) for each in listed]
+    first = distinct([several[0] for several in names])
+    found: dict[str, list[str]] = {}
+    for several in names:
+        found.setdefault(several[0].strip(), several)
+    return [found[name.strip()] for name in first]
+
+
+def _one_name_each(names: Sequence[Sequence[str]]) -> list[str]:
+    for several in names:
+        if len(several) > 1:
+            raise UsageError(f"one name a thing is wanted; got {', '.join(several)}")
+    return [several[0] for several in names]
 
 
 def _generated(

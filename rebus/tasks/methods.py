@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rebus.codec.text import Prompt
     from rebus.tasks.batching import BatchOptions
     from rebus.tasks.classify import Classifier
+    from rebus.tasks.detect import Detector
 
     OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor
     Images = OneImage | Iterable[OneImage]
@@ -231,7 +232,7 @@ class Tasks:
     def detect(
         self,
         images: "OneImage",
-        labels: str | Sequence[str] | None = None,
+        labels: str | Sequence[str | Sequence[str]] | None = None,
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
@@ -240,7 +241,7 @@ class Tasks:
     def detect(
         self,
         images: "Iterable[OneImage]",
-        labels: str | Sequence[str] | None = None,
+        labels: str | Sequence[str | Sequence[str]] | None = None,
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
@@ -249,7 +250,7 @@ class Tasks:
     def detect(
         self,
         images: "Images",
-        labels: str | Sequence[str] | None = None,
+        labels: str | Sequence[str | Sequence[str]] | None = None,
         *,
         on_error: Literal["skip"],
         **options: Unpack[Decoding],
@@ -257,11 +258,18 @@ class Tasks:
     def detect(
         self, images: Any, labels: Any = None, *, on_error: OnError = "raise", **options: Unpack[Decoding]
     ) -> Any:
-        """Boxes of the labelled things, in pixels of the given image."""
+        """Boxes of the labelled things, in pixels of the given image. A list in place of a label: several names of one
+        thing."""
         from rebus.tasks.detect import detect
 
         batching, decoding = _divided(options, on_error)
         return detect(self._can("detect"), images, labels, batching=batching, **decoding)
+
+    def detector(self, labels: str | Sequence[str | Sequence[str]] | None = None) -> "Detector":
+        """`detect` in two parts, for many calls: the labels are read once, what is given finds them in images."""
+        from rebus.tasks.detect import Detector
+
+        return Detector(self._can("detect"), labels)
 
     @overload
     def segment(

@@ -1,17 +1,23 @@
 """Regions by a network that finds them (`FindsRegions`), in pixels of the given image."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from rebus.codec.boxes import in_pixels
 from rebus.codec.images import ImageSource
-from rebus.codec.masks import paste_mask
+from rebus.codec.masks import paste_region_mask
+from rebus.codec.resize import placement
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import UnsupportedTask
+from rebus.core.labels import plain_label
 from rebus.core.outputs import Regions
+from rebus.core.places import XYXY
+from rebus.core.specs import ImageSpec
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import label_vectors
 from rebus.tasks.location_scores import open_all
@@ -24,20 +30,23 @@ Answer = TypeVar("Answer")
 class RegionFinder:
     """Labels are embedded once, then any number of batches of (upright) images are searched for them.
 
-    Raises `UnsupportedTask` where preprocessing does not stretch the whole image to the network's size: what is found
-    would be at other places of the given image.
+    A label may be several names for the same thing: it is called by the first, and stands for the mean of all.
+    Raises `UnsupportedTask` where preprocessing cuts images: what lies outside would be passed over.
     """
 
-    def __init__(self, model: TaskModel, labels: Sequence[str]):
-        spec = image_spec(model)
-        if spec.resize != "exact":
+    def __init__(self, model: TaskModel, labels: Sequence[str | Sequence[str]]):
+        self.spec = image_spec(model)
+        if not _keeps_all(self.spec):
             raise UnsupportedTask(
-                f'{model.system.name} resizes images by "{spec.resize}"; regions are placed in images resized whole '
-                'by "exact"'
+                f'{model.system.name} resizes images by "{self.spec.resize}" and cuts them; regions are found in whole '
+                "images"
             )
-        self.model, self.labels = model, list(labels)
-        templates = templates_of(model.system.prompts.classify or "plain")
-        self.vectors = label_vectors(model, self.labels, templates, average=True)
+        names = [[label] if isinstance(label, str) else list(label) for label in labels]
+        self.model, self.labels = model, [several[0] for several in names]
+        self.vectors = _mean_vectors(model, names)
+        self.options: dict[str, Any] = {}
+        if known := {plain_label(name) for name in getattr(model.network, "base_labels", ())}:
+            self.options["base"] = torch.tensor([any(plain_label(n) in known for n in several) for several in names])
 
     def search(
         self,
@@ -56,7 +65,9 @@ class RegionFinder:
 
     def boxes(self, images: Sequence[Image.Image]) -> list[list[Box]]:
         """Boxes of each image, best first."""
-        return [[box for box, _ in self._sorted(*pair)] for pair in zip(images, self._find(images), strict=True)]
+        cheaper = {"masks": False} if getattr(self.model.network, "finds_masks", True) else {}
+        found = self._find(images, **cheaper)
+        return [[box for box, _, _ in self._placed(*pair)] for pair in zip(images, found, strict=True)]
 
     def masks(self, images: Sequence[Image.Image]) -> list[list[Mask]]:
         """Masks (H, W) of each image, best first."""
@@ -66,21 +77,45 @@ class RegionFinder:
             grids = found.masks.float().cpu().numpy()
             answers.append(
                 [
-                    Mask(paste_mask(grids[at], box.xyxy, image.size), box.xyxy, box.label, box.score)
-                    for box, at in self._sorted(image, found)
+                    Mask(paste_region_mask(grids[at], whole, image.size), box.xyxy, box.label, box.score)
+                    for box, whole, at in self._placed(image, found)
                 ]
             )
         return answers
 
-    def _find(self, images: Sequence[Image.Image]) -> Sequence[Regions]:
+    def _find(self, images: Sequence[Image.Image], **options: Any) -> Sequence[Regions]:
         pixels = on_device(self.model, self.model.processor(images=list(images)))["pixels"]
+        options |= {name: value.to(pixels.device) for name, value in self.options.items()}
         with torch.inference_mode():
-            found: Sequence[Regions] = self.model.network.find_regions(pixels, self.vectors.to(pixels))
+            found: Sequence[Regions] = self.model.network.find_regions(pixels, self.vectors.to(pixels), **options)
         return found
 
-    def _sorted(self, image: Image.Image, found: Regions) -> Iterator[tuple[Box, int]]:
-        """Boxes, best first, and which of the regions each is."""
-        scores = found.scores.float()
-        shares, labels = found.boxes.float().clamp(0, 1).tolist(), found.labels.tolist()
+    def _placed(self, image: Image.Image, found: Regions) -> Iterator[tuple[Box, XYXY, int]]:
+        """Boxes, best first; the same before they were clipped to the image, which masks are of; which of the regions
+        each is. What lies in the padding alone is left out."""
+        left, top, width, height = placement(self.spec, *image.size)
+        high, wide = self.spec.size
+        boxes = found.boxes.float().cpu() * torch.tensor([wide, high, wide, high])
+        boxes = (boxes - torch.tensor([left, top, left, top])) / torch.tensor([width, height, width, height])
+        whole, inside = boxes.tolist(), boxes.clamp(0, 1).tolist()
+        scores, labels = found.scores.float().cpu(), found.labels.tolist()
         for at in scores.argsort(descending=True, stable=True).tolist():
-            yield Box(in_pixels(tuple(shares[at]), image.size), self.labels[labels[at]], float(scores[at])), at
+            x1, y1, x2, y2 = inside[at]
+            if x2 > x1 and y2 > y1:
+                box = Box(in_pixels((x1, y1, x2, y2), image.size), self.labels[labels[at]], float(scores[at]))
+                yield box, in_pixels(tuple(whole[at]), image.size), at
+
+
+def _keeps_all(spec: ImageSpec) -> bool:
+    """Whether the whole image is in what the network reads, stretched or on a larger canvas."""
+    return spec.resize == "longer" or (spec.resize == "exact" and spec.side is None)
+
+
+def _mean_vectors(model: TaskModel, names: Sequence[Sequence[str]]) -> Tensor:
+    """(C, E) of unit length: of each label the mean of all sentences about all its names."""
+    templates = templates_of(model.system.prompts.classify or "plain")
+    vectors = label_vectors(model, [name for several in names for name in several], templates, average=True)
+    if len(vectors) == len(names):
+        return vectors
+    means = [part.mean(dim=0) for part in vectors.split([len(several) for several in names])]
+    return F.normalize(torch.stack(means), dim=-1)

@@ -18,6 +18,7 @@ from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.mapped_safetensors import open_safetensors
 from rebus.weights.npz import open_npz
 from rebus.weights.save import MANIFEST, save_directory, standing
+from rebus.weights.tf_bundle import open_bundle
 
 __all__ = ["open_weights", "read_config", "read_json", "save_directory", "weight_file"]
 
@@ -74,7 +75,7 @@ def weight_file(directory: Path, *, prefer: str = "") -> Path:
     for name in sorted(NAMES, key=lambda n: not (prefer and n.startswith(prefer))):
         if (directory / name).is_file():
             return directory / name
-    others = [p for ending in ("*.safetensors", "*.npz") for p in sorted(directory.glob(ending))]
+    others = [p for ending in ("*.safetensors", "*.npz", "*.index") for p in sorted(directory.glob(ending))]
     if len(others) == 1:
         return others[0]
     there = ", ".join(sorted(p.name for p in directory.iterdir())[:8]) if directory.is_dir() else ""
@@ -90,8 +91,8 @@ def open_weights(
 ) -> dict[str, LazyTensor]:
     """The tensors of a directory or file by their released names, none read yet.
 
-    Reads safetensors (memory-mapped, sharded with an index or not), big_vision's `.npz`, and `.bin`, `.pt`, `.pth`
-    with `weights_only=True`, in which the weights may lie under one of `wrappers`. Raises
+    Reads safetensors (memory-mapped, sharded with an index or not), big_vision's `.npz`, TensorFlow's `.index`,
+    and `.bin`, `.pt`, `.pth` with `weights_only=True`, in which the weights may lie under one of `wrappers`. Raises
     `BadCheckpoint` or `MissingFile`.
     """
     path = standing(Path(source))
@@ -176,6 +177,7 @@ READERS: Mapping[str, Reader] = {  # by the ending of the name; given the path a
     ".safetensors": lambda path, _: open_safetensors(path),
     ".npz": lambda path, _: open_npz(path),
     ".gguf": lambda path, _: open_gguf(path).tensors,
+    ".index": lambda path, _: open_bundle(path),
     **dict.fromkeys((".bin", ".pt", ".pth", ".th"), _open_pickle),
 }
 

@@ -87,6 +87,13 @@ def _several(names: Names) -> tuple[Name, ...]:
     return names if isinstance(names, tuple) else (names,)
 
 
+def _places(rows: Sequence[_Row], side: str) -> Iterator[tuple[_Name, tuple[int, int]]]:
+    """Every name of one side, and where it stands: the number of its row, and its own in the row."""
+    for number, row in enumerate(rows):
+        for index, name in enumerate(getattr(row, side)):
+            yield name, (number, index)
+
+
 _LISTED = 20  # names in an error
 
 
@@ -108,6 +115,13 @@ class KeyMap:
         also: Sequence[tuple[str, str]] = (),
     ):
         self.rows = tuple(_Row.compile(theirs, ours) for theirs, ours in rows)
+        # By side: names without placeholders, which are looked up, and the others, which are tried in order.
+        self._fixed: dict[str, dict[str, tuple[int, int]]] = {}
+        self._open: dict[str, list[tuple[int, int]]] = {}
+        for side in ("theirs", "ours"):
+            named = list(_places(self.rows, side))
+            self._fixed[side] = {name.text: place for name, place in reversed(named) if not name.pattern.groups}
+            self._open[side] = [place for name, place in named if name.pattern.groups]
         self.ignore = tuple(ignore)
         self.prefixes = tuple(prefixes)
         self.also = tuple(also)
@@ -196,11 +210,14 @@ class KeyMap:
         return name, None
 
     def _find(self, name: str, side: str) -> tuple[_Row, int, dict[str, str]] | None:
-        for row in self.rows:
-            for index, pattern in enumerate(getattr(row, side)):
-                if match := pattern.pattern.fullmatch(name):
-                    return row, index, match.groupdict()
-        return None
+        fixed = self._fixed[side].get(name)
+        for place in self._open[side]:
+            if fixed is not None and place > fixed:
+                break
+            number, index = place
+            if match := getattr(self.rows[number], side)[index].pattern.fullmatch(name):
+                return self.rows[number], index, match.groupdict()
+        return None if fixed is None else (self.rows[fixed[0]], fixed[1], {})
 
     def _convert(
         self, found: dict[str, tuple[str, _Row, int, dict[str, str]]], tensors: Tensors, side: str, faults: list[str]

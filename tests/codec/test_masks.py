@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from rebus.codec.boxes import LOC_1024
-from rebus.codec.masks import crop_mask, mask_box, parse_segments, paste_mask
+from rebus.codec.masks import crop_mask, mask_box, parse_segments, paste_mask, paste_region_mask
 
 
 def ellipse(width: int, height: int, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -77,3 +79,45 @@ def test_box_of_a_mask():
     assert mask_box(mask) is None
     mask[2:4, 5:9] = True
     assert mask_box(mask) == (5, 2, 9, 4)
+
+
+def linear(values, y, x):
+    """Between the cells of a grid, and at its border the nearest one."""
+    rows, columns = values.shape
+    y, x = min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)
+    top, left = min(int(y), rows - 2), min(int(x), columns - 2)
+    wy, wx = y - top, x - left
+    up = values[top, left] * (1 - wx) + values[top, left + 1] * wx
+    down = values[top + 1, left] * (1 - wx) + values[top + 1, left + 1] * wx
+    return up * (1 - wy) + down * wy
+
+
+@pytest.mark.parametrize("box", [(20.3, 10.6, 61.2, 30.9), (-8.4, -3.2, 12.5, 9.1), (70, 20, 95.5, 60), (5, 5, 5.2, 5)])
+def test_a_region_s_mask_is_pasted_as_in_the_reference(box):
+    small = np.random.default_rng(0).random((28, 28), dtype=np.float32)
+    found = paste_region_mask(small, box, (80, 40))
+    padded = np.zeros((30, 30))
+    padded[1:-1, 1:-1] = small
+    x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
+    half_w, half_h = w / 2 * 30 / 28, h / 2 * 30 / 28
+    left, top = int(x + w / 2 - half_w), int(y + h / 2 - half_h)
+    wide, high = int(x + w / 2 + half_w) - left + 1, int(y + h / 2 + half_h) - top + 1
+    wanted = np.zeros((40, 80), dtype=bool)
+    for row in range(high):
+        for column in range(wide):
+            if 0 <= top + row < 40 and 0 <= left + column < 80:
+                value = linear(padded, (row + 0.5) * 30 / high - 0.5, (column + 0.5) * 30 / wide - 0.5)
+                wanted[top + row, left + column] = value > 0.5
+    assert found.shape == wanted.shape
+    assert (found != wanted).mean() <= 0.001  # a value at a half within rounding
+    assert found.any() or box[2] - box[0] < 1
+
+
+def test_a_region_s_mask_is_pasted_as_torchvision_does():
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        small = random.random((28, 28), dtype=np.float32)
+        corner, size = random.uniform(0, 60, 2), random.uniform(3, 70, 2)
+        box = tuple(float(v) for v in (*corner, *(corner + size)))
+        (theirs,) = paste_masks_in_image(torch.from_numpy(small)[None, None], torch.tensor([box]), (90, 100))
+        assert np.array_equal(paste_region_mask(small, box, (100, 90)), theirs[0].numpy() > 0.5)

@@ -2,12 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional as F
 
 from rebus.codec.images import ImagePipeline
+from rebus.codec.resize import placement
 from rebus.core.errors import UnsupportedTask, UsageError
+from rebus.core.outputs import Regions
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
-from rebus.tasks.detect import detect
+from rebus.tasks.detect import Detector, detect
+from rebus.tasks.region_finding import RegionFinder
 from rebus.tasks.segment import segment
 from tests.tasks import fakes
 from tests.tasks.fakes import EOS, picture
@@ -74,11 +81,84 @@ def test_decoding_options_are_refused():
             task(finder(), picture("red"), "red", num_beams=3)
 
 
-def test_boxes_of_a_cropped_image_are_refused_rather_than_misplaced():
+@pytest.mark.parametrize(("resize", "side"), [("shorter", None), ("exact", 5)])
+def test_boxes_of_a_cropped_image_are_refused_rather_than_misplaced(resize, side):
     model = finder()
-    model.processor.image = ImagePipeline(ImageSpec(size=(4, 4), resize="shorter"), threads=1)
-    with pytest.raises(UnsupportedTask, match='resizes images by "shorter"'):
+    model.processor.image = ImagePipeline(ImageSpec(size=(4, 4), resize=resize, side=side), threads=1)
+    with pytest.raises(UnsupportedTask, match=f'resizes images by "{resize}"'):
         detect(model, halves("red", "blue"), "red")
+
+
+@pytest.mark.parametrize("pad", ["end", "centre"])
+def test_boxes_and_masks_on_a_canvas_come_back_to_the_given_image(pad):
+    """The network reads 4 × 4 pixels of which the image, twice as wide as high, covers two rows."""
+    model, image = finder(), halves("red", "blue")
+    spec = ImageSpec(size=(4, 4), resize="longer", pad=pad, mean=(0, 0, 0), std=(1, 1, 1))
+    model.processor.image = ImagePipeline(spec, threads=1)
+    assert placement(spec, 40, 20) == (0, 0 if pad == "end" else 1, 4, 2)
+    boxes = detect(model, image, ["red", "blue"])
+    if pad == "end":  # the toy's boxes are as high as the canvas, of which the lower half is padding
+        assert {(box.label, box.xyxy) for box in boxes} == {("red", (0, 0, 20, 20)), ("blue", (20, 0, 40, 20))}
+        (mask,) = segment(model, image, "blue")
+        assert mask.mask[:, 20:].mean() > 0.95, "the upper half of the box before it was clipped"
+        assert not mask.mask[:, :19].any()
+    found = boxes_of(model, (0.25, 0.25, 0.75, 0.75))
+    assert found == [(10, 0 if pad == "centre" else 10, 30, 20)]
+
+
+def boxes_of(model, box):
+    """What becomes of a box that the network finds, in shares of its canvas."""
+
+    def find(pixels, labels, masks=True):
+        return [Regions(torch.tensor([box]), torch.tensor([0]), torch.tensor([0.5]))]
+
+    model.network.find_regions = find
+    return [one.xyxy for one in detect(model, halves("red", "blue"), "red")]
+
+
+def test_what_is_found_in_the_padding_is_left_out():
+    model = finder()
+    model.processor.image = ImagePipeline(ImageSpec(size=(4, 4), resize="longer", pad="end"), threads=1)
+    assert boxes_of(model, (0.2, 0.5, 0.9, 0.9)) == []
+    assert len(boxes_of(model, (0.2, 0.4, 0.9, 0.9))) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 300), st.integers(2, 300), st.integers(5, 80), st.sampled_from(["end", "centre"]))
+def test_an_image_lies_where_it_is_said_to(width, height, side, pad):
+    spec = ImageSpec(size=(side, side), resize="longer", pad=pad, rounding="even", mean=(0, 0, 0), std=(1, 1, 1))
+    pixels = ImagePipeline(spec, threads=1)([Image.new("RGB", (width, height), "white")])["pixels"][0, 0]
+    left, top, wide, high = placement(spec, width, height)
+    assert pixels[top : top + high, left : left + wide].min() == 1
+    assert pixels.sum() == wide * high
+
+
+def test_several_names_of_one_thing_are_their_mean():
+    model = finder()
+    found = detect(model, halves("red", "blue"), [["red", "a red"], "blue"])
+    assert {box.label for box in found} == {"red", "blue"}
+    one, other = (RegionFinder(model, labels).vectors for labels in ([["red", "blue"]], ["red", "blue"]))
+    torch.testing.assert_close(one[0], F.normalize(other.mean(0), dim=0))
+    assert [box.label for box in detect(model, halves("red", "blue"), [["blue", "blue"], ["blue", "red"]])] == ["blue"]
+
+
+def test_labels_that_stay_are_read_once():
+    model = finder()
+    find = Detector(model, ["red", "blue"])
+    read = model.network.embed_text
+    model.network.embed_text = None
+    images = [halves("red", "blue"), halves("blue", "green")]
+    found = find(images, batch_size=1)
+    model.network.embed_text = read
+    assert found == detect(model, images, ["red", "blue"])
+    assert find(images[1]) == found[1]
+    with pytest.raises(UsageError, match="labels as part of its prompt"):
+        Detector(fakes.writer(lambda colour, prompt: ""), ["red"])
+
+
+def test_a_generative_model_wants_one_name_a_thing():
+    with pytest.raises(UsageError, match="one name a thing is wanted; got cat, kitten"):
+        detect(fakes.writer(lambda colour, prompt: ""), picture("red"), [["cat", "kitten"]])
 
 
 def test_upright_sizes(tmp_path):

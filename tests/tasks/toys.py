@@ -120,7 +120,7 @@ class RegionNetwork(nn.Module):
     def embed_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.colours.embed_text(tokens, mask)
 
-    def find_regions(self, pixels: Tensor, labels: Tensor) -> list[Regions]:
+    def find_regions(self, pixels: Tensor, labels: Tensor, *, masks: bool = True) -> list[Regions]:
         self.batches.append(len(pixels))
         found = []
         for image in pixels:
@@ -128,9 +128,9 @@ class RegionNetwork(nn.Module):
             scores = F.normalize(halves + 1e-3, dim=-1) @ labels.T  # 2 C
             side, label = (scores > 0.8).nonzero(as_tuple=True)
             boxes = torch.stack([side / 2, torch.zeros(len(side)), (side + 1) / 2, torch.ones(len(side))], dim=1)
-            masks = torch.ones(len(side), 28, 28)
-            masks[:, 14:] = -1  # the upper half of each box
-            found.append(Regions(boxes, label, scores[side, label], masks))
+            grids = torch.ones(len(side), 28, 28)
+            grids[:, 14:] = 0  # the upper half of each box
+            found.append(Regions(boxes, label, scores[side, label], grids if masks else None))
         return found
 
 

@@ -27,6 +27,7 @@ from rebus.core.errors import MissingFile, UsageError
 from rebus.core.outputs import DetectorOutput, RegionFeatures, Regions
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
+from rebus.models.distillation import vild_tensorflow
 from rebus.models.distillation.vild_config import PRESETS, read_config, write_config
 from rebus.models.distillation.vild_config import ViLDConfig as ViLDConfig
 from rebus.nn.class_nms import class_nms
@@ -139,9 +140,9 @@ class ViLD(nn.Module):
             at, label = class_nms(box, score, max_overlap=self.cfg.max_overlap, num_kept=self.cfg.num_detections)
             kept.append((box[at], label, score[at, label]))
         grids: list[Tensor | None] = [None] * len(kept)
-        if masks:  # shifted so that 0 is the border, wherever between two cells that lies
-            probabilities = self.image.mask_logits(maps, [box for box, _, _ in kept]).sigmoid() - 0.5
-            grids = list(probabilities.split([len(box) for box, _, _ in kept]))
+        if masks:
+            inside = self.image.mask_logits(maps, [box for box, _, _ in kept]).sigmoid()
+            grids = list(inside.split([len(box) for box, _, _ in kept]))
         return [
             Regions(in_shares(box, size), label, score, grid)
             for (box, label, score), grid in zip(kept, grids, strict=True)
@@ -255,6 +256,14 @@ SYSTEM = System(
     presets=PRESETS,
     layouts={
         "rebus": Layout(name="rebus", keys=lambda cfg: OwnNames(), read_config=read_config, write_config=write_config),
+        "tensorflow": Layout(
+            name="tensorflow",
+            keys=vild_tensorflow.keys,
+            config_file=None,
+            recognises=vild_tensorflow.recognises,
+            infer_config=vild_tensorflow.infer_config,
+            prepare=vild_tensorflow.prepare,
+        ),
     },
     prompts=Prompts(classify="vild"),
     objective="distilled detection",
