@@ -185,8 +185,8 @@ def _check(data: Detection) -> None:
         raise UsageError('data.path says where the data set lies: --set data.path=DIR, or "scenes"')
     if not data.taught:
         raise UsageError(
-            "data.taught says where the teacher's embeddings lie: `rebus data regions DATA --teacher clip/b32 --out DIR` "
-            "writes them"
+            "data.taught says where the teacher's embeddings lie: `rebus data regions DATA --teacher clip/b32 "
+            "--out DIR` writes them"
         )
     low, high = data.scales
     if not 0 < low <= high < 100:

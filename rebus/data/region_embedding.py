@@ -51,7 +51,7 @@ class RegionTeacher(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSettings:
     """`truth`: the data set's own boxes in place of proposals, of all labels, with `COPIES` that are a little off.
-    `unit`: images whose embeddings are written together. `most_damaged`: the share of records that may be unreadable."""
+    `unit`: images whose embeddings are written together. `most_damaged`: the share of records that may be damaged."""
 
     truth: bool = False
     most: int = MOST_REGIONS

@@ -60,7 +60,7 @@ class TaughtRegions:
         return file.get_slice("boxes")[first:last], file.get_slice("vectors")[first:last]
 
     def labels(self, names: Sequence[str]) -> np.ndarray:
-        """(C, E) float32: the texts of these labels. Raises `UnknownName` for a label that the data set did not have."""
+        """(C, E) float32: the texts of these labels. Raises `UnknownName` for one that the data set did not have."""
         places = {name: row for row, name in enumerate(self._names)}
         for name in names:
             if name not in places:
@@ -71,7 +71,8 @@ class TaughtRegions:
         """Raises `UsageError` where a detector embeds regions in another space."""
         if self.width != width:
             raise UsageError(
-                f"{self.folder}: the teacher's embeddings have {self.width} numbers, the detector's {width} (model.embed)"
+                f"{self.folder}: the teacher's embeddings have {self.width} numbers, the detector's {width} "
+                "(model.embed)"
             )
 
 

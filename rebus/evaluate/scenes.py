@@ -2,9 +2,9 @@
 
 `image_to_text`, `text_to_image`: recall at 1 among 100 images and their full captions. `classify`: single objects
 among all colours and shapes. `questions`: exact answers. `captions`: every attribute of every object right, in order.
-`detection_ap50`: all shapes asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of networks that find regions
-by any labels: all colours and shapes asked for at once, in scenes of which each holds a pair that was held out, mean
-over the other pairs and over those. `segmentation_miou`: one phrase an image; an image
+`detection_ap50`: all shapes asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of networks that find
+regions by any labels: all colours and shapes asked for at once, in scenes of which each holds a pair that was held out,
+mean over the other pairs and over those. `segmentation_miou`: one phrase an image; an image
 without any mask counts 0.
 """
 
