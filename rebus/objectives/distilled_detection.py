@@ -47,13 +47,13 @@ class DistilledDetectionLoss:
 
     `pixels`; `boxes` (B, N, 4) in pixels of the network's image; `labels` (B, N), of which -100 is padding; `masks`
     (B, N, S, S) uint8, how much of each cell of its box belongs to the object, where it is `outlined` (B, N); `classes`
-    (C, E), what the labels are called, shared by all rows; and where there are any: `known` (B, C), of which classes all objects are labelled
-    (`judged_classes`), `taught_boxes` (B, P, 4) and `taught` (B, P, E), the teacher's embeddings of regions, of which
-    those without area are padding.
+    (C, E), what the labels are called, shared by all rows; and where there are any `known` (B, C), of which classes all
+    objects are labelled (`judged_classes`), `taught_boxes` (B, P, 4) and `taught` (B, P, E), the teacher's embeddings
+    of regions, of which those without area are padding.
 
     The network says which losses there are: without a background no names are learned, and where it has a second head,
-    that one copies the teacher. `distillation` is w. Every part of a batch divides by its own number of
-    regions, as every core of the reference does.
+    that one copies the teacher. `distillation` is w. Every part of a batch divides by its own number of regions, as
+    every core of the reference does.
     """
 
     kind: Literal["distilled detection"] = "distilled detection"

@@ -28,6 +28,8 @@ RECIPES = {
     "clip_b32": "rebus.recipes.papers",
     "siglip_b16": "rebus.recipes.papers",
     "paligemma_3b": "rebus.recipes.papers",
+    "vild_resnet50": "rebus.recipes.papers",
+    "vild_resnet152_ensemble": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
 }
 
