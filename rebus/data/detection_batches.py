@@ -1,6 +1,7 @@
 """Records with boxes as batches for a detector: images through one view with all that is in them, and the teacher's
 regions beside them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +34,8 @@ class Detection:
     """Boxes and masks of a data set's labels, for a detector.
 
     `path`: the data set, or "scenes" for `num_scenes` of the scenes world. `taught`: a folder that `rebus data regions`
-    has written for it, with the teacher's embeddings and the texts of the labels. `novel`: labels of which the detector
+    has written for it, with the teacher's embeddings and the texts of the labels; without it there is no teacher, and
+    the detector's own text encoder reads the labels. `novel`: labels of which the detector
     is to see no box; `drop_rare`: LVIS's rare ones are. They are dropped, not marked as unknown: their objects are
     background to who learns names (ViLD, Sec. 4.1). `federated`: what is not labelled is background only to labels that
     the image was searched for (LVIS).
@@ -82,27 +84,44 @@ class DetectionBatches:
 
 class DetectionRecords:
     """The records of a `Detection` in shuffled passes, and what a detector with images of `side` pixels learns from
-    each. `classes` (C, E): what the labels are called, in the teacher's space.
+    each. `classes` (C, E): what the labels are called, in the teacher's space; `read` embeds them where there is no
+    teacher.
 
     Raises what opening the data set raises, and `UsageError` for what cannot be learned.
     """
 
     one_stream = False
 
-    def __init__(self, data: Detection, side: int, fill: tuple[int, int, int], measured: bool = True):
+    def __init__(
+        self,
+        data: Detection,
+        side: int,
+        fill: tuple[int, int, int],
+        measured: bool = True,
+        read: Callable[[Sequence[str]], np.ndarray] | None = None,
+    ):
         _check(data)
         self.data, self.side, self.fill, self.name = data, side, fill, data.path
         parts = _parts(data, measured)
         files = Files(path=data.path, layout=data.layout, root=data.root, form="pairs")
         self._records = FileRecords(files, parts, Prompts(), None)  # forms and images are made here
         self._in_pixels = PixelsOfImages(data.path)
-        self.taught = TaughtRegions(data.taught)
+        self.taught = TaughtRegions(data.taught) if data.taught else None
         dropped = {*data.novel, *_rare(parts[0], data)}
         self.labels = [label for label in parts[0].labels if label not in dropped]
         if not self.labels:
             raise UsageError(f"{data.path}: no labels are left to learn boxes of")
         self._row = {label: row for row, label in enumerate(self.labels)}
-        self.classes = self.taught.labels(self.labels)
+        if self.taught is not None:
+            self.classes = self.taught.labels(self.labels)
+        elif read is not None:
+            self.classes = read(self.labels)
+        else:
+            raise UsageError(
+                "data.taught says where the teacher's embeddings lie, of regions and of labels: `rebus data regions "
+                "DATA --teacher clip/b32 --out DIR` writes them. A detector with a text encoder (start_from) reads the "
+                "labels itself"
+            )
 
     def plan(self, index: int, batch_size: int, split: str) -> Plan:
         """Records follow each other in the shuffled order, one for each row."""
@@ -129,7 +148,9 @@ class DetectionRecords:
         return image, self._in_pixels(record, image.size)
 
     def _example(self, record: Record, image: Image.Image, view: View, rng: np.random.Generator) -> Example:
-        arrays = self._objects(record, view, rng) | self._regions(record, view, rng)
+        arrays = self._objects(record, view, rng)
+        if self.taught is not None:
+            arrays |= self._regions(self.taught, record, view, rng)
         if self.data.federated:
             arrays["known"] = self._known(record)
         return Example((view.image(image, self.fill),), arrays=arrays)
@@ -156,12 +177,14 @@ class DetectionRecords:
                 found["masks"][row] = view.mask(mask, boxes[at], cells)
         return found
 
-    def _regions(self, record: Record, view: View, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _regions(
+        self, taught: TaughtRegions, record: Record, view: View, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """The teacher's regions through the same view; none where it was not asked, as of records that are held out."""
         most = self.data.most_taught
         boxes = np.zeros((most, 4), dtype=np.float32)
-        vectors = np.zeros((most, self.taught.width), dtype=np.float16)
-        found = self.taught.of(record.key)
+        vectors = np.zeros((most, taught.width), dtype=np.float16)
+        found = taught.of(record.key)
         if found is not None:
             moved = view.boxes(found[0].astype(np.float64))
             seen = _some(_has_area(moved), most, rng)
@@ -183,11 +206,6 @@ def _parts(data: Detection, measured: bool) -> tuple[Reader, Reader | UsageError
 def _check(data: Detection) -> None:
     if not data.path:
         raise UsageError('data.path says where the data set lies: --set data.path=DIR, or "scenes"')
-    if not data.taught:
-        raise UsageError(
-            "data.taught says where the teacher's embeddings lie: `rebus data regions DATA --teacher clip/b32 "
-            "--out DIR` writes them"
-        )
     low, high = data.scales
     if not 0 < low <= high < 100:
         raise UsageError(f"data.scales wants two sizes above 0, the smaller first; got {data.scales}")

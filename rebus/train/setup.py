@@ -1,8 +1,13 @@
 """The settings of a run made whole, and the data that it learns from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
+import torch
 
 from rebus import catalog
 from rebus.codec.images import ImagePipeline
@@ -18,8 +23,10 @@ from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import scenes_text
 from rebus.objectives import objective_of
 from rebus.open_checkpoint import processor_in
+from rebus.tasks.classify import label_vectors
+from rebus.tasks.prompts import templates_of
 from rebus.train.config import TrainConfig
-from rebus.train.warm_start import opened_once, starts_of
+from rebus.train.warm_start import build, opened_once, starts_of
 
 
 def config_from_dict(data: Mapping[str, Any], where: str = "config") -> TrainConfig:
@@ -87,9 +94,29 @@ def _of_regions(config: TrainConfig, data: Detection, measured: bool) -> Detecti
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     spec = processor.image.spec
     fill = [round(255 * mean) for mean in spec.mean]
-    records = DetectionRecords(data, spec.size[0], (fill[0], fill[1], fill[2]), measured)
-    records.taught.check_width(model.embed)
+    read = partial(_own_texts, config, processor) if config.start_from is not None else None
+    records = DetectionRecords(data, spec.size[0], (fill[0], fill[1], fill[2]), measured, read)
+    if records.taught is not None:
+        records.taught.check_width(model.embed)
     return DetectionBatches(records, processor)
+
+
+def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str]) -> np.ndarray:
+    """(C, E): labels as the text encoder of the network reads them that a run starts from."""
+    system = catalog.system(str(config.system))
+    network: Any = build(config).network.eval()
+    model = SimpleNamespace(
+        network=network,
+        processor=processor,
+        system=system,
+        config=config.model,
+        companions={},
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    sentences = templates_of(system.prompts.classify or "plain")
+    found: np.ndarray = label_vectors(model, list(labels), sentences, average=True).numpy()  # type: ignore[arg-type]
+    return found
 
 
 def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
