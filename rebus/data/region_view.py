@@ -65,8 +65,8 @@ class View:
         """What is seen, in pixels of the image."""
         factors = self._factors()
         low, high = np.array(self.corner) / factors, (np.array(self.corner) + np.array(self.seen)) / factors
-        left, top, right, bottom = *low, *np.minimum(high, self.size)
-        return float(left), float(top), float(right), float(bottom)
+        high = np.minimum(high, self.size)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def whole(size: tuple[int, int], side: int) -> View:

@@ -125,7 +125,7 @@ def vild_scenes() -> TrainConfig:
             mask_cells=28,
         ),
         optim=Optim(lr=1.5e-3, weight_decay=0.05, warmup=50, clip_norm=5.0, schedule="constant", cooldown=200),
-        steps=800,
+        steps=700,
         batch_size=8,
         starts=tuple(Start(source="teacher/final", take=part, into=part) for part in ("text", "text_proj")),
         final_dtype="float16",
