@@ -86,7 +86,7 @@ class ImagePipeline:
     ):
         resize.check_spec(spec)
         self.spec = spec
-        self.fast = fast
+        self.fast = fast and spec.resample != "bilinear_tf1"  # which skips pixels: of another size it finds others
         self.threads = _threads(threads)
         self.allow_truncated = allow_truncated
         self._table = resize.normalisation(spec)

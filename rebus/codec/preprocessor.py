@@ -216,7 +216,7 @@ def image_spec_to_json(spec: ImageSpec, *, processor_class: str | None = None) -
         "do_resize": True,
         "image_mean": list(spec.mean),
         "image_std": list(spec.std),
-        "resample": next(number for number, name in _FILTERS.items() if name == spec.resample),
+        "resample": next((number for number, name in _FILTERS.items() if name == spec.resample), spec.resample),
         "rescale_factor": spec.rescale,
     }
     if processor_class is not None:
@@ -335,7 +335,7 @@ def _is_finite(value: Any) -> bool:
 
 def _filter(value: Any) -> Any:
     name = _FILTERS.get(value, value) if isinstance(value, int) else value
-    return _choice(name, "resample", *_FILTERS.values())
+    return _choice(name, "resample", *_FILTERS.values(), "bilinear_tf1")
 
 
 def _choice(value: Any, name: str, *choices: str) -> Any:

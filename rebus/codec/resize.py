@@ -100,12 +100,28 @@ def naflex_grid(width: int, height: int, patch_size: int, max_patches: int) -> t
 
 
 def exact(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
-    """uint8 (H, W, 3), as the released preprocessors make it: turned, then resized by Pillow, then cropped."""
+    """uint8 (H, W, 3), as the released preprocessors make it: turned, then resized by Pillow, then cropped. With
+    TensorFlow 1's resampling float32, in values of bytes."""
     picture = decoded.upright()
     size = resized(spec, *picture.size)
+    if spec.resample == "bilinear_tf1":
+        return _cropped(_bilinear_tf1(np.asarray(picture), size), spec)
     if picture.size != size:
         picture = picture.resize(size, _FILTERS[spec.resample])
     return _cropped(np.asarray(picture), spec)
+
+
+def _bilinear_tf1(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) → float32 (height, width, 3) of `size` (width, height): pixel i is read at i · H / height."""
+    found = pixels.astype(np.float32)
+    for axis, new in ((1, size[0]), (0, size[1])):
+        old = found.shape[axis]
+        place = np.arange(new, dtype=np.float32) * np.float32(old / new)
+        first = np.minimum(place.astype(np.int64), old - 1)
+        share = (place - first).reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        one, other = found.take(first, axis), found.take(np.minimum(first + 1, old - 1), axis)
+        found = one + (other - one) * share
+    return found
 
 
 def enough(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:
@@ -185,8 +201,13 @@ def window(out: np.ndarray, pixels: np.ndarray, table: np.ndarray, spec: ImageSp
 
 
 def normalise_into(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
-    """uint8 (H, W, 3) → float32 (3, H, W), in one pass."""
+    """uint8 (H, W, 3), or float32 in values of bytes → float32 (3, H, W), in one pass."""
     for channel in range(3):
+        if pixels.dtype != np.uint8:
+            low, high = table[channel, 0], table[channel, 255]
+            np.multiply(pixels[..., channel], (high - low) / 255, out=out[channel])
+            out[channel] += low
+            continue
         np.take(table[channel], pixels[..., channel], out=out[channel], mode="clip")
 
 

@@ -60,8 +60,9 @@ class FindsRegions(Protocol):
 
     Labels come as what `embed_text` makes of them (`EmbedsText`), so that any vocabulary can be asked for. A network
     that finds masks also takes `masks=False` where boxes are enough. One that was trained on boxes of some labels
-    (`base_labels`, a collection of names as `rebus.core.labels.plain_label` writes them) takes `base` too, (C,) bool:
-    which of the labels are among them.
+    (`base_labels`, a collection of names) takes `base` too, (C,) bool: which of the labels are among them. One whose
+    work does not depend on labels until the end offers the two parts as `look(pixels)`, whatever that gives, and
+    `name_regions(seen, labels, …)`.
     """
 
     def find_regions(self, pixels: Tensor, labels: Tensor) -> Sequence[Regions]:

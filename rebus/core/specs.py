@@ -23,8 +23,9 @@ class ImageSpec:
     crop_offset: Literal["down", "even"] = "down"  # odd margins: transformers rounds down, torchvision half to even
     pad: Literal["end", "centre"] | None = None  # longer only; end: to the right and at the bottom
     pad_colour: tuple[int, int, int] | None = None  # 0 to 255; None: zero after normalisation, which is the mean
-    # always antialiased, on uint8, as PIL does
-    resample: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bicubic"
+    # always antialiased, on uint8, as PIL does; but "bilinear_tf1", which is TensorFlow 1's: neither antialiased nor
+    # rounded to bytes, and pixel 0 of the result is pixel 0 of the image, whatever their sizes
+    resample: Literal["bilinear", "bicubic", "lanczos", "nearest", "bilinear_tf1"] = "bicubic"
     rescale: float = 1 / 255  # what bytes are multiplied with
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of the scaled values
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -12,7 +12,7 @@ from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.region_finding import RegionFinder
+from rebus.tasks.region_finding import LastSeen, RegionFinder
 from rebus.tasks.task_model import TaskModel, decoding_for, locations_of, no_decoding, prompt_for
 from rebus.tasks.text_generation import generate_batch, generation_batch
 
@@ -37,7 +37,10 @@ def detect(
     """
     if isinstance(model.network, FindsRegions):
         no_decoding(model, decoding)
-        return Detector(model, labels).find(images, batching)
+        sources, many = many_images(images)
+        finder = RegionFinder(model, _wanted(labels))
+        found = finder.search(sources, finder.boxes, batching=batching)
+        return found if many else found[0]
     sources, many = many_images(images)
     wanted = _one_name_each(_wanted(labels))
     prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
@@ -56,14 +59,19 @@ class Detector:
     """`detect` in two parts, for networks that find regions: labels are read once, then any number of images are
     searched for them."""
 
-    def __init__(self, model: TaskModel, labels: Labels | None = None):
+    def __init__(self, model: TaskModel, labels: Labels | None = None, last_seen: LastSeen | None = None):
         if not isinstance(model.network, FindsRegions):
             raise UsageError(f"{model.system.name} reads labels as part of its prompt, anew for each image: use detect")
-        self._finder = RegionFinder(model, _wanted(labels))
+        self._model, self._last_seen = model, last_seen or LastSeen()
+        self._finder = RegionFinder(model, _wanted(labels), self._last_seen)
 
     def __call__(self, images: Any, **options: Any) -> Any:
         """A list of boxes for one image, a list of lists for many. Options: `batch_size`, `progress`, `on_error`."""
         return self.find(images, BatchOptions(**options))
+
+    def asking(self, labels: Labels | None) -> "Detector":
+        """One for other labels. It knows what was seen in the last batch of images, and finds in them at once."""
+        return Detector(self._model, labels, self._last_seen)
 
     def find(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> list[Box] | list[list[Box]]:
         """The same, with the options as one object."""

@@ -1,8 +1,9 @@
 """The published sentences into which CLIP puts a label; several are averaged.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, sec. 3.1.4. "itap" is
-short for "I took an image"; articles are never adjusted to the label. ViLD's sentences are about things in a scene
-(Gu et al., 2022, appendix); theirs are.
+short for "I took an image"; articles are never adjusted to the label. Those for the classes of LVIS are about
+things in a scene, and theirs are: Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge
+Distillation", 2022, appendix.
 
 A sentence has one place for the label: `{}` as it is; `{name}` in the plain spelling of `rebus.core.labels`;
 `{a name}` the same with its article, "a red cap" or "an apple".
@@ -102,7 +103,7 @@ _SEEN = (  # where one of several words stands, each makes a sentence
     "a painting of the {name}",
     "a painting of a {name}",
 )
-VILD = (
+LVIS = (
     *(f"There is {one} in the scene." for one in _ONE),
     *(f"This is a photo of {one} in the scene." for one in (*_ONE, "one {name}")),
     *(f"itap of {one}." for one in (*_ONE, "my {name}")),
@@ -114,7 +115,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "imagenet_best": IMAGENET_BEST,
     "cifar10": CIFAR,
     "cifar100": CIFAR,
-    "vild": VILD,
+    "lvis": LVIS,
     "plain": ("{}",),
 }
 

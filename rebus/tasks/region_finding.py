@@ -1,5 +1,6 @@
 """Regions by a network that finds them (`FindsRegions`), in pixels of the given image."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -27,14 +28,33 @@ from rebus.tasks.task_model import TaskModel, batch_size, image_spec, on_device
 Answer = TypeVar("Answer")
 
 
+class LastSeen:
+    """What a network saw in the images that it looked at last (`look`): other labels are found in them without looking
+    again. The network must stay as it is meanwhile."""
+
+    def __init__(self) -> None:
+        self._pixels = b""
+        self._seen: Any = None
+
+    def of(self, model: TaskModel, pixels: Tensor) -> Any:
+        """`look` at pixels, which are not on the device yet, unless these were the last ones."""
+        key = hashlib.sha256(pixels.numpy().tobytes()).digest()
+        if key != self._pixels:
+            self._pixels, self._seen = b"", None  # before there are two of them
+            self._seen = model.network.look(on_device(model, {"pixels": pixels})["pixels"])
+            self._pixels = key
+        return self._seen
+
+
 class RegionFinder:
     """Labels are embedded once, then any number of batches of (upright) images are searched for them.
 
     A label may be several names for the same thing: it is called by the first, and stands for the mean of all.
+    `last_seen`: shared by finders that search the same images for other labels.
     Raises `UnsupportedTask` where preprocessing cuts images: what lies outside would be passed over.
     """
 
-    def __init__(self, model: TaskModel, labels: Sequence[str | Sequence[str]]):
+    def __init__(self, model: TaskModel, labels: Sequence[str | Sequence[str]], last_seen: LastSeen | None = None):
         self.spec = image_spec(model)
         if not _keeps_all(self.spec):
             raise UnsupportedTask(
@@ -44,7 +64,8 @@ class RegionFinder:
         names = [[label] if isinstance(label, str) else list(label) for label in labels]
         self.model, self.labels = model, [several[0] for several in names]
         self.vectors = _mean_vectors(model, names)
-        self.options: dict[str, Any] = {}
+        self.last_seen = last_seen
+        self.options: dict[str, Tensor] = {}
         if known := {plain_label(name) for name in getattr(model.network, "base_labels", ())}:
             self.options["base"] = torch.tensor([any(plain_label(n) in known for n in several) for several in names])
 
@@ -84,10 +105,16 @@ class RegionFinder:
         return answers
 
     def _find(self, images: Sequence[Image.Image], **options: Any) -> Sequence[Regions]:
-        pixels = on_device(self.model, self.model.processor(images=list(images)))["pixels"]
-        options |= {name: value.to(pixels.device) for name, value in self.options.items()}
+        pixels, network = self.model.processor(images=list(images))["pixels"], self.model.network
+        labels = self.vectors.to(self.model.device, self.model.dtype)
+        options |= on_device(self.model, self.options)
         with torch.inference_mode():
-            found: Sequence[Regions] = self.model.network.find_regions(pixels, self.vectors.to(pixels), **options)
+            if self.last_seen is not None and hasattr(network, "look"):
+                found: Sequence[Regions] = network.name_regions(
+                    self.last_seen.of(self.model, pixels), labels, **options
+                )
+            else:
+                found = network.find_regions(on_device(self.model, {"pixels": pixels})["pixels"], labels, **options)
         return found
 
     def _placed(self, image: Image.Image, found: Regions) -> Iterator[tuple[Box, XYXY, int]]:

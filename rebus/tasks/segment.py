@@ -15,7 +15,7 @@ from rebus.core.places import LocationNotation
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.location_scores import certainty, open_all
-from rebus.tasks.region_finding import RegionFinder
+from rebus.tasks.region_finding import LastSeen, RegionFinder
 from rebus.tasks.task_model import TaskModel, companion, decoding_for, locations_of, no_decoding, prompt_for
 from rebus.tasks.text_generation import Generated, ImagePair, generate_batch, generation_batch
 
@@ -57,8 +57,9 @@ def segment(
 def _found(model: TaskModel, pairs: Sequence[ImagePair], batching: BatchOptions) -> list[list[Mask]]:
     """Each phrase is searched for alone, so that what else is asked for in a call changes no score."""
     answers: list[list[Mask]] = [[] for _ in pairs]
+    last_seen = LastSeen()
     for phrase in dict.fromkeys(str(phrase).strip() for _, phrase in pairs):
-        finder = RegionFinder(model, [phrase])
+        finder = RegionFinder(model, [phrase], last_seen)
         places = [place for place, (_, other) in enumerate(pairs) if str(other).strip() == phrase]
         found = finder.search([pairs[place][0] for place in places], finder.masks, places, batching)
         for place, masks in zip(places, found, strict=True):

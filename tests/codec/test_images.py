@@ -133,6 +133,26 @@ def test_what_is_smaller_is_padded():
     assert padded(pad="end", side=2) == [[0.75, 0.75, 0, 0], blank, blank, blank]
 
 
+@pytest.mark.parametrize("size", [(9, 6), (40, 31), (20, 11)])
+def test_tensorflow_1_reads_a_pixel_at_its_number_times_the_ratio(size):
+    width, height = size
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    spec = ImageSpec(size=(20, 20), resize="longer", rounding="even", pad="end", resample="bilinear_tf1")
+    found = ImagePipeline(spec, fast=True)([image])["pixels"][0]
+    wide, high = 20, round(height * 20 / width)
+    normal = (image / 255 - 0.5) / 0.5
+    for row in (0, 1, high // 2, high - 1):
+        for column in (0, 3, 18, 19):
+            y, x = row * height / high, column * width / wide
+            top, left = int(y), int(x)
+            bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+            up = normal[top, left] + (normal[top, right] - normal[top, left]) * (x - left)
+            down = normal[bottom, left] + (normal[bottom, right] - normal[bottom, left]) * (x - left)
+            assert found[:, row, column].tolist() == pytest.approx((up + (down - up) * (y - top)).tolist(), abs=1e-5)
+    assert found.shape == (3, 20, 20)
+    assert not found[:, high:].any()
+
+
 @pytest.mark.parametrize(("rounding", "other"), [("down", 12), ("even", 12), ("up", 13)])
 def test_the_other_side_is_rounded_as_the_reference_rounds(rounding, other):
     longer = ImageSpec(size=(20, 20), resize="longer", pad="end", rounding=rounding)

@@ -26,6 +26,7 @@ SPECS = [
     ImageSpec(size=(289, 280), side=346, rescale=2 / 255, mean=(1, 1, 1), std=(1, 1, 1)),
     ImageSpec(size=(90, 70), resize="longer", side=70, rounding="up", pad="end"),
     ImageSpec(size=(70, 70), resize="longer", rounding="even", pad="centre", pad_colour=(9, 8, 255)),
+    ImageSpec(size=(70, 70), resize="longer", rounding="even", pad="end", resample="bilinear_tf1"),
     ImageSpec(size=(0, 0), resize="patches", resample="bilinear", patch_size=16, max_patches=256),
 ]
 
@@ -164,7 +165,7 @@ def test_normalisation_may_be_off():
     assert (spec.mean, spec.std) == ((0, 0, 0), (1, 1, 1))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["clip", "crop", "exact", "align", "longer", "centred", "patches"])
+@pytest.mark.parametrize("spec", SPECS, ids=["clip", "crop", "exact", "align", "longer", "centred", "tf1", "patches"])
 def test_specs_survive_their_file(spec):
     written = json.loads(json.dumps(image_spec_to_json(spec, processor_class="CLIPProcessor")))
     assert written["processor_class"] == "CLIPProcessor"

@@ -66,6 +66,7 @@ def layouts(system, config):
         try:
             if layout.write_config is not None:
                 layout.write_config(config)
+            layout.keys(config)
         except BadConfig:
             continue
         yield layout

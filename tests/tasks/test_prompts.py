@@ -1,7 +1,7 @@
 import pytest
 
 from rebus.core.errors import UnknownName, UsageError
-from rebus.tasks.prompts import CIFAR, IMAGENET, IMAGENET_BEST, SETS, VILD, fill, templates_of
+from rebus.tasks.prompts import CIFAR, IMAGENET, IMAGENET_BEST, LVIS, SETS, fill, templates_of
 
 
 def test_the_published_numbers_of_sentences():
@@ -9,7 +9,7 @@ def test_the_published_numbers_of_sentences():
     assert len(CIFAR) == len(set(CIFAR)) == 18
     assert len(IMAGENET_BEST) == 7
     assert set(IMAGENET_BEST) < set(IMAGENET)
-    assert len(VILD) == len(set(VILD)) == 63
+    assert len(LVIS) == len(set(LVIS)) == 63
 
 
 @pytest.mark.parametrize("name", [n for n in SETS if n != "plain"])
@@ -35,8 +35,8 @@ def test_braces_in_a_label_are_only_braces():
     assert fill("a {}.", "{x} {") == "a {x} {."
 
 
-def test_vild_spells_labels_as_sentences_do():
-    said = {fill(template, "Orange_juice/soda.") for template in templates_of("vild")}
+def test_lvis_sentences_spell_labels_as_sentences_do():
+    said = {fill(template, "Orange_juice/soda.") for template in templates_of("lvis")}
     assert len(said) == 63
     assert "There is an orange juice or soda in the scene." in said
     assert "This is a photo of a small orange juice or soda." in said, "the article of the adjective"
@@ -47,7 +47,7 @@ def test_vild_spells_labels_as_sentences_do():
     assert not any("_" in text or ".." in text for text in said)
 
 
-def test_a_vild_sentence_that_begins_small_is_introduced():
+def test_an_lvis_sentence_that_begins_small_is_introduced():
     """Rebuilt from the patterns of the paper's code, one by one."""
     looks = ["low resolution", "cropped", "close-up", "jpeg corrupted", "blurry", "pixelated", "black and white"]
     patterns = [
@@ -64,4 +64,4 @@ def test_a_vild_sentence_that_begins_small_is_introduced():
     wanted += [text.format(a, "cat") for text in both for a in ("a", "the")]
     wanted += ["a painting of the cat.", "a painting of a cat."]
     introduced = {f"This is {text}" if text.startswith(("a", "the")) else text for text in wanted}
-    assert introduced == {fill(template, "cat") for template in VILD}
+    assert introduced == {fill(template, "cat") for template in LVIS}

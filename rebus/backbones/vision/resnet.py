@@ -27,10 +27,12 @@ VARIANTS = get_args(Variant)
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
+    """A published variant; `depths` and `channels` make a smaller one of it, with the stem and blocks that it has."""
+
     variant: Variant = "resnet50"
     num_classes: int = 1000  # 0: no classifier
-    depths: tuple[int, ...] | None = None  # blocks of the four stages in place of the variant's
-    widths: tuple[int, ...] | None = None  # their channels, of bottlenecks a quarter of what they give
+    depths: tuple[int, int, int, int] | None = None  # blocks of the four stages
+    channels: tuple[int, int, int, int] | None = None  # of their 3 × 3 convolutions
     # of the first max pooling: one pixel on each side, or as TensorFlow's "SAME", on even sizes to the right and at
     # the bottom alone
     padding: Literal["both", "same"] = "both"
@@ -38,9 +40,9 @@ class ResNetConfig:
     momentum: float = 0.1  # of its running statistics; TensorFlow states 1 − momentum
 
     def __post_init__(self) -> None:
-        for name in ("depths", "widths"):
+        for name in ("depths", "channels"):
             numbers = getattr(self, name)
-            if numbers is not None and (len(numbers) != 4 or min(numbers) < 1):
+            if numbers is not None and min(numbers) < 1:
                 raise BadConfig(f"{name}: wants a number above 0 for each of the four stages; got {numbers}")
 
     @property
@@ -57,7 +59,7 @@ class ResNet(nn.Module):
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
         self.cfg = cfg
-        shape: dict[str, Any] = {"layers": cfg.depths, "channels": cfg.widths}
+        sizes: dict[str, Any] = {"layers": cfg.depths, "channels": cfg.channels}
         self.net = cast(
             Any,
             timm.create_model(
@@ -65,7 +67,7 @@ class ResNet(nn.Module):
                 pretrained=False,
                 num_classes=cfg.num_classes,
                 norm_layer=partial(nn.BatchNorm2d, eps=cfg.eps, momentum=cfg.momentum),
-                **{name: value for name, value in shape.items() if value is not None},
+                **{name: value for name, value in sizes.items() if value is not None},
             ),
         )
         if cfg.padding == "same":

@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a folder of its own; the same goes on")
     parser.add_argument("--most", metavar="N", type=positive, default=300, help="regions of an image (%(default)s)")
-    parser.add_argument("--templates", metavar="NAME", help="sentences that the labels are put into (default: vild)")
+    parser.add_argument("--templates", metavar="NAME", help="sentences that the labels are put into (default: lvis)")
     parser.add_argument("--unit", metavar="N", type=positive, default=500, help="images written together (%(default)s)")
     parser.add_argument(
         "--max-bad", metavar="SHARE", type=share, default=0.1, help="of records to stop at (%(default)s)"
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     layout, reader = ("scenes", SceneReader(args.scenes)) if args.scenes else open_source(args)
     proposals = None if args.proposals == _TRUTH else args.proposals
-    templates = args.templates or "vild"
+    templates = args.templates or "lvis"
     teacher = LoadedTeacher(args.teacher, proposals, templates, device=args.device, dtype=args.dtype)
     settings = EmbeddingSettings(
         truth=proposals is None, most=args.most, unit=args.unit, most_damaged=args.max_bad, over=args.over

@@ -10,7 +10,7 @@ holds for words nobody drew a box for. Training pulls r towards CLIP's embedding
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,6 +36,19 @@ from rebus.weights.keymap import OwnNames
 
 Maps = list[Float[Tensor, "B C _ _"]]
 Boxes = list[Float[Tensor, "_ 4"]]  # of each image, in pixels of the network's image
+
+
+class Seen(NamedTuple):
+    """What there is in some images before it is named: the pyramid, and of all boxes (R) in pixels of the network's
+    image how likely they hold a thing and the vectors that they are named by. `numbers`: boxes of each image."""
+
+    size: tuple[int, int]
+    maps: Maps
+    boxes: Tensor
+    numbers: list[int]
+    objectness: Tensor
+    embeddings: Tensor
+    image_embeddings: Tensor | None
 
 
 class ViLD(nn.Module):
@@ -124,27 +137,48 @@ class ViLD(nn.Module):
     ) -> list[Regions]:
         """What is in each image by labels of unit length. `base`: those among `base_labels`; `masks` False: boxes
         alone, which is faster."""
+        return self.name_regions(self.look(pixels), labels, base=base, masks=masks)
+
+    @torch.no_grad()
+    def look(self, pixels: Float[Tensor, "B 3 Y X"]) -> Seen:
+        """What is in each image, whatever it is called: nearly all the work."""
         size = (pixels.shape[2], pixels.shape[3])
         maps = self.features(pixels)
         boxes, objectness = self.image.proposals(self.image.rpn_outputs(maps), size)
         vectors = self.image.region_vectors(maps, boxes)
-        embeddings = F.normalize(self.project(vectors), dim=-1)
-        second = self.image_embeddings(maps, boxes) if self.cfg.variant == "ensemble" else None
-        scores = self.probabilities(embeddings, labels, second, base)
+        return Seen(
+            size=size,
+            maps=maps,
+            boxes=self.image.refined(vectors, torch.cat(boxes), size),
+            numbers=[len(each) for each in boxes],
+            objectness=torch.cat(objectness),
+            embeddings=F.normalize(self.project(vectors), dim=-1),
+            image_embeddings=self.image_embeddings(maps, boxes) if self.cfg.variant == "ensemble" else None,
+        )
+
+    @torch.no_grad()
+    def name_regions(
+        self,
+        seen: Seen,
+        labels: Float[Tensor, "C E"],
+        *,
+        base: Bool[Tensor, "C"] | None = None,
+        masks: bool = True,
+    ) -> list[Regions]:
+        """What of it the labels name: `find_regions` from there on."""
+        scores = self.probabilities(seen.embeddings, labels, seen.image_embeddings, base)
         if self.background is None:  # labels are compared with one another alone: whether there is a thing, RPN says
-            scores = scores * torch.cat(objectness)[:, None]
-        moved = self.image.refined(vectors, torch.cat(boxes), size)
-        numbers = [len(each) for each in boxes]
+            scores = scores * seen.objectness[:, None]
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
-        for box, score in zip(moved.split(numbers), scores.split(numbers), strict=True):
+        for box, score in zip(seen.boxes.split(seen.numbers), scores.split(seen.numbers), strict=True):
             at, label = class_nms(box, score, max_overlap=self.cfg.max_overlap, num_kept=self.cfg.num_detections)
             kept.append((box[at], label, score[at, label]))
         grids: list[Tensor | None] = [None] * len(kept)
         if masks:
-            inside = self.image.mask_logits(maps, [box for box, _, _ in kept]).sigmoid()
+            inside = self.image.mask_logits(seen.maps, [box for box, _, _ in kept]).sigmoid()
             grids = list(inside.split([len(box) for box, _, _ in kept]))
         return [
-            Regions(in_shares(box, size), label, score, grid)
+            Regions(in_shares(box, seen.size), label, score, grid)
             for (box, label, score), grid in zip(kept, grids, strict=True)
         ]
 
@@ -265,7 +299,7 @@ SYSTEM = System(
             prepare=vild_tensorflow.prepare,
         ),
     },
-    prompts=Prompts(classify="vild"),
+    prompts=Prompts(classify="lvis"),
     objective="distilled detection",
     example=example,
     image_spec=image_spec,

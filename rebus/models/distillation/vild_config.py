@@ -39,7 +39,7 @@ class ViLDConfig:
 _R152 = MaskRCNNConfig(backbone=detector_backbone(variant="resnet152"))
 _TINY = ViLDConfig(
     image=MaskRCNNConfig(
-        backbone=detector_backbone(variant="resnet18", depths=(1, 1, 1, 1), widths=(16, 24, 32, 48)),
+        backbone=detector_backbone(variant="resnet18", depths=(1, 1, 1, 1), channels=(16, 24, 32, 48)),
         image_size=64,
         width=24,
         mlp_width=40,

@@ -53,7 +53,12 @@ def prepare(arrays: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
 
 
 def keys(cfg: ViLDConfig) -> KeyMap:
-    """The table; optimiser state, the step, and the embeddings of LVIS's names are dropped."""
+    """The table; optimiser state, the step, and the embeddings of LVIS's names are dropped.
+
+    Raises `BadConfig` for a network that the release has no place for.
+    """
+    if cfg.text is not None or cfg.image.backbone.variant not in _DEPTHS or cfg.variant not in ("vild", "ensemble"):
+        raise BadConfig(f"the TensorFlow layout holds {', '.join(_DEPTHS)}, without a text encoder, vild or ensemble")
     head = [*_box_head(cfg, "", "image.box_head", 0), *_dense(f"{_HEAD}project-to-clip", "project")]
     if cfg.variant == "ensemble":
         head += _box_head(cfg, "distill_", "distill_head", 6)

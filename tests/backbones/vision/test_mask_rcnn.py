@@ -17,7 +17,7 @@ from rebus.core.capabilities import DescribesRegions
 from rebus.nn.boxes import decode_boxes
 
 TINY = MaskRCNNConfig(
-    backbone=detector_backbone(variant="resnet18", depths=(1, 1, 1, 1), widths=(16, 24, 32, 48)),
+    backbone=detector_backbone(variant="resnet18", depths=(1, 1, 1, 1), channels=(16, 24, 32, 48)),
     image_size=64,
     width=24,
     mlp_width=32,

@@ -162,13 +162,30 @@ def test_words_are_given_with_the_question():
     assert mask.mask.shape == (60, 90)
 
 
+def test_other_words_cost_the_text_encoder_alone():
+    made = model()
+    find, image = made.detector(["red circle", "cat"]), photo(60, 40)
+    first, other = find(image), photo(40, 60)
+    wanted = made.detect(image, ["dog"])
+    look, looked = made.network.look, []
+    made.network.look = lambda pixels: looked.append(len(pixels)) or look(pixels)
+    again = find.asking("dog")
+    assert again(image) == wanted
+    assert find(image) == first
+    assert not looked
+    assert again(other) == made.detect(other, "dog")
+    assert looked == [1, 1]
+    made.segment(image, ["dog", "cat", "red circle"])
+    assert looked == [1, 1, 1], "three phrases about one image"
+
+
 def test_base_labels_are_told_by_their_names():
     """One label, which the text head alone knows from boxes, in any spelling."""
     known, other = (model("tiny_ensemble", base=base) for base in (("Red_Circle",), ()))
     asked = []
     for made in (known, other):
-        real = made.network.find_regions
-        made.network.find_regions = lambda *a, real=real, **k: asked.append(k.get("base")) or real(*a, **k)
+        real = made.network.name_regions
+        made.network.name_regions = lambda *a, real=real, **k: asked.append(k.get("base")) or real(*a, **k)
         made.detect(photo(40, 40), ["a cat", "red circle", ["dog", "red_circle"]])
     assert asked[0].tolist() == [False, True, True]
     assert asked[1] is None

@@ -21,7 +21,7 @@ HEAD = "frcnn_layer_0/fast_rcnn_head/"
 
 
 def small(variant):
-    backbone = detector_backbone(variant="resnet50", depths=(2, 1, 1, 1), widths=(2, 3, 4, 5))
+    backbone = detector_backbone(variant="resnet50", depths=(2, 1, 1, 1), channels=(2, 3, 4, 5))
     image = MaskRCNNConfig(backbone=backbone, image_size=64, width=6, mlp_width=10, num_proposals=9)
     return ViLDConfig(image=image, embed=7, variant=variant, num_detections=9)
 
