@@ -76,7 +76,8 @@ class _Row(NamedTuple):
 
 
 class RecordBatches:
-    """The batches of a `Source`. Raises `UsageError` where the checkpoint lacks what its texts need."""
+    """The batches of a `Source`. `reads`: whether there are texts in them, for which the checkpoint has to have a
+    tokenizer, or `UsageError` is raised."""
 
     def __init__(
         self,
@@ -87,11 +88,12 @@ class RecordBatches:
         threads: int = 1,
         most_damaged: float = 1.0,
         truncate: bool = False,
+        reads: bool = True,
     ):
-        if processor.text is None:
+        if processor.text is None and reads:
             raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be taught")
         self.source, self.processor, self.threads, self.most_damaged = source, processor, threads, most_damaged
-        self.text = processor.text
+        self.text: Any = processor.text
         if truncate:
             self.text = TextPipeline(self.text.tokenizer, replace(self.text.spec, truncate=True))
         spec = None if processor.image is None else processor.image.spec
@@ -171,9 +173,9 @@ class RecordBatches:
     def _check_fits(self, example: Example) -> None:
         """Raise `BadText` for a prompt or an answer that is too long, before it is part of a batch. Only for what may
         be: a token stands for a byte at least."""
-        spec = self.text.spec
-        if not spec.generates or spec.truncate:
+        if not example.texts or not self.text.spec.generates or self.text.spec.truncate:
             return
+        spec = self.text.spec
         for prompt, answer in example.texts:
             if len(answer.encode("utf-8", "replace")) + 2 > spec.context:
                 self.text.targets(answer)

@@ -31,6 +31,12 @@ def scenes_processor(text: TextSpec, size: int, locations: bool = False) -> Proc
     return Processor(ImagePipeline(ImageSpec(size=(size, size)), threads=1), pipeline)
 
 
+def scenes_text(context: int) -> TextPipeline:
+    """How a dual encoder of scenes reads its texts, which begin with `<bos>`, cut and padded to `context` tokens."""
+    spec = TextSpec(context=context, pad_id=PAD, eos_id=EOS, bos_id=BOS, pad_to_context=True)
+    return TextPipeline(scenes_tokenizer(), spec)
+
+
 class _LookUp(Tokenizer):
     """The same tokens as `Tokenizer`, ten times as fast where a text holds nothing but words of the scenes world."""
 

@@ -2,18 +2,21 @@
 
 `image_to_text`, `text_to_image`: recall at 1 among 100 images and their full captions. `classify`: single objects
 among all colours and shapes. `questions`: exact answers. `captions`: every attribute of every object right, in order.
-`detection_ap50`: all shapes asked for at once, mean over shapes. `segmentation_miou`: one phrase an image; an image
+`detection_ap50`: all shapes asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of networks that find
+regions by any labels: all colours and shapes asked for at once, in scenes of which each holds a pair that was held out,
+mean over the other pairs and over those. `segmentation_miou`: one phrase an image; an image
 without any mask counts 0.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import UsageError
 from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
-from rebus.evaluate.detection import Detections, Truth, coco_scores
+from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
 from rebus.evaluate.metrics import mask_iou, recall_at_1
 
 GROUP = 100  # images among which the right one is found
@@ -88,16 +91,28 @@ def _captions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
 
 
 def _detection(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    found = {"detection_ap50": _box_scores(model, scenes, SHAPES).ap50}
+    if isinstance(model.network, FindsRegions):  # which reads no prompt: fifty labels are as good as one
+        held_out = [scene(s.seed, "novel") for s in scenes]
+        scores = _box_scores(model, held_out, (*LABELS, *NOVEL_LABELS))
+        groups = group_scores(scores, {"base": LABELS, "novel": NOVEL_LABELS})
+        found |= {f"{name}_ap50": group.ap50 for name, group in groups.items()}
+    return found
+
+
+def _box_scores(model: Any, scenes: list[Scene], labels: Sequence[str]) -> CocoScores:
+    """Of all labels at once, each of which is a shape or a colour and a shape."""
     images = []
     for group in _groups(scenes, _TOGETHER):
-        for boxes, s in zip(model.detect([s.image for s in group], list(SHAPES)), group, strict=True):
-            boxes = [box for box in boxes if box.label in SHAPES]
-            truth = Truth(labels=[o.shape for o in s.objects], boxes=np.array([o.box for o in s.objects]))
+        for boxes, s in zip(model.detect([s.image for s in group], list(labels)), group, strict=True):
+            boxes = [box for box in boxes if box.label in labels]
+            true = [label if label in labels else o.shape for label, o in zip(s.labels, s.objects, strict=True)]
+            truth = Truth(labels=true, boxes=np.array([o.box for o in s.objects]))
             where = np.array([box.xyxy for box in boxes]).reshape(-1, 4)
             where[:, 2:] = np.maximum(where[:, :2], where[:, 2:])  # a box written backwards holds nothing
-            labels, sure = [box.label for box in boxes], [box.score for box in boxes]
-            images.append((truth, Detections(labels=labels, scores=sure, boxes=where)))
-    return {"detection_ap50": coco_scores(images, SHAPES).ap50}
+            names, sure = [box.label for box in boxes], [box.score for box in boxes]
+            images.append((truth, Detections(labels=names, scores=sure, boxes=where)))
+    return coco_scores(images, labels)
 
 
 def _segmentation(model: Any, scenes: list[Scene]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rebus.objectives.both_ways import BothWaysLoss, LabelSetLoss
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.distillation import embedding_distillation
+from rebus.objectives.distilled_detection import DistilledDetectionLoss
 from rebus.objectives.losses import Losses
 from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
 from rebus.objectives.next_token import NextTokenLoss, next_token
@@ -27,6 +28,7 @@ Objective = (
     | BothWaysLoss
     | LabelSetLoss
     | PrefixLMLoss
+    | DistilledDetectionLoss
 )
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {objective.kind: objective for objective in get_args(Objective)}
@@ -44,6 +46,7 @@ __all__ = [
     "BothWaysLoss",
     "CodebookLoss",
     "Contrast",
+    "DistilledDetectionLoss",
     "LabelSetLoss",
     "Learner",
     "Losses",

@@ -22,7 +22,8 @@ from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
 Batch = Mapping[str, Tensor]
-TEXTS = ("tokens", "mask", "targets", "owners")  # rows of text; everything else has rows of images
+TEXTS = ("tokens", "mask", "targets", "owners")  # rows of text
+SHARED = ("classes",)  # the same for all rows; everything else has rows of images
 Context = Callable[[], AbstractContextManager[Any]]
 
 
@@ -56,6 +57,8 @@ def split(batch: Batch, parts: int) -> list[dict[str, Tensor]]:
     Where `owners` (T,) says to which row each text belongs, the texts go with their row, and `owners` counts the rows
     of the part. Raises `UsageError` where rows do not divide, or values are of different length and no owners say why.
     """
+    shared = {name: batch[name] for name in SHARED if name in batch}
+    batch = {name: value for name, value in batch.items() if name not in shared}
     owners = batch.get("owners")
     rows = {name: value for name, value in batch.items() if owners is None or name not in TEXTS}
     number = _alike(rows)
@@ -66,7 +69,7 @@ def split(batch: Batch, parts: int) -> list[dict[str, Tensor]]:
     if number % parts:
         raise UsageError(f"a batch of {number} {next(iter(rows))} does not divide into {parts} equal parts")
     if parts == 1:
-        return [dict(batch)]
+        return [{**batch, **shared}]
     each = number // parts
     pieces = {name: value.chunk(parts) for name, value in rows.items()}
     found = [{name: values[i] for name, values in pieces.items()} for i in range(parts)]
@@ -75,7 +78,7 @@ def split(batch: Batch, parts: int) -> list[dict[str, Tensor]]:
             mine = owners // each == i
             part |= {name: batch[name][mine] for name in TEXTS if name in batch}
             part["owners"] = part["owners"] - i * each
-    return found
+    return [{**part, **shared} for part in found]
 
 
 def _alike(values: Batch) -> int:

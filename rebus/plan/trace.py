@@ -53,7 +53,7 @@ def trace(system: System, config: Any, step: Step) -> Trace:
         patches=math.prod(grid) if grid is not None else None,
         prompt=prompt if generates else None,
         answer=answer if generates else None,
-        text=prompt + answer if generates else run.batch["tokens"].shape[1],
+        text=prompt + answer if generates else run.batch["tokens"].shape[1] if "tokens" in run.batch else 0,
         contrast=run.contrast,
     )
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "clip_scenes": "rebus.recipes.scenes",
+    "clip_scene_crops": "rebus.recipes.scenes",
+    "vild_scenes": "rebus.recipes.scenes",
     "siglip_scenes": "rebus.recipes.scenes",
     "align_scenes": "rebus.recipes.scenes",
     "virtex_scenes": "rebus.recipes.scenes",
@@ -24,10 +26,13 @@ RECIPES = {
     "paligemma_lora": "rebus.recipes.finetune",
     "clip_captions": "rebus.recipes.finetune",
     "siglip_captions": "rebus.recipes.finetune",
+    "vild_boxes": "rebus.recipes.finetune",
     "clip_b32": "rebus.recipes.papers",
     "virtex_r50": "rebus.recipes.papers",
     "siglip_b16": "rebus.recipes.papers",
     "paligemma_3b": "rebus.recipes.papers",
+    "vild_resnet50": "rebus.recipes.papers",
+    "vild_resnet152_ensemble": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
 }
 

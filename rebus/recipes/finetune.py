@@ -5,8 +5,9 @@ and preprocessor come from there. `--set retention.path=OTHER` measures on other
 wise_ft=0.5` keeps weights halfway between old and new.
 """
 
+from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files
-from rebus.objectives import NextTokenLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import DistilledDetectionLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import LoRA, Optim, TrainConfig
 
 
@@ -60,4 +61,18 @@ def siglip_captions() -> TrainConfig:
         steps=1000,
         batch_size=64,
         wise_ft=0.5,
+    )
+
+
+def vild_boxes() -> TrainConfig:
+    """`rebus train vild_boxes --set start_from=DIR --set data.path=boxes`: a detector with a text encoder learns the
+    boxes, masks and labels of a data set (COCO, LVIS, CVAT, …). Without a teacher what it knows of other labels fades;
+    `rebus data regions` gives it one, `--set data.taught=DIR --set objective.distillation=0.5`."""
+    return TrainConfig(
+        objective=DistilledDetectionLoss(distillation=0.0),
+        data=Detection(scales=(0.8, 1.25)),
+        optim=Optim(lr=1e-4, weight_decay=0.01, warmup=50, clip_norm=10.0),
+        steps=1000,
+        batch_size=8,
+        batch_norm="frozen",
     )

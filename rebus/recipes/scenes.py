@@ -5,22 +5,36 @@ from dataclasses import replace
 from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
+from rebus.backbones.vision.mask_rcnn import MaskRCNNConfig, detector_backbone
 from rebus.backbones.vision.mask_vqvae import SMALL
 from rebus.backbones.vision.resnet import ResNetConfig
 from rebus.backbones.vision.vit import ViTConfig
+from rebus.data.detection_batches import SCENES, Detection
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import BOS, EOS, IMAGE, PAD, scenes_tokenizer
+from rebus.data.scenes import NOVEL_LABELS
 from rebus.models.contrastive.align import ALIGNConfig
 from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
+from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
+from rebus.models.distillation.vild import ViLDConfig
 from rebus.models.prefix_lm.virtex import VirTexConfig
 from rebus.models.prefix_lm.virtex_config import CaptionerConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import BothWaysLoss, CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
-from rebus.train.config import Optim, TrainConfig
+from rebus.objectives import (
+    BothWaysLoss,
+    CodebookLoss,
+    DistilledDetectionLoss,
+    NextTokenLoss,
+    SeeAndSpeakLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
+from rebus.train.config import Optim, Start, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
 _TOWER = ViTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, patch_size=12, image_size=96, act="gelu")
@@ -48,6 +62,76 @@ def clip_scenes() -> TrainConfig:
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=120),
         steps=400,
         batch_size=128,
+        final_dtype="float16",
+    )
+
+
+def _crops_text() -> TextConfig:
+    words = scenes_tokenizer().vocab_size
+    return TextConfig(width=64, num_layers=2, num_heads=2, mlp_width=128, vocab_size=words, context=16, act="gelu")
+
+
+def clip_scene_crops() -> TrainConfig:
+    """`rebus train clip_scene_crops`: the teacher of `vild_scenes`, a small ResNet that sees one object at a time.
+
+    `clip/scenes` cannot teach: it tells colours and hardly shapes.
+    """
+    return TrainConfig(
+        system="clip",
+        model=CLIPConfig(
+            image=CLIPResNetConfig(layers=(1, 1, 1, 1), width=16, image_size=64, embed=64),
+            text=_crops_text(),
+            embed=64,
+            end_id=EOS,
+        ),
+        objective=SoftmaxLoss(),
+        data=SceneCrops(),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=650,
+        batch_size=64,
+    )
+
+
+def vild_scenes() -> TrainConfig:
+    """`rebus train vild_scenes --out vild`, after
+
+        rebus train clip_scene_crops --out teacher
+        rebus data regions scenes --scenes 2500 --teacher teacher/final --out taught
+
+    in the same folder.
+    """
+    return TrainConfig(
+        system="vild",
+        model=ViLDConfig(
+            image=MaskRCNNConfig(
+                backbone=detector_backbone(variant="resnet18", depths=(1, 1, 1, 1), widths=(32, 48, 64, 64)),
+                image_size=96,
+                width=32,
+                mlp_width=160,
+                anchor_scale=4.0,
+                num_proposals=64,
+            ),
+            text=_crops_text(),
+            end_id=EOS,
+            embed=64,
+            temperature=0.05,
+            num_detections=50,
+        ),
+        objective=DistilledDetectionLoss(num_anchors=64, num_regions=32),
+        data=Detection(
+            path=SCENES,
+            taught="taught",
+            novel=NOVEL_LABELS,
+            scales=(0.8, 1.25),
+            most_objects=5,
+            most_taught=10,
+            num_scenes=2500,
+            mask_cells=28,
+        ),
+        optim=Optim(lr=1.5e-3, weight_decay=0.05, warmup=50, clip_norm=5.0, schedule="constant", cooldown=200),
+        steps=700,
+        batch_size=8,
+        starts=tuple(Start(source="teacher/final", take=part, into=part) for part in ("text", "text_proj")),
         final_dtype="float16",
     )
 

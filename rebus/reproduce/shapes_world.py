@@ -114,6 +114,12 @@ def _drawn(shapes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x0, y0 = (rng.uniform(radius, SIZE - radius, size=(number, 1, 1)) for _ in range(2))
     at = (np.arange(SIZE * fine) + 0.5) / fine
     x, y = (at[None, None, :] - x0) / radius, (at[None, :, None] - y0) / radius
+    inside = is_inside(shapes[:, None, None], x, y)
+    return inside.reshape(number, SIZE, fine, SIZE, fine).mean(axis=(2, 4), dtype=np.float32)
+
+
+def is_inside(shapes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether points lie in a shape, by its number in `SHAPES`; x and y are in radii from its centre, all broadcast."""
     far, across = np.hypot(x, y), np.maximum(abs(x), abs(y))
     ways = (  # in the order of SHAPES
         far <= 1,
@@ -125,5 +131,4 @@ def _drawn(shapes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         (np.minimum(abs(x - y), abs(x + y)) <= 0.42) & (across <= 0.9),
         (abs(y) <= 0.35) & (abs(x) <= 1),
     )
-    inside = np.choose(shapes[:, None, None], np.broadcast_arrays(*ways))
-    return inside.reshape(number, SIZE, fine, SIZE, fine).mean(axis=(2, 4), dtype=np.float32)
+    return np.choose(shapes, np.broadcast_arrays(*ways))

@@ -116,10 +116,12 @@ def _matched(matched: Matched) -> str:
 
 def _writing(writing: Writing) -> str:
     cards = [_written(row, writing.seconds) for row in writing.rows]
+    how = "One small network writes every answer as text; boxes and masks are words too."
+    if "caption" not in writing.seconds:
+        how = "A detector that was taught by a dual encoder, asked for each shape by its name."
     return (
         f"<section><h2>Scenes, described and searched <small>{_text(writing.model)}</small></h2>"
-        "<p>One small network writes every answer as text; boxes and masks are words too. Thin white boxes are the "
-        f"truth.</p><div class='stack'>{''.join(cards)}</div></section>"
+        f"<p>{how} Thin white boxes are the truth.</p><div class='stack'>{''.join(cards)}</div></section>"
     )
 
 

@@ -54,7 +54,7 @@ def plan(starter: bool) -> list[Station]:
             continue
         if "match" in card.tasks:
             stations.append(Station(name, "match"))
-        if "caption" in card.tasks:
+        if card.tasks & {"caption", "detect"}:
             stations.append(Station(name, "write"))
     return stations
 

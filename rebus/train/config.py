@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.objectives import Objective
@@ -98,7 +100,7 @@ class TrainConfig:
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
     objective: Objective
-    data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
+    data: SceneCaptions | SceneCrops | SceneTasks | SceneMasks | Files | Mixture | Detection
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks

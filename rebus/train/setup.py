@@ -1,22 +1,33 @@
 """The settings of a run made whole, and the data that it learns from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import torch
+
 from rebus import catalog
+from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
 from rebus.codec.text import check_end
 from rebus.core.config import from_dict
-from rebus.core.errors import UsageError
+from rebus.core.errors import MissingFile, UsageError
+from rebus.data.detection_batches import SCENES, Detection, DetectionBatches, DetectionRecords
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_tokenizer import scenes_text
 from rebus.objectives import objective_of
 from rebus.open_checkpoint import processor_in
+from rebus.tasks.classify import label_vectors
+from rebus.tasks.prompts import templates_of
 from rebus.train.config import TrainConfig
-from rebus.train.warm_start import opened_once, starts_of
+from rebus.train.warm_start import build, opened_once, starts_of
 
 
 def config_from_dict(data: Mapping[str, Any], where: str = "config") -> TrainConfig:
@@ -58,14 +69,55 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return file_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, Mixture):
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
-    if isinstance(data, SceneCaptions):
+    if isinstance(data, SceneCaptions | SceneCrops):
         return _of_scenes(config, data.open())
     if isinstance(data, SceneTasks):
         if system.text_spec is None:
             raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
         return _of_scenes(config, data.open(system.text_spec(config.model), system.prompts, system.locations))
+    if isinstance(data, Detection):
+        return _of_regions(config, data, measured)
     batches: Batches = data
     return batches
+
+
+def _of_regions(config: TrainConfig, data: Detection, measured: bool) -> DetectionBatches:
+    """The batches of a detector. One that starts anew on a data set has its own preprocessing, and reads no text."""
+    system, model = catalog.system(str(config.system)), config.model
+    if system.image_spec is None or not hasattr(model, "embed"):
+        raise UsageError(f"{config.system} learns no boxes, which data.kind={data.kind!r} is made of")
+    if config.processor is not None or config.start_from is not None:
+        processor = processor_of(config)
+    else:
+        text = scenes_text(model.text.context) if data.path == SCENES and model.text is not None else None
+        processor = Processor(ImagePipeline(system.image_spec(model), threads=1), text)
+    if processor.image is None:
+        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
+    spec = processor.image.spec
+    fill = [round(255 * mean) for mean in spec.mean]
+    read = partial(_own_texts, config, processor) if config.start_from is not None else None
+    records = DetectionRecords(data, spec.size[0], (fill[0], fill[1], fill[2]), measured, read)
+    if records.taught is not None:
+        records.taught.check_width(model.embed)
+    return DetectionBatches(records, processor)
+
+
+def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str]) -> np.ndarray:
+    """(C, E): labels as the text encoder of the network reads them that a run starts from."""
+    system = catalog.system(str(config.system))
+    network: Any = build(config).network.eval()
+    model = SimpleNamespace(
+        network=network,
+        processor=processor,
+        system=system,
+        config=config.model,
+        companions={},
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    sentences = templates_of(system.prompts.classify or "plain")
+    found: np.ndarray = label_vectors(model, list(labels), sentences, average=True).numpy()  # type: ignore[arg-type]
+    return found
 
 
 def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:

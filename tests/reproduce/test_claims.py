@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from rebus.cli import main
 from rebus.cli.verbs import reproduce as verb
 from rebus.core.errors import UnknownName
-from rebus.reproduce import CLAIMS, clip, find, memory, paligemma, siglip
+from rebus.reproduce import CLAIMS, clip, find, memory, paligemma, regions_world, siglip, vild
 from rebus.reproduce import cells_world as cells
 from rebus.reproduce import shapes_world as shapes
 from tests.reproduce import made_up
@@ -20,6 +21,9 @@ SMALL = {
         siglip.Budget(
             seen=256, test=100, width=8, scratch_seen=128, scratch_train=64, scratch_test=50, batches=(64, 128)
         )
+    ),
+    "vild": lambda: vild.vild(
+        vild.Budget(teacher_scenes=400, teacher_steps=2, scenes=20, steps=2, test=20, embed=8, channels=8)
     ),
     "paligemma": lambda: paligemma.paligemma(
         paligemma.Budget(steps=4, batch_size=8, every=2, test=40, width=16, num_layers=1)
@@ -186,3 +190,32 @@ def test_shapes_hold_pairs_out():
 def test_memory_grows_with_the_square_for_the_softmax():
     most = siglip._megabytes("softmax", 2048, 16, 0)
     assert most > 3 * 4 * 2048**2 / 2**20  # scores both ways, and their gradients
+
+
+def test_regions_show_what_they_are_said_to_show():
+    made = regions_world.scenes(0, 50)
+    again = regions_world.scenes(0, 50)
+    assert all(torch.equal(value, getattr(again, name)) for name, value in vars(made).items())
+    assert int(regions_world.NOVEL.sum()) == 24
+    for boxes, classes, proposals, shown, real in zip(
+        made.boxes, made.classes, made.proposals, made.shown, made.real, strict=True
+    ):
+        there = classes != regions_world.ABSENT
+        assert 2 <= int(there.sum()) <= 3
+        overlaps = box_iou(proposals, boxes[there])
+        assert (overlaps.amax(dim=1)[real & (shown == regions_world.ABSENT)] < 0.3).all()
+        near = real & (shown != regions_world.ABSENT)
+        assert near.sum() == 2 * there.sum()
+        assert classes[there][overlaps[near].argmax(dim=1)].equal(shown[near])
+
+
+def test_the_ensemble_trusts_one_head_with_base_classes_and_the_other_with_novel_ones():
+    texts = torch.nn.functional.normalize(torch.randn(65, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    regions = [texts[1:3] + 0.1, texts[3:5]]
+    first = vild.region_scores(regions[0], texts, 0.1).softmax(dim=1)[:, 1:]
+    second = vild.region_scores(regions[1], texts[1:], 0.1).softmax(dim=1)
+    found = vild._probabilities(vild.ENSEMBLE, regions, texts, 0.1)
+    base, novel = int((~regions_world.NOVEL).nonzero()[0]), int(regions_world.NOVEL.nonzero()[0])
+    torch.testing.assert_close(found[:, base] ** 3, first[:, base] ** 2 * second[:, base])
+    torch.testing.assert_close(found[:, novel] ** 3, first[:, novel] * second[:, novel] ** 2)
+    assert vild._probabilities(vild.VILD, regions[:1], texts, 0.1).equal(first)

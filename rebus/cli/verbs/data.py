@@ -4,6 +4,7 @@
   filter     keep what passes COYO's columns and ALIGN's rules
   convert    write shards, or a folder with a table
   download   fetch the images of a table of web addresses into shards
+  regions    embed the regions of images by a dual encoder, for a detector that is to learn from it
 
 rebus data PART --help has the options of each.
 """
@@ -19,6 +20,7 @@ PARTS: dict[str, tuple[str, str]] = {
     "filter": ("data_filter", "keep the good part"),
     "convert": ("data_convert", "write shards, or a folder"),
     "download": ("data_download", "fetch the images of a table"),
+    "regions": ("data_regions", "embed regions for a detector to learn from"),
 }
 
 

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from rebus.core.atomic_write import flush, write_file_atomically
-from rebus.core.errors import MissingExtra, RebusError
 from rebus.data.downloading.download_unit import Report, Settings, do_unit
 from rebus.data.downloading.url_rows import Rows
+from rebus.data.over_ray import over_ray
 from rebus.data.resumable_units import UNITS, Units
 from rebus.data.tar_shards import copy_without, shard_name
 
@@ -163,27 +163,10 @@ def outcomes(journal: Path) -> Counter[str]:
 
 
 def _over_ray(download: Download, missing: Sequence[int], report: Report) -> None:
-    """The units as a Ray data set; each is one task with its own threads."""
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtra("ray", "--over ray") from None
-    begun = not ray.is_initialized()
-    try:
-        done = ray.data.from_items([{"unit": unit} for unit in missing], override_num_blocks=len(missing)).map(
-            RayUnit(download)
-        )
-        for row in done.iter_rows():
-            for outcome in row["outcomes"]:
-                report(str(outcome))
-    except Exception as error:
-        cause = getattr(error, "cause", None) or error.__cause__
-        if isinstance(cause, RebusError):
-            raise cause from None
-        raise
-    finally:
-        if begun:
-            ray.shutdown()
+    """Each unit is one task with its own threads."""
+    for row in over_ray(missing, RayUnit(download)):
+        for outcome in row["outcomes"]:
+            report(str(outcome))
 
 
 class RayUnit:

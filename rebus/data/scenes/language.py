@@ -88,20 +88,22 @@ def _clear(one: SceneObject, other: SceneObject, relation: str, scale: float) ->
     return (distance if relation in ("left of", "above") else -distance) >= _GAP * scale
 
 
+PHRASES: tuple[Callable[[SceneObject], str], ...] = (  # the usual ways to name an object
+    lambda o: o.shape,
+    lambda o: f"{o.colour} object",
+    lambda o: f"{o.colour} {o.shape}",
+    lambda o: f"{o.size} {o.shape}",
+    lambda o: f"{o.fill} {o.shape}",
+    lambda o: f"{o.size} {o.colour} {o.shape}",
+    lambda o: f"{o.fill} {o.colour} {o.shape}",
+    lambda o: f"{o.size} {o.fill} {o.colour} {o.shape}",
+)
+
+
 def phrases(objects: Objects) -> list[tuple[str, int]]:
     """(phrase, index) of all phrases of the usual forms that fit exactly one object, shortest first for each object."""
-    forms: tuple[Callable[[SceneObject], str], ...] = (
-        lambda o: o.shape,
-        lambda o: f"{o.colour} object",
-        lambda o: f"{o.colour} {o.shape}",
-        lambda o: f"{o.size} {o.shape}",
-        lambda o: f"{o.fill} {o.shape}",
-        lambda o: f"{o.size} {o.colour} {o.shape}",
-        lambda o: f"{o.fill} {o.colour} {o.shape}",
-        lambda o: f"{o.size} {o.fill} {o.colour} {o.shape}",
-    )
     said = []
-    for form in forms:
+    for form in PHRASES:
         texts = [form(o) for o in objects]
         counts = Counter(texts)
         said += [(text, i) for i, text in enumerate(texts) if counts[text] == 1]

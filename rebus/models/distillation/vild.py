@@ -203,8 +203,11 @@ class ViLD(nn.Module):
         pooled = largest_id(x, tokens) if end is None else first_id(x, tokens, end)
         return F.normalize(self.text_proj(pooled), dim=-1)
 
-    def forward(self, pixels: Float[Tensor, "B 3 Y X"], boxes: Float[Tensor, "B R 4"]) -> DetectorOutput:
-        """Everything that is trained, for given boxes of each image, in pixels of the network's image."""
+    def forward(
+        self, pixels: Float[Tensor, "B 3 Y X"], boxes: Float[Tensor, "B R 4"], **targets: Tensor
+    ) -> DetectorOutput:
+        """Everything that is trained, for given boxes of each image, in pixels of the network's image. What a batch
+        has of `targets` is for the objective."""
         maps = self.features(pixels)
         levels = self.image.rpn_outputs(maps)
         of_images = list(boxes)
@@ -264,10 +267,20 @@ def text_spec(cfg: ViLDConfig) -> TextSpec:
 
 
 def example(config: ViLDConfig, rows: int, *, prompt: int = 16, answer: int = 16) -> dict[str, Tensor]:
-    """`rows` images with eight boxes each."""
-    random, side = generator(), config.image.image_size
-    corners = torch.rand(rows, 8, 2, 2, generator=random).sort(dim=2).values * (side - 1)
-    return {"pixels": torch.randn(rows, 3, side, side, generator=random), "boxes": corners.flatten(2)}
+    """`rows` images with eight boxes each, outlines in them, and eight regions that a teacher has embedded."""
+    random, side, number = generator(), config.image.image_size, 8
+    corners = torch.rand(2, rows, number, 2, 2, generator=random).sort(dim=3).values * (side - 1)
+    boxes, taught_boxes = corners.flatten(3)
+    return {
+        "pixels": torch.randn(rows, 3, side, side, generator=random),
+        "boxes": boxes,
+        "labels": torch.randint(number, (rows, number), generator=random),
+        "masks": torch.randint(256, (rows, number, 28, 28), generator=random, dtype=torch.uint8),
+        "outlined": torch.ones(rows, number, dtype=torch.bool),
+        "classes": F.normalize(torch.randn(number, config.embed, generator=random), dim=1),
+        "taught_boxes": taught_boxes,
+        "taught": torch.randn(rows, number, config.embed, generator=random),
+    }
 
 
 SYSTEM = System(
@@ -287,6 +300,7 @@ SYSTEM = System(
         ),
     },
     prompts=Prompts(classify="lvis"),
+    objective="distilled detection",
     example=example,
     image_spec=image_spec,
     any_image_size=True,
