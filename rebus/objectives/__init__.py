@@ -8,11 +8,13 @@ from typing import Any
 from rebus.core.errors import UsageError
 from rebus.core.system import System
 from rebus.objectives.accumulate import Learner, backward, check_parts, measure, split
+from rebus.objectives.attributes import AttributesLoss, attributes
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
 from rebus.objectives.distillation import embedding_distillation
 from rebus.objectives.losses import Losses
 from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
+from rebus.objectives.masked_text import MaskedTextLoss
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 
@@ -31,14 +33,17 @@ def objective_of(system: System) -> Any:
 
 __all__ = [
     "OBJECTIVES",
+    "AttributesLoss",
     "CodebookLoss",
     "Contrast",
     "Learner",
     "Losses",
+    "MaskedTextLoss",
     "NextTokenLoss",
     "SeeAndSpeakLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
+    "attributes",
     "backward",
     "check_parts",
     "embedding_distillation",

@@ -8,6 +8,7 @@ from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.mask_vqvae import SMALL
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import EOS, IMAGE, PAD, scenes_tokenizer
@@ -16,7 +17,15 @@ from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import (
+    AttributesLoss,
+    CodebookLoss,
+    MaskedTextLoss,
+    NextTokenLoss,
+    SeeAndSpeakLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 from rebus.train.config import Optim, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
@@ -103,6 +112,43 @@ def align_scenes() -> TrainConfig:
         data=SceneCaptions(context=32, begin=True),
         optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=220),
         steps=700,
+        batch_size=128,
+        final_dtype="float16",
+    )
+
+
+def vit_scenes() -> TrainConfig:
+    """`rebus train vit_scenes`: an image encoder that reads no text, taught by the classes of each object's attributes.
+
+    The image side of `asif/scenes`.
+    """
+    return TrainConfig(
+        system="vit",
+        model=replace(_TOWER, width=96, mlp_width=192),
+        objective=AttributesLoss(),
+        data=SceneLabels(),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=700,
+        batch_size=128,
+        position_waves=3.0,
+        final_dtype="float16",
+    )
+
+
+def bert_scenes() -> TrainConfig:
+    """`rebus train bert_scenes`: a text encoder that sees no image, taught to fill in the blanks of captions.
+
+    The text side of `asif/scenes`.
+    """
+    return TrainConfig(
+        system="bert",
+        model=BERTConfig(
+            width=96, num_layers=2, num_heads=4, mlp_width=192, vocab_size=scenes_tokenizer().vocab_size, context=32
+        ),
+        objective=MaskedTextLoss(),
+        data=SceneCaptions(context=32, begin=True),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=800,
         batch_size=128,
         final_dtype="float16",
     )

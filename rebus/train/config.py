@@ -5,9 +5,18 @@ from typing import Any, Literal
 
 from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import (
+    AttributesLoss,
+    CodebookLoss,
+    MaskedTextLoss,
+    NextTokenLoss,
+    SeeAndSpeakLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +106,16 @@ class TrainConfig:
 
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
-    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
-    data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
+    objective: (
+        SoftmaxLoss
+        | SigmoidLoss
+        | NextTokenLoss
+        | CodebookLoss
+        | SeeAndSpeakLoss
+        | AttributesLoss
+        | MaskedTextLoss
+    )
+    data: SceneCaptions | SceneTasks | SceneMasks | SceneLabels | Files | Mixture
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks
