@@ -1,0 +1,114 @@
+"""Every name a user may load: tables of systems and checkpoints, imported on first use, free of torch."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from rebus.catalog.checkpoints import ROWS, SMALL, card_of
+from rebus.catalog.systems import BACKBONES, SYSTEMS, SystemRow
+from rebus.core.card import SHAPES, ModelCard
+from rebus.core.errors import UnknownName, unknown
+from rebus.core.system import System
+
+__all__ = ["BACKBONES", "ROWS", "SMALL", "SYSTEMS", "SystemRow"]
+
+
+def checkpoint_folder() -> Path:
+    """Where the bundled checkpoints lie in this package."""
+    return Path(__file__).parents[1] / "checkpoints"
+
+
+@cache
+def bundled() -> dict[str, ModelCard]:
+    """The checkpoints in the package, `<system>/scenes`, with the scores on their cards."""
+    found = {}
+    for path in sorted(checkpoint_folder().glob("*/card.json")):
+        data = json.loads(path.read_text())
+        found[data["name"]] = card_of(
+            data["system"],
+            data["name"].removeprefix(f"{data['system']}/"),
+            preset="",
+            parameters=data["parameters"],
+            license="Apache-2.0",
+            bundled=True,
+            domain=SHAPES,
+            note=data.get("note", ""),
+            scores={key: data[key] for key in ("command", "seed", "hardware", "scores") if key in data},
+        )
+    return found
+
+
+def bundled_folder(name: str) -> Path:
+    """Where the bundled checkpoint of that name lies, if it is one."""
+    return checkpoint_folder() / name.replace("/", "_")
+
+
+def cards() -> Iterator[ModelCard]:
+    """All rows: bundled ones first, then the published ones."""
+    yield from bundled().values()
+    yield from ROWS.values()
+
+
+def list_models(family: str | None = None, task: str | None = None, released: bool | None = None) -> list[ModelCard]:
+    """The cards of all models, or of those of a family, with a task, or whose weights were (not) released."""
+    return [
+        row
+        for row in cards()
+        if (family is None or row.family == family)
+        and (task is None or task in row.tasks)
+        and (released is None or row.released == released)
+    ]
+
+
+def info(name: str) -> ModelCard:
+    """The row of a name; raises `UnknownName` with the nearest ones."""
+    rows = {row.name: row for row in cards()}
+    if name not in rows:
+        raise unknown("model", name, rows, see="`rebus models` lists them all.")
+    return rows[name]
+
+
+def find(name: str) -> ModelCard | None:
+    """The row of a name; None for what is no name of the catalogue. Raises `UnknownName` for a misspelt one."""
+    rows = {row.name: row for row in cards()}
+    if name in rows or name.split("/")[0] not in SYSTEMS or Path(name).exists():
+        return rows.get(name)
+    return info(name)
+
+
+def system_row(name: str) -> SystemRow:
+    """A system or backbone by its name."""
+    rows = SYSTEMS | BACKBONES
+    if name not in rows:
+        raise unknown("system", name, rows)
+    return rows[name]
+
+
+def system(name: str) -> System:
+    """The description at the end of a system's file; imports torch."""
+    found: System = import_module(system_row(name).module).SYSTEM
+    return found
+
+
+def systems() -> Iterator[System]:
+    """All of them, backbones last."""
+    yield from map(system, (*SYSTEMS, *BACKBONES))
+
+
+def models_that_can(task: str) -> list[str]:
+    """A few names to try for a task: published models that are ready to use, then those in the package."""
+    able = [row for row in cards() if task in row.tasks and row.ready]
+    return [row.name for row in able if not row.bundled][:3] + [row.name for row in able if row.bundled]
+
+
+def system_of_type(model_type: str) -> str:
+    """The system behind a released `model_type`; raises `UnknownName` naming those that can be loaded."""
+    types = {kind: name for name, row in (SYSTEMS | BACKBONES).items() for kind in row.model_types}
+    if model_type in types:
+        return types[model_type]
+    near = difflib.get_close_matches(model_type, types, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UnknownName(f"config.json: model_type {model_type!r} is not one of {', '.join(types)}{hint}")

@@ -1,0 +1,194 @@
+"""Every published checkpoint: a row is the whole truth about one.
+
+Architecture, size, where its weights were released, licence. `parameters` counts the architecture as published, tied
+weights once.
+"""
+
+from typing import Any
+
+from rebus.catalog.systems import SYSTEMS
+from rebus.core.card import ModelCard
+
+
+def card_of(system: str, variant: str, **fields: Any) -> ModelCard:
+    """The card of a variant; what it shares with its system stands there."""
+    of = SYSTEMS[system]
+    shared = {"family": of.family, "tasks": of.tasks, "idea": of.idea, "paper": of.paper}
+    return ModelCard(name=f"{system}/{variant}", system=system, **{**shared, **fields})
+
+
+def _clip(variant: str, preset: str, parameters: int, repo: str | None, license: str = "MIT") -> ModelCard:
+    return card_of(
+        "clip",
+        variant,
+        preset=preset,
+        parameters=parameters,
+        license=license,
+        released=repo is not None,
+        repo=repo,
+        instead=None if repo else "clip/l14 or clip/h14; these weights were released only as an open_clip archive",
+    )
+
+
+def _siglip(variant: str, parameters: int, repo: str) -> ModelCard:
+    second = {"paper": "Tschannen et al., SigLIP 2: Multilingual Vision-Language Encoders, 2025"}
+    return card_of(
+        "siglip",
+        variant,
+        preset=variant.replace("-", "_"),
+        parameters=parameters,
+        **(second if variant.startswith("v2") else {}),
+        license="Apache-2.0",
+        released=True,
+        repo=f"google/{repo}",
+    )
+
+
+def _paligemma(variant: str, preset: str, parameters: int) -> ModelCard:
+    second = variant.startswith("v2-")
+    paper = {"paper": "Steiner et al., PaliGemma 2: A Family of Versatile VLMs for Transfer, 2024"}
+    base = "-pt-" in variant
+    return card_of(
+        "paligemma",
+        variant,
+        preset=preset,
+        parameters=parameters,
+        license="Gemma terms of use (gated)",
+        released=True,
+        repo=f"google/paligemma2-{variant[3:]}" if second else f"google/paligemma-{variant}",
+        ready=not base,
+        note="pt: a base for fine-tuning, answers the exact task prompts only"
+        if base
+        else "mix: fine-tuned on a mixture of tasks, ready to use",
+        **(paper if second else {}),
+    )
+
+
+_LAION = "laion/CLIP-ViT-"
+_CLIP = [
+    _clip("b32", "b32", 151_277_313, "openai/clip-vit-base-patch32"),
+    _clip("b16", "b16", 149_620_737, "openai/clip-vit-base-patch16"),
+    _clip("l14", "l14", 427_616_513, "openai/clip-vit-large-patch14"),
+    _clip("l14-336", "l14_336", 427_944_193, "openai/clip-vit-large-patch14-336"),
+    _clip("rn50", "rn50", 102_007_137, "timm/resnet50_clip.openai"),
+    _clip("rn101", "rn101", 119_688_033, "timm/resnet101_clip.openai"),
+    _clip("rn50x4", "rn50x4", 178_300_601, "timm/resnet50x4_clip.openai"),
+    _clip("rn50x16", "rn50x16", 290_979_217, "timm/resnet50x16_clip.openai"),
+    _clip("rn50x64", "rn50x64", 623_258_305, "timm/resnet50x64_clip.openai"),
+    _clip("b32-laion2b", "b32_gelu", 151_277_313, _LAION + "B-32-laion2B-s34B-b79K"),
+    _clip("b16-laion2b", "b16_gelu", 149_620_737, _LAION + "B-16-laion2B-s34B-b88K"),
+    _clip("l14-laion2b", "l14_gelu", 427_616_513, _LAION + "L-14-laion2B-s32B-b82K"),
+    _clip("b16-plus-240", "b16_plus_240", 208_377_345, None),
+    _clip("h14", "h14", 986_109_441, _LAION + "H-14-laion2B-s32B-b79K"),
+    _clip("g14", "g14", 1_366_678_273, _LAION + "g-14-laion2B-s34B-b88K"),
+    _clip("bigg14", "bigg14", 2_539_567_105, _LAION + "bigG-14-laion2B-39B-b160k"),
+]
+_SIGLIP = [
+    _siglip("b16-224", 203_155_970, "siglip-base-patch16-224"),
+    _siglip("b16-256", 203_202_050, "siglip-base-patch16-256"),
+    _siglip("b16-384", 203_447_810, "siglip-base-patch16-384"),
+    _siglip("b16-512", 203_791_874, "siglip-base-patch16-512"),
+    _siglip("b16-256-multilingual", 370_626_050, "siglip-base-patch16-256-multilingual"),
+    _siglip("l16-256", 652_150_786, "siglip-large-patch16-256"),
+    _siglip("l16-384", 652_478_466, "siglip-large-patch16-384"),
+    _siglip("so400m14-224", 877_360_306, "siglip-so400m-patch14-224"),
+    _siglip("so400m14-384", 877_960_498, "siglip-so400m-patch14-384"),
+    _siglip("so400m16-256-i18n", 1_127_430_706, "siglip-so400m-patch16-256-i18n"),
+    _siglip("v2-b32-256", 376_856_066, "siglip2-base-patch32-256"),
+    _siglip("v2-b16-224", 375_187_970, "siglip2-base-patch16-224"),
+    _siglip("v2-b16-256", 375_234_050, "siglip2-base-patch16-256"),
+    _siglip("v2-b16-384", 375_479_810, "siglip2-base-patch16-384"),
+    _siglip("v2-b16-512", 375_823_874, "siglip2-base-patch16-512"),
+    _siglip("v2-l16-256", 881_526_786, "siglip2-large-patch16-256"),
+    _siglip("v2-l16-384", 881_854_466, "siglip2-large-patch16-384"),
+    _siglip("v2-l16-512", 882_313_218, "siglip2-large-patch16-512"),
+    _siglip("v2-so400m14-224", 1_135_463_602, "siglip2-so400m-patch14-224"),
+    _siglip("v2-so400m14-384", 1_136_008_498, "siglip2-so400m-patch14-384"),
+    _siglip("v2-so400m16-256", 1_135_670_962, "siglip2-so400m-patch16-256"),
+    _siglip("v2-so400m16-384", 1_136_039_602, "siglip2-so400m-patch16-384"),
+    _siglip("v2-so400m16-512", 1_136_555_698, "siglip2-so400m-patch16-512"),
+    _siglip("v2-g16-256", 1_871_393_906, "siglip2-giant-opt-patch16-256"),
+    _siglip("v2-g16-384", 1_871_885_426, "siglip2-giant-opt-patch16-384"),
+    _siglip("v2-b16-naflex", 375_234_050, "siglip2-base-patch16-naflex"),
+    _siglip("v2-so400m16-naflex", 1_135_670_962, "siglip2-so400m-patch16-naflex"),
+]
+_ALIGN = [
+    card_of(
+        "align",
+        "base",
+        preset="b7_base",
+        parameters=172_117_841,
+        license="Apache-2.0",
+        released=True,
+        repo="kakaobrain/align-base",
+        note="Kakao Brain's, trained on COYO-700M",
+    ),
+    card_of(
+        "align",
+        "l2-large",
+        preset="l2_large",
+        parameters=874_917_557,
+        license="never released",
+        instead="align/base; Google released neither weights nor data",
+    ),
+    card_of(
+        "align",
+        "b3-mini",
+        preset="b3_mini",
+        parameters=21_684_777,
+        license="never released",
+        instead="align/base; this size was reported for CC3M alone",
+    ),
+]
+_PALIGEMMA_SIZES = {
+    "3b": 2_923_335_408,
+    "v2-3b": 3_032_094_960,
+    "v2-10b": 9_662_409_456,
+    "v2-28b": 27_650_192_112,
+}
+_LONGER = {224: 0, 448: 884_736, 896: 4_423_680}  # only the position table grows with the image
+_PALIGEMMA = [
+    _paligemma(f"{size}-{kind}-{side}", f"{size.replace('-', '_')}_{side}", parameters + longer)
+    for size, parameters in _PALIGEMMA_SIZES.items()
+    for side, longer in _LONGER.items()
+    for kind in ("pt", "mix")
+    if not (kind == "mix" and side == 896)
+]
+_STARTERS = [
+    card_of(
+        "asif",
+        "starter",
+        preset="starter",
+        parameters=0,
+        idea="no training: an image is described by the ImageNet classes it resembles, a text by the class names it "
+        "resembles, and the two descriptions are compared",
+        license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        extra="starter",
+        note='real photos, offline, with the extra "starter"',
+        scores={
+            "command": "python benchmarks/starter.py FOLDER",
+            "hardware": "any: what is found does not depend on it, but for the last digits",
+            "scores": {
+                "ImageNet, 750 photos, 1,000 names": {"top-1": 0.839},
+                "CIFAR-10, 4,000 test images": {"top-1": 0.539},
+                "Flickr8k, 100 photos by a caption": {
+                    "class pairs": {"R@1": 0.17, "R@5": 0.57, "R@10": 0.72},
+                    "700 captioned photos instead": {"R@1": 0.26, "R@5": 0.60, "R@10": 0.73},
+                    "both": {"R@1": 0.33, "R@5": 0.64, "R@10": 0.86},
+                },
+            },
+        },
+    ),
+    card_of(
+        "lit",
+        "starter",
+        preset="starter",
+        parameters=28_241_129,
+        license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        extra="starter",
+        ready=False,
+        note="what `rebus train lit_photos` starts from: trained towers, heads that know the names of the classes",
+    ),
+]
+SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_STARTERS)}

@@ -1,0 +1,83 @@
+"""Every system and every backbone, as the catalogue knows them without importing one."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemRow:
+    """What the catalogue knows of a system without importing it."""
+
+    module: str  # the file that says everything else about it
+    model_types: tuple[str, ...]  # of `config.json`, by which its checkpoints are recognised
+    family: str = "backbones"
+    tasks: frozenset[str] = frozenset()
+    idea: str = ""
+    paper: str = ""
+
+
+_DUAL_ENCODER = frozenset({"embed_images", "embed_texts", "match", "classify"})
+
+SYSTEMS = {
+    "clip": SystemRow(
+        module="rebus.models.contrastive.clip",
+        model_types=("clip",),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="two towers, one space, a softmax over the batch",
+        paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021",
+    ),
+    "siglip": SystemRow(
+        module="rebus.models.contrastive.siglip",
+        model_types=("siglip", "siglip2"),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="two towers, one space, a sigmoid on every pair",
+        paper="Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
+    ),
+    "align": SystemRow(
+        module="rebus.models.contrastive.align",
+        model_types=("align",),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="two towers, one softmax, and more noisy pairs than anybody could clean",
+        paper="Jia et al., Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision, "
+        "2021",
+    ),
+    "lit": SystemRow(
+        module="rebus.models.contrastive.lit",
+        model_types=("lit",),
+        family="contrastive",
+        tasks=_DUAL_ENCODER,
+        idea="a trained image tower that stays locked teaches a text tower its space",
+        paper="Zhai et al., LiT: Zero-Shot Transfer with Locked-image text Tuning, 2022",
+    ),
+    "paligemma": SystemRow(
+        module="rebus.models.unified.paligemma",
+        model_types=("paligemma",),
+        family="unified",
+        tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
+        idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
+        paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
+    ),
+    "asif": SystemRow(
+        module="rebus.models.training_free.asif",
+        model_types=("asif",),
+        family="training_free",
+        tasks=_DUAL_ENCODER,
+        idea="no training: an image is described by the captioned images it resembles, a text by the captions it "
+        "resembles, and the two descriptions are compared",
+        paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
+    ),
+}
+BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
+    "vit": SystemRow(
+        module="rebus.backbones.vision.vit_layouts", model_types=("clip_vision_model", "siglip_vision_model")
+    ),
+    "resnet": SystemRow(module="rebus.backbones.vision.resnet", model_types=()),
+    "efficientnet": SystemRow(module="rebus.backbones.vision.efficientnet", model_types=()),
+    "bert": SystemRow(module="rebus.backbones.text.bert", model_types=("bert",)),
+    "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),
+    "gpt2": SystemRow(module="rebus.backbones.text.gpt2", model_types=("gpt2",)),
+    "llama": SystemRow(module="rebus.backbones.text.llama_layouts", model_types=("llama",)),
+    "mask_vqvae": SystemRow(module="rebus.backbones.vision.mask_vqvae", model_types=()),
+}
