@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebus.models.training_free.pairs import Pairs, score
+from rebus.models.training_free.pairs import Pairs
+from rebus.models.training_free.relative import score
 from rebus.models.training_free.stored import open_pairs, save_pairs
 
 

@@ -107,13 +107,7 @@ class TrainConfig:
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
     objective: (
-        SoftmaxLoss
-        | SigmoidLoss
-        | NextTokenLoss
-        | CodebookLoss
-        | SeeAndSpeakLoss
-        | AttributesLoss
-        | MaskedTextLoss
+        SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss | AttributesLoss | MaskedTextLoss
     )
     data: SceneCaptions | SceneTasks | SceneMasks | SceneLabels | Files | Mixture
     optim: Optim = field(default_factory=Optim)

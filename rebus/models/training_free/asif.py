@@ -20,12 +20,12 @@ from rebus.backbones.vision import efficientnet, resnet
 from rebus.backbones.vision.efficientnet import EfficientNet, EfficientNetConfig
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import UsageError
+from rebus.core.errors import BadCheckpoint, BadConfig, UsageError
 from rebus.core.outputs import Embeddings
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Assembled, Layout, System
-from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig
+from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig, check_settings
 from rebus.weights.keymap import OwnNames
 
 MAX_DENSE = 200_000  # pairs; beyond, a dense description of one item would take megabytes
@@ -82,6 +82,10 @@ class ASIF(nn.Module):
     def init_buffers(self) -> None:
         """The logarithm of the scale, as contrastive networks have it."""
         self.register_buffer("log_scale", torch.tensor(self._cfg.scale).log(), persistent=False)
+        for number, table in enumerate(self.pairs()):
+            weights = table.weights
+            if weights is not None and not weights.is_meta and not bool((weights > 0).all()):
+                raise BadCheckpoint(f"tables.{number}.weights holds numbers that are not above 0")
 
     @property
     def scale(self) -> Tensor:
@@ -160,19 +164,19 @@ class ASIF(nn.Module):
 
     def _weights(self) -> list[float]:
         """Square roots of the tables' shares, so that the joined vector has unit length."""
-        total = sum(table.cfg.weight for table in self.pairs())
+        total = sum(table.weight for table in self.pairs())
         if not total > 0:
             raise UsageError("no pairs: give the network at least one table with a weight above 0")
-        return [(table.cfg.weight / total) ** 0.5 for table in self.pairs()]
+        return [(table.weight / total) ** 0.5 for table in self.pairs()]
 
     @property
     def is_dense(self) -> bool:
         """Whether there are few enough pairs for dense vectors; otherwise `score` alone compares."""
-        return sum(table.width for table in self.pairs()) <= MAX_DENSE
+        return sum(map(len, self.pairs())) <= MAX_DENSE
 
     def _check_dense(self) -> None:
         if not self.is_dense:
-            pairs = sum(table.width for table in self.pairs())
+            pairs = sum(map(len, self.pairs()))
             raise UsageError(
                 f"{pairs:,} pairs are too many for dense vectors (at most {MAX_DENSE:,}); "
                 "use network.score(network.image_vectors(…), network.text_vectors(…))"
@@ -181,7 +185,13 @@ class ASIF(nn.Module):
 
 def read_config(data: Mapping[str, Any]) -> ASIFConfig:
     """`config.json` as `write_config` wrote it; raises `BadConfig` naming unknown fields."""
-    return from_dict(ASIFConfig, {name: value for name, value in data.items() if name not in HARMLESS}, "config.json")
+    known = {name: value for name, value in data.items() if name not in HARMLESS}
+    cfg: ASIFConfig = from_dict(ASIFConfig, known, "config.json")
+    for number, table in enumerate(cfg.tables):
+        check_settings(table, f"config.json: tables[{number}]")
+    if not 0 < cfg.scale < float("inf"):
+        raise BadConfig(f"config.json: scale is a number above 0; got {cfg.scale!r}")
+    return cfg
 
 
 def write_config(cfg: ASIFConfig) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rebus.core.errors import UsageError
 from rebus.models.training_free.anchors import Nearest
-from rebus.models.training_free.pairs import Pairs, relative, score
+from rebus.models.training_free.pairs import Pairs
+from rebus.models.training_free.relative import relative, score
 
 log = logging.getLogger("rebus")
 ENOUGH = 10  # shared pairs, on average; below, scores rest on too little
@@ -40,13 +41,13 @@ class Trial(NamedTuple):
 def overlap(pairs: Pairs, image: Float[Tensor, "B D"], text: Float[Tensor, "T E"]) -> Overlap:
     """Report on vectors of the two encoders; logs a warning when the common ground is thin."""
     seen, read = pairs.nearest_images(image), pairs.nearest_texts(text)
-    found = _overlap(seen, read, pairs.width)
+    found = _overlap(seen, read, len(pairs.kept))
     if found.mean_shared < ENOUGH:
         log.warning(
             "images and texts share %.1f pairs on average and %.0f%% of the scores are 0; a larger k than %d helps",
             found.mean_shared,
             100 * found.zero_scores,
-            pairs.cfg.k,
+            pairs.k,
         )
     return found
 
@@ -70,9 +71,9 @@ def tune(
     trials = []
     for k in ks:
         pictures, texts = (Nearest(n.similarity[:, :k], n.at[:, :k].contiguous()) for n in (seen, read))
-        common = _overlap(pictures, texts, pairs.width)
+        common = _overlap(pictures, texts, len(pairs.kept))
         for p in ps:
-            scores = score(relative(pictures, p, pairs.width), relative(texts, p, pairs.width))
+            scores = score(pairs.relative(pictures, p), pairs.relative(texts, p))
             trials.append(Trial(k, float(p), _first(scores), _first(scores.T), common))
     return sorted(trials, key=lambda t: -(t.image_to_text + t.text_to_image))
 
