@@ -1,7 +1,7 @@
 """`load` and `create`, and the object they return: a network, its processor, and the tasks it can do."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Model(Tasks):
         system: System,
         companions: Mapping[str, Any] | None = None,
         files: Mapping[str, bytes] | None = None,
+        inside: Sequence[str] = (),
     ):
         self.network = network.eval()
         self.processor = processor
@@ -76,6 +77,7 @@ class Model(Tasks):
         self.system = system
         self.companions: Mapping[str, Any] = dict(companions or {})
         self._files = dict(files or {})
+        self._inside = tuple(inside)  # folders of its parts, which are not written again
 
     def __call__(self, **batch: Any) -> Any:
         return self.network(**batch)
@@ -137,6 +139,8 @@ class Model(Tasks):
 
         `layout`: "transformers", "open_clip" or whatever else the system has; None: the first that can hold it.
         """
+        if self._inside:
+            raise UsageError(f"{self.card.name} has encoders in folders of its own ({', '.join(self._inside)}): copy it")
         cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
         layouts = self.system.layouts
         if layout is not None and layout not in layouts:
@@ -283,12 +287,18 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, proc
     with on_meta():
         network = system.network(config)
     load_into(network, opened.tensors, device=device, dtype=_kind(opened.tensors, device, dtype))
+    if opened.parts:
+        networks = {name: _model(part, device, dtype, part.processor()).network for name, part in opened.parts.items()}
+        network.hand(**networks)
     card = opened.card
     if not card.parameters:
         card = replace(card, parameters=sum(p.numel() for p in network.parameters()))
     parts = open_companions(system.companions, opened.folder, device)
     files = companion_files(system.companions, opened.folder)
-    return Model(network, processor, config=config, card=card, system=system, companions=parts, files=files)
+    inside = [part.folder.name for part in opened.parts.values() if part.folder and part.folder.parent == opened.folder]
+    return Model(
+        network, processor, config=config, card=card, system=system, companions=parts, files=files, inside=inside
+    )
 
 
 def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:

@@ -32,7 +32,7 @@ def attributes(
 
 @dataclass(frozen=True)
 class AttributesLoss:
-    """`attributes` of a linear layer over the mean of the network's (B, P, D) vectors, for `slots` objects."""
+    """`attributes` of a linear layer over the network's pooled vectors, for `slots` objects."""
 
     kind: Literal["attributes"] = "attributes"
     kinds: tuple[int, ...] = (7, 8, 3, 3)
@@ -44,7 +44,7 @@ class AttributesLoss:
         network.add_module(HEAD, nn.Linear(width, self.slots * (sum(self.kinds) + 1)))
 
     def __call__(self, network: Any, batch: Mapping[str, Tensor]) -> Losses:
-        scores = network.get_submodule(HEAD)(network(batch["pixels"]).mean(1))
+        scores = network.get_submodule(HEAD)(network.pooled(batch["pixels"]))
         scores = scores.unflatten(1, (self.slots, -1))
         total = attributes(scores, batch["labels"], self.kinds)
         with torch.no_grad():

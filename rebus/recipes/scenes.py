@@ -143,12 +143,12 @@ def bert_scenes() -> TrainConfig:
     return TrainConfig(
         system="bert",
         model=BERTConfig(
-            width=96, num_layers=2, num_heads=4, mlp_width=192, vocab_size=scenes_tokenizer().vocab_size, context=32
+            width=96, num_layers=2, num_heads=4, mlp_width=192, vocab_size=scenes_tokenizer().vocab_size, context=40
         ),
         objective=MaskedTextLoss(),
-        data=SceneCaptions(context=32, begin=True),
-        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
-        steps=800,
+        data=SceneCaptions(context=40, begin=True),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=150),
+        steps=500,
         batch_size=128,
         final_dtype="float16",
     )

@@ -7,7 +7,7 @@ leaves an empty place, later ones go into a block with room to spare.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -231,15 +231,20 @@ class Pairs(nn.Module):
         """The place of an id. Raises `UnknownName` with the nearest ones."""
         found = self._find(name)
         if found is None:
-            some = (self.name(int(place))[0] for place in islice(self._some_places(), _COMPARED))
-            raise unknown("anchor", name, list(some))
+            raise unknown("anchor", name, self.some_ids())
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is a pair of that id."""
+        return self._find(name) is not None
+
+    def some_ids(self) -> list[str]:
+        """The first thousands of ids: enough to look for the nearest to a misspelt one."""
+        there = (place for place in range(len(self.kept)) if self.kept[place])
+        return [self.name(place)[0] for place in islice(there, _COMPARED)]
 
     def _find(self, name: str) -> int | None:
         return next((place for place in self.names.places(name) if self.kept[place]), None)
-
-    def _some_places(self) -> Iterator[int]:
-        return (place for place in range(len(self.kept)) if self.kept[place])
 
     def remove(self, ids: Iterable[str]) -> None:
         """Forget pairs: every score is then, to the last bit, as if they had never been added.
@@ -311,6 +316,12 @@ class Pairs(nn.Module):
         twin.names, twin.kept = self.names.copy(), self.kept.clone()
         twin.weights = None if self.weights is None else self.weights.clone()
         return twin
+
+    def classifier(self) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N"]]:
+        """The rows and biases of the classes that count, float32. For tables of a classifier alone."""
+        assert self.bias is not None
+        rows, bias = (torch.cat(self._in_memory(name))[self.kept.to(self.image.device)] for name in ("image", "bias"))
+        return rows.float(), bias.float()
 
     def _likeliest(self, vectors: Tensor, k: int) -> Nearest:
         """The classifier's softmax up to a factor, by which its largest is 1; unit length cancels it."""
