@@ -48,8 +48,10 @@ class HasAnchors(Protocol):
 
     def weigh_anchors(self, ids: Sequence[str], weight: float) -> None: ...
 
-    def teach(self, image: Tensor, text: Tensor, ids: Sequence[str], caption: str) -> list[str]:
-        """Anchors for one text (E,) from examples (N, D) of it; gives their ids."""
+    def teach(
+        self, image: Tensor, text: Tensor, ids: Sequence[str], caption: str, against: Tensor | None = None
+    ) -> list[str]:
+        """Anchors for one text (E,) from examples (N, D) of it and images of anything (M, D); gives their ids."""
         ...
 
 

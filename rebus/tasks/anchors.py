@@ -73,12 +73,14 @@ def teach(
     images: Sequence[ImageSource],
     ids: Sequence[str] | None = None,
     *,
+    against: Sequence[ImageSource] = (),
     batching: BatchOptions = AS_IT_SUITS,
 ) -> list[str]:
     """A new word from some images of it; gives the ids of its anchors, by which it can be removed again.
 
     `ids`: of the images; by default the word with their numbers. A model whose anchors are classes of a classifier gets
-    one more class, by the first id. Raises `BadText` for an empty word, `UsageError` without images.
+    one more class, by the first id; `against`, images of anything from where the model will be used, help it to tell that
+    class from what they all have in common. Raises `BadText` for an empty word, `UsageError` without images.
     """
     if not word.strip():
         raise BadText("the word to teach is empty")
@@ -88,7 +90,8 @@ def teach(
     names = [f"{word}#{number}" for number in range(len(images))] if ids is None else list(ids)
     caption = SENTENCE.format(word)
     text = text_vectors(model, [caption, word], batching).mean(0)
-    return list(network.teach(image_vectors(model, images, batching), text, names, caption))
+    others = image_vectors(model, against, batching) if len(against) else None
+    return list(network.teach(image_vectors(model, images, batching), text, names, caption, others))
 
 
 def image_vectors(model: TaskModel, images: Sequence[ImageSource], batching: BatchOptions = AS_IT_SUITS) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rebus.backbones.examples import dual_encoder_example
 from rebus.backbones.text import bert
@@ -204,13 +205,22 @@ class ASIF(nn.Module):
             table.weigh(mine, weight)
 
     def teach(
-        self, image: Float[Tensor, "N D"], text: Float[Tensor, "E"], ids: Sequence[str], caption: str
+        self,
+        image: Float[Tensor, "N D"],
+        text: Float[Tensor, "E"],
+        ids: Sequence[str],
+        caption: str,
+        against: Float[Tensor, "M D"] | None = None,
     ) -> list[str]:
-        """A word from examples of it: pairs of each example and the word, or one more class of a classifier."""
+        """A word from examples of it: pairs of each example and the word, or one more class of a classifier.
+
+        `against`: images of anything, whose mean such a class has to be told from; by default what is usual.
+        """
         self._check_free(ids)
         classes = [table for table in self.pairs() if table.bias is not None]
         if len(classes) == len(self.tables):
-            return [imprint(classes[-1], image, text, ids[0], caption, self.usual)]
+            usual = self.usual if against is None else F.normalize(against, dim=1).mean(0)
+            return [imprint(classes[-1], image, text, ids[0], caption, usual)]
         self.add_anchors(image, text.expand(len(image), -1), ids, [caption] * len(ids))
         return list(ids)
 

@@ -68,7 +68,9 @@ def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_R
         hashes, order = index_of(pairs.ids)
         tensors["names.hashes"], tensors["names.order"] = LazyTensor.of(hashes), LazyTensor.of(order)
         tensors["names.ends"] = LazyTensor.of(torch.tensor([len(line) for line in lines]).cumsum(0))
-        tensors["names.lines"] = LazyTensor.of(torch.from_numpy(np.frombuffer(b"".join(lines), np.uint8).copy()))
+        text = b"".join(lines)
+        text += b" " * (-len(text) % 64)  # what follows in the file stays aligned
+        tensors["names.lines"] = LazyTensor.of(torch.from_numpy(np.frombuffer(text, np.uint8).copy()))
     if pairs.weights is not None:
         tensors["weights"] = LazyTensor.of(pairs.weights.cpu()[numbers])
     cfg = StoredConfig(
