@@ -4,8 +4,8 @@
 
 Makes a table of random unit vectors in float16 with their 8-bit copies (5 GB for the defaults, in a temporary folder
 that is removed at the end, or kept in DIR), opens it in a fresh process and answers one query at a time: an image
-described and scored against 1,000 prepared texts, a text likewise, and a single pair of both from nothing. The first
-query reads the files from disk; the others find them in the page cache. The answers are compared with a float64
+described and scored against 1,000 prepared texts, a text likewise, and a single pair of both from nothing; then single
+pairs are added, removed and weighed by id, and the first query after that is timed, too. The first query reads the files from disk; the others find them in the page cache. The answers are compared with a float64
 search over all rows. Prints one JSON document.
 """
 
@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebus.models.training_free.pairs import Pairs, score
+from rebus.models.training_free.pairs import Pairs
+from rebus.models.training_free.relative import score
 from rebus.models.training_free.stored import open_pairs, save_pairs
 
 
@@ -57,7 +58,8 @@ def make(folder: Path, pairs: int, width: int) -> None:
         for first in range(0, pairs, 50_000):
             rows = torch.randn(min(50_000, pairs - first), width, generator=generator)
             side[first : first + 50_000] = torch.nn.functional.normalize(rows, dim=1)
-    save_pairs(folder, Pairs.of(*sides))
+    ids = [f"photos/{number:07}.jpg" for number in range(pairs)]
+    save_pairs(folder, Pairs.of(*sides, ids=ids, captions=[f"what {name} shows" for name in ids]))
     print(f"{pairs:,} pairs written in {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 
@@ -94,11 +96,32 @@ def answer(folder: Path, count: int) -> dict[str, Any]:
         "eight_pictures_at_once_ms": timed(lambda: pairs.describe_images(vectors(8)), max(count // 5, 1)),
         "memory_mb": memory(),
     }
-    return {**result, "largest_difference_from_float64": difference(pairs, vectors(2), vectors(3))}
+    result["largest_difference_from_float64"] = difference(pairs, vectors(2), vectors(3))
+    return {**result, "edits_ms": edits(pairs, vectors)}
+
+
+def edits(pairs: Pairs, vectors: Callable[[int], Tensor], count: int = 50) -> dict[str, Any]:
+    """One pair at a time, the slowest of all included; then a query that sees the changes."""
+    total = len(pairs)
+    removed, weighed = (iter(range(first, total, total // count - 1)) for first in (3, 5))
+    number = iter(range(count + 1))
+
+    def add() -> None:
+        pairs.add(vectors(1), vectors(1), [f"new {next(number)}"], ["a caption"])
+
+    calls: dict[str, Callable[[], Any]] = {
+        "add": add,
+        "remove": lambda: pairs.remove([f"photos/{next(removed):07}.jpg"]),
+        "weigh": lambda: pairs.weigh([f"photos/{next(weighed):07}.jpg"], 2.0),
+        "remove_an_added_one": lambda: pairs.remove([f"new {next(added)}"]),
+    }
+    added = iter(range(count))
+    found: dict[str, Any] = {name: timed(call, count - 1) for name, call in calls.items()}
+    return found | {"query_after_edits": timed(lambda: pairs.describe_images(vectors(1)), 5)}
 
 
 def timed(call: Callable[[], Any], count: int) -> dict[str, float]:
-    """Wall time and, for machines that others use too, the processor time of all threads."""
+    """Wall time in milliseconds and, for machines that others use too, the processor time of all threads."""
     walls, processors = [], []
     for _ in range(count):
         wall, processor = time.perf_counter(), time.process_time()
@@ -106,9 +129,10 @@ def timed(call: Callable[[], Any], count: int) -> dict[str, float]:
         walls.append(1000 * (time.perf_counter() - wall))
         processors.append(1000 * (time.process_time() - processor))
     return {
-        "median": round(statistics.median(walls), 1),
-        "least": round(min(walls), 1),
-        "processor_median": round(statistics.median(processors), 1),
+        "median": round(statistics.median(walls), 2),
+        "least": round(min(walls), 2),
+        "most": round(max(walls), 2),
+        "processor_median": round(statistics.median(processors), 2),
     }
 
 

@@ -1,7 +1,7 @@
 """`load` and `create`, and the object they return: a network, its processor, and the tasks it can do."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Model(Tasks):
         system: System,
         companions: Mapping[str, Any] | None = None,
         files: Mapping[str, bytes] | None = None,
+        inside: Sequence[str] = (),
     ):
         self.network = network.eval()
         self.processor = processor
@@ -76,6 +77,7 @@ class Model(Tasks):
         self.system = system
         self.companions: Mapping[str, Any] = dict(companions or {})
         self._files = dict(files or {})
+        self._inside = tuple(inside)  # folders of its parts, which are not written again
 
     def __call__(self, **batch: Any) -> Any:
         return self.network(**batch)
@@ -141,6 +143,10 @@ class Model(Tasks):
         """
         if part is not None:
             return self._part(part).save(directory, layout)
+        if self._inside:
+            raise UsageError(
+                f"{self.card.name} has encoders in folders of its own ({', '.join(self._inside)}): copy it"
+            )
         cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
         layouts = self.system.layouts
         if layout is not None and layout not in layouts:
@@ -302,12 +308,20 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, proc
         if hasattr(part, "antialias"):
             part.antialias = opened.layout.antialias  # type: ignore[assignment]
     load_into(network, opened.tensors, device=device, dtype=_kind(opened.tensors, device, dtype))
+    if opened.handed:
+        networks = {name: _model(part, device, dtype, part.processor()).network for name, part in opened.handed.items()}
+        network.hand(**networks)
     card = opened.card
     if not card.parameters:
         card = replace(card, parameters=sum(p.numel() for p in network.parameters()))
     parts = open_companions(system.companions, opened.folder, device)
     files = companion_files(system.companions, opened.folder)
-    return Model(network, processor, config=config, card=card, system=system, companions=parts, files=files)
+    inside = [
+        part.folder.name for part in opened.handed.values() if part.folder and part.folder.parent == opened.folder
+    ]
+    return Model(
+        network, processor, config=config, card=card, system=system, companions=parts, files=files, inside=inside
+    )
 
 
 def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ class Opened:
         kinds = (tensor.dtype for tensor in self.tensors.values())
         return next((kind for kind in kinds if kind.is_floating_point), torch.float32)
 
+    @cached_property
+    def handed(self) -> dict[str, "Opened"]:
+        """The checkpoints that are parts of this one. Raises `BadConfig` for one that lies elsewhere."""
+        found = {}
+        for name, source in (self.system.handed(self.config) if self.system.handed else {}).items():
+            inside = Path(source).name == source and self.folder is not None and (self.folder / source).is_dir()
+            if not inside and source not in {card.name for card in catalog.cards()}:
+                raise BadConfig(
+                    f"{self.path}: its {name} part is neither a folder in it nor a model we know: {source!r}"
+                )
+            assert self.folder is not None
+            found[name] = open_checkpoint(self.folder / source if inside else source)
+        return found
+
     def processor(self, image_size: int | None = None) -> Processor:
         """Its tokenizer and preprocessor, for the images that the network was made for, or of `image_size` pixels.
 
@@ -68,7 +83,16 @@ class Opened:
                 self.assembled if image_size is None else _resized(self.assembled, self.system, self.config, image_size)
             )
         assert self.folder is not None
-        return processor_in(self.folder, self.system, self.config, image_size)
+        own = processor_in(self.folder, self.system, self.config, image_size)
+        of = {name: part.processor(image_size if name == "image" else None) for name, part in self.handed.items()}
+        image, text = (of[name] if name in of else own for name in ("image", "text"))
+        return Processor(
+            image.image,
+            text.text,
+            image_missing=image.image_missing,
+            text_missing=text.text_missing,
+            sources={} if of else own.sources,
+        )
 
     def processor_of(self, source: str | os.PathLike[str], image_size: int | None = None) -> Processor:
         """The tokenizer and preprocessor of another checkpoint, or of a directory that has nothing else, read as this

@@ -28,6 +28,34 @@ class EmbedsText(Protocol):
 
 
 @runtime_checkable
+class HasAnchors(Protocol):
+    """Scores are sums over anchors, pairs of an image and a text, that can be edited by id.
+
+    `image_vectors(pixels)` and `text_vectors(tokens, mask)` give what anchors are made of.
+    """
+
+    def image_vectors(self, pixels: Tensor) -> Tensor: ...
+
+    def text_vectors(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...
+
+    def explain(self, pixels: Tensor, tokens: Tensor, mask: Tensor | None = None, top: int | None = 5) -> list[Any]:
+        """The shares of the anchors in the score of one image and one text, largest first."""
+        ...
+
+    def add_anchors(self, image: Tensor, text: Tensor, ids: Sequence[str], captions: Sequence[str]) -> None: ...
+
+    def remove_anchors(self, ids: Sequence[str]) -> None: ...
+
+    def weigh_anchors(self, ids: Sequence[str], weight: float) -> None: ...
+
+    def teach(
+        self, image: Tensor, text: Tensor, ids: Sequence[str], caption: str, against: Tensor | None = None
+    ) -> list[str]:
+        """Anchors for one text (E,) from examples (N, D) of it and images of anything (M, D); gives their ids."""
+        ...
+
+
+@runtime_checkable
 class WritesText(Protocol):
     """A prompt goes in once, tokens come out one by one; all that was seen lives in the cache.
 

@@ -128,6 +128,12 @@ class System:
         system = self.find(part.system)
         return system, from_dict(system.config, part.config, name)
 
+    handed: Callable[[Any], Mapping[str, str]] | None = (
+        None  # config → the checkpoints that stay whole beside it, each a
+    )
+    # catalogue name or a folder inside its own: the network is given theirs by `hand(image=…, text=…)`, images are seen
+    # as by "image" and text is read as by "text"
+
     def layout_for(self, config: Any, first: Layout | None = None) -> Layout:
         """The layout in which a model of this configuration is saved: `first` where it can be, else the first that can.
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from rebus.core.errors import UsageError
 from rebus.core.system import System
 from rebus.objectives.accumulate import Learner, backward, check_parts, measure, split
+from rebus.objectives.attributes import AttributesLoss, attributes
 from rebus.objectives.both_ways import BothWaysLoss, LabelSetLoss
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
@@ -15,6 +16,7 @@ from rebus.objectives.distillation import embedding_distillation
 from rebus.objectives.distilled_detection import DistilledDetectionLoss
 from rebus.objectives.losses import Losses
 from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
+from rebus.objectives.masked_text import MaskedTextLoss
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 from rebus.objectives.prefix_lm import PrefixLMLoss
@@ -29,6 +31,8 @@ Objective = (
     | LabelSetLoss
     | PrefixLMLoss
     | DistilledDetectionLoss
+    | AttributesLoss
+    | MaskedTextLoss
 )
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {objective.kind: objective for objective in get_args(Objective)}
@@ -43,6 +47,7 @@ def objective_of(system: System) -> Any:
 
 __all__ = [
     "OBJECTIVES",
+    "AttributesLoss",
     "BothWaysLoss",
     "CodebookLoss",
     "Contrast",
@@ -50,12 +55,14 @@ __all__ = [
     "LabelSetLoss",
     "Learner",
     "Losses",
+    "MaskedTextLoss",
     "NextTokenLoss",
     "Objective",
     "PrefixLMLoss",
     "SeeAndSpeakLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
+    "attributes",
     "backward",
     "check_parts",
     "embedding_distillation",

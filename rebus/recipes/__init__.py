@@ -19,6 +19,8 @@ RECIPES = {
     "siglip_scenes": "rebus.recipes.scenes",
     "align_scenes": "rebus.recipes.scenes",
     "virtex_scenes": "rebus.recipes.scenes",
+    "vit_scenes": "rebus.recipes.scenes",
+    "bert_scenes": "rebus.recipes.scenes",
     "mask_vqvae_scenes": "rebus.recipes.scenes",
     "paligemma_scenes": "rebus.recipes.scenes",
     "paligemma_scenes_mix": "rebus.recipes.scenes",

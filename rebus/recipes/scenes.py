@@ -12,6 +12,7 @@ from rebus.backbones.vision.vit import ViTConfig
 from rebus.data.detection_batches import SCENES, Detection
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
+from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import BOS, EOS, IMAGE, PAD, scenes_tokenizer
@@ -26,9 +27,11 @@ from rebus.models.prefix_lm.virtex import VirTexConfig
 from rebus.models.prefix_lm.virtex_config import CaptionerConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import (
+    AttributesLoss,
     BothWaysLoss,
     CodebookLoss,
     DistilledDetectionLoss,
+    MaskedTextLoss,
     NextTokenLoss,
     SeeAndSpeakLoss,
     SigmoidLoss,
@@ -218,6 +221,43 @@ def virtex_scenes() -> TrainConfig:
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
         steps=1600,
         batch_size=64,
+        final_dtype="float16",
+    )
+
+
+def vit_scenes() -> TrainConfig:
+    """`rebus train vit_scenes`: an image encoder that reads no text, taught by the classes of each object's attributes.
+
+    The image side of `asif/scenes`.
+    """
+    return TrainConfig(
+        system="vit",
+        model=replace(_TOWER, width=96, mlp_width=192),
+        objective=AttributesLoss(),
+        data=SceneLabels(),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=700,
+        batch_size=128,
+        position_waves=3.0,
+        final_dtype="float16",
+    )
+
+
+def bert_scenes() -> TrainConfig:
+    """`rebus train bert_scenes`: a text encoder that sees no image, taught to fill in the blanks of captions.
+
+    The text side of `asif/scenes`.
+    """
+    return TrainConfig(
+        system="bert",
+        model=BERTConfig(
+            width=96, num_layers=2, num_heads=4, mlp_width=192, vocab_size=scenes_tokenizer().vocab_size, context=40
+        ),
+        objective=MaskedTextLoss(),
+        data=SceneCaptions(context=40, begin=True),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=150),
+        steps=500,
+        batch_size=128,
         final_dtype="float16",
     )
 

@@ -7,6 +7,7 @@ from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
+from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
 from rebus.objectives import Objective
@@ -100,7 +101,7 @@ class TrainConfig:
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
     objective: Objective
-    data: SceneCaptions | SceneCrops | SceneTasks | SceneMasks | Files | Mixture | Detection
+    data: SceneCaptions | SceneCrops | SceneTasks | SceneMasks | SceneLabels | Files | Mixture | Detection
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks

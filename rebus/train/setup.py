@@ -20,6 +20,7 @@ from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
+from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import scenes_text
 from rebus.objectives import objective_of
@@ -50,7 +51,8 @@ def resolved(config: TrainConfig) -> TrainConfig:
         opened = opened_once(config.start_from)
         config = replace(config, system=config.system or opened.system.name, model=config.model or opened.config)
     system = catalog.system(str(config.system))
-    objective_of(system)
+    if config.system in catalog.SYSTEMS:  # a network of one input learns whatever its recipe says
+        objective_of(system)
     if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
         raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
     wanted = system.config
@@ -69,7 +71,7 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return file_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, Mixture):
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
-    if isinstance(data, SceneCaptions | SceneCrops):
+    if isinstance(data, SceneCaptions | SceneCrops | SceneLabels):
         return _of_scenes(config, data.open())
     if isinstance(data, SceneTasks):
         if system.text_spec is None:
@@ -125,13 +127,14 @@ def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
     model: Any = config.model
     assert batches.images is not None
     tokens, size = batches.text.tokenizer.vocab_size, batches.images.spec.size[0]
-    if model.text.vocab_size != tokens:
+    text, image = getattr(model, "text", model), getattr(model, "image", model)  # of two inputs, or of one
+    if getattr(text, "vocab_size", tokens) != tokens:
         raise UsageError(
-            f"scenes are told in the {tokens:,} tokens of their own world; the model has {model.text.vocab_size:,}. "
+            f"scenes are told in the {tokens:,} tokens of their own world; the model has {text.vocab_size:,}. "
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
         )
     system = catalog.system(str(config.system))
-    wanted = size if system.image_spec is None else system.image_spec(model).size[0]
+    wanted = system.image_spec(model).size[0] if system.image_spec else getattr(image, "image_size", size)
     if wanted != size:
         raise UsageError(f"the scenes have {size} pixels a side, the model's images {wanted}")
     if system.text_spec is not None:  # scenes end their texts themselves

@@ -13,7 +13,6 @@ from rebus import catalog
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.nn.frozen import set_trained
 from rebus.nn.lora import add_lora
-from rebus.objectives.patch_names import SeeAndSpeakLoss
 from rebus.open_checkpoint import Opened, open_checkpoint
 from rebus.train.config import Start, TrainConfig
 from rebus.train.sharded_tensors import share_of
@@ -61,12 +60,14 @@ def build(config: TrainConfig) -> Built:
         add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
         set_trained(network, config.lora.whole, True)
     if config.position_waves and not starts_whole(config):
-        positions = network.get_parameter("image.positions")
-        rows, columns = config.model.image.grid
+        tower = getattr(config.model, "image", config.model)
+        positions = network.get_parameter("positions" if tower is config.model else "image.positions")
+        rows, columns = tower.grid
         with torch.no_grad():
             positions[-rows * columns :] += config.position_waves * grid_waves(rows, columns, positions.shape[1])
-    if isinstance(config.objective, SeeAndSpeakLoss):
-        config.objective.extend(network)
+    extend = getattr(config.objective, "extend", None)
+    if extend is not None:
+        extend(network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UsageError(f"freeze={list(config.freeze)} leaves nothing to train")
     return Built(network, copied)

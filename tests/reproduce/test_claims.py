@@ -10,12 +10,15 @@ from torchvision.ops import box_iou
 from rebus.cli import main
 from rebus.cli.verbs import reproduce as verb
 from rebus.core.errors import UnknownName
-from rebus.reproduce import CLAIMS, clip, find, memory, paligemma, regions_world, siglip, vild
+from rebus.reproduce import CLAIMS, asif, clip, find, memory, paligemma, regions_world, siglip, vild
 from rebus.reproduce import cells_world as cells
 from rebus.reproduce import shapes_world as shapes
 from tests.reproduce import made_up
 
 SMALL = {
+    "asif": lambda: asif.asif(
+        asif.Budget(classes=5, queries=60, numbers=(10, 50, 80), dense=50, k=20, steps=3, batch_size=8, hidden=16)
+    ),
     "clip": lambda: clip.clip(clip.Budget(steps=3, race=4, every=2, batch_size=8, train=64, test=80, width=8)),
     "siglip": lambda: siglip.siglip(
         siglip.Budget(

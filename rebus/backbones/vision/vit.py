@@ -107,6 +107,11 @@ class ViT(nn.Module):
     def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
         return self.norm(self.features(self.embed(pixels)))
 
+    def pooled(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D"]:
+        """One vector an image: the class token, or the mean of the patches where there is none."""
+        x = self(pixels)
+        return x.mean(dim=1) if self.class_token is None else x[:, 0]
+
 
 def init_like_clip(blocks: nn.ModuleList, width: int) -> None:
     """Initial values of CLIP's transformers: they shrink with the depth so that residual sums keep their scale.

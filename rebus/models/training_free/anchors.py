@@ -17,6 +17,7 @@ from torch import Tensor
 
 BLOCK_BYTES = 256 * 2**20  # of working memory, where nothing else is asked for
 _RESCORED = 256  # rows computed again at a time: what is between them and their cosines stays in the cache
+_ALIGNED = 16  # bytes
 _STRETCH = 32  # quick cosines that are passed over together when none of them is high enough
 
 
@@ -136,6 +137,8 @@ class Anchors:
                 at = slice(first, last)
                 if screen is not None:
                     codes = screen.codes[at]
+                    if codes.data_ptr() % _ALIGNED:  # the product loads as much at once, and ends the process else
+                        codes = codes.clone()
                     quick = torch._weight_int8pack_mm(short, codes, ones[: len(codes)]).float()
                     quick.mul_(screen.scale[at])
                 else:

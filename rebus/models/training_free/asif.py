@@ -5,13 +5,14 @@ by the images of the table that it resembles, a text by the captions that it res
 Any image encoder goes with any text encoder; pairs can be added, removed and asked for their share in an answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rebus.backbones.examples import dual_encoder_example
 from rebus.backbones.text import bert
@@ -19,25 +20,33 @@ from rebus.backbones.text.bert import BERT, BERTConfig
 from rebus.backbones.vision import efficientnet, resnet
 from rebus.backbones.vision.efficientnet import EfficientNet, EfficientNetConfig
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
+from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import UsageError
+from rebus.core.errors import BadCheckpoint, BadConfig, UsageError, unknown
 from rebus.core.outputs import Embeddings
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Assembled, Layout, System
-from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig
+from rebus.models.training_free.imprinting import imprint
+from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig, check_settings
 from rebus.weights.keymap import OwnNames
 
+IMAGE_METHODS = ("image_vectors", "pooled", "features", "embed_image")  # how encoders give one vector an image
+TEXT_METHODS = ("text_vectors", "embed_text")
 MAX_DENSE = 200_000  # pairs; beyond, a dense description of one item would take megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ASIFConfig:
-    """An encoder that is None is handed to the network; such a model is not saved whole."""
+    """An encoder that is None is handed to the network: `image_from` and `text_from` say which checkpoint it is of, a
+    catalogue name or a folder beside `config.json`. Without them the model is not saved."""
 
-    image: EfficientNetConfig | ResNetConfig | None = None
+    image: EfficientNetConfig | ResNetConfig | ViTConfig | None = None
     text: BERTConfig | None = None
+    image_from: str = ""
+    text_from: str = ""
     tables: tuple[PairsConfig, ...] = ()
+    usual: int = 0  # length of the mean direction of images of anything, where that is known; words are taught with it
     scale: float | int = 1.0  # by which scores are multiplied before a softmax turns them into probabilities
 
 
@@ -54,10 +63,13 @@ class ASIF(nn.Module):
     """Pixels and tokens → unit vectors with one place for each pair of the tables.
 
     With several tables, the score is their weighted mean. `image` and `text` are the encoders where the configuration
-    has none: modules with `features` or `embed_image`, and `embed_text`, or any callables that give (B, D) vectors.
+    has none: networks with one of the methods of `IMAGE_METHODS` and `TEXT_METHODS`, or any callables that give (B, D)
+    vectors.
     """
 
     averages_templates = False  # Sec. 4: every sentence about a label stays a candidate of its own
+
+    usual: Tensor | None
 
     def __init__(self, cfg: ASIFConfig, *, image: Any = None, text: Any = None):
         super().__init__()
@@ -67,9 +79,12 @@ class ASIF(nn.Module):
             self.image = EfficientNet(cfg.image)
         elif isinstance(cfg.image, ResNetConfig):
             self.image = ResNet(cfg.image)
+        elif cfg.image is not None:
+            self.image = ViT(cfg.image)
         if cfg.text is not None:
             self.text = BERT(cfg.text)
         self.tables = nn.ModuleList(Pairs(table) for table in cfg.tables)
+        self.register_buffer("usual", torch.zeros(cfg.usual) if cfg.usual else None)
         self._cfg = cfg
         self.init_buffers()
 
@@ -82,6 +97,10 @@ class ASIF(nn.Module):
     def init_buffers(self) -> None:
         """The logarithm of the scale, as contrastive networks have it."""
         self.register_buffer("log_scale", torch.tensor(self._cfg.scale).log(), persistent=False)
+        for number, table in enumerate(self.pairs()):
+            weights = table.weights
+            if weights is not None and not weights.is_meta and not bool((weights > 0).all()):
+                raise BadCheckpoint(f"tables.{number}.weights holds numbers that are not above 0")
 
     @property
     def scale(self) -> Tensor:
@@ -93,23 +112,36 @@ class ASIF(nn.Module):
         """The configuration, with the pairs that are there now."""
         return replace(self._cfg, tables=tuple(table.cfg for table in self.pairs()))
 
+    def hand(self, **encoders: Any) -> None:
+        """Encoders that belong to other checkpoints: used here, and neither counted nor saved among the weights."""
+        self.__dict__.update(encoders)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ASIF":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name in ("image", "text"):
+            if isinstance(self.__dict__.get(name), nn.Module):
+                self.__dict__[name]._apply(fn)
+        return self
+
     def with_tables(self, tables: Pairs | Sequence[Pairs]) -> "ASIF":
         """The same encoders over other pairs; the network itself stays as it was."""
-        twin = ASIF(ASIFConfig(scale=self._cfg.scale), image=self.image, text=self.text)
-        twin._cfg = self._cfg
+        twin = ASIF(ASIFConfig(scale=self._cfg.scale))
+        for name in ("image", "text"):
+            if name in self.__dict__:
+                twin.hand(**{name: self.__dict__[name]})
+            else:
+                setattr(twin, name, getattr(self, name))
+        twin._cfg, twin.usual = self._cfg, self.usual
         twin.tables = nn.ModuleList([tables] if isinstance(tables, Pairs) else tables)
         return twin.train(self.training)
 
     def image_vectors(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
         """Images as the image encoder sees them: what the image side of a table holds."""
-        for name in ("features", "embed_image"):
-            if hasattr(self.image, name):
-                return getattr(self.image, name)(pixels)
-        return self.image(pixels)
+        return _encoder(self.image, IMAGE_METHODS)(pixels)
 
     def text_vectors(self, tokens: Int[Tensor, "T L"], mask: Bool[Tensor, "T L"] | None = None) -> Float[Tensor, "T D"]:
         """Texts as the text encoder reads them: what the text side of a table holds."""
-        return getattr(self.text, "embed_text", self.text)(tokens, mask)
+        return _encoder(self.text, TEXT_METHODS)(tokens, mask)
 
     def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B N"]:
         """Images as unit vectors over the pairs; zeros where an image resembles none."""
@@ -146,6 +178,69 @@ class ASIF(nn.Module):
         ]
         return sorted(found, key=lambda part: -part.contribution)[:top]
 
+    def add_anchors(
+        self,
+        image: Float[Tensor, "N D"],
+        text: Float[Tensor, "N E"],
+        ids: Sequence[str],
+        captions: Sequence[str] = (),
+    ) -> None:
+        """New pairs for the last table of captioned images. Raises `UsageError` where there is none."""
+        tables = [table for table in self.pairs() if table.bias is None]
+        if not tables:
+            raise UsageError(
+                "this model's anchors are the classes of a classifier; teach it words, or build one of captioned images"
+            )
+        self._check_free(ids)
+        tables[-1].add(image, text, ids, captions)
+
+    def remove_anchors(self, ids: Sequence[str]) -> None:
+        """Forget pairs, whichever tables they are in. Raises `UnknownName`, changing nothing."""
+        for table, mine in self._by_table(ids):
+            table.remove(mine)
+
+    def weigh_anchors(self, ids: Sequence[str], weight: float) -> None:
+        """Let pairs count as `weight` copies of each would. Raises `UnknownName`, `UsageError`, changing nothing."""
+        for table, mine in self._by_table(ids):
+            table.weigh(mine, weight)
+
+    def teach(
+        self,
+        image: Float[Tensor, "N D"],
+        text: Float[Tensor, "E"],
+        ids: Sequence[str],
+        caption: str,
+        against: Float[Tensor, "M D"] | None = None,
+    ) -> list[str]:
+        """A word from examples of it: pairs of each example and the word, or one more class of a classifier.
+
+        `against`: images of anything, whose mean such a class has to be told from; by default what is usual.
+        """
+        self._check_free(ids)
+        classes = [table for table in self.pairs() if table.bias is not None]
+        if len(classes) == len(self.tables):
+            usual = self.usual if against is None else F.normalize(against, dim=1).mean(0)
+            return [imprint(classes[-1], image, text, ids[0], caption, usual)]
+        self.add_anchors(image, text.expand(len(image), -1), ids, [caption] * len(ids))
+        return list(ids)
+
+    def _check_free(self, ids: Sequence[str]) -> None:
+        taken = [name for name in ids if any(table.has(name) for table in self.pairs())]
+        if taken:
+            raise UsageError(f'anchor "{taken[0]}" is there already ({len(taken)} of {len(ids)} are); remove it first')
+
+    def _by_table(self, ids: Sequence[str]) -> list[tuple[Pairs, list[str]]]:
+        """The ids that each table has; the first table names the nearest to one that none has."""
+        tables = self.pairs()
+        found: list[tuple[Pairs, list[str]]] = [(table, []) for table in tables]
+        for name in dict.fromkeys(ids):
+            owner = next((number for number, table in enumerate(tables) if table.has(name)), None)
+            if owner is None:
+                known = [near for table in tables for near in table.some_ids()]
+                raise unknown("anchor", name, known)
+            found[owner][1].append(name)
+        return [(table, mine) for table, mine in found if mine]
+
     def forward(
         self,
         pixels: Float[Tensor, "B 3 Y X"],
@@ -160,33 +255,49 @@ class ASIF(nn.Module):
 
     def _weights(self) -> list[float]:
         """Square roots of the tables' shares, so that the joined vector has unit length."""
-        total = sum(table.cfg.weight for table in self.pairs())
+        total = sum(table.weight for table in self.pairs())
         if not total > 0:
             raise UsageError("no pairs: give the network at least one table with a weight above 0")
-        return [(table.cfg.weight / total) ** 0.5 for table in self.pairs()]
+        return [(table.weight / total) ** 0.5 for table in self.pairs()]
 
     @property
     def is_dense(self) -> bool:
         """Whether there are few enough pairs for dense vectors; otherwise `score` alone compares."""
-        return sum(table.width for table in self.pairs()) <= MAX_DENSE
+        return sum(map(len, self.pairs())) <= MAX_DENSE
 
     def _check_dense(self) -> None:
         if not self.is_dense:
-            pairs = sum(table.width for table in self.pairs())
+            pairs = sum(map(len, self.pairs()))
             raise UsageError(
                 f"{pairs:,} pairs are too many for dense vectors (at most {MAX_DENSE:,}); "
                 "use network.score(network.image_vectors(…), network.text_vectors(…))"
             )
 
 
+def _encoder(network: Any, methods: Sequence[str]) -> Any:
+    """What gives one vector an item; the network itself, where it has none of the methods."""
+    return next((getattr(network, name) for name in methods if hasattr(network, name)), network)
+
+
+def _parts(cfg: ASIFConfig) -> dict[str, str]:
+    """The checkpoints that the encoders are of."""
+    return {name: source for name, source in (("image", cfg.image_from), ("text", cfg.text_from)) if source}
+
+
 def read_config(data: Mapping[str, Any]) -> ASIFConfig:
     """`config.json` as `write_config` wrote it; raises `BadConfig` naming unknown fields."""
-    return from_dict(ASIFConfig, {name: value for name, value in data.items() if name not in HARMLESS}, "config.json")
+    known = {name: value for name, value in data.items() if name not in HARMLESS}
+    cfg: ASIFConfig = from_dict(ASIFConfig, known, "config.json")
+    for number, table in enumerate(cfg.tables):
+        check_settings(table, f"config.json: tables[{number}]")
+    if not 0 < cfg.scale < float("inf"):
+        raise BadConfig(f"config.json: scale is a number above 0; got {cfg.scale!r}")
+    return cfg
 
 
 def write_config(cfg: ASIFConfig) -> dict[str, Any]:
     """`config.json`: model_type "asif", encoders, tables with the names of their pairs."""
-    if cfg.image is None or cfg.text is None:
+    if (cfg.image is None and not cfg.image_from) or (cfg.text is None and not cfg.text_from):
         raise UsageError("the encoders were handed to this model and are not saved with it; save its pairs instead")
     return {"model_type": "asif", "architectures": ["ASIF"], **to_dict(cfg)}
 
@@ -195,6 +306,8 @@ def image_spec(cfg: ASIFConfig) -> ImageSpec:
     """As the image encoder was trained."""
     if isinstance(cfg.image, EfficientNetConfig):
         return efficientnet.image_spec(cfg.image)
+    if isinstance(cfg.image, ViTConfig):
+        return ImageSpec(size=(cfg.image.image_size,) * 2)
     return resnet.image_spec(cfg.image or ResNetConfig())
 
 
@@ -223,5 +336,6 @@ SYSTEM = System(
     image_spec=image_spec,
     any_image_size=True,
     text_spec=text_spec,
+    handed=_parts,
     assemble={"starter": _assemble_starter},
 )

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from rebus.backbones.starter_networks import describe_classes, starter_networks
+from rebus.backbones.starter_networks import describe_classes, kept_texts, starter_networks
 from rebus.codec.processor import Processor
 from rebus.core.errors import UsageError
 from rebus.core.system import Assembled
 from rebus.models.training_free.asif import ASIF, ASIFConfig
 from rebus.models.training_free.pairs import Pairs, PairsConfig
+from rebus.weights.checkpoint_files import open_weights
 
 # Chosen on training photos alone: recall on 700 of Flickr8k in seven folds, accuracy on 1,500 of CIFAR-10, how often
 # the best of the 1,000 names is the classifier's own choice where it is sure.
@@ -39,7 +40,8 @@ def assemble_starter() -> Assembled:
     for name, source in (("image", "weight"), ("bias", "bias")):  # copies: the pairs are edited, the network is not
         tensors[f"tables.0.{name}"] = tensors[f"image.net.classifier.{source}"].load().clone()
     tensors["tables.0.text"] = found.names
-    config = ASIFConfig(image=found.image, text=found.text, tables=(classes,), scale=SCALE)
+    tensors["usual"] = open_weights(kept_texts().with_name("usual_image.safetensors"))["direction"].load().float()
+    config = ASIFConfig(image=found.image, text=found.text, tables=(classes,), scale=SCALE, usual=1280)
     return Assembled(config, tensors, found.processor)
 
 

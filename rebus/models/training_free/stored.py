@@ -1,12 +1,12 @@
 """Tables of pairs as files: written whole, read as mapped memory, so that millions of pairs need no room of their own.
 
 A folder holds `config.json` (model_type "asif_pairs") and safetensors: of each 100,000 pairs the rows of both sides
-and their 8-bit copies with the scale of each row, and the names of all pairs.
+and their 8-bit copies with the scale of each row; the names of all pairs with an index of their ids; weights where pairs
+have their own.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import BadConfig
+from rebus.core.errors import BadCheckpoint, BadConfig
 from rebus.core.strict_json import to_json
 from rebus.models.training_free.anchors import Anchors, Screen
-from rebus.models.training_free.pairs import Pairs, PairsConfig, Stored
+from rebus.models.training_free.names import StoredNames, index_of
+from rebus.models.training_free.pairs import Pairs, PairsConfig, Stored, check_settings
 from rebus.weights.checkpoint_files import open_weights, read_config, save_directory
 from rebus.weights.lazy_tensor import LazyTensor
 
@@ -42,23 +43,6 @@ class StoredConfig:
     clamp: float = 0.0  # similarities below count as this; nothing else is supported
 
 
-class Names(Sequence[tuple[str, str]]):
-    """Ids and captions in mapped memory: JSON lines end to end, and where each ends. None: ids are row numbers."""
-
-    def __init__(self, count: int, lines: Tensor | None = None, ends: Tensor | None = None):
-        self.total, self.lines, self.ends = count, lines, ends
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __getitem__(self, number: Any) -> Any:
-        if self.lines is None or self.ends is None:
-            return str(range(self.total)[number]), ""
-        first = int(self.ends[number - 1]) if number else 0
-        name, caption = json.loads(bytes(self.lines[first : int(self.ends[number])].numpy()))
-        return name, caption
-
-
 def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_ROWS, screens: bool = True) -> None:
     """Write the pairs that count, in the number format that they have. Removed ones leave nothing behind.
 
@@ -66,8 +50,7 @@ def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_R
     Raises `CannotWrite`, leaving what was there.
     """
     count = len(pairs)
-    mapped = pairs.kept.nonzero()[:, 0]
-    numbers = torch.cat([mapped, torch.arange(len(pairs.kept), pairs.width)])
+    numbers = pairs.kept.nonzero()[:, 0]
     tensors: dict[str, LazyTensor] = {}
     dtypes = []
     for name in _SIDES:
@@ -82,16 +65,22 @@ def save_pairs(directory: str | Path, pairs: Pairs, *, shard_rows: int = SHARD_R
     plain = all(pairs.name(i)[0] == str(row) and not pairs.name(i)[1] for row, i in enumerate(numbers.tolist()))
     if not plain:
         lines = [to_json(pairs.name(i), ensure_ascii=False).encode() for i in numbers.tolist()]
+        hashes, order = index_of(pairs.ids)
+        tensors["names.hashes"], tensors["names.order"] = LazyTensor.of(hashes), LazyTensor.of(order)
         tensors["names.ends"] = LazyTensor.of(torch.tensor([len(line) for line in lines]).cumsum(0))
-        tensors["names.lines"] = LazyTensor.of(torch.from_numpy(np.frombuffer(b"".join(lines), np.uint8).copy()))
+        text = b"".join(lines)
+        text += b" " * (-len(text) % 64)  # what follows in the file stays aligned
+        tensors["names.lines"] = LazyTensor.of(torch.from_numpy(np.frombuffer(text, np.uint8).copy()))
+    if pairs.weights is not None:
+        tensors["weights"] = LazyTensor.of(pairs.weights.cpu()[numbers])
     cfg = StoredConfig(
         num_anchors=count,
         shard_rows=shard_rows,
-        image_width=pairs.cfg.image_width,
-        text_width=pairs.cfg.text_width,
-        k=pairs.cfg.k,
-        p=pairs.cfg.p,
-        weight=pairs.cfg.weight,
+        image_width=pairs.image.shape[1],
+        text_width=pairs.text.shape[1],
+        k=pairs.k,
+        p=pairs.p,
+        weight=pairs.weight,
         dtype=dtypes[0],
     )
     save_directory(directory, {"model_type": "asif_pairs", **to_dict(cfg)}, tensors)
@@ -107,43 +96,47 @@ def open_pairs(directory: str | Path) -> Pairs:
         raise BadConfig(f"{directory}/config.json: clamp {cfg.clamp} is not supported; similarities are clamped at 0")
     found = open_weights(directory)
     shards = len(range(0, cfg.num_anchors, cfg.shard_rows))
-    image, text = _side(found, "image", shards), _side(found, "text", shards)
+    image = _side(found, "image", shards, cfg.image_width)
+    text = _side(found, "text", shards, cfg.text_width)
     if not len(image) == len(text) == cfg.num_anchors:
         raise BadConfig(f"{directory}: {cfg.num_anchors:,} pairs wanted; {len(image):,} and {len(text):,} rows there")
-    ends = found["names.ends"].load() if "names.ends" in found else None
-    lines = found["names.lines"].load() if "names.lines" in found else None
+
+    def loaded(name: str) -> Tensor | None:
+        return found[name].load() if name in found else None
+
+    parts = {part: loaded(f"names.{part}") for part in ("lines", "ends", "hashes", "order")}
+    if any(len(part) != cfg.num_anchors for name, part in parts.items() if part is not None and name != "lines"):
+        raise BadCheckpoint(f"{directory}: the names are those of another number of pairs than {cfg.num_anchors:,}")
+    weights = loaded("weights")
+    if weights is not None and (len(weights) != cfg.num_anchors or not bool((weights > 0).all())):
+        raise BadCheckpoint(f"{directory}: weights wants {cfg.num_anchors:,} numbers above 0")
     memory = PairsConfig(
         ids=(), image_width=cfg.image_width, text_width=cfg.text_width, k=cfg.k, p=cfg.p, weight=cfg.weight
     )
-    pairs = Pairs(memory, Stored(image, text, Names(cfg.num_anchors, lines, ends)))
+    check_settings(memory, f"{directory}/config.json")
+    pairs = Pairs(memory, Stored(image, text, StoredNames(cfg.num_anchors, **parts), weights))
     # Pairs that are added take the number format of the others, so that writing them changes no score.
     pairs.image, pairs.text = pairs.image.to(_dtype(image)), pairs.text.to(_dtype(text))
     return pairs
-
-
-def with_settings(pairs: Pairs, *, k: int | None = None, p: float | int | None = None) -> Pairs:
-    """The same pairs with another k or p, sharing their memory."""
-    cfg = pairs.cfg
-    twin = Pairs(replace(cfg, k=cfg.k if k is None else k, p=cfg.p if p is None else p), pairs.stored)
-    twin.image, twin.text, twin.bias, twin.kept = pairs.image, pairs.text, pairs.bias, pairs.kept
-    return twin
 
 
 def _dtype(anchors: Anchors) -> torch.dtype:
     return anchors.shards[0].dtype if anchors.shards else torch.float32
 
 
-def _side(found: dict[str, LazyTensor], name: str, shards: int) -> Anchors:
+def _side(found: dict[str, LazyTensor], name: str, shards: int, width: int) -> Anchors:
     rows: list[Tensor] = []
     screens: list[Screen | None] = []
     mapped: list[LazyTensor] = []
     for number in range(shards):
         key = f"{name}.{number:05d}."
         if key + "rows" not in found:
-            raise BadConfig(f"the table of pairs lacks {key}rows")
+            raise BadCheckpoint(f"the table of pairs lacks {key}rows")
         mapped.append(found[key + "rows"])
         rows.append(mapped[-1].load())
         screened = key + "codes" in found
+        if rows[-1].ndim != 2 or rows[-1].shape[1] != width:
+            raise BadCheckpoint(f"{key}rows wants the shape (n, {width}); got {tuple(rows[-1].shape)}")
         screens.append(
             Screen(found[key + "codes"].load(), found[key + "scale"].load(), float(found[key + "slack"].load()))
             if screened

@@ -6,17 +6,22 @@ without losing common ground.
 """
 
 import logging
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from rebus.core.errors import UsageError
 from rebus.models.training_free.anchors import Nearest
-from rebus.models.training_free.pairs import Pairs, relative, score
+from rebus.models.training_free.pairs import Pairs
+from rebus.models.training_free.relative import relative, score
 
 log = logging.getLogger("rebus")
+_SCALES = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 70.0, 100.0, 150.0)
 ENOUGH = 10  # shared pairs, on average; below, scores rest on too little
 
 
@@ -40,13 +45,13 @@ class Trial(NamedTuple):
 def overlap(pairs: Pairs, image: Float[Tensor, "B D"], text: Float[Tensor, "T E"]) -> Overlap:
     """Report on vectors of the two encoders; logs a warning when the common ground is thin."""
     seen, read = pairs.nearest_images(image), pairs.nearest_texts(text)
-    found = _overlap(seen, read, pairs.width)
+    found = _overlap(seen, read, len(pairs.kept))
     if found.mean_shared < ENOUGH:
         log.warning(
             "images and texts share %.1f pairs on average and %.0f%% of the scores are 0; a larger k than %d helps",
             found.mean_shared,
             100 * found.zero_scores,
-            pairs.cfg.k,
+            pairs.k,
         )
     return found
 
@@ -70,11 +75,79 @@ def tune(
     trials = []
     for k in ks:
         pictures, texts = (Nearest(n.similarity[:, :k], n.at[:, :k].contiguous()) for n in (seen, read))
-        common = _overlap(pictures, texts, pairs.width)
+        common = _overlap(pictures, texts, len(pairs.kept))
         for p in ps:
-            scores = score(relative(pictures, p, pairs.width), relative(texts, p, pairs.width))
+            scores = score(pairs.relative(pictures, p), pairs.relative(texts, p))
             trials.append(Trial(k, float(p), _first(scores), _first(scores.T), common))
     return sorted(trials, key=lambda t: -(t.image_to_text + t.text_to_image))
+
+
+class Choice(NamedTuple):
+    """What cross-validation found: the trials, best first, and the scale that makes the best one's probabilities most
+    likely."""
+
+    trials: list[Trial]
+    scale: float
+
+
+def cross_validate(
+    image: Float[Tensor, "N D"],
+    text: Float[Tensor, "N E"],
+    groups: Int[Tensor, "N"],
+    *,
+    folds: int = 3,
+    queries: int = 150,
+    ks: Sequence[int] = (25, 50, 100, 200, 400, 800, 1600, 3200),
+    ps: Sequence[float | int] = (1, 2, 4, 6, 8, 12),
+    tick: Callable[[], None] = lambda: None,
+) -> Choice:
+    """k and p for pairs, chosen on the pairs alone: those of some images are held out in turn, and `queries` of them
+    look for each other among the rest.
+
+    `groups`: the image of each pair, so that no image with several captions is on both sides; by lot, but always the
+    same one. `tick` is called after each fold. Raises `UsageError` for fewer images than twice the folds.
+    """
+    images = groups.unique()
+    if len(images) < 2 * folds:
+        raise UsageError(f"{folds} folds want {2 * folds} images at least; got {len(images)}. State k and p instead")
+    fold_of = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)) % folds
+    rank = torch.searchsorted(images, groups)
+    first = torch.full((len(images),), len(groups)).scatter_reduce(0, rank, torch.arange(len(groups)), "amin")
+    found: dict[tuple[int, float], list[Trial]] = {}
+    held: list[tuple[Pairs, Tensor, Tensor]] = []
+    for fold in range(folds):
+        rest = fold_of[rank] != fold
+        asked = first[fold_of == fold][:queries]
+        pairs = Pairs.of(image[rest], text[rest])
+        held.append((pairs, image[asked], text[asked]))
+        smallest = int((fold_of != fold).sum())  # the same settings in each fold, however many captions there are
+        for trial in tune(*held[-1], ks=[k for k in ks if k <= smallest] or [smallest], ps=ps):
+            found.setdefault((trial.k, trial.p), []).append(trial)
+        tick()
+    means = [_mean(trials) for trials in found.values() if len(trials) == folds]
+    best = sorted(means, key=lambda t: -(t.image_to_text + t.text_to_image))
+    return Choice(best, _likeliest_scale([p.with_settings(k=best[0].k, p=best[0].p)(i, t) for p, i, t in held]))
+
+
+def _mean(trials: Sequence[Trial]) -> Trial:
+    """Of the same setting in several folds."""
+
+    def of(values: Iterable[float]) -> float:
+        return statistics.fmean(values)
+
+    shared = Overlap(of(t.overlap.mean_shared for t in trials), of(t.overlap.zero_scores for t in trials))
+    return Trial(
+        trials[0].k, trials[0].p, of(t.image_to_text for t in trials), of(t.text_to_image for t in trials), shared
+    )
+
+
+def _likeliest_scale(scores: Sequence[Tensor]) -> float:
+    """Among those that are tried, the one by which the right texts have the highest likelihood."""
+
+    def loss(scale: float) -> float:
+        return sum(float(F.cross_entropy(scale * s, torch.arange(len(s), device=s.device))) for s in scores)
+
+    return min(_SCALES, key=loss)
 
 
 def _first(scores: Tensor) -> float:

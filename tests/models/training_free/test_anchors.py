@@ -50,6 +50,18 @@ def test_a_screen_keeps_its_promise(table):
     assert float((unit - screen.codes * screen.scale[:, None]).norm(dim=1).max()) <= screen.slack < 0.05
 
 
+@pytest.mark.parametrize("offset", [8, 16, 24])
+def test_screens_may_lie_anywhere_in_a_file(offset):
+    torch.manual_seed(0)
+    rows, queries = torch.randn(300, 64), torch.randn(4, 64)
+    screen = Screen.of(rows)
+    memory = torch.empty(300 * 64 + 128, dtype=torch.int8)
+    start = -memory.data_ptr() % 64 + offset
+    codes = memory[start : start + 300 * 64].view(300, 64).copy_(screen.codes)
+    moved = Screen(codes, screen.scale, screen.slack)
+    assert same(Anchors([rows], [moved]).nearest(queries, 20), Anchors([rows]).nearest(queries, 20))
+
+
 def test_the_quick_pass_is_no_further_off_than_it_says():
     torch.manual_seed(0)
     rows, queries = torch.randn(500, 64) + 2, torch.nn.functional.normalize(torch.randn(3, 64) + 1).double()

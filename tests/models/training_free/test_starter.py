@@ -85,7 +85,7 @@ def test_captioned_photos_become_pairs(built):
     assert pairs.explain(pairs.image[1], pairs.text[1], top=1)[0].caption == "a dog"
     both = built.network.with_tables([built.network.tables[0], pairs])
     out = both(**built.processor(images=photos, texts=["a dog"]))
-    assert out.image.shape == (3, both.tables[0].width + 4)
+    assert out.image.shape == (3, len(both.tables[0]) + 4)
     torch.testing.assert_close(out.image.norm(dim=1), torch.ones(3))
     with pytest.raises(UsageError, match="3 photos and 1 captions"):
         photo_pairs(built.network, built.processor, photos, ["x"])

@@ -7,7 +7,7 @@ import torch
 
 from rebus.core.errors import BadConfig, MissingFile, UnknownName
 from rebus.models.training_free.pairs import Pairs
-from rebus.models.training_free.stored import open_pairs, save_pairs, with_settings
+from rebus.models.training_free.stored import open_pairs, save_pairs
 from tests.models.training_free.test_pairs import world
 
 
@@ -41,7 +41,8 @@ def test_removed_from_files_equals_never_added_and_leaves_no_trace_when_written(
     pairs.add(image, text, [f"new{i}" for i in range(10)])
     assert len(opened) == 125
     stay = [i for i, name in enumerate(pairs.ids) if name not in gone]
-    never = Pairs.of(pairs.image[stay], pairs.text[stay], k=40, p=4)
+    rows = pairs.state_dict()
+    never = Pairs.of(rows["image"][stay], rows["text"][stay], k=40, p=4)
     assert torch.equal(opened(queries_i, queries_t), never(queries_i, queries_t))
     with pytest.raises(UnknownName):
         opened.remove(["p49"])
@@ -53,7 +54,7 @@ def test_removed_from_files_equals_never_added_and_leaves_no_trace_when_written(
 def test_ids_are_row_numbers_where_none_were_given(tmp_path):
     image, text, *_ = world(30)
     save_pairs(tmp_path / "table", Pairs.of(image, text))
-    opened = with_settings(open_pairs(tmp_path / "table"), k=3)
+    opened = open_pairs(tmp_path / "table").with_settings(k=3)
     assert opened.ids[:2] == ["0", "1"]
     assert opened.cfg.k == 3
     opened.remove(["7"])

@@ -7,7 +7,6 @@ import torch
 
 from rebus.core.errors import UsageError
 from rebus.models.training_free.pairs import Pairs
-from rebus.models.training_free.stored import with_settings
 from rebus.models.training_free.tuning import overlap, tune
 from tests.models.training_free.test_pairs import world
 
@@ -24,7 +23,7 @@ def test_overlap_counts_shared_pairs_and_warns_when_there_are_few(caplog):
     assert found.zero_scores == pytest.approx(float((shared == 0).float().mean()), abs=1e-6)
     assert "larger k than 5" in caplog.text
     caplog.clear()
-    assert overlap(with_settings(pairs, k=150), queries_i, queries_t).mean_shared > 10
+    assert overlap(pairs.with_settings(k=150), queries_i, queries_t).mean_shared > 10
     assert not caplog.text
 
 
@@ -36,7 +35,7 @@ def test_the_best_setting_comes_first_and_is_what_the_pairs_then_do():
     assert {(t.k, t.p) for t in trials} == {(k, p) for k in (1, 20, 400) for p in (1.0, 4.0)}
     best = trials[0]
     assert best.k > 1
-    scores = with_settings(pairs, k=best.k, p=best.p)(queries_i, queries_t)
+    scores = pairs.with_settings(k=best.k, p=best.p)(queries_i, queries_t)
     right = (scores >= scores.diagonal()[:, None]).sum(1) == 1
     assert float(right.float().mean()) == pytest.approx(best.image_to_text)
     with pytest.raises(UsageError, match="row by row"):

@@ -1,0 +1,45 @@
+"""What the verbs that change anchors share: the model's folder, and where the changed model goes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rebus import catalog
+from rebus.cli.arguments import add_placement
+from rebus.cli.choose_model import open_model
+from rebus.cli.output import emit, say
+from rebus.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rebus.api import Model
+
+
+def add_edited(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="the model's folder, or a catalogue name with --out")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write the changed model there (default: in place)")
+    add_placement(parser)
+
+
+def edit(args: argparse.Namespace, change: Callable[[Model], dict[str, Any]]) -> int:
+    """Load the model, `change` it, write it whole; what `change` gives is the answer."""
+    from rebus.recipes.asif import check_free, save_edited
+
+    if args.out is not None:
+        check_free(args.out)
+    elif args.model in catalog.ROWS or args.model in catalog.bundled():
+        raise UsageError(f"{args.model} is not changed in place: name a folder for the changed model with --out")
+    if args.quantize:
+        raise UsageError("a quantized model is not saved: leave --quantize out")
+    model = open_model(args, None)
+    facts = change(model)
+    folder = save_edited(model, args.model, args.out or args.model)
+    anchors = sum(len(table) for table in model.network.pairs())
+    if args.json:
+        emit({"folder": str(folder), "anchors": anchors, **facts})
+    else:
+        listed = ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, list))
+        say(f"{folder}: {listed + '; ' if listed else ''}{anchors:,} anchors")
+    return 0

@@ -1,0 +1,35 @@
+"""Teach a new word by some images of it; twenty are enough to see a difference. Nothing is trained."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rebus.cli.anchor_arguments import add_edited, edit
+from rebus.cli.arguments import add_images
+from rebus.cli.image_arguments import find_pictures
+
+EXAMPLE = 'rebus asif teach mine "rock climber" climbers/*.jpg'
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_edited(parser)
+    parser.add_argument("word", metavar="WORD", help="a word, or a few")
+    add_images(parser)
+    parser.add_argument(
+        "--against", metavar="DIR", type=Path, help="images of anything, like those it will see: a better start"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    pictures = find_pictures(args.images)
+    others = find_pictures([str(args.against)]) if args.against is not None else []
+    for picture in (*pictures, *others):
+        if picture.error is not None:
+            raise picture.error
+    from rebus.tasks.anchors import teach
+
+    def change(model: Any) -> dict[str, Any]:
+        ids = teach(model, args.word, [one.path for one in pictures], against=[one.path for one in others])
+        return {"images": len(pictures), "added": len(ids), "ids": ids}
+
+    return edit(args, change)

@@ -1,0 +1,38 @@
+"""One more class of a classifier from a few examples, without training.
+
+Qi et al., "Low-Shot Learning with Imprinted Weights", 2018: the mean of the examples becomes the class's row. Features of
+images have much in common, which would make such a row fit every image a little; so what an image of anything shows is
+taken off.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from rebus.core.errors import NotFinite
+from rebus.models.training_free.pairs import Pairs
+
+
+def imprint(
+    table: Pairs,
+    image: Float[Tensor, "N D"],
+    text: Float[Tensor, "E"],
+    name: str,
+    caption: str,
+    usual: Float[Tensor, "D"] | None = None,
+) -> str:
+    """Add a class to a table whose pairs are the classes of a classifier; gives its id, `name`.
+
+    `image`: examples as the image encoder sees them; `usual`: the mean direction of images of anything. The row is as
+    long as the others are on average, its bias such that on the examples the class is as likely as all others together.
+    """
+    rows, bias = table.classifier()
+    examples = image.to(rows)
+    if not bool(examples.isfinite().all()):
+        raise NotFinite(f'"{caption}": the vector of an example holds NaN or infinity')
+    direction = F.normalize(examples, dim=1).mean(0)
+    row = F.normalize(direction if usual is None else direction - usual.to(rows), dim=0) * rows.norm(dim=1).mean()
+    others = torch.logsumexp(examples @ rows.T + bias, dim=1)
+    table.add(row[None], text[None], [name], [caption], bias=(others - examples @ row).mean()[None])
+    return name
