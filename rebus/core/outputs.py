@@ -21,9 +21,11 @@ class Embeddings(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """A generative model's logits: `logits[b, s]` (B, S, V) predicts `targets[b, s]`."""
+    """A generative model's logits: `logits[b, s]` (B, S, V) predicts `targets[b, s]`. `hidden` (B, S, D) are the states
+    that they were read from, which language models give."""
 
     logits: Tensor
+    hidden: Tensor | None = None
 
 
 class Regions(NamedTuple):

@@ -10,6 +10,7 @@ from rebus.core.system import System
 from rebus.objectives.accumulate import Learner, backward, check_parts, measure, split
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
+from rebus.objectives.contrastive_tokens import ContrastiveTokenLoss, contrastive_tokens
 from rebus.objectives.distillation import embedding_distillation
 from rebus.objectives.losses import Losses
 from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
@@ -33,6 +34,7 @@ __all__ = [
     "OBJECTIVES",
     "CodebookLoss",
     "Contrast",
+    "ContrastiveTokenLoss",
     "Learner",
     "Losses",
     "NextTokenLoss",
@@ -41,6 +43,7 @@ __all__ = [
     "SoftmaxLoss",
     "backward",
     "check_parts",
+    "contrastive_tokens",
     "embedding_distillation",
     "make_blanks",
     "masked_lm",

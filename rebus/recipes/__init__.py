@@ -16,6 +16,7 @@ RECIPES = {
     "clip_scenes": "rebus.recipes.scenes",
     "siglip_scenes": "rebus.recipes.scenes",
     "align_scenes": "rebus.recipes.scenes",
+    "magic_scenes": "rebus.recipes.scenes",
     "mask_vqvae_scenes": "rebus.recipes.scenes",
     "paligemma_scenes": "rebus.recipes.scenes",
     "paligemma_scenes_mix": "rebus.recipes.scenes",

@@ -5,18 +5,27 @@ from dataclasses import replace
 from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
+from rebus.backbones.text.gpt2 import GPT2Config
 from rebus.backbones.vision.mask_vqvae import SMALL
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_texts import SceneTexts
 from rebus.data.scene_tokenizer import EOS, IMAGE, PAD, scenes_tokenizer
 from rebus.models.contrastive.align import ALIGNConfig
 from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import (
+    CodebookLoss,
+    ContrastiveTokenLoss,
+    NextTokenLoss,
+    SeeAndSpeakLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 from rebus.train.config import Optim, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
@@ -104,6 +113,28 @@ def align_scenes() -> TrainConfig:
         optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=220),
         steps=700,
         batch_size=128,
+        final_dtype="float16",
+    )
+
+
+def magic_scenes() -> TrainConfig:
+    """`rebus train magic_scenes`: the language model of `magic/scenes`, which reads captions and sees no image."""
+    return TrainConfig(
+        system="gpt2",
+        model=GPT2Config(
+            width=96,
+            num_layers=3,
+            num_heads=4,
+            mlp_width=192,
+            vocab_size=scenes_tokenizer().vocab_size,
+            context=48,
+            act="gelu",
+        ),
+        objective=ContrastiveTokenLoss(),
+        data=SceneTexts(),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=500),
+        steps=1500,
+        batch_size=64,
         final_dtype="float16",
     )
 

@@ -7,7 +7,15 @@ from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.data.scene_texts import SceneTexts
+from rebus.objectives import (
+    CodebookLoss,
+    ContrastiveTokenLoss,
+    NextTokenLoss,
+    SeeAndSpeakLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +105,8 @@ class TrainConfig:
 
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
-    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
-    data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
+    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | ContrastiveTokenLoss | CodebookLoss | SeeAndSpeakLoss
+    data: SceneCaptions | SceneTexts | SceneTasks | SceneMasks | Files | Mixture
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks

@@ -12,6 +12,7 @@ from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_texts import SceneTexts
 from rebus.objectives import objective_of
 from rebus.open_checkpoint import processor_in
 from rebus.train.config import TrainConfig
@@ -59,6 +60,8 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, SceneCaptions):
         return _of_scenes(config, data.open())
+    if isinstance(data, SceneTexts):
+        return _of_scenes(config, data.open(getattr(config.model, "context", 0)))
     if isinstance(data, SceneTasks):
         if system.text_spec is None:
             raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
@@ -70,14 +73,14 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
 def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
     """The batches, of which a model with another vocabulary or image size would learn nonsense."""
     model: Any = config.model
-    assert batches.images is not None
-    tokens, size = batches.text.tokenizer.vocab_size, batches.images.spec.size[0]
-    if model.text.vocab_size != tokens:
+    tokens, text = batches.text.tokenizer.vocab_size, getattr(model, "text", model)
+    if text.vocab_size != tokens:
         raise UsageError(
-            f"scenes are told in the {tokens:,} tokens of their own world; the model has {model.text.vocab_size:,}. "
+            f"scenes are told in the {tokens:,} tokens of their own world; the model has {text.vocab_size:,}. "
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
         )
-    if getattr(model.image, "image_size", size) != size:
+    size = None if batches.images is None else batches.images.spec.size[0]
+    if size is not None and getattr(model.image, "image_size", size) != size:
         raise UsageError(f"the scenes have {size} pixels a side, the model's images {model.image.image_size}")
     return batches
 

@@ -53,13 +53,15 @@ def predict(
     length = tokens.shape[1]
     if targets is None:
         _check_length(length, 0, context)
-        return Predictions(network.logits(network.decode(network.embed(tokens), real)))
+        states = network.decode(network.embed(tokens), real)
+        return Predictions(network.logits(states), states)
     given = targets[:, :-1]
     _check_length(length, given.shape[1], context)
     whole = torch.cat([tokens, given.clamp(min=0)], dim=1)
     hidden = network.decode(network.embed(whole), torch.cat([real, given >= 0], dim=1))
     last = last_real(hidden[:, :length], real)[:, None]
-    return Predictions(network.logits(torch.cat([last, hidden[:, length:]], dim=1)))
+    states = torch.cat([last, hidden[:, length:]], dim=1)
+    return Predictions(network.logits(states), states)
 
 
 def start(

@@ -211,4 +211,5 @@ SYSTEM = System(
         )
     },
     text_spec=text_spec,
+    objective="next token",
 )
