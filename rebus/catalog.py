@@ -6,7 +6,7 @@ A row is the whole truth about a checkpoint: architecture, size, where its weigh
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -15,7 +15,7 @@ from typing import Any
 
 from rebus.core.card import SHAPES, ModelCard
 from rebus.core.errors import UnknownName, unknown
-from rebus.core.system import System
+from rebus.core.system import Find, System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,15 @@ SYSTEMS = {
         idea="no training: an image is described by the captioned images it resembles, a text by the captions it "
         "resembles, and the two descriptions are compared",
         paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
+    ),
+    "magic": SystemRow(
+        module="rebus.models.training_free.magic",
+        model_types=("magic",),
+        family="training_free",
+        tasks=frozenset({"caption", "complete", "stream"}),
+        idea="no training: a language model that never saw an image proposes words, a dual encoder says which of them "
+        "go with the image",
+        paper="Su et al., Language Models Can See: Plugging Visual Controls in Text Generation, 2022",
     ),
 }
 BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
@@ -242,6 +251,27 @@ _PALIGEMMA = [
     for kind in ("pt", "mix")
     if not (kind == "mix" and side == 896)
 ]
+def _magic(variant: str, parameters: int, text: str, note: str) -> ModelCard:
+    return _row(
+        "magic",
+        variant,
+        preset=variant,
+        parameters=parameters,
+        license="the language model's was not stated; guide: MIT",
+        released=True,
+        repo=text,
+        parts={"text": text, "guide": "clip/b32"},
+        note=note,
+    )
+
+
+_MAGIC = [
+    _magic("coco", 275_718_657, "cambridgeltl/magic_mscoco", "GPT-2 adapted to COCO's captions, without images"),
+    _magic(
+        "flickr30k", 275_718_657, "cambridgeltl/magic_flickr30k", "GPT-2 adapted to Flickr30k's captions, without images"
+    ),
+    _magic("stories", 275_717_889, "cambridgeltl/simctg_rocstories", "a story after a title, guided by an image"),
+]
 _STARTERS = [
     _row(
         "asif",
@@ -268,6 +298,15 @@ _STARTERS = [
         },
     ),
     _row(
+        "magic",
+        "starter",
+        preset="starter",
+        parameters=0,
+        license="Apache-2.0 (SmolLM2-135M, EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        extra="captions",
+        note='real photos, offline, with the extra "captions"',
+    ),
+    _row(
         "lit",
         "starter",
         preset="starter",
@@ -279,7 +318,7 @@ _STARTERS = [
     ),
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
-ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_STARTERS)}
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_MAGIC, *_STARTERS)}
 
 
 def checkpoint_folder() -> Path:
@@ -297,6 +336,8 @@ def bundled() -> dict[str, ModelCard]:
             data["system"],
             data["name"].removeprefix(f"{data['system']}/"),
             preset="",
+            parts=data.get("parts", {}),
+            settings=data.get("settings", {}),
             parameters=data["parameters"],
             license="Apache-2.0",
             bundled=True,
@@ -354,9 +395,10 @@ def system_row(name: str) -> SystemRow:
 
 
 def system(name: str) -> System:
-    """The description at the end of a system's file; imports torch."""
-    found: System = import_module(system_row(name).module).SYSTEM
-    return found
+    """The description at the end of a system's file; imports torch. A system with parts of other systems is handed the
+    look-up of those."""
+    found: System | Callable[[Find], System] = import_module(system_row(name).module).SYSTEM
+    return found if isinstance(found, System) else found(system)
 
 
 def systems() -> Iterator[System]:

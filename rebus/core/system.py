@@ -1,10 +1,11 @@
 """What a model file tells the rest of the library about itself: one `SYSTEM` at its end."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rebus.core.config import from_dict
 from rebus.core.errors import BadConfig, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import ImageSpec, ImageTokens, Prompts, TextSpec
@@ -66,6 +67,14 @@ class Assembled(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A network inside another one: the system that it is of, and its configuration as plain data."""
+
+    system: str
+    config: Any
+
+
+@dataclass(frozen=True, kw_only=True)
 class Companion:
     """Something in a file of its own beside the network that some tasks need: a mask decoder, an answer list.
 
@@ -83,7 +92,7 @@ class System:
     """A system: its network, its configurations and its released formats."""
 
     name: str  # "clip"
-    network: Callable[[Any], Any]  # config → nn.Module
+    network: Callable[..., Any]  # config → nn.Module; see `build`
     config: type
     presets: Mapping[str, Any]
     layouts: Mapping[str, Layout]  # models are saved in the first that can write them
@@ -101,6 +110,29 @@ class System:
     companions: Mapping[str, Companion] = field(default_factory=dict)
     decoding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task → options where the user gives none
     assemble: Mapping[str, Callable[[], Assembled]] = field(default_factory=dict)  # variant → made of installed parts
+    parts: tuple[str, ...] = ()  # fields of the configuration that are a `Part`: trained networks of other systems,
+    # which are handed to this one's network as keywords of these names
+    find: "Find | None" = None  # of a system with parts: the look-up by which it builds them
+    join: Callable[..., Any] | None = None  # (config, the processor of each part by its name) → their processor
+    read_processor: Callable[[Path, Any], Any] | None = None  # (directory, config) → the processor of a system whose
+    # files are more than a tokenizer and a preprocessor
+    suited: Callable[[Any], Mapping[str, Any]] | None = None  # config → fields of this `System` that depend on it
+
+    def build(self, config: Any) -> Any:
+        """The network of a configuration; its parts are built by their own systems."""
+        found = {name: self.part(config, name) for name in self.parts}
+        return self.network(config, **{name: system.build(own) for name, (system, own) in found.items()})
+
+    def part(self, config: Any, name: str) -> tuple["System", Any]:
+        """The system and the configuration of a part. Raises `UnknownName`, or `BadConfig` naming unknown fields."""
+        assert self.find is not None
+        part = getattr(config, name)
+        system = self.find(part.system)
+        return system, from_dict(system.config, part.config, name)
+
+    def suited_to(self, config: Any) -> "System":
+        """The same with the prompts and decoding options of a configuration."""
+        return self if self.suited is None else replace(self, **self.suited(config))
 
     def layout_for(self, config: Any, first: Layout | None = None) -> Layout:
         """The layout in which a model of this configuration is saved: `first` where it can be, else the first that can.
@@ -118,6 +150,9 @@ class System:
                 except (BadConfig, UsageError) as error:
                     reasons.append(str(error))
         raise UsageError(f"a model of {self.name} with this configuration cannot be saved: {'; '.join(reasons)}")
+
+
+Find = Callable[[str], System]  # by name
 
 
 def _differences(config: Any, again: Any, where: str) -> list[str]:

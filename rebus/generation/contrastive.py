@@ -1,7 +1,7 @@
 """Contrastive search: a probable token whose state is unlike every state before it.
 
-Su et al., "A Contrastive Framework for Neural Text Generation", 2022, eq. 5. `guide` adds a third term; MAGIC
-(Su et al., "Language Models Can See", 2022) puts the image there.
+Su et al., "A Contrastive Framework for Neural Text Generation", 2022, eq. 5. `beta` weighs a third term, how well the
+text goes with an image (Su et al., "Language Models Can See", 2022, eq. 4; `judged_text.py` here).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,22 +15,26 @@ from torch.nn import functional as F
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.decoding_state import Choice, Choose, DecodingState, keep_rows
+from rebus.generation.decoding_state import Choice, Choose, DecodingState, Strings, keep_rows
+from rebus.generation.judged_text import JudgedText
 
 Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive:
-    """Among the `k` most probable tokens, the best of (1 - alpha) · probability - alpha · likeness (+ guide).
+    """Among the `k` most probable tokens, the best of (1 - alpha) · probability - alpha · likeness + beta · fit.
 
     Likeness is the largest cosine between the state after the candidate and those of the context. The context is what
     `start` shows of the prompt: its last state (B, D), or all of them if the network gives `hidden` (B, P, D).
+    Fit is the share of the candidate in a softmax over how well the text with it goes with what the network was shown,
+    of networks that say so (`JudgesText`); others refuse a `beta` above 0.
     `guide(rows (R,), text (R, t), candidates (R, k))` → (R, k) numbers to add.
     """
 
     k: int = 5
     alpha: float = 0.6
+    beta: float = 0.0
     guide: Guide | None = None
 
     def __post_init__(self) -> None:
@@ -38,16 +42,29 @@ class Contrastive:
             raise UsageError(f"k must be at least 1; got {self.k}")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"alpha must be between 0 and 1; got {self.alpha}")
+        if not 0 <= self.beta < torch.inf:
+            raise UsageError(f"beta must be 0 or more; got {self.beta}")
 
-    def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any]) -> Choose:
-        return _Search(self, network, step, room, batch.get("mask"))
+    def begin(
+        self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any], strings: Strings
+    ) -> Choose:
+        judge = JudgedText(network, strings) if self.beta else None
+        return _Search(self, network, step, room, batch.get("mask"), judge)
 
 
 class _Search:
     """Remembers the directions of all states so far; the winner's look-ahead is the next step, so none is wasted."""
 
-    def __init__(self, settings: Contrastive, network: WritesText, step: Step, room: int, mask: Tensor | None):
-        self.settings, self.network = settings, network
+    def __init__(
+        self,
+        settings: Contrastive,
+        network: WritesText,
+        step: Step,
+        room: int,
+        mask: Tensor | None,
+        judge: JudgedText | None,
+    ):
+        self.settings, self.network, self.judge = settings, network, judge
         prompt = step.hidden if step.hidden.dim() == 3 else step.hidden[:, None]
         num_rows, self.num_seen, width = prompt.shape
         self.seen = torch.zeros(num_rows, self.num_seen + room, width, device=prompt.device)
@@ -63,6 +80,8 @@ class _Search:
         score = (1 - alpha) * probability
         if guide is not None:
             score = score + guide(place.rows, place.text, candidate)
+        if self.judge is not None:
+            score = score + self.settings.beta * self.judge(place, candidate)
         if alpha == 0:
             return Choice(_pick(candidate, score.argmax(dim=-1)))
 

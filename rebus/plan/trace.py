@@ -82,7 +82,7 @@ class _Run:
     def __init__(self, system: System, config: Any, objective: Any, step: Step, prompt: int, answer: int):
         assert system.example is not None
         with on_meta():
-            self.network: nn.Module = system.network(config).train()
+            self.network: nn.Module = system.build(config).train()
             self.params = _numbers(self.network)
             _choose(self.network, step.learning)
             _split(self.network, step.ranks)

@@ -52,7 +52,7 @@ def build(config: TrainConfig) -> Built:
     Raises `BadCheckpoint` where something does not fit, `UnknownName` for a frozen part that does not exist,
     `UsageError` where nothing is left to train.
     """
-    network: nn.Module = catalog.system(str(config.system)).network(config.model)
+    network: nn.Module = catalog.system(str(config.system)).build(config.model)
     copied: dict[str, str] = {}
     for start in starts_of(config):
         copied |= dict.fromkeys(copy_weights(network, start), start.source)

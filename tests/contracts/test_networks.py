@@ -38,7 +38,7 @@ def test_every_system_has_a_case():
 def build(name, preset, seed=0):
     system = catalog.system(name)
     torch.manual_seed(seed)
-    network = system.network(system.presets[preset]).eval()
+    network = system.build(system.presets[preset]).eval()
     for p in network.parameters():  # away from zeros and ones, so that every weight matters
         if p.ndim:
             torch.nn.init.normal_(p, std=0.2)
@@ -199,7 +199,7 @@ def test_a_model_is_saved_and_loaded(name, preset, tmp_path):
 def test_a_step_down_the_gradient_lowers_the_loss(name, preset):
     system = catalog.system(name)
     torch.manual_seed(0)
-    network = system.network(system.presets[preset]).train()
+    network = system.build(system.presets[preset]).train()
     batch = system.example(network.cfg, 4)
     norms = live_batch_norms(network).values()
     for norm in norms:
@@ -228,7 +228,7 @@ def test_a_step_is_planned(name, preset):
             trace(system, config, Step())
         return
     found = trace(system, config, Step(prompt=4, answer=4, bf16=False))
-    network = system.network(config)
+    network = system.build(config)
     assert found.params == sum(p.numel() for p in network.parameters())
     assert found.trained == sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert 0 < sum(part.forward for part in found.parts) < sum(part.backward for part in found.parts) * 1.01 + 1e9
@@ -238,5 +238,5 @@ def test_a_step_is_planned(name, preset):
 def test_published_size(card):
     system = catalog.system(card.system)
     with torch.device("meta"):
-        network = system.network(system.presets[card.preset])
+        network = system.build(system.presets[card.preset])
     assert sum(p.numel() for p in network.parameters()) == card.parameters
