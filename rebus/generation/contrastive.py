@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.decoding_state import Choice, Choose, DecodingState, Strings, keep_rows
+from rebus.generation.decoding_state import Choice, Choose, DecodingState, Strings, has_fixed_rows, keep_rows
 from rebus.generation.judged_text import JudgedText
 
+_ROUNDING = 1e-4  # of cosines and sums
 Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -85,18 +86,28 @@ class _Search:
         if alpha == 0:
             return Choice(_pick(candidate, score.argmax(dim=-1)))
 
-        num_rows = candidate.shape[0]
-        row = torch.arange(num_rows, device=candidate.device)
-        ahead = self.network.step(candidate.flatten(), place.step.cache.select(row.repeat_interleave(k)))
-        state = F.normalize(ahead.hidden.float(), dim=-1).view(num_rows, k, -1)
-        num_seen = self.num_seen + place.at
-        likeness = state @ self.seen[place.rows, :num_seen].mT  # R k t
-        likeness = likeness.masked_fill(~self.real[place.rows, None, :num_seen], -torch.inf)
         # A candidate that the constraints forbid has probability 0; it must not win by being unlike the rest.
-        score = (score - alpha * likeness.amax(dim=-1)).masked_fill(probability == 0, -torch.inf)
-        best = score.argmax(dim=-1)
-        self.seen[place.rows, num_seen] = state[row, best]
-        return Choice(_pick(candidate, best), keep_rows(ahead, row * k + best))
+        score = score.masked_fill(probability == 0, -torch.inf)
+        row, which = self._hopeful(score).nonzero(as_tuple=True)  # C candidates, row by row
+        ahead = self.network.step(candidate[row, which], place.step.cache.select(row))
+        state = F.normalize(ahead.hidden.float(), dim=-1)
+        prompt, num_seen = place.rows[row], self.num_seen + place.at
+        likeness = (self.seen[prompt, :num_seen] @ state[:, :, None]).squeeze(-1)  # C t
+        likeness = likeness.masked_fill(~self.real[prompt, :num_seen], -torch.inf).amax(dim=-1)
+        final = torch.full_like(score, -torch.inf)
+        final[row, which] = score[row, which] - alpha * likeness
+        best = final.argmax(dim=-1)
+        won = (which == best[row]).nonzero().squeeze(-1)
+        self.seen[place.rows, num_seen] = state[won]
+        return Choice(_pick(candidate, best), keep_rows(ahead, won))
+
+    def _hopeful(self, score: Tensor) -> Tensor:
+        """(R, k): who may win yet. A cosine moves a score by alpha at most, so that who is further behind than twice
+        that need not be looked at. Where steps are compiled for a number of rows, all are."""
+        if has_fixed_rows(self.network):
+            return torch.ones_like(score, dtype=torch.bool)
+        behind = score < score.amax(dim=-1, keepdim=True) - 2 * self.settings.alpha - _ROUNDING
+        return ~behind  # what is not a number stays, to be refused
 
 
 def _pick(candidate: Tensor, best: Tensor) -> Tensor:
