@@ -251,6 +251,8 @@ _PALIGEMMA = [
     for kind in ("pt", "mix")
     if not (kind == "mix" and side == 896)
 ]
+
+
 def _magic(variant: str, parameters: int, text: str, note: str) -> ModelCard:
     return _row(
         "magic",
@@ -268,7 +270,10 @@ def _magic(variant: str, parameters: int, text: str, note: str) -> ModelCard:
 _MAGIC = [
     _magic("coco", 275_718_657, "cambridgeltl/magic_mscoco", "GPT-2 adapted to COCO's captions, without images"),
     _magic(
-        "flickr30k", 275_718_657, "cambridgeltl/magic_flickr30k", "GPT-2 adapted to Flickr30k's captions, without images"
+        "flickr30k",
+        275_718_657,
+        "cambridgeltl/magic_flickr30k",
+        "GPT-2 adapted to Flickr30k's captions, without images",
     ),
     _magic("stories", 275_717_889, "cambridgeltl/simctg_rocstories", "a story after a title, guided by an image"),
 ]

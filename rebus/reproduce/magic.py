@@ -143,9 +143,7 @@ def _bent(budget: Budget, network: MAGIC, pixels: Tensor) -> list[int]:
         read = network.guide.embed_text(**_read([_decode(text) for text in texts]))
         return budget.guide_scale * (read @ image[0])
 
-    return gradient_guided.gradient_guided(
-        network.text, shapes.START, shapes.END, _LONGEST + 1, judge, budget.bending
-    )
+    return gradient_guided.gradient_guided(network.text, shapes.START, shapes.END, _LONGEST + 1, judge, budget.bending)
 
 
 def _decode(ids: list[int]) -> str:

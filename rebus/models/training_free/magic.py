@@ -36,7 +36,9 @@ class MAGICConfig:
 
     text: Part  # a causal language model
     guide: Part  # a dual encoder
-    guide_scale: float | None = None  # what multiplies cosines before the softmax over candidates; None: the guide's own
+    guide_scale: float | None = (
+        None  # what multiplies cosines before the softmax over candidates; None: the guide's own
+    )
     prompt: str = ""  # what captions continue
     start_id: int | None = None  # the token before each prompt, of a language model that was adapted with one
     closes_prompt: bool = False  # whether a prompt is a text of its own, with an end token (the titles of stories)
@@ -60,7 +62,9 @@ class MAGICConfig:
                 raise BadConfig(f"magic: wants {name}; got {getattr(self, name.split()[0])}")
 
 
-_SMALL = Part(system="gpt2", config={"vocab_size": 50_259})  # two tokens were added: the start and the padding of a text
+_SMALL = Part(
+    system="gpt2", config={"vocab_size": 50_259}
+)  # two tokens were added: the start and the padding of a text
 _B32 = Part(system="clip", config={})
 _TINY_GPT2 = {"width": 24, "num_layers": 2, "num_heads": 3, "mlp_width": 40, "vocab_size": 96, "context": 64}
 _TINY_TOWER = {"width": 24, "num_layers": 1, "num_heads": 2, "mlp_width": 32}
@@ -70,9 +74,7 @@ _TINY_CLIP = {
     "embed": 16,
 }
 PRESETS = {
-    "tiny": MAGICConfig(
-        text=Part(system="gpt2", config=_TINY_GPT2), guide=Part(system="clip", config=_TINY_CLIP), k=4
-    ),
+    "tiny": MAGICConfig(text=Part(system="gpt2", config=_TINY_GPT2), guide=Part(system="clip", config=_TINY_CLIP), k=4),
     "coco": MAGICConfig(text=_SMALL, guide=_B32, start_id=50_257),
     "flickr30k": MAGICConfig(text=_SMALL, guide=_B32, start_id=50_257, k=25, max_new_tokens=19),
     "stories": MAGICConfig(
@@ -163,7 +165,9 @@ class MAGIC(nn.Module):
         if image_mask is None:
             vectors: Tensor = self.guide.embed_image(pixels, **patches)
             return vectors
-        each = self.guide.embed_image(pixels[image_mask], **{name: value[image_mask] for name, value in patches.items()})
+        each = self.guide.embed_image(
+            pixels[image_mask], **{name: value[image_mask] for name, value in patches.items()}
+        )
         rows = image_mask.nonzero()[:, 0]
         return F.normalize(each.new_zeros(len(pixels), each.shape[1]).index_add(0, rows, each), dim=-1)
 
