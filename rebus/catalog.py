@@ -254,27 +254,14 @@ _PALIGEMMA = [
 
 
 def _magic(variant: str, parameters: int, text: str, note: str) -> ModelCard:
-    return _row(
-        "magic",
-        variant,
-        preset=variant,
-        parameters=parameters,
-        license="the language model's was not stated; guide: MIT",
-        released=True,
-        repo=text,
-        parts={"text": text, "guide": "clip/b32"},
-        note=note,
-    )
+    parts, license = {"text": text, "guide": "clip/b32"}, "not stated (language model), MIT (guide)"
+    own = {"preset": variant, "parameters": parameters, "license": license, "parts": parts, "note": note}
+    return _row("magic", variant, released=True, repo=text, **own)
 
 
 _MAGIC = [
-    _magic("coco", 275_718_657, "cambridgeltl/magic_mscoco", "GPT-2 adapted to COCO's captions, without images"),
-    _magic(
-        "flickr30k",
-        275_718_657,
-        "cambridgeltl/magic_flickr30k",
-        "GPT-2 adapted to Flickr30k's captions, without images",
-    ),
+    _magic("coco", 275_718_657, "cambridgeltl/magic_mscoco", "a GPT-2 that read COCO's captions without images"),
+    _magic("flickr30k", 275_718_657, "cambridgeltl/magic_flickr30k", "a GPT-2 that read Flickr30k's captions"),
     _magic("stories", 275_717_889, "cambridgeltl/simctg_rocstories", "a story after a title, guided by an image"),
 ]
 _STARTERS = [

@@ -81,8 +81,8 @@ def generate(
 
     New tokens only; a row keeps its end token and is filled with `pad_id` after it. A row's result does not depend on
     the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` and `max_sentences`
-    (which need `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`). `read`: texts →
-    the tokens and mask of the encoder that judges them, where `beta` asks for that.
+    (which need `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`).
+    `read`: texts → the tokens and mask of the encoder that judges them, where `beta` asks for that.
     `on_token(tokens (B,), log_probabilities (B,))` is called for each column, 0 where a row has ended; beam search
     has none to tell (`score_tokens` finds them). Raises `UsageError` for an option that the strategy does not have.
     """

@@ -48,18 +48,18 @@ def test_padding_and_lone_tokens_are_no_pairs():
 def test_states_of_a_language_model_are_moved_apart():
     torch.manual_seed(0)
     network = gpt2.GPT2(gpt2.PRESETS["tiny"])
+    torch.nn.init.constant_(network.norm.bias, 2.0)  # all of them point the same way
     batch = {"tokens": torch.full((4, 1), 95), "targets": torch.randint(3, 90, (4, 8))}
     batch["targets"][1, 5:] = -100
     learner = Learner(ContrastiveTokenLoss(), network)
     first = learner(batch).parts
-    for _ in range(8):
-        backward(learner, [batch])
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter -= 0.1 * parameter.grad
-                parameter.grad = None
-    assert learner(batch).parts["apart"] < 0.7 * first["apart"]
-    assert learner(batch).parts["next_token"] < first["next_token"]
+    backward(learner, [batch])
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter -= 1e-3 * parameter.grad
+    now = learner(batch).parts
+    assert now["apart"] < first["apart"]
+    assert now["next_token"] < first["next_token"]
 
 
 def test_a_network_that_shows_no_states_is_refused_and_so_is_a_divided_batch():

@@ -36,9 +36,7 @@ class MAGICConfig:
 
     text: Part  # a causal language model
     guide: Part  # a dual encoder
-    guide_scale: float | None = (
-        None  # what multiplies cosines before the softmax over candidates; None: the guide's own
-    )
+    guide_scale: float | None = None  # by which cosines are multiplied before the softmax; None: the guide's own
     prompt: str = ""  # what captions continue
     start_id: int | None = None  # the token before each prompt, of a language model that was adapted with one
     closes_prompt: bool = False  # whether a prompt is a text of its own, with an end token (the titles of stories)
@@ -62,9 +60,7 @@ class MAGICConfig:
                 raise BadConfig(f"magic: wants {name}; got {getattr(self, name.split()[0])}")
 
 
-_SMALL = Part(
-    system="gpt2", config={"vocab_size": 50_259}
-)  # two tokens were added: the start and the padding of a text
+_SMALL = Part(system="gpt2", config={"vocab_size": 50_259})  # two were added: the start and the padding of a text
 _B32 = Part(system="clip", config={})
 _TINY_GPT2 = {"width": 24, "num_layers": 2, "num_heads": 3, "mlp_width": 40, "vocab_size": 96, "context": 64}
 _TINY_TOWER = {"width": 24, "num_layers": 1, "num_heads": 2, "mlp_width": 32}
@@ -91,7 +87,7 @@ PRESETS = {
 
 
 class Seen(NamedTuple):
-    """The language model's cache, and for each of its rows what the guide saw: (B, E), None where there was no image."""
+    """The language model's cache, and for each of its rows what the guide saw, (B, E); None without any image."""
 
     text: Any
     image: Tensor | None

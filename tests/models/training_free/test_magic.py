@@ -3,6 +3,7 @@
 import json
 import shutil
 from importlib.util import find_spec
+from itertools import pairwise
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_a_text_is_read_once(model, monkeypatch):
     model.caption([IMAGES[0]] * 3)
     assert all(len(set(texts)) == len(texts) for texts in read)
     assert len(read[0]) == 6, "the candidates of three images that are alike"
-    for before, after in zip(read, read[1:], strict=False):
+    for before, after in pairwise(read):
         assert not set(before) & set(after)
 
 
