@@ -4,13 +4,14 @@
     python benchmarks/magic.py scenes [--limit N]
 
 FOLDER is `flickr8k_1k`, as `benchmarks/README.md` describes it. Each image is captioned as the model does it, without
-its guide (`beta=0`, contrastive search), and with the guide shown another image. Prints one JSON document.
+its guide (`beta=0`, contrastive search, which says the same of every image), and of scenes with the guide shown another
+image. Prints one JSON document.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from rebus.evaluate.caption_metrics import bleu, cider_d, rouge_l, words
 from rebus.evaluate.scenes import caption_scores
 
 SHOWN = 10
+KINDS: dict[str, Callable[[Any, Sequence[Any]], tuple[list[str], int]]] = {  # → captions, how many were written
+    "guided": lambda model, images: (model.caption(list(images)), len(images)),
+    "unguided": lambda model, images: ([model.caption(images[0], beta=0.0)], 1),
+    "guided by another image": lambda model, images: (model.caption([*images[-1:], *images[:-1]]), len(images)),
+}
 
 
 def main() -> None:
@@ -47,7 +53,7 @@ def photos(folder: Path, split: str, limit: int | None) -> dict[str, Any]:
     model, guide = rebus.load("magic/starter", device="cpu"), rebus.load("asif/starter", device="cpu")
     found: dict[str, Any] = {"photos": len(rows)}
     scores = {}
-    for kind, captions, seconds, cpu in captioned(model, images):
+    for kind, captions, seconds, cpu in captioned(model, images, ("guided", "unguided")):
         plain = [words(text) for text in captions]
         scores[kind] = torch.as_tensor(guide.match(images, captions)).diagonal()
         found[kind] = {
@@ -76,25 +82,20 @@ def scenes(number: int) -> dict[str, Any]:
         drawn = [scene(i, split) for i in range(number)]
         images = [one.image for one in drawn]
         found[split] = {"scenes": number}
-        for kind, captions, seconds, _ in captioned(model, images):
+        for kind, captions, seconds, _ in captioned(model, images, tuple(KINDS)):
             by = {name: _mean_match(encoder, images, captions) for name, encoder in encoders.items()}
             right = caption_scores(captions, drawn)["caption_attributes"]
             found[split][kind] = {**by, "caption_attributes": round(right, 3), "seconds": round(seconds, 3)}
     return found
 
 
-def captioned(model: Any, images: Sequence[Any]) -> Any:
-    """(kind, captions, wall seconds an image, processor seconds an image) with the guide, without, and with the guide
-    shown the image before."""
-    for kind, shown, options in (
-        ("guided", list(images), {}),
-        ("unguided", list(images), {"beta": 0.0}),
-        ("guided by another image", [*images[-1:], *images[:-1]], {}),
-    ):
+def captioned(model: Any, images: Sequence[Any], kinds: Sequence[str]) -> Iterator[tuple[str, list[str], float, float]]:
+    """(kind, captions, wall seconds an image, processor seconds an image) for some of `KINDS`."""
+    for kind in kinds:
         began, used = time.perf_counter(), time.process_time()
-        captions = model.caption(shown, **options)
+        said, number = KINDS[kind](model, images)
         wall, cpu = time.perf_counter() - began, time.process_time() - used
-        yield kind, captions, wall / len(images), cpu / len(images)
+        yield kind, said * (len(images) // len(said)), wall / number, cpu / number
 
 
 def _mean_match(encoder: Any, images: Sequence[Any], captions: Sequence[str], size: int = 100) -> float:
