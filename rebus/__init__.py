@@ -31,6 +31,7 @@ from rebus.core.errors import (
 if TYPE_CHECKING:
     from rebus.api import Model as Model
     from rebus.api import create as create
+    from rebus.api import join as join
     from rebus.api import load as load
     from rebus.catalog import info as info
     from rebus.catalog import list_models as list_models
@@ -61,11 +62,13 @@ __all__ = [
     "images_in",
     "info",
     "list_models",
+    "join",
     "load",
 ]
 _LATE = {
     "Model": "rebus.api",
     "create": "rebus.api",
+    "join": "rebus.api",
     "load": "rebus.api",
     "info": "rebus.catalog",
     "list_models": "rebus.catalog",

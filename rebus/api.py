@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rebus import catalog
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
-from rebus.core.card import ModelCard, domain_files
+from rebus.core.card import PHOTOS, SHAPES, ModelCard, domain_files
 from rebus.core.config import from_dict, to_dict
 from rebus.core.errors import UnsupportedTask, UsageError
 from rebus.core.system import System
@@ -22,7 +22,7 @@ from rebus.generation.cuda_graph import GraphedStep
 from rebus.generation.familiar import in_our_names
 from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.nn.linear import join_products
-from rebus.open_checkpoint import Opened, config_of, open_checkpoint, save_checkpoint
+from rebus.open_checkpoint import Opened, config_of, joined_config, open_checkpoint, save_checkpoint
 from rebus.tasks.methods import Tasks
 from rebus.weights.companions import companion_files, open_companions
 from rebus.weights.lazy_tensor import LazyTensor
@@ -74,7 +74,7 @@ class Model(Tasks):
         self.processor = processor
         self.config = config
         self.card = card
-        self.system = system
+        self.system = system.suited_to(config)
         self.companions: Mapping[str, Any] = dict(companions or {})
         self._files = dict(files or {})
         self._inside = tuple(inside)  # folders of its parts, which are not written again
@@ -127,12 +127,14 @@ class Model(Tasks):
         )
 
     def endings(self) -> dict[str, Any]:
-        """How this model's texts end: `eos_id`, `pad_id`, and `decode` where there is a tokenizer."""
+        """How this model's texts end: `eos_id`, `pad_id`, and `decode` where there is a tokenizer; `read` where another
+        network reads them."""
         text = self.processor.text
         spec = text.spec if text is not None else self.system.text_spec and self.system.text_spec(self.config)
         if spec is None:
             raise UsageError(f"{self.card.name} has no text")
-        return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": text and text.tokenizer.decode}
+        read = getattr(self.processor, "read", None)
+        return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": text and text.tokenizer.decode, "read": read}
 
     def save(self, directory: str | os.PathLike[str], layout: str | None = None, *, part: str | None = None) -> Path:
         """Write the model in a released layout, whole or not at all; gives the directory.
@@ -204,7 +206,7 @@ class Model(Tasks):
         return {**self.__dict__, "system": self.system.name}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state, system=catalog.system(state["system"]))
+        self.__dict__.update(state, system=catalog.system(state["system"]).suited_to(state["config"]))
 
     def _can(self, task: str) -> "Model":
         if task not in self.tasks:
@@ -277,6 +279,38 @@ def load(
     if compile:
         _compile(model.network)
     return model
+
+
+def join(system: str, *, name: str = "", **parts_and_settings: Any) -> Model:
+    """Loaded models as one, of a system that joins trained networks: `rebus.join("magic", text=…, guide=…, beta=1.0)`.
+
+    The parts are shared, not copied: they go on working, and move together. What else is given are fields of the
+    configuration. Raises `UsageError` for a system that joins nothing and for missing parts, `BadConfig` for fields
+    that do not exist and for parts that cannot do what is asked of them.
+    """
+    kind, row = catalog.system(system), catalog.system_row(system)
+    parts = {part: parts_and_settings.pop(part, None) for part in kind.parts}
+    if not parts or not all(isinstance(part, Model) for part in parts.values()):
+        wanted = ", ".join(f"{part}=MODEL" for part in kind.parts) or "nothing: it has no parts"
+        raise UsageError(f"{system} joins {wanted}; a part is what rebus.load gives")
+    config = joined_config(kind, parts, "", parts_and_settings)
+    assert kind.join is not None
+    network = kind.network(config, **{part: model.network for part, model in parts.items()})
+    processor = kind.join(config, **{part: model.processor for part, model in parts.items()})
+    cards = [model.card for model in parts.values()]
+    card = ModelCard(
+        name=name or f"{system} of {' and '.join(card.name for card in cards)}",
+        system=system,
+        family=row.family,
+        preset="",
+        parameters=sum(p.numel() for p in network.parameters()),
+        idea=row.idea,
+        paper=row.paper,
+        tasks=row.tasks,
+        license="; ".join(dict.fromkeys(card.license for card in cards)),
+        domain=PHOTOS if all(card.domain == PHOTOS for card in cards) else SHAPES,
+    )
+    return Model(network, processor, config=config, card=card, system=kind)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -21,6 +21,7 @@ from rebus.codec.tokenizer_files import read_definition
 from rebus.codec.tokenizers import Tokenizer
 from rebus.core import extras
 from rebus.core.card import ModelCard, domain_in
+from rebus.core.config import to_dict
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UsageError
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
@@ -138,7 +139,12 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
                 card=card,
                 assembled=processor,
             )
-    path = _locate(source, card, revision)
+        if card.parts:
+            return _join(card)
+    return _open(name, _locate(source, card, revision), card)
+
+
+def _open(name: str, path: Path, card: ModelCard | None) -> Opened:
     file = gguf_file(path)
     processor = None
     if file is None:
@@ -177,12 +183,44 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
     )
 
 
+def _join(card: ModelCard) -> Opened:
+    """A model of the catalogue that joins others, opened part by part."""
+    system, parts = catalog.system(card.system), dict[str, Opened]()
+    for name, source in card.parts.items():
+        own = source == "."
+        parts[name] = _open(card.name, catalog.bundled_folder(card.name), None) if own else open_checkpoint(source)
+    config = joined_config(system, parts, card.preset, card.settings)
+    tensors = {f"{name}.{key}": tensor for name, one in parts.items() for key, tensor in one.tensors.items()}
+    assert system.join is not None
+    processor = system.join(config, **{name: one.processor() for name, one in parts.items()})
+    return Opened(
+        name=card.name,
+        path=None,
+        system=system,
+        layout=system.layout_for(config),
+        config=config,
+        tensors=tensors,
+        card=card,
+        assembled=processor,
+    )
+
+
+def joined_config(system: System, parts: Mapping[str, Any], preset: str, settings: Mapping[str, Any]) -> Any:
+    """The configuration of a system over parts that are open (`.system`, `.config`): the settings given, over those of
+    a preset. Raises `BadConfig` naming unknown fields, and parts that cannot do what is asked of them."""
+    start = to_dict(system.presets[preset]) if preset in system.presets else {}
+    given = {name: {"system": one.system.name, "config": to_dict(one.config)} for name, one in parts.items()}
+    read = next(iter(system.layouts.values())).read_config
+    assert read is not None
+    return read({**start, **settings, **given})
+
+
 def config_of(name: str) -> tuple[System, Any]:
     """The system and configuration of a catalogue name without any weights, of anything else from its files."""
     card = catalog.find(name)
     if card is not None:
         system = catalog.system(card.system)
-        if card.preset in system.presets:
+        if card.preset in system.presets and not card.bundled:
             return system, system.presets[card.preset]
     opened = open_checkpoint(name)
     return opened.system, opened.config
@@ -194,9 +232,11 @@ def processor_in(folder: Path, system: System, config: Any, image_size: int | No
     Raises `BadConfig` where the preprocessor makes images of another size than the network was made for, which its
     positions would have to be stretched for, and nobody asked for that.
     """
+    system = system.suited_to(config)
     image = system.image_spec(config) if system.image_spec else None
     text = system.text_spec(config) if system.text_spec else None
-    processor = load_processor(folder, image, text)
+    read = system.read_processor
+    processor: Processor = load_processor(folder, image, text) if read is None else read(folder, config)
     if image_size is not None:
         return _resized(processor, system, config, image_size)
     if image is not None and processor.image is not None and not system.any_image_size:

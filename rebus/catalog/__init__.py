@@ -32,6 +32,8 @@ def bundled() -> dict[str, ModelCard]:
             data["system"],
             data["name"].removeprefix(f"{data['system']}/"),
             preset="",
+            parts=data.get("parts", {}),
+            settings=data.get("settings", {}),
             parameters=data["parameters"],
             license="Apache-2.0",
             bundled=True,

@@ -76,6 +76,12 @@ def _virtex(variant: str, parameters: int, zoo: str, writes: bool = True) -> Mod
     )
 
 
+def _magic(variant: str, parameters: int, text: str, note: str) -> ModelCard:
+    parts, license = {"text": text, "guide": "clip/b32"}, "not stated (language model), MIT (guide)"
+    own = {"preset": variant, "parameters": parameters, "license": license, "parts": parts, "note": note}
+    return card_of("magic", variant, released=True, repo=text, **own)
+
+
 _LAION = "laion/CLIP-ViT-"
 _CLIP = [
     _clip("b32", "b32", 151_277_313, "openai/clip-vit-base-patch32"),
@@ -212,7 +218,21 @@ _VILD = [
     for backbone, sizes in {"resnet50": (48_051_284, 64_838_228), "resnet152": (82_687_060, 99_474_004)}.items()
     for kind, parameters in zip(("", "-ensemble"), sizes, strict=True)
 ]
+_MAGIC = [
+    _magic("coco", 275_718_657, "cambridgeltl/magic_mscoco", "a GPT-2 that read COCO's captions without images"),
+    _magic("flickr30k", 275_718_657, "cambridgeltl/magic_flickr30k", "a GPT-2 that read Flickr30k's captions"),
+    _magic("stories", 275_717_889, "cambridgeltl/simctg_rocstories", "a story after a title, guided by an image"),
+]
 _STARTERS = [
+    card_of(
+        "magic",
+        "starter",
+        preset="starter",
+        parameters=0,
+        license="Apache-2.0 (SmolLM2-135M, EfficientNet-Lite0, all-MiniLM-L6-v2)",
+        extra="captions",
+        note='real photos, offline, with the extra "captions"',
+    ),
     card_of(
         "asif",
         "starter",
@@ -261,5 +281,6 @@ _STARTERS = [
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
 ROWS: dict[str, ModelCard] = {
-    card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_PALIGEMMA, *_VILD, *_STARTERS)
+    card.name: card
+    for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_PALIGEMMA, *_VILD, *_MAGIC, *_STARTERS)
 }

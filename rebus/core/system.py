@@ -1,7 +1,7 @@
 """What a model file tells the rest of the library about itself: one `SYSTEM` at its end."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +115,15 @@ class System:
     parts: tuple[str, ...] = ()  # fields of the configuration that are a `Part`: trained networks of other systems,
     # which are handed to this one's network as keywords of these names
     find: "Find | None" = None  # of a system with parts: the look-up by which it builds them
+    join: Callable[..., Any] | None = None  # (config, the processor of each part by its name) → their processor
+    read_processor: Callable[[Path, Any], Any] | None = None  # (directory, config) → the processor of a system whose
+    # files are more than a tokenizer and a preprocessor
+    suited: Callable[[Any], Mapping[str, Any]] | None = None  # config → fields of this `System` that depend on it
+    handed: Callable[[Any], Mapping[str, str]] | None = (
+        None  # config → the checkpoints that stay whole beside it, each a
+    )
+    # catalogue name or a folder inside its own: the network is given theirs by `hand(image=…, text=…)`, images are seen
+    # as by "image" and text is read as by "text"
 
     def build(self, config: Any) -> Any:
         """The network of a configuration; its parts are built by their own systems."""
@@ -128,11 +137,9 @@ class System:
         system = self.find(part.system)
         return system, from_dict(system.config, part.config, name)
 
-    handed: Callable[[Any], Mapping[str, str]] | None = (
-        None  # config → the checkpoints that stay whole beside it, each a
-    )
-    # catalogue name or a folder inside its own: the network is given theirs by `hand(image=…, text=…)`, images are seen
-    # as by "image" and text is read as by "text"
+    def suited_to(self, config: Any) -> "System":
+        """The same with the prompts and decoding options of a configuration."""
+        return self if self.suited is None else replace(self, **self.suited(config))
 
     def layout_for(self, config: Any, first: Layout | None = None) -> Layout:
         """The layout in which a model of this configuration is saved: `first` where it can be, else the first that can.

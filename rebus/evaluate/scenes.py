@@ -79,14 +79,19 @@ def _questions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
 
 
 def _captions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    groups = _groups(scenes, _TOGETHER)
+    return caption_scores([said for group in groups for said in model.caption([s.image for s in group])], scenes)
+
+
+def caption_scores(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:
+    """`captions`: the share that are right throughout; `caption_attributes`: of all attributes, in order."""
     whole, attributes = [], []
-    for group in _groups(scenes, _TOGETHER):
-        for said, s in zip(model.caption([s.image for s in group]), group, strict=True):
-            truth = [o.attributes for o in s.objects]
-            parsed = parse_caption(said) or []
-            whole.append(parsed == truth)
-            pairs = zip([a for o in parsed for a in o], [a for o in truth for a in o], strict=False)
-            attributes.append(sum(a == b for a, b in pairs) / (4 * max(len(truth), len(parsed))))
+    for said, s in zip(captions, scenes, strict=True):
+        truth = [o.attributes for o in s.objects]
+        parsed = parse_caption(said) or []
+        whole.append(parsed == truth)
+        pairs = zip([a for o in parsed for a in o], [a for o in truth for a in o], strict=False)
+        attributes.append(sum(a == b for a, b in pairs) / (4 * max(len(truth), len(parsed))))
     return {"captions": _mean(whole), "caption_attributes": _mean(attributes)}
 
 

@@ -7,7 +7,8 @@ alike.
     greedy.py        the most probable token
     sampling.py      a drawn token: temperature, top_k, top_p; one random stream a row
     beam.py          the most probable sentence, among a few kept at a time
-    contrastive.py   probable, yet unlike what was already said
+    contrastive.py   probable, yet unlike what was already said, and like an image
+    judged_text.py   how well a text goes with the image, for contrastive.py
     constraints.py   what may be written: allowed tokens, no repeated n-grams
     guidance.py      classifier-free guidance: away from a second prompt
     stopping.py      end tokens and stop strings

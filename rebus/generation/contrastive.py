@@ -1,7 +1,7 @@
 """Contrastive search: a probable token whose state is unlike every state before it.
 
-Su et al., "A Contrastive Framework for Neural Text Generation", 2022, eq. 5. `guide` adds a third term; MAGIC
-(Su et al., "Language Models Can See", 2022) puts the image there.
+Su et al., "A Contrastive Framework for Neural Text Generation", 2022, eq. 5. `beta` weighs a third term, how well the
+text goes with an image (Su et al., "Language Models Can See", 2022, eq. 4; `judged_text.py` here).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,22 +15,27 @@ from torch.nn import functional as F
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.decoding_state import Choice, Choose, DecodingState, keep_rows
+from rebus.generation.decoding_state import Choice, Choose, DecodingState, Strings, has_fixed_rows, keep_rows
+from rebus.generation.judged_text import JudgedText
 
+_ROUNDING = 1e-4  # of cosines and sums
 Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive:
-    """Among the `k` most probable tokens, the best of (1 - alpha) · probability - alpha · likeness (+ guide).
+    """Among the `k` most probable tokens, the best of (1 - alpha) · probability - alpha · likeness + beta · fit.
 
     Likeness is the largest cosine between the state after the candidate and those of the context. The context is what
     `start` shows of the prompt: its last state (B, D), or all of them if the network gives `hidden` (B, P, D).
+    Fit is the share of the candidate in a softmax over how well the text with it goes with what the network was shown,
+    of networks that say so (`JudgesText`); others refuse a `beta` above 0.
     `guide(rows (R,), text (R, t), candidates (R, k))` → (R, k) numbers to add.
     """
 
     k: int = 5
     alpha: float = 0.6
+    beta: float = 0.0
     guide: Guide | None = None
 
     def __post_init__(self) -> None:
@@ -38,16 +43,27 @@ class Contrastive:
             raise UsageError(f"k must be at least 1; got {self.k}")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"alpha must be between 0 and 1; got {self.alpha}")
+        if not 0 <= self.beta < torch.inf:
+            raise UsageError(f"beta must be 0 or more; got {self.beta}")
 
-    def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any]) -> Choose:
-        return _Search(self, network, step, room, batch.get("mask"))
+    def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any], strings: Strings) -> Choose:
+        judge = JudgedText(network, strings) if self.beta else None
+        return _Search(self, network, step, room, batch.get("mask"), judge)
 
 
 class _Search:
     """Remembers the directions of all states so far; the winner's look-ahead is the next step, so none is wasted."""
 
-    def __init__(self, settings: Contrastive, network: WritesText, step: Step, room: int, mask: Tensor | None):
-        self.settings, self.network = settings, network
+    def __init__(
+        self,
+        settings: Contrastive,
+        network: WritesText,
+        step: Step,
+        room: int,
+        mask: Tensor | None,
+        judge: JudgedText | None,
+    ):
+        self.settings, self.network, self.judge = settings, network, judge
         prompt = step.hidden if step.hidden.dim() == 3 else step.hidden[:, None]
         num_rows, self.num_seen, width = prompt.shape
         self.seen = torch.zeros(num_rows, self.num_seen + room, width, device=prompt.device)
@@ -63,21 +79,33 @@ class _Search:
         score = (1 - alpha) * probability
         if guide is not None:
             score = score + guide(place.rows, place.text, candidate)
+        if self.judge is not None:
+            score = score + self.settings.beta * self.judge(place, candidate)
         if alpha == 0:
             return Choice(_pick(candidate, score.argmax(dim=-1)))
 
-        num_rows = candidate.shape[0]
-        row = torch.arange(num_rows, device=candidate.device)
-        ahead = self.network.step(candidate.flatten(), place.step.cache.select(row.repeat_interleave(k)))
-        state = F.normalize(ahead.hidden.float(), dim=-1).view(num_rows, k, -1)
-        num_seen = self.num_seen + place.at
-        likeness = state @ self.seen[place.rows, :num_seen].mT  # R k t
-        likeness = likeness.masked_fill(~self.real[place.rows, None, :num_seen], -torch.inf)
         # A candidate that the constraints forbid has probability 0; it must not win by being unlike the rest.
-        score = (score - alpha * likeness.amax(dim=-1)).masked_fill(probability == 0, -torch.inf)
-        best = score.argmax(dim=-1)
-        self.seen[place.rows, num_seen] = state[row, best]
-        return Choice(_pick(candidate, best), keep_rows(ahead, row * k + best))
+        score = score.masked_fill(probability == 0, -torch.inf)
+        row, which = self._hopeful(score).nonzero(as_tuple=True)  # C candidates, row by row
+        ahead = self.network.step(candidate[row, which], place.step.cache.select(row))
+        state = F.normalize(ahead.hidden.float(), dim=-1)
+        prompt, num_seen = place.rows[row], self.num_seen + place.at
+        likeness = (self.seen[prompt, :num_seen] @ state[:, :, None]).squeeze(-1)  # C t
+        likeness = likeness.masked_fill(~self.real[prompt, :num_seen], -torch.inf).amax(dim=-1)
+        final = torch.full_like(score, -torch.inf)
+        final[row, which] = score[row, which] - alpha * likeness
+        best = final.argmax(dim=-1)
+        won = (which == best[row]).nonzero().squeeze(-1)
+        self.seen[place.rows, num_seen] = state[won]
+        return Choice(_pick(candidate, best), keep_rows(ahead, won))
+
+    def _hopeful(self, score: Tensor) -> Tensor:
+        """(R, k): who may win yet. A cosine moves a score by alpha at most, so that who is further behind than twice
+        that need not be looked at. Where steps are compiled for a number of rows, all are."""
+        if has_fixed_rows(self.network):
+            return torch.ones_like(score, dtype=torch.bool)
+        behind = score < score.amax(dim=-1, keepdim=True) - 2 * self.settings.alpha - _ROUNDING
+        return ~behind  # what is not a number stays, to be refused
 
 
 def _pick(candidate: Tensor, best: Tensor) -> Tensor:

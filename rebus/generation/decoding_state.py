@@ -21,6 +21,13 @@ class DecodingState(NamedTuple):
     at: int  # t, the number of tokens written
 
 
+class Strings(NamedTuple):
+    """How tokens become text, and texts the tokens of whoever judges them (`rebus.core.capabilities.JudgesText`)."""
+
+    decode: Callable[[list[int]], str] | None = None
+    read: Callable[[list[str]], dict[str, Tensor]] | None = None
+
+
 class Choice(NamedTuple):
     """The chosen tokens (R,), and the network's next step where choosing already needed it."""
 

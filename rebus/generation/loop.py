@@ -15,13 +15,14 @@ from rebus.core.finite import refuse
 from rebus.generation.beam import Beam
 from rebus.generation.constraints import Allowed, Constraints, prompt_text
 from rebus.generation.contrastive import Contrastive
-from rebus.generation.decoding_state import Choose, DecodingState, has_fixed_rows, keep_rows
+from rebus.generation.decoding_state import Choose, DecodingState, Strings, has_fixed_rows, keep_rows
 from rebus.generation.greedy import Greedy
 from rebus.generation.guidance import Guidance, GuidedWriter
 from rebus.generation.sampling import Sample
 from rebus.generation.stopping import Decode, Stops
 
 OnToken = Callable[[Tensor, Tensor], None]
+Read = Callable[[list[str]], dict[str, Tensor]]
 Strategy = Greedy | Sample | Beam | Contrastive
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "greedy": Greedy,
@@ -40,6 +41,7 @@ class _Common:
     no_repeat_ngram_size: int = 0
     guidance: Guidance | None = None
     stop: str | Sequence[str] | None = None
+    max_sentences: int | None = None  # told by their full stops
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -58,7 +60,7 @@ def options_of(strategy: str) -> frozenset[str]:
 
 
 # Everything that `generate` takes by name; what else a caller is given belongs to the batch.
-OPTIONS = frozenset({"strategy", "eos_id", "pad_id", "decode", "on_token"}).union(
+OPTIONS = frozenset({"strategy", "eos_id", "pad_id", "decode", "read", "on_token"}).union(
     _names(_Common), *(_names(strategy) for strategy in STRATEGIES.values())
 )
 
@@ -70,6 +72,7 @@ def generate(
     eos_id: int | Sequence[int] | None,
     pad_id: int,
     decode: Decode | None = None,
+    read: Read | None = None,
     strategy: str = "greedy",
     on_token: OnToken | None = None,
     **options: Any,
@@ -77,13 +80,14 @@ def generate(
     """Write after the prompts of `batch` (`pixels`, `tokens`, `mask`, …): (B, ≤ max_new_tokens) int64.
 
     New tokens only; a row keeps its end token and is filled with `pad_id` after it. A row's result does not depend on
-    the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` (which needs
-    `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`).
+    the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` and `max_sentences`
+    (which need `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`).
+    `read`: texts → the tokens and mask of the encoder that judges them, where `beta` asks for that.
     `on_token(tokens (B,), log_probabilities (B,))` is called for each column, 0 where a row has ended; beam search
     has none to tell (`score_tokens` finds them). Raises `UsageError` for an option that the strategy does not have.
     """
     chosen, common = _settings(strategy, options, batch)
-    stops = Stops(eos_id, common.stop, decode)
+    stops = Stops(eos_id, common.stop, decode, common.max_sentences)
     constraints = _constraints(network, batch, common)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     if isinstance(chosen, Beam):
@@ -93,7 +97,8 @@ def generate(
             network, batch, common.max_new_tokens, stops=stops, constraints=constraints, pad_id=pad_id
         )
         return found.clone()  # out of inference mode, so that it may be trained on
-    columns = list(_write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, on_token))
+    strings = Strings(decode, read)
+    columns = list(_write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, strings, on_token))
     return torch.stack(columns, dim=1)
 
 
@@ -104,6 +109,7 @@ def stream(
     eos_id: int | Sequence[int] | None,
     pad_id: int,
     decode: Decode | None = None,
+    read: Read | None = None,
     strategy: str = "greedy",
     **options: Any,
 ) -> Iterator[Tensor]:
@@ -115,10 +121,10 @@ def stream(
     chosen, common = _settings(strategy, options, batch)
     if isinstance(chosen, Beam):
         raise UsageError('beam search cannot stream: its words are known at the end. Use "greedy" or "sample"')
-    stops = Stops(eos_id, common.stop, decode)
+    stops = Stops(eos_id, common.stop, decode, common.max_sentences)
     constraints = _constraints(network, batch, common)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
-    return _write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id)
+    return _write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, Strings(decode, read))
 
 
 def _settings(strategy: str, options: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Strategy, _Common]:
@@ -159,10 +165,11 @@ def _write(
     stops: Stops,
     constraints: Constraints,
     pad_id: int,
+    strings: Strings,
     on_token: OnToken | None = None,
 ) -> Iterator[Tensor]:
     step = network.start(room=room, **batch)
-    choose: Choose = strategy.begin(network, step, room, batch)
+    choose: Choose = strategy.begin(network, step, room, batch, strings)
     num_rows, device = step.logits.shape[0], step.logits.device
     text = torch.full((num_rows, room), pad_id, dtype=torch.int64, device=device)
     written: list[list[int]] = [[] for _ in range(num_rows)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError
 from rebus.core.outputs import Step
-from rebus.generation.decoding_state import Choice, Choose, DecodingState
+from rebus.generation.decoding_state import Choice, Choose, DecodingState, Strings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Sample:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UsageError(f"top_p must be above 0 and at most 1; got {self.top_p}")
 
-    def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any]) -> Choose:
+    def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any], strings: Strings) -> Choose:
         device = step.logits.device
         uniform = self._draw(step.logits.shape[0], room)
         uniform = uniform if device.type == "mps" else uniform.to(device)  # which has no float64

@@ -12,6 +12,7 @@ from rebus.objectives.attributes import AttributesLoss, attributes
 from rebus.objectives.both_ways import BothWaysLoss, LabelSetLoss
 from rebus.objectives.codebook import CodebookLoss
 from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sigmoid_contrastive, softmax_contrastive
+from rebus.objectives.contrastive_tokens import ContrastiveTokenLoss, contrastive_tokens
 from rebus.objectives.distillation import embedding_distillation
 from rebus.objectives.distilled_detection import DistilledDetectionLoss
 from rebus.objectives.losses import Losses
@@ -33,6 +34,7 @@ Objective = (
     | DistilledDetectionLoss
     | AttributesLoss
     | MaskedTextLoss
+    | ContrastiveTokenLoss
 )
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {objective.kind: objective for objective in get_args(Objective)}
@@ -51,6 +53,7 @@ __all__ = [
     "BothWaysLoss",
     "CodebookLoss",
     "Contrast",
+    "ContrastiveTokenLoss",
     "DistilledDetectionLoss",
     "LabelSetLoss",
     "Learner",
@@ -65,6 +68,7 @@ __all__ = [
     "attributes",
     "backward",
     "check_parts",
+    "contrastive_tokens",
     "embedding_distillation",
     "make_blanks",
     "masked_lm",

@@ -5,6 +5,7 @@ from dataclasses import replace
 from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
+from rebus.backbones.text.gpt2 import GPT2Config
 from rebus.backbones.vision.mask_rcnn import MaskRCNNConfig, detector_backbone
 from rebus.backbones.vision.mask_vqvae import SMALL
 from rebus.backbones.vision.resnet import ResNetConfig
@@ -15,6 +16,7 @@ from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_texts import SceneTexts
 from rebus.data.scene_tokenizer import BOS, EOS, IMAGE, PAD, scenes_tokenizer
 from rebus.data.scenes import NOVEL_LABELS
 from rebus.models.contrastive.align import ALIGNConfig
@@ -30,6 +32,7 @@ from rebus.objectives import (
     AttributesLoss,
     BothWaysLoss,
     CodebookLoss,
+    ContrastiveTokenLoss,
     DistilledDetectionLoss,
     MaskedTextLoss,
     NextTokenLoss,
@@ -258,6 +261,28 @@ def bert_scenes() -> TrainConfig:
         optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=150),
         steps=500,
         batch_size=128,
+        final_dtype="float16",
+    )
+
+
+def magic_scenes() -> TrainConfig:
+    """`rebus train magic_scenes`: the language model of `magic/scenes`, which reads captions and sees no image."""
+    return TrainConfig(
+        system="gpt2",
+        model=GPT2Config(
+            width=96,
+            num_layers=3,
+            num_heads=4,
+            mlp_width=192,
+            vocab_size=scenes_tokenizer().vocab_size,
+            context=48,
+            act="gelu",
+        ),
+        objective=ContrastiveTokenLoss(),
+        data=SceneTexts(),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=500),
+        steps=1500,
+        batch_size=64,
         final_dtype="float16",
     )
 

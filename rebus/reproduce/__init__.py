@@ -15,6 +15,7 @@ CLAIMS = {  # name → what is claimed
     "clip": "captions alone teach names, of combinations never seen too, sooner than word prediction does",
     "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
     "vild": "copying a dual encoder's embeddings, a detector finds classes of which it never saw a box",
+    "magic": "a dual encoder makes a language model without eyes describe images, sooner and better than by gradients",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
 }

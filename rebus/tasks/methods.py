@@ -53,7 +53,9 @@ class Decoding(Batching, total=False):
     no_repeat_ngram_size: int
     k: int
     alpha: float
+    beta: float
     stop: str | Sequence[str] | None
+    max_sentences: int | None
     allowed: Any
     guidance: Any
     guide: Any

@@ -98,8 +98,8 @@ def inputs(model: TaskModel, pairs: Sequence[Pair]) -> dict[str, Tensor]:
 
 
 def clean(text: str, options: Mapping[str, Any]) -> str:
-    """The answer without its stop string and the white space around it."""
-    return cut(text, options.get("stop")).strip()
+    """The answer without its stop string, what comes after its last sentence, and the white space around it."""
+    return cut(text, options.get("stop"), options.get("max_sentences")).strip()
 
 
 def until_end(row: list[int], eos_id: int | None) -> list[int]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from rebus.core.answers import Box
 from rebus.tasks.draw import draw_boxes, draw_masks
 from rebus.tour.parts import Line, Tour
-from rebus.tour.photos import Photos
+from rebus.tour.photos import Captioned, Photos
 from rebus.tour.scenes import Matched, Writing, Written, enlarged, truth_boxes
 from rebus.tour.style import STYLE
 
@@ -28,6 +28,7 @@ def page(tour: Tour, version: str) -> str:
         _table(tour.lines),
         *(f"<p class='missing'>{_text(said)}</p>" for said in tour.missing),
         *map(_photos, tour.photos),
+        *map(_captioned, tour.captioned),
         *map(_matched, tour.matched),
         *map(_writing, tour.writing),
         "<footer>Every scene above was held out: no model here was trained on it. The photos are the samples of "
@@ -87,6 +88,18 @@ def _photos(photos: Photos) -> str:
         f"<section><h2>Photos, found by words <small>{_text(photos.model)}</small></h2>"
         f"<p>The three photos of {len(photos.pictures)} that fit best, best first. A cross: another one was meant.</p>"
         f"<div class='queries'>{''.join(found)}</div></section>"
+    )
+
+
+def _captioned(captioned: Captioned) -> str:
+    cards = [
+        f"<figure>{_photo(image, label)}<figcaption><p class='said'>{_text(said)}</p></figcaption></figure>"
+        for image, label, said in captioned.pictures
+    ]
+    return (
+        f"<section><h2>Photos, described <small>{_text(captioned.model)}</small></h2>"
+        "<p>A small language model that never saw an image, guided word by word by the model above. Without the guide "
+        f"it says of every photo: “{_text(captioned.unguided)}”</p><div class='grid'>{''.join(cards)}</div></section>"
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rebus import catalog
 from rebus.api import load
-from rebus.tour.photos import Photos, look_at_photos, samples
+from rebus.tour.photos import Captioned, Photos, caption_photos, look_at_photos, samples
 from rebus.tour.scenes import LEAST_IOU, Matched, Writing, match_scenes, write_scenes
 
 Tick = Callable[[str], None]
@@ -30,6 +30,7 @@ class Tour:
     """Everything that was seen. `missing`: what could not be shown, and what to do about it."""
 
     photos: list[Photos] = field(default_factory=list)
+    captioned: list[Captioned] = field(default_factory=list)
     matched: list[Matched] = field(default_factory=list)
     writing: list[Writing] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -40,15 +41,16 @@ class Tour:
 
 @dataclass(frozen=True)
 class Station:
-    """One model at one kind of task: `kind` is photos, match or write."""
+    """One model at one kind of task: `kind` is photos, caption, match or write."""
 
     model: str
     kind: str
 
 
-def plan(starter: bool) -> list[Station]:
-    """The stations on this machine. `starter`: whether the networks of that extra are installed."""
+def plan(starter: bool, captions: bool = False) -> list[Station]:
+    """The stations on this machine. `starter`, `captions`: whether the networks of those extras are installed."""
     stations = [Station("asif/starter", "photos")] if starter and samples() else []
+    stations += [Station("magic/starter", "caption")] if captions and samples() else []
     for name, card in catalog.bundled().items():
         if not name.endswith("/scenes"):
             continue
@@ -70,6 +72,11 @@ def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
             photos = look_at_photos(model, samples())
             seen.photos.append(photos)
             seen.lines += _photo_lines(photos)
+        elif station.kind == "caption":
+            captioned = caption_photos(model, samples())
+            seen.captioned.append(captioned)
+            what, number = "photos, the label's word is said", len(captioned.pictures)
+            seen.lines.append(Line(model.card.name, "caption", what, captioned.named, number, captioned.seconds))
         elif station.kind == "match":
             matched = match_scenes(model)
             seen.matched.append(matched)

@@ -76,6 +76,32 @@ class Photos:
     search_seconds: float
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """The photos with what was said of them, and of any of them without the guide."""
+
+    model: str
+    pictures: tuple[tuple[Image.Image, str, str], ...]  # image, the label that is right, caption
+    unguided: str
+    seconds: float
+
+    @property
+    def named(self) -> int:
+        """Captions in which the last word of the label is."""
+        return sum(label.split()[-1] in said.lower().split() for _, label, said in self.pictures)
+
+
+def caption_photos(model: Any, photos: Sequence[tuple[Path, str]]) -> Captioned:
+    """A sentence about each photo, by a model that a guide leads."""
+    began = time.perf_counter()
+    images = [open_image(path) for path, _ in photos]
+    captions = model.caption(images)
+    seconds = time.perf_counter() - began
+    labels = [label for _, label in photos]
+    pictures = tuple(zip(images, labels, captions, strict=True))
+    return Captioned(model.card.name, pictures, model.caption(images[0], beta=0.0), seconds)
+
+
 def samples() -> list[tuple[Path, str]]:
     """(file, label) of the sample photos on this machine; none without scikit-image."""
     found = find_spec("skimage")

@@ -22,6 +22,7 @@ from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_texts import SceneTexts
 from rebus.data.scene_tokenizer import scenes_text
 from rebus.objectives import objective_of
 from rebus.open_checkpoint import processor_in
@@ -73,6 +74,8 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, SceneCaptions | SceneCrops | SceneLabels):
         return _of_scenes(config, data.open())
+    if isinstance(data, SceneTexts):
+        return _of_scenes(config, data.open(getattr(config.model, "context", 0)))
     if isinstance(data, SceneTasks):
         if system.text_spec is None:
             raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
@@ -125,8 +128,7 @@ def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str])
 def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
     """The batches, of which a model with another vocabulary or image size would learn nonsense."""
     model: Any = config.model
-    assert batches.images is not None
-    tokens, size = batches.text.tokenizer.vocab_size, batches.images.spec.size[0]
+    tokens, size = batches.text.tokenizer.vocab_size, None if batches.images is None else batches.images.spec.size[0]
     text, image = getattr(model, "text", model), getattr(model, "image", model)  # of two inputs, or of one
     if getattr(text, "vocab_size", tokens) != tokens:
         raise UsageError(
@@ -135,7 +137,7 @@ def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
         )
     system = catalog.system(str(config.system))
     wanted = system.image_spec(model).size[0] if system.image_spec else getattr(image, "image_size", size)
-    if wanted != size:
+    if size is not None and wanted != size:
         raise UsageError(f"the scenes have {size} pixels a side, the model's images {wanted}")
     if system.text_spec is not None:  # scenes end their texts themselves
         check_end(batches.text.tokenizer, replace(batches.text.spec, read_at=system.text_spec(model).read_at))

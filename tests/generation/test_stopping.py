@@ -41,3 +41,19 @@ def test_an_empty_stop_string_is_refused():
 def test_cut_ends_before_the_first_stop_string():
     assert cut("a cat. a dog", [" dog", "."]) == "a cat"
     assert cut("a cat", None) == "a cat"
+
+
+def test_sentences_are_counted_by_their_full_stops():
+    spell = {3: "One", 4: " went", 5: ".", 6: " Two", 7: "...", 8: ' it."'}.__getitem__
+    told = Stops(None, None, lambda ids: "".join(map(spell, ids)), max_sentences=2)
+    assert not told.ends([3, 4, 5])
+    assert not told.ends([3, 4, 5, 6])
+    assert told.ends([3, 4, 5, 6, 5])
+    assert told.ends([3, 4, 5, 8])
+    assert cut("One went. Two stayed. Three", None, 2) == "One went. Two stayed."
+    assert cut('He said it." Then', None, 1) == "He said it."
+    assert cut("One went. Two", None, 2) == "One went. Two"
+    with pytest.raises(UsageError, match="max_sentences must be at least 1"):
+        Stops(None, None, decode, 0)
+    with pytest.raises(UsageError, match="max_sentences wants decode"):
+        Stops(None, None, None, 1)

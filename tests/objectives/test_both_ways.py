@@ -44,7 +44,7 @@ def test_labels_share_the_mass_of_their_row():
 def test_unknown_words_are_not_learned():
     logits = torch.randn(1, 3, 7, generator=torch.Generator().manual_seed(0))
     batch = {"pixels": torch.zeros(1), "tokens": torch.tensor([[1]]), "targets": torch.tensor([[4, 0, 2]])}
-    out = Predictions(logits, logits.flip(1))
+    out = Predictions(logits, backward=logits.flip(1))
     learned = BothWaysLoss()(lambda **_: out, batch)
     torch.testing.assert_close(learned.parts["forward"], token_mean(logits, torch.tensor([[4, IGNORED, 2]])))
     torch.testing.assert_close(learned.parts["backward"], token_mean(logits.flip(1), torch.tensor([[IGNORED, 4, 1]])))

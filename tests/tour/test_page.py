@@ -8,7 +8,7 @@ import pytest
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.data.scenes import SHAPES
 from rebus.tour import Line, Tour, page
-from rebus.tour.photos import look_at_photos, samples
+from rebus.tour.photos import caption_photos, look_at_photos, samples
 from rebus.tour.scenes import match_scenes, write_scenes
 
 
@@ -107,3 +107,21 @@ def test_photos():
     assert "1 of 2" in text
     assert "a &lt;b&gt; is missing" in text
     assert "src='http" not in text
+
+
+def test_captions_of_photos_stand_beside_what_is_said_without_a_guide():
+    photos = samples()[:2]
+    if len(photos) < 2:
+        pytest.skip("scikit-image is not installed")
+
+    class Describes:
+        card = SimpleNamespace(name="describes")
+
+        def caption(self, images, beta=None):
+            return "<nothing>" if beta == 0 else ["A cat looks at you ."] * len(images)
+
+    seen = caption_photos(Describes(), photos)
+    assert seen.named == 1
+    text = page(Tour(captioned=[seen]), "1")
+    assert text.count("A cat looks at you .") == 2
+    assert "&lt;nothing&gt;" in text

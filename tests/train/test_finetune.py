@@ -281,3 +281,28 @@ def test_retention_may_be_scenes(photos: Path, tmp_path: Path) -> None:
     config = replace(short("clip_captions", photos, "steps=1"), retention=SceneCaptions(begin=True))
     train(config, tmp_path / "run")
     assert set(json.loads((tmp_path / "run" / "report.json").read_text())) == {"new", "retention"}
+
+
+def test_a_language_model_learns_captions_without_their_images(photos: Path, tmp_path: Path) -> None:
+    folder = rebus.catalog.bundled_folder("magic/scenes")
+    settings = [f"start_from={folder}", f"data.path={photos}", "steps=3", "batch_size=4", "workers=0", "optim.lr=1e-3"]
+    config = override(recipe("magic_captions"), [*settings, "optim.warmup=1", "eval_every=3", "eval_batches=1"])
+    model = rebus.load(train(config, tmp_path / "run"), device="cpu")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1].keys() >= {"next_token", "apart", "val_loss"}
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["next_token"] + rows[-1]["apart"])
+    batch = open_data(resolved(config)).batch(0, 0, 4)
+    end = model.processor.text.spec.eos_id  # type: ignore[union-attr]
+    assert batch["tokens"].tolist() == [[end]] * 4, "a text begins where another one ends"
+    assert "pixels" not in batch
+    assert all(row[row >= 0][-1] == end for row in batch["targets"])
+    joined = rebus.join("magic", text=model, guide=rebus.load("clip/scenes", device="cpu"), max_new_tokens=4)
+    assert isinstance(joined.caption(scene(0, "test").image), str)
+
+
+def test_scenes_without_images_are_for_models_of_their_words() -> None:
+    config = recipe("magic_scenes")
+    batch = open_data(config).batch(0, 0, 4)
+    assert batch.keys() == {"tokens", "mask", "targets"}
+    with pytest.raises(UsageError, match="tokens of their own world"):
+        open_data(replace(config, model=replace(config.model, vocab_size=90)))

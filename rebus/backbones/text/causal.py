@@ -58,13 +58,15 @@ class Decoder(nn.Module):
         length = tokens.shape[1]
         if targets is None:
             self._check_length(length, 0)
-            return Predictions(self.logits(self.decode(self.embed(tokens), real)))
+            states = self.decode(self.embed(tokens), real)
+            return Predictions(self.logits(states), states)
         given = targets[:, :-1]
         self._check_length(length, given.shape[1])
         whole = torch.cat([tokens, given.clamp(min=0)], dim=1)
         hidden = self.decode(self.embed(whole), torch.cat([real, given >= 0], dim=1))
         last = last_real(hidden[:, :length], real)[:, None]
-        return Predictions(self.logits(torch.cat([last, hidden[:, length:]], dim=1)))
+        states = torch.cat([last, hidden[:, length:]], dim=1)
+        return Predictions(self.logits(states), states)
 
     def start(self, *, room: int, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None = None) -> Step:
         """Read prompts, with space for `room` new tokens; `hidden` (B, L, D) are the states of all of the prompt.

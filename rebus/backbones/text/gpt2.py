@@ -193,4 +193,5 @@ SYSTEM = System(
         )
     },
     text_spec=text_spec,
+    objective="next token",
 )

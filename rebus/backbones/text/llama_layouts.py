@@ -185,4 +185,5 @@ SYSTEM = System(
         ),
     },
     text_spec=text_spec,
+    objective="next token",
 )

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     from rebus.tour import page, plan, tour
 
-    stations = plan(installed("starter"))
+    stations = plan(installed("starter"), installed("captions"))
     if not stations:
         raise MissingFile(
             'nothing to show: no bundled checkpoint is in this package, and the extra "starter" is not installed. '

@@ -156,7 +156,7 @@ class VirTex(nn.Module):
         if self.leftward is None:
             return Predictions(logits)
         back, back_real, _ = reversed_rows(tokens, real, targets)
-        return Predictions(logits, self.logits(self.read(self.leftward, back, back_real, seen)))
+        return Predictions(logits, backward=self.logits(self.read(self.leftward, back, back_real, seen)))
 
     def start(
         self,

@@ -8,4 +8,9 @@ Choose this family when there is no time, no hardware or no permission to train:
 encoded, pairs can be taken out again without a trace, and each answer names the pairs it came from. Quality follows
 the number of pairs (roughly with its logarithm) and the two encoders; trained two-tower models are better where
 their data is available.
+
+MAGIC joins a language model that never saw an image with a dual encoder that cannot write: of the k tokens that the
+one finds most probable it takes the one with the best (1 - α)·p - α·likeness + β·f, where f says which of them makes
+the text go best with the image. Choose it for captions where nothing may be trained, or of whatever a dual encoder of
+your own knows.
 """
