@@ -284,7 +284,7 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, proc
         network = system.network(config)
     for part in network.modules():
         if hasattr(part, "antialias"):
-            part.antialias = opened.layout.antialias  # type: ignore[assignment]
+            part.antialias = opened.layout.antialias
     load_into(network, opened.tensors, device=device, dtype=_kind(opened.tensors, device, dtype))
     card = opened.card
     if not card.parameters:
