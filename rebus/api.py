@@ -260,7 +260,8 @@ def load(
     processor: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
 ) -> Model:
-    """A trained model: a catalogue name, a local directory (or `.npz`), or a Hub id, looked up in this order.
+    """A trained model: a catalogue name, a local directory, a file of weights (with its configuration beside it where
+    their names do not tell), or a Hub id, looked up in this order.
 
     `device`: the GPU where there is one, else the CPU. `dtype`: as in the file, but half precision becomes float32 on
     a CPU. `quantize`: "int8" for 8-bit integer matrix products. `compile`: through `torch.compile`. `processor`:
@@ -340,7 +341,7 @@ def _model(opened: Opened, device: torch.device, dtype: torch.dtype | None, proc
         network = system.build(config)
     for part in network.modules():
         if hasattr(part, "antialias"):
-            part.antialias = opened.layout.antialias  # type: ignore[assignment]
+            part.antialias = opened.layout.antialias
     load_into(network, opened.tensors, device=device, dtype=_kind(opened.tensors, device, dtype))
     if opened.handed:
         networks = {name: _model(part, device, dtype, part.processor()).network for name, part in opened.handed.items()}

@@ -55,6 +55,13 @@ def test_images_without_boxes_are_left_out_and_no_damage(tmp_path: Path) -> None
     assert ({prompt for prompt, _ in made}, damaged) == ({"detect dog"}, [])
 
 
+def test_images_that_nobody_looked_at_are_no_negatives(tmp_path: Path) -> None:
+    rows = [{"boxes": [DOG]}] * 4 + [{"boxes": None, "caption": "nobody looked"}] * 4  # one or two are held out
+    made, damaged = taught(batches(tmp_path, rows, negatives=True), 10)
+    assert made == {("detect dog", LOC_1024.box_tokens((10, 10, 20, 20), (64, 48)) + " dog")}
+    assert damaged == []
+
+
 def test_images_without_boxes_are_negatives_where_that_is_asked_for(tmp_path: Path) -> None:
     rows = [{"boxes": [DOG]}, {"boxes": []}, {"boxes": [CROWD]}, {"boxes": None, "caption": "nobody looked"}]
     made, damaged = taught(batches(tmp_path, rows, negatives=True), 40)
