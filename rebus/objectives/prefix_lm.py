@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rebus.core.labels import IGNORED
+from rebus.nn.only_shapes import only_shapes
 from rebus.objectives.both_ways import token_mean
 from rebus.objectives.losses import Losses
 from rebus.objectives.next_token import hits
@@ -62,7 +63,7 @@ class PrefixLMLoss:
         tokens, targets = batch["tokens"], batch["targets"]
         mask = batch.get("mask")
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        if self.at_random:
+        if self.at_random and not only_shapes(targets):  # a plan takes the whole answer for it
             tokens, mask, targets = move_prefix(tokens, mask, targets, self._draw(targets))
         inputs = {name: batch[name] for name in _INPUTS if name in batch}
         logits = network(**inputs, tokens=tokens, mask=mask, targets=targets).logits

@@ -24,7 +24,7 @@ from rebus.core.card import ModelCard, domain_files
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.models.training_free.asif import IMAGE_METHODS, SYSTEM, TEXT_METHODS, ASIF, ASIFConfig
+from rebus.models.training_free.asif import ASIF, IMAGE_METHODS, SYSTEM, TEXT_METHODS, ASIFConfig
 from rebus.models.training_free.pairs import Pairs
 from rebus.models.training_free.tuning import Choice, cross_validate
 from rebus.open_checkpoint import Opened, open_checkpoint, save_checkpoint
