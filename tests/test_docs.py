@@ -104,7 +104,8 @@ def test_links_and_named_files_exist(page):
 
 
 def test_the_family_table_is_that_of_the_catalogue():
-    systems = catalog.SYSTEMS
+    named = {card.name.split("/")[0] for card in catalog.cards()}  # what nobody can ask for by name is not listed
+    systems = {name: row for name, row in catalog.SYSTEMS.items() if name in named}
     rows = ["| family | system | " + " | ".join(TASKS) + " |", "| --- | --- |" + " --- |" * len(TASKS)]
     for name, card in sorted(systems.items(), key=lambda item: (item[1].family, item[0])):
         marks = " | ".join("●" if task in card.tasks else "" for task in TASKS)
