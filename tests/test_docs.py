@@ -58,10 +58,9 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def need(code: str) -> None:
     """Skip what is not on this machine."""
-    if "asif/starter" in code and not installed("starter"):
-        pytest.skip('the extra "starter" is not installed')
-    if "magic/starter" in code and not installed("captions"):
-        pytest.skip('the extra "captions" is not installed')
+    for name in re.findall(r"\"(\w+/starter)\"", code):
+        if not installed(catalog.info(name).extra):
+            pytest.skip(f"the parts of {name} are not installed")
     for name in re.findall(r"\"(\w+/scenes)\"", code):
         if name not in catalog.bundled():
             pytest.skip(f"{name} is not in this copy of the package")
@@ -163,7 +162,7 @@ def test_extras_and_names_in_the_docs_exist():
         text = page.read_text()
         for extra in re.findall(r"rebus-vlm\[(\w+)\]|extras? `(\w+)`", text):
             assert "".join(extra) in project["optional-dependencies"], (page, extra)
-        for name in re.findall(r"(?<![/\w])((?:clip|siglip|asif|magic|lit|paligemma)/[\w-]+)", text):
+        for name in re.findall(r"(?<![/\w])((?:clip|siglip|asif|magic|lit|paligemma|vild)/[\w-]+)", text):
             assert name in {card.name for card in catalog.cards()}, (page, name)
     told = " ".join([project["description"], *project["keywords"]]).lower()
     assert not {"serve", "search"} & set(re.findall(r"\w+", told)), "what is not there yet"

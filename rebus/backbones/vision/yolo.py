@@ -159,7 +159,7 @@ def read_weights(file: Path, cfg: YOLOConfig) -> dict[str, Tensor]:
     return {**tensors, **steps}
 
 
-def _sections(text: str) -> list[tuple[str, Mapping[str, str]]]:
+def _sections(text: str) -> Sequence[tuple[str, Mapping[str, str]]]:
     """(kind, settings) of each section, in order."""
     found: list[tuple[str, dict[str, str]]] = []
     for line in text.splitlines():

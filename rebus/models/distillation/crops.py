@@ -125,10 +125,7 @@ class CropDetector(nn.Module):
 
         A box that is kept becomes the mean of those that it stands for, by objectness and overlap.
         """
-        found = [
-            self.detector(F.interpolate(image[None], (side, side), mode="bilinear", antialias=True))
-            for side in self.cfg.detector_sizes
-        ]
+        found = [self.detector(_resized(image, side, "bilinear")) for side in self.cfg.detector_sizes]
         boxes = torch.cat([one.boxes[0] for one in found]).clamp(0, 1).float()
         objectness = torch.cat([one.objectness[0] for one in found]).float()
         sides = boxes[:, 2:] - boxes[:, :2]
@@ -148,21 +145,20 @@ class CropDetector(nn.Module):
         centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
         corners = torch.cat([centre - half, centre + half], dim=1).clamp(0, 1) * size
         crops = [
-            F.interpolate(
-                image[None, :, int(y0) : max(ceil(y1), int(y0) + 1), int(x0) : max(ceil(x1), int(x0) + 1)],
-                (self.cfg.crop_size, self.cfg.crop_size),
-                mode="bicubic",
-                antialias=True,
+            _resized(
+                image[:, int(y0) : max(ceil(y1), int(y0) + 1), int(x0) : max(ceil(x1), int(x0) + 1)],
+                self.cfg.crop_size,
+                "bicubic",
             )
             for x0, y0, x1, y1 in corners.tolist()
         ]
         mean, std = (image.new_tensor(values)[:, None, None] for values in (self.cfg.mean, self.cfg.std))
-        return (torch.cat(crops).clamp(0, 1) - mean) / std
+        return (torch.cat(crops) - mean) / std
 
     def compare(self, crops: Float[Tensor, "R 3 S S"], labels: Float[Tensor, "C E"]) -> Float[Tensor, "R C"]:
         """Similarities by the encoder."""
         if self.is_dense:
-            return (self.encoder.embed_image(crops) @ labels.T).float()
+            return self.encoder.embed_image(crops).float() @ labels.float().T
         similarity: Tensor = self.encoder.score(self.encoder.image_vectors(crops), labels)
         return similarity.float()
 
@@ -184,6 +180,12 @@ class CropDetector(nn.Module):
         scores, label, boxes = best[region, place], label[region, place], boxes[region]
         kept = batched_nms(boxes, scores, label, cfg.max_overlap)
         return Regions(boxes[kept], label[kept], scores[kept])
+
+
+def _resized(image: Float[Tensor, "3 Y X"], side: int, mode: str) -> Float[Tensor, "1 3 S S"]:
+    """Stretched to a square, in [0, 1]; in float32, since PyTorch resizes no half precision on a CPU."""
+    resized = F.interpolate(image[None].float(), (side, side), mode=mode, antialias=True)
+    return resized.clamp(0, 1).to(image.dtype)
 
 
 def _assemble_starter(encoder: Any) -> Assembled:

@@ -1,5 +1,6 @@
 """A dual encoder on cut-out regions: what is cut out, how it is scored, and the starter on photos."""
 
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -207,6 +208,14 @@ def test_a_photo_that_lies_on_its_side_in_the_file_is_turned(quick, shared, tmp_
     upright, read = quick.detect(photo, "a cat"), quick.detect(tmp_path / "turned.png", "a cat")
     assert upright
     assert [box.xyxy for box in read] == [pytest.approx(box.xyxy, abs=0.1) for box in upright]
+
+
+def test_half_precision_finds_the_same(quick, shared):
+    photo = shared / "photos_permissive" / "images" / "chelsea.jpg"
+    whole = quick.detect(photo, "a cat")
+    half = deepcopy(quick).to(torch.bfloat16).detect(photo, "a cat")
+    assert overlap(half[0].xyxy, whole[0].xyxy) > 0.9
+    assert half[0].score == pytest.approx(whole[0].score, abs=0.05)
 
 
 @pytest.mark.parametrize("size, mode", [((1, 1), "RGB"), ((3, 400), "L"), ((60, 40), "LA")])
