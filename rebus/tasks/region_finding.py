@@ -50,11 +50,18 @@ class RegionFinder:
     """Labels are embedded once, then any number of batches of (upright) images are searched for them.
 
     A label may be several names for the same thing: it is called by the first, and stands for the mean of all.
-    `last_seen`: shared by finders that search the same images for other labels.
+    `templates`: sentences with `{}` or the name of a set; None: the system's. `last_seen`: shared by
+    finders that search the same images for other labels.
     Raises `UnsupportedTask` where preprocessing cuts images: what lies outside would be passed over.
     """
 
-    def __init__(self, model: TaskModel, labels: Sequence[str | Sequence[str]], last_seen: LastSeen | None = None):
+    def __init__(
+        self,
+        model: TaskModel,
+        labels: Sequence[str | Sequence[str]],
+        templates: str | Sequence[str] | None = None,
+        last_seen: LastSeen | None = None,
+    ):
         self.spec = image_spec(model)
         if not _keeps_all(self.spec):
             raise UnsupportedTask(
@@ -63,7 +70,8 @@ class RegionFinder:
             )
         names = [[label] if isinstance(label, str) else list(label) for label in labels]
         self.model, self.labels = model, [several[0] for several in names]
-        self.vectors = _mean_vectors(model, names)
+        sentences = templates_of(templates or model.system.prompts.classify or "plain")
+        self.vectors = _mean_vectors(model, names, sentences)
         self.last_seen = last_seen
         self.options: dict[str, Tensor] = {}
         if known := {plain_label(name) for name in getattr(model.network, "base_labels", ())}:
@@ -138,9 +146,8 @@ def _keeps_all(spec: ImageSpec) -> bool:
     return spec.resize == "longer" or (spec.resize == "exact" and spec.side is None)
 
 
-def _mean_vectors(model: TaskModel, names: Sequence[Sequence[str]]) -> Tensor:
+def _mean_vectors(model: TaskModel, names: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
     """(C, E) of unit length: of each label the mean of all sentences about all its names."""
-    templates = templates_of(model.system.prompts.classify or "plain")
     vectors = label_vectors(model, [name for several in names for name in several], templates, average=True)
     if len(vectors) == len(names):
         return vectors

@@ -156,6 +156,16 @@ def test_labels_that_stay_are_read_once():
         Detector(fakes.writer(lambda colour, prompt: ""), ["red"])
 
 
+def test_sentences_may_be_given():
+    model, image = finder(Prompts(classify="a very very {}")), halves("red", "blue")
+    plain = detect(finder(), image, "red")
+    assert detect(model, image, "red") != plain
+    assert detect(model, image, "red", "plain") == Detector(model, "red", ["{}"])(image) == plain
+    assert Detector(model, "blue", "plain").asking("red")(image) == plain
+    with pytest.raises(UsageError, match="templates are not put in it"):
+        detect(fakes.writer(lambda colour, prompt: ""), image, "red", "plain")
+
+
 def test_a_generative_model_wants_one_name_a_thing():
     with pytest.raises(UsageError, match="one name a thing is wanted; got cat, kitten"):
         detect(fakes.writer(lambda colour, prompt: ""), picture("red"), [["cat", "kitten"]])
