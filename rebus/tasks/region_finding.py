@@ -15,6 +15,7 @@ from rebus.codec.masks import paste_region_mask
 from rebus.codec.resize import placement
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import UnsupportedTask
+from rebus.core.finite import refuse
 from rebus.core.labels import plain_label
 from rebus.core.outputs import Regions
 from rebus.core.places import XYXY
@@ -123,6 +124,9 @@ class RegionFinder:
                 )
             else:
                 found = network.find_regions(on_device(self.model, {"pixels": pixels})["pixels"], labels, **options)
+        for number, regions in enumerate(found):
+            if not bool(regions.scores.isfinite().all() and regions.boxes.isfinite().all()):
+                refuse(f"images[{number}]", self.model.dtype)
         return found
 
     def _placed(self, image: Image.Image, found: Regions) -> Iterator[tuple[Box, XYXY, int]]:
