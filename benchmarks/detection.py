@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,6 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = a_model(args.variant)
-    names = [f"w{i} w{7 * i + 1}" for i in range(2 * args.labels)]
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8))
 
     def clock() -> float:
@@ -49,10 +49,13 @@ def main() -> None:
         run()
         return clock() - begun
 
-    detector = model.detector(names[: args.labels])
+    def labels(number: int) -> list[str]:  # others for each number: what was read is kept
+        return [f"w{i} w{number}" for i in range(args.labels)]
+
+    detector = model.detector(labels(0))
     found = detector(photo)  # the first of all is slower
-    names_read = [seconds(lambda: model.detector(names[args.labels :])) for _ in range(args.rounds)]
-    other = detector.asking(names[args.labels :])
+    names_read = [seconds(partial(model.detector, labels(number))) for number in range(1, args.rounds + 1)]
+    other = detector.asking(labels(1))
     looked = [seconds(lambda: look_anew(detector, photo)) for _ in range(args.rounds)]
     detector(photo)
     renamed = [seconds(lambda: other(photo)) for _ in range(args.rounds)]

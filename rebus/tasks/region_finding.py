@@ -21,7 +21,7 @@ from rebus.core.outputs import Regions
 from rebus.core.places import XYXY
 from rebus.core.specs import ImageSpec
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
-from rebus.tasks.classify import label_vectors
+from rebus.tasks.label_memory import remembered_vectors
 from rebus.tasks.location_scores import open_all
 from rebus.tasks.prompts import templates_of
 from rebus.tasks.task_model import TaskModel, batch_size, image_spec, on_device
@@ -152,7 +152,7 @@ def _keeps_all(spec: ImageSpec) -> bool:
 
 def _mean_vectors(model: TaskModel, names: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
     """(C, E) of unit length: of each label the mean of all sentences about all its names."""
-    vectors = label_vectors(model, [name for several in names for name in several], templates, average=True)
+    vectors = remembered_vectors(model, [name for several in names for name in several], templates)
     if len(vectors) == len(names):
         return vectors
     means = [part.mean(dim=0) for part in vectors.split([len(several) for several in names])]

@@ -9,7 +9,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor
 from rebus.codec.resize import placement
+from rebus.codec.text import TextPipeline
 from rebus.core.errors import UnsupportedTask, UsageError
 from rebus.core.outputs import Regions
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
@@ -154,6 +156,27 @@ def test_labels_that_stay_are_read_once():
     assert find(images[1]) == found[1]
     with pytest.raises(UsageError, match="labels as part of its prompt"):
         Detector(fakes.writer(lambda colour, prompt: ""), ["red"])
+
+
+def test_labels_are_read_again_only_where_the_network_has_changed():
+    model, image, read = finder(), halves("red", "blue"), []
+    real = model.network.embed_text
+    model.network.embed_text = lambda tokens, mask=None: read.append(len(tokens)) or real(tokens, mask)
+    found = detect(model, image, ["red", "blue"])
+    assert detect(model, image, ["red", "blue"]) == found
+    assert read == [2]
+    detect(model, image, ["blue", "green"])
+    assert read == [2, 1], "green alone is new"
+    detect(model, image, "red", "a very {}")
+    assert read == [2, 1, 1], "another sentence"
+    with torch.no_grad():
+        model.network.colours.log_scale.add_(0)
+    detect(model, image, ["red", "blue"])
+    assert read == [2, 1, 1, 2], "after a step of training"
+    text = model.processor.text
+    model.processor = Processor(model.processor.image, TextPipeline(text.tokenizer, text.spec))
+    detect(model, image, ["red"])
+    assert read == [2, 1, 1, 2, 1], "with another tokenizer"
 
 
 def test_sentences_may_be_given():
