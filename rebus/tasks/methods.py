@@ -272,7 +272,7 @@ class Tasks:
         from rebus.tasks.detect import detect
 
         batching, decoding = _divided(options, on_error)
-        return detect(self._can("detect"), images, labels, templates, batching=batching, **decoding)
+        return detect(self._can("detect"), images, labels, templates=templates, batching=batching, **decoding)
 
     def detector(
         self,

@@ -203,3 +203,11 @@ def test_upright_sizes(tmp_path):
         assert stored.size == (10, 30)
     (box,) = detect(finder(), tmp_path / "turned.png", "red")
     assert box.xyxy == (0, 0, 15, 10)
+
+
+def test_no_more_labels_are_kept_than_is_said(monkeypatch):
+    monkeypatch.setattr("rebus.tasks.label_memory._MOST", 2)
+    model = finder()
+    first = RegionFinder(model, ["red", "blue"]).vectors
+    assert torch.equal(RegionFinder(model, ["green", "blue", "red"]).vectors[[2, 1]], first)
+    assert torch.equal(RegionFinder(model, ["red"]).vectors, first[:1])
