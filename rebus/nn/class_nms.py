@@ -12,7 +12,7 @@ _FIRST_LOOK = 4096  # candidates that are sorted at first; the best few hundred 
 def class_nms(
     boxes: Float[Tensor, "R 4"], scores: Float[Tensor, "R C"], *, max_overlap: float, num_kept: int
 ) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"]]:
-    """The `num_kept` best of all pairs of box and class with a score above 0, best first: (boxes, classes).
+    """The `num_kept` best of all pairs of box and class with a score above 0 (or NaN), best first: (boxes, classes).
 
     A pair goes that overlaps a better box of its own class by more than `max_overlap`. Since a pair depends on better
     ones alone, it is enough to go down the list until so many are kept; overlaps are the same for all classes.
@@ -25,7 +25,7 @@ def class_nms(
     looked, look = 0, min(_FIRST_LOOK, flat.numel())
     while looked < flat.numel() and len(kept) < num_kept:
         best, order = flat.topk(look)  # equal scores: whichever comes, as in the reference
-        order = order[best > 0]
+        order = order[~(best <= 0)]  # what is not a number stays, so that it is noticed
         for pair in order[looked:].tolist():
             box, label = divmod(pair, num_classes)
             if gone[box, label]:

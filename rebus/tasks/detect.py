@@ -18,12 +18,14 @@ from rebus.tasks.text_generation import generate_batch, generation_batch
 
 ANYTHING = "object"  # what is looked for where no label is given
 Labels = str | Sequence[str | Sequence[str]]
+Templates = str | Sequence[str]
 
 
 def detect(
     model: TaskModel,
     images: Any,
     labels: Labels | None = None,
+    templates: Templates | None = None,
     *,
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
@@ -34,13 +36,16 @@ def detect(
     generative model it is the geometric mean of the probabilities of the location tokens. Pieces of generated text
     that make no box (an empty one, a token too few) are left out. A list in the place of a label holds several names
     for one thing, which is called by the first; a generative model, which would answer with any of them, refuses it.
+    `templates`: the sentences into which networks that find regions put a label, as in `classify`.
     """
     if isinstance(model.network, FindsRegions):
         no_decoding(model, decoding)
         sources, many = many_images(images)
-        finder = RegionFinder(model, _wanted(labels))
+        finder = RegionFinder(model, _wanted(labels), templates)
         found = finder.search(sources, finder.boxes, batching=batching)
         return found if many else found[0]
+    if templates is not None:
+        raise UsageError(f"{model.system.name} is asked for labels by a prompt of its own; templates are not put in it")
     sources, many = many_images(images)
     wanted = _one_name_each(_wanted(labels))
     prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
@@ -59,11 +64,17 @@ class Detector:
     """`detect` in two parts, for networks that find regions: labels are read once, then any number of images are
     searched for them."""
 
-    def __init__(self, model: TaskModel, labels: Labels | None = None, last_seen: LastSeen | None = None):
+    def __init__(
+        self,
+        model: TaskModel,
+        labels: Labels | None = None,
+        templates: Templates | None = None,
+        last_seen: LastSeen | None = None,
+    ):
         if not isinstance(model.network, FindsRegions):
             raise UsageError(f"{model.system.name} reads labels as part of its prompt, anew for each image: use detect")
-        self._model, self._last_seen = model, last_seen or LastSeen()
-        self._finder = RegionFinder(model, _wanted(labels), self._last_seen)
+        self._model, self._templates, self._last_seen = model, templates, last_seen or LastSeen()
+        self._finder = RegionFinder(model, _wanted(labels), templates, self._last_seen)
 
     def __call__(self, images: Any, **options: Any) -> Any:
         """A list of boxes for one image, a list of lists for many. Options: `batch_size`, `progress`, `on_error`."""
@@ -71,7 +82,7 @@ class Detector:
 
     def asking(self, labels: Labels | None) -> "Detector":
         """One for other labels. It knows what was seen in the last batch of images, and finds in them at once."""
-        return Detector(self._model, labels, self._last_seen)
+        return Detector(self._model, labels, self._templates, self._last_seen)
 
     def find(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> list[Box] | list[list[Box]]:
         """The same, with the options as one object."""

@@ -252,6 +252,7 @@ class Tasks:
         self,
         images: "OneImage",
         labels: str | Sequence[str | Sequence[str]] | None = None,
+        templates: str | Sequence[str] | None = None,
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
@@ -261,6 +262,7 @@ class Tasks:
         self,
         images: "Iterable[OneImage]",
         labels: str | Sequence[str | Sequence[str]] | None = None,
+        templates: str | Sequence[str] | None = None,
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
@@ -270,25 +272,36 @@ class Tasks:
         self,
         images: "Images",
         labels: str | Sequence[str | Sequence[str]] | None = None,
+        templates: str | Sequence[str] | None = None,
         *,
         on_error: Literal["skip"],
         **options: Unpack[Decoding],
     ) -> list[list[Box] | None]: ...
     def detect(
-        self, images: Any, labels: Any = None, *, on_error: OnError = "raise", **options: Unpack[Decoding]
+        self,
+        images: Any,
+        labels: Any = None,
+        templates: Any = None,
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[Decoding],
     ) -> Any:
         """Boxes of the labelled things, in pixels of the given image. A list in place of a label: several names of one
-        thing."""
+        thing. `templates`, where regions are compared with texts: sentences with `{}`, or the name of a set."""
         from rebus.tasks.detect import detect
 
         batching, decoding = _divided(options, on_error)
-        return detect(self._can("detect"), images, labels, batching=batching, **decoding)
+        return detect(self._can("detect"), images, labels, templates=templates, batching=batching, **decoding)
 
-    def detector(self, labels: str | Sequence[str | Sequence[str]] | None = None) -> "Detector":
+    def detector(
+        self,
+        labels: str | Sequence[str | Sequence[str]] | None = None,
+        templates: str | Sequence[str] | None = None,
+    ) -> "Detector":
         """`detect` in two parts, for many calls: the labels are read once, what is given finds them in images."""
         from rebus.tasks.detect import Detector
 
-        return Detector(self._can("detect"), labels)
+        return Detector(self._can("detect"), labels, templates)
 
     @overload
     def segment(

@@ -21,7 +21,7 @@ from rebus.core.outputs import Regions
 from rebus.core.places import XYXY
 from rebus.core.specs import ImageSpec
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
-from rebus.tasks.classify import label_vectors
+from rebus.tasks.label_memory import remembered_vectors
 from rebus.tasks.location_scores import open_all
 from rebus.tasks.prompts import templates_of
 from rebus.tasks.task_model import TaskModel, batch_size, image_spec, on_device
@@ -51,11 +51,18 @@ class RegionFinder:
     """Labels are embedded once, then any number of batches of (upright) images are searched for them.
 
     A label may be several names for the same thing: it is called by the first, and stands for the mean of all.
-    `last_seen`: shared by finders that search the same images for other labels.
+    `templates`: sentences with `{}` or the name of a set; None: the system's. `last_seen`: shared by
+    finders that search the same images for other labels.
     Raises `UnsupportedTask` where preprocessing cuts images: what lies outside would be passed over.
     """
 
-    def __init__(self, model: TaskModel, labels: Sequence[str | Sequence[str]], last_seen: LastSeen | None = None):
+    def __init__(
+        self,
+        model: TaskModel,
+        labels: Sequence[str | Sequence[str]],
+        templates: str | Sequence[str] | None = None,
+        last_seen: LastSeen | None = None,
+    ):
         self.spec = image_spec(model)
         if not _keeps_all(self.spec):
             raise UnsupportedTask(
@@ -64,7 +71,8 @@ class RegionFinder:
             )
         names = [[label] if isinstance(label, str) else list(label) for label in labels]
         self.model, self.labels = model, [several[0] for several in names]
-        self.vectors = _mean_vectors(model, names)
+        sentences = templates_of(templates or model.system.prompts.classify or "plain")
+        self.vectors = _mean_vectors(model, names, sentences)
         self.last_seen = last_seen
         self.options: dict[str, Tensor] = {}
         if known := {plain_label(name) for name in getattr(model.network, "base_labels", ())}:
@@ -119,7 +127,7 @@ class RegionFinder:
         for number, regions in enumerate(found):
             for numbers in (regions.scores, regions.boxes, regions.masks):
                 if numbers is not None:
-                    check_finite(numbers.flatten()[None], f"image {number}", numbers.dtype)
+                    check_finite(numbers.flatten()[None], f"images[{number}]", numbers.dtype)
         return found
 
     def _placed(self, image: Image.Image, found: Regions) -> Iterator[tuple[Box, XYXY, int]]:
@@ -143,10 +151,9 @@ def _keeps_all(spec: ImageSpec) -> bool:
     return spec.resize == "longer" or (spec.resize == "exact" and spec.side is None)
 
 
-def _mean_vectors(model: TaskModel, names: Sequence[Sequence[str]]) -> Tensor:
+def _mean_vectors(model: TaskModel, names: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
     """(C, E) of unit length: of each label the mean of all sentences about all its names."""
-    templates = templates_of(model.system.prompts.classify or "plain")
-    vectors = label_vectors(model, [name for several in names for name in several], templates, average=True)
+    vectors = remembered_vectors(model, [name for several in names for name in several], templates)
     if len(vectors) == len(names):
         return vectors
     means = [part.mean(dim=0) for part in vectors.split([len(several) for several in names])]

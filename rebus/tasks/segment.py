@@ -59,7 +59,7 @@ def _found(model: TaskModel, pairs: Sequence[ImagePair], batching: BatchOptions)
     answers: list[list[Mask]] = [[] for _ in pairs]
     last_seen = LastSeen()
     for phrase in dict.fromkeys(str(phrase).strip() for _, phrase in pairs):
-        finder = RegionFinder(model, [phrase], last_seen)
+        finder = RegionFinder(model, [phrase], last_seen=last_seen)
         places = [place for place, (_, other) in enumerate(pairs) if str(other).strip() == phrase]
         found = finder.search([pairs[place][0] for place in places], finder.masks, places, batching)
         for place, masks in zip(places, found, strict=True):

@@ -9,7 +9,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor
 from rebus.codec.resize import placement
+from rebus.codec.text import TextPipeline
 from rebus.core.errors import NotFinite, UnsupportedTask, UsageError
 from rebus.core.outputs import Regions
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
@@ -173,6 +175,37 @@ def test_labels_that_stay_are_read_once():
         Detector(fakes.writer(lambda colour, prompt: ""), ["red"])
 
 
+def test_labels_are_read_again_only_where_the_network_has_changed():
+    model, image, read = finder(), halves("red", "blue"), []
+    real = model.network.embed_text
+    model.network.embed_text = lambda tokens, mask=None: read.append(len(tokens)) or real(tokens, mask)
+    found = detect(model, image, ["red", "blue"])
+    assert detect(model, image, ["red", "blue"]) == found
+    assert read == [2]
+    detect(model, image, ["blue", "green"])
+    assert read == [2, 1], "green alone is new"
+    detect(model, image, "red", "a very {}")
+    assert read == [2, 1, 1], "another sentence"
+    with torch.no_grad():
+        model.network.colours.log_scale.add_(0)
+    detect(model, image, ["red", "blue"])
+    assert read == [2, 1, 1, 2], "after a step of training"
+    text = model.processor.text
+    model.processor = Processor(model.processor.image, TextPipeline(text.tokenizer, text.spec))
+    detect(model, image, ["red"])
+    assert read == [2, 1, 1, 2, 1], "with another tokenizer"
+
+
+def test_sentences_may_be_given():
+    model, image = finder(Prompts(classify="a very very {}")), halves("red", "blue")
+    plain = detect(finder(), image, "red")
+    assert detect(model, image, "red") != plain
+    assert detect(model, image, "red", "plain") == Detector(model, "red", ["{}"])(image) == plain
+    assert Detector(model, "blue", "plain").asking("red")(image) == plain
+    with pytest.raises(UsageError, match="templates are not put in it"):
+        detect(fakes.writer(lambda colour, prompt: ""), image, "red", "plain")
+
+
 def test_a_generative_model_wants_one_name_a_thing():
     with pytest.raises(UsageError, match="one name a thing is wanted; got cat, kitten"):
         detect(fakes.writer(lambda colour, prompt: ""), picture("red"), [["cat", "kitten"]])
@@ -187,3 +220,11 @@ def test_upright_sizes(tmp_path):
         assert stored.size == (10, 30)
     (box,) = detect(finder(), tmp_path / "turned.png", "red")
     assert box.xyxy == (0, 0, 15, 10)
+
+
+def test_no_more_labels_are_kept_than_is_said(monkeypatch):
+    monkeypatch.setattr("rebus.tasks.label_memory._MOST", 2)
+    model = finder()
+    first = RegionFinder(model, ["red", "blue"]).vectors
+    assert torch.equal(RegionFinder(model, ["green", "blue", "red"]).vectors[[2, 1]], first)
+    assert torch.equal(RegionFinder(model, ["red"]).vectors, first[:1])

@@ -15,6 +15,8 @@ from rebus.backbones.vision.fpn import FPN
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.backbones.vision.roi_heads import BOX_SIDE, MASK_SIDE, BoxHead, MaskHead, region_maps
 from rebus.backbones.vision.rpn import RPN, LevelOutput, Proposals, propose
+from rebus.core.errors import BadConfig
+from rebus.core.limits import check
 from rebus.core.outputs import RegionFeatures
 from rebus.core.specs import ImageSpec
 from rebus.nn.boxes import BOX_WEIGHTS, clip_boxes, decode_boxes
@@ -36,6 +38,12 @@ class MaskRCNNConfig:
     mlp_width: int = 1024  # of the box head's vectors
     anchor_scale: float = 8.0  # side of an anchor in cells
     num_proposals: int = 1000  # boxes of an image that the box head reads
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "width", "mlp_width", "anchor_scale", "num_proposals"):
+            if not getattr(self, name) > 0:
+                raise BadConfig(f"{name}: wants a number above 0; got {getattr(self, name)}")
+        check("MAX_INPUT_SIDE", self.image_size, "image_size")
 
 
 class MaskRCNN(nn.Module):

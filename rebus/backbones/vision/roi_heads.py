@@ -28,7 +28,8 @@ def region_maps(
     A box is cut into `side` × `side` parts, each read bilinearly at its centre from the map of the box's level.
     """
     rows = [torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)]
-    rois = torch.cat(rows).float()  # half precision cannot state a place among a thousand pixels
+    # Half precision cannot state a place among a thousand pixels; what is not a number is no place in memory.
+    rois = torch.cat(rows).float().nan_to_num(0.0)
     # Without its half cell "aligned" is the older convention, but boxes of less than a cell are not widened to one.
     halves = rois.new_tensor([[0.0, 0.5, 0.5, 0.5, 0.5]])
 

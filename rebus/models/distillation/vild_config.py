@@ -29,11 +29,12 @@ class ViLDConfig:
     num_detections: int = 300  # of an image, at most
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0 or not 0 <= self.text_share <= 1:
-            raise BadConfig(
-                f"temperature wants a number above 0 and text_share one of 0 to 1; got {self.temperature} and "
-                f"{self.text_share}"
-            )
+        for name in ("temperature", "embed", "num_detections"):
+            if not getattr(self, name) > 0:
+                raise BadConfig(f"{name}: wants a number above 0; got {getattr(self, name)}")
+        for name in ("text_share", "max_overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadConfig(f"{name}: wants a number of 0 to 1; got {getattr(self, name)}")
 
 
 _R152 = MaskRCNNConfig(backbone=detector_backbone(variant="resnet152"))

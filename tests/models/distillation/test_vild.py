@@ -13,7 +13,7 @@ import rebus
 from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.config import to_dict
-from rebus.core.errors import BadConfig, MissingFile, UsageError
+from rebus.core.errors import BadConfig, BadText, LimitExceeded, MissingFile, NotFinite, UsageError
 from rebus.models.contrastive.clip import PRESETS as CLIP
 from rebus.models.distillation.vild import PRESETS, ViLD, take_text_encoder, text_spec
 from tests import tiny as tiny_models
@@ -121,10 +121,54 @@ def test_other_labels_move_no_box_and_change_no_embedding():
     assert boxes[0] & boxes[1]
 
 
-def test_impossible_settings_are_refused():
-    for change in ({"temperature": 0.0}, {"text_share": 1.5}):
-        with pytest.raises(BadConfig, match="temperature wants"):
-            replace(PRESETS["tiny"], **change)
+@pytest.mark.parametrize(
+    "change",
+    [{"temperature": 0.0}, {"temperature": math.nan}, {"text_share": 1.5}, {"num_detections": 0}, {"embed": 0}],
+)
+def test_fault_39_impossible_settings_are_refused(change):
+    with pytest.raises(BadConfig, match=f"{next(iter(change))}: wants a number"):
+        replace(PRESETS["tiny"], **change)
+
+
+@pytest.mark.parametrize("change", [{"image_size": 0}, {"anchor_scale": -1.0}, {"num_proposals": 0}, {"width": 0}])
+def test_fault_39_impossible_sizes_of_the_detector_are_refused(change):
+    with pytest.raises(BadConfig, match=f"{next(iter(change))}: wants a number above 0"):
+        replace(PRESETS["tiny"].image, **change)
+    with pytest.raises(LimitExceeded, match="MAX_INPUT_SIDE"):
+        replace(PRESETS["tiny"].image, image_size=1_000_000)
+
+
+@pytest.mark.parametrize(
+    "part", ["image.backbone.net.conv1.weight", "image.rpn.deltas.weight", "image.deltas.bias", "project.weight"]
+)
+def test_fault_39_what_is_not_a_number_is_no_answer(part):
+    made = model()
+    with torch.no_grad():
+        made.network.get_parameter(part).fill_(torch.nan)
+    with pytest.raises(NotFinite, match="not a number"):
+        made.detect(photo(40, 40), "cat")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (65, 64)])
+def test_fault_5_pictures_of_odd_shapes(size):
+    made = model()
+    for box in made.detect(photo(*size), ["cat", "dog"]):
+        assert 0 <= box.xyxy[0] < box.xyxy[2] <= size[0]
+        assert 0 <= box.xyxy[1] < box.xyxy[3] <= size[1]
+    for mask in made.segment(photo(*size), "cat"):
+        assert mask.mask.shape == size[::-1]
+
+
+def test_fault_18_labels_that_are_none_are_refused_and_doubles_merged(caplog):
+    made = model()
+    with pytest.raises(UsageError, match="labels is empty"):
+        made.detect(photo(40, 40), [])
+    with pytest.raises(BadText, match="not empty"):
+        made.detect(photo(40, 40), ["cat", " "])
+    with pytest.raises(UsageError, match="labels is empty"):
+        made.detect(photo(40, 40), ["cat", []])
+    assert made.detect(photo(40, 40), ["cat", "cat"]) == made.detect(photo(40, 40), "cat")
+    assert "given more than once" in caplog.text
 
 
 _SAID = "a an the this is there in scene of photo my one many itap red blue circle cat dog ."
@@ -160,6 +204,14 @@ def test_words_are_given_with_the_question():
     assert [box.score for box in together] == pytest.approx([box.score for box in boxes], abs=1e-5)
     (mask, *_) = made.segment(image, "red circle")
     assert mask.mask.shape == (60, 90)
+
+
+def test_half_precision_places_boxes_in_float32():
+    made = model()
+    after = made.to(torch.bfloat16).detect(photo(60, 40), ["cat", "dog", "red circle"])
+    assert len(after) > 1
+    assert any(x != torch.tensor(x).bfloat16().item() for box in after for x in box.xyxy), "not rounded to bfloat16"
+    assert made.segment(photo(60, 40), "cat")[0].mask.shape == (40, 60)
 
 
 def test_other_words_cost_the_text_encoder_alone():
