@@ -220,5 +220,5 @@ def align(budget: Budget = BUDGET) -> Claim:
                 ),
             ),
         ),
-        minutes=6.0,
+        minutes=4.8,
     )
