@@ -46,7 +46,8 @@ class Looks:
 
 def looks_of(readers: Sequence[Reader], progress: Callable[[], None] = lambda: None) -> Looks:
     """Look at every image once; `progress` is called after each. Raises `UsageError` where there are none."""
-    bits, damaged = [], 0
+    bits: list[int] = []
+    damaged = 0
     for reader in readers:
         for block, size in enumerate(reader.sizes):
             for row in range(size):

@@ -46,7 +46,8 @@ class ContrastiveTokenLoss:
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         targets = batch["targets"]
-        logits, hidden = network(**{name: batch[name] for name in _INPUTS if name in batch})
+        predictions = network(**{name: batch[name] for name in _INPUTS if name in batch})
+        logits, hidden = predictions.logits, predictions.hidden
         if hidden is None:
             raise UsageError(f"the objective {self.kind!r} is for language models, which show the states of their text")
         scores = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CLAIMS = {  # name → what is claimed
     "clip": "captions alone teach names, of combinations never seen too, sooner than word prediction does",
+    "align": "more noisy pairs beat fewer clean ones; smoothed labels and a learned temperature",
     "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
     "vild": "copying a dual encoder's embeddings, a detector finds classes of which it never saw a box",
     "magic": "a dual encoder makes a language model without eyes describe images, sooner and better than by gradients",

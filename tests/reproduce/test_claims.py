@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from rebus.cli import main
 from rebus.cli.verbs import reproduce as verb
 from rebus.core.errors import UnknownName
-from rebus.reproduce import CLAIMS, asif, clip, find, magic, memory, paligemma, regions_world, siglip, vild
+from rebus.reproduce import CLAIMS, align, asif, clip, find, magic, memory, paligemma, regions_world, siglip, vild
 from rebus.reproduce import cells_world as cells
 from rebus.reproduce import shapes_world as shapes
 from tests.reproduce import made_up
@@ -20,6 +20,9 @@ SMALL = {
         asif.Budget(classes=5, queries=60, numbers=(10, 50, 80), dense=50, k=20, steps=3, batch_size=8, hidden=16)
     ),
     "clip": lambda: clip.clip(clip.Budget(steps=3, race=4, every=2, batch_size=8, train=64, test=80, width=8)),
+    "align": lambda: align.align(
+        align.Budget(steps=3, batch_size=8, few=16, more=(24, 32), test=40, width=8),
+    ),
     "siglip": lambda: siglip.siglip(
         siglip.Budget(
             seen=256, test=100, width=8, scratch_seen=128, scratch_train=64, scratch_test=50, batches=(64, 128)
@@ -53,7 +56,7 @@ def run(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", CLAIMS)
 def test_claims_run_and_print(name, run, tmp_path, monkeypatch):
     monkeypatch.setattr(siglip, "_megabytes", lambda loss, n, width, seed: n * (2.0 if loss == "softmax" else 1.0))
-    small = replace(SMALL[name](), seeds=(1,) if name == "siglip" else (1, 2))
+    small = replace(SMALL[name](), seeds=(1,) if name in ("align", "siglip") else (1, 2))
     monkeypatch.setattr(verb, "find", lambda _: small)
     code, out, err = run(name, "--out", tmp_path / "out", "--jobs", 1, "--json")
     assert code == 0, err
@@ -120,6 +123,46 @@ def test_a_claim_that_does_not_hold_is_a_result(run, monkeypatch, tmp_path):
     code, out, _ = run("made_up", "--jobs", 1, "--out", tmp_path / "out", "--json")
     assert code == 0
     assert not json.loads(out)["holds"]
+
+
+def test_pairs_and_objective_are_what_differs_between_aligns_runs(monkeypatch):
+    budget = align.Budget(few=40, more=(60, 200), test=20, width=8)
+    made = {}
+
+    def fit(network, objective, batch_at, optim, steps):
+        rows = [align.shapes.tokens([c])[0] for c in align.shapes.pictures(2, len_of[name]).captions]
+        texts = {tuple(row.tolist()) for row in rows}
+        assert all(tuple(row.tolist()) in texts for row in batch_at(0)["tokens"])  # shuffled among themselves
+        made[name] = (network, objective.label_smoothing, steps)
+
+    monkeypatch.setattr(align, "fit", fit)
+    len_of = {name: setting.pairs for name, setting in align.settings(budget).items()}
+    for name in len_of:
+        align.measure(budget, name, 1)
+    assert {steps for _, _, steps in made.values()} == {budget.steps}
+    assert [name for name, (_, smoothing, _) in made.items() if smoothing != 0.1] == [align.SHARP]
+    still = [name for name, (network, _, _) in made.items() if not network.temperature.requires_grad]
+    assert still == [align.FIXED, align.HIGHER]
+    first, *others = (network.state_dict() for network, _, _ in made.values())
+    for other in others:
+        assert all(torch.equal(first[key], other[key]) for key in first if key != "temperature")
+
+
+def test_the_share_of_wrong_texts_is_as_stated(monkeypatch):
+    budget, wrong = align.Budget(few=1000, more=(1000,), test=20, width=8), {}
+
+    def fit(network, objective, batch_at, optim, steps):
+        train = shapes.pictures(2, 1000)
+        texts = {pixels.numpy().tobytes(): row for pixels, row in zip(train.pixels, shapes.tokens(train.captions))}
+        batches = [batch_at(index) for index in range(30)]
+        rows = [pair for b in batches for pair in zip(b["pixels"], b["tokens"], strict=True)]
+        wrong[name] = sum(not torch.equal(texts[p.numpy().tobytes()], t) for p, t in rows) / len(rows)
+
+    monkeypatch.setattr(align, "fit", fit)
+    for name in (align.clean(budget), align.noisy(1000)):
+        align.measure(budget, name, 1)
+    assert wrong[align.clean(budget)] == 0
+    assert wrong[align.noisy(1000)] == pytest.approx(budget.wrong, abs=0.04)
 
 
 def test_the_masks_differ_and_the_weights_do_not():
