@@ -90,7 +90,7 @@ def test_regions_that_are_no_numbers_are_refused(field):
     model.network.find_regions = find_regions
     images = [halves("red", "blue"), halves("red", "red")]
     for search in (lambda: detect(model, images, ["red"]), lambda: segment(model, images, ["red", "red"])):
-        with pytest.raises(NotFinite, match=r"(image|phrase) \d: .*float32"):
+        with pytest.raises(NotFinite, match=r"(images\[\d\]|phrase \d): .*float32"):
             search()
 
 
