@@ -140,7 +140,9 @@ class Model(Tasks):
         `layout`: "transformers", "open_clip" or whatever else the system has; None: the first that can hold it.
         """
         if self._inside:
-            raise UsageError(f"{self.card.name} has encoders in folders of its own ({', '.join(self._inside)}): copy it")
+            raise UsageError(
+                f"{self.card.name} has encoders in folders of its own ({', '.join(self._inside)}): copy it"
+            )
         cfg = getattr(self.network, "cfg", self.config)  # as it is now: pairs of ASIF come and go
         layouts = self.system.layouts
         if layout is not None and layout not in layouts:

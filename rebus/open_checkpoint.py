@@ -64,7 +64,9 @@ class Opened:
         for name, source in (self.system.parts(self.config) if self.system.parts else {}).items():
             inside = Path(source).name == source and self.folder is not None and (self.folder / source).is_dir()
             if not inside and source not in {card.name for card in catalog.cards()}:
-                raise BadConfig(f"{self.path}: its {name} part is neither a folder in it nor a model we know: {source!r}")
+                raise BadConfig(
+                    f"{self.path}: its {name} part is neither a folder in it nor a model we know: {source!r}"
+                )
             assert self.folder is not None
             found[name] = open_checkpoint(self.folder / source if inside else source)
         return found
@@ -81,7 +83,7 @@ class Opened:
         assert self.folder is not None
         own = processor_in(self.folder, self.system, self.config, image_size)
         of = {name: part.processor(image_size if name == "image" else None) for name, part in self.parts.items()}
-        image, text = (of[name] if name in of else own for name in ("image", "text"))
+        image, text = (of.get(name, own) for name in ("image", "text"))
         return Processor(
             image.image,
             text.text,

@@ -100,7 +100,9 @@ class System:
     image_tokens: Callable[[Any], ImageTokens] | None = None  # config → how its text states images
     companions: Mapping[str, Companion] = field(default_factory=dict)
     decoding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task → options where the user gives none
-    parts: Callable[[Any], Mapping[str, str]] | None = None  # config → the checkpoints that are parts of it, a catalogue
+    parts: Callable[[Any], Mapping[str, str]] | None = (
+        None  # config → the checkpoints that are parts of it, a catalogue
+    )
     # name or a folder inside its own: the network is given theirs by `hand(image=…, text=…)`, images are seen as by
     # "image" and text is read as by "text"
     assemble: Mapping[str, Callable[[], Assembled]] = field(default_factory=dict)  # variant → made of installed parts

@@ -90,20 +90,20 @@ def test_encoders_of_one_input_become_part_of_the_model(photos, encoder, tmp_pat
     vit = ViTConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, patch_size=24, image_size=96)
     bert = BERTConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, vocab_size=85, context=40)
     for name, system, cfg, network in (("v", IMAGE, vit, ViT(vit)), ("b", TEXT, bert, BERT(bert))):
-        save_checkpoint(
-            tmp_path / name, system.layout_for(cfg), cfg, network.state_dict(), processor=encoder.processor
-        )
+        save_checkpoint(tmp_path / name, system.layout_for(cfg), cfg, network.state_dict(), processor=encoder.processor)
     sides = [rebus.load(tmp_path / name, device="cpu") for name in "vb"]
     found = build(photos, tmp_path / "whole", *sides, k=9, p=2)
     assert (found.k, found.p, found.trials) == (9, 2.0, [])
     model = rebus.load(tmp_path / "whole", device="cpu")
     assert model.num_parameters() == sum(side.num_parameters() for side in sides)
     assert model.match(photos / "0.png", "a red circle").isfinite().all()
-    copied = build(photos, tmp_path / "copied", rebus.load(shutil.copytree(rebus.catalog.bundled_folder("clip/scenes"), tmp_path / "c"), device="cpu"), sides[1], k=9, p=2)  # fmt: skip
+    clip = shutil.copytree(rebus.catalog.bundled_folder("clip/scenes"), tmp_path / "c")
+    copied = build(photos, tmp_path / "copied", rebus.load(clip, device="cpu"), sides[1], k=9, p=2)
     assert (copied.folder / "image_encoder" / "config.json").is_file()
     model = rebus.load(copied.folder, device="cpu")
     moved = recipe.save_edited(model, copied.folder, tmp_path / "moved")
-    assert torch.equal(rebus.load(moved, device="cpu").match(photos / "0.png", "a dog"), model.match(photos / "0.png", "a dog"))  # fmt: skip
+    again = rebus.load(moved, device="cpu")
+    assert torch.equal(again.match(photos / "0.png", "a dog"), model.match(photos / "0.png", "a dog"))
     with pytest.raises(UsageError, match="image_encoder"):
         model.save(tmp_path / "elsewhere")
     config = json.loads((moved / "config.json").read_text())

@@ -257,7 +257,7 @@ class Pairs(nn.Module):
             self.kept[place] = False
         self._num_kept -= len(places)
 
-    def weigh(self, ids: Iterable[str], weight: float) -> None:
+    def weigh(self, ids: Iterable[str], weight: float | int) -> None:
         """Let pairs count as `weight` copies of each would. Raises `UnknownName`, `UsageError` for a weight that is not
         above 0, changing nothing."""
         if not 0 < weight < float("inf"):
