@@ -250,16 +250,17 @@ def _see(
     model: Any, records: Sequence[Record], left_out: list[str], batching: BatchOptions
 ) -> tuple[Tensor, list[int]]:
     """The vectors of all images that can be opened, and the numbers of their records."""
+    images: list[Any] = [record.image for record in records]
     try:
-        return image_vectors(model, [record.image for record in records], batching), list(range(len(records)))
+        return image_vectors(model, images, batching), list(range(len(records)))
     except RebusError:
         rows, kept = [], []
-        for row, record in enumerate(records):  # one by one, to name those that cannot
+        for row, image in enumerate(images):  # one by one, to name those that cannot
             try:
-                rows.append(image_vectors(model, [record.image])[0])
+                rows.append(image_vectors(model, [image])[0])
                 kept.append(row)
             except RebusError as error:
-                left_out.append(f"{record.key}: {str(error).removeprefix('images[0]: ')}")
+                left_out.append(f"{records[row].key}: {str(error).removeprefix('images[0]: ')}")
         if not rows:
             raise UsageError(f"not one of {len(records)} images can be opened; {left_out[-1]}") from None
         return torch.stack(rows), kept

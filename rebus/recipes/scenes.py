@@ -118,9 +118,9 @@ def align_scenes() -> TrainConfig:
 
 
 def vit_scenes() -> TrainConfig:
-    """`rebus train vit_scenes` · one processor core, six to eight minutes: an image encoder that reads no text, taught
-    by the classes of each object's attributes. Of held-out objects it names 77% of the colours, 69% of the fills, 54% of
-    the sizes, 24% of the shapes.
+    """`rebus train vit_scenes` · one processor core, six to eight minutes: an image encoder that reads no text,
+    taught by the classes of each object's attributes. Of held-out objects it names 77% of the colours, 69% of the
+    fills, 54% of the sizes, 24% of the shapes.
 
     The image side of `asif/scenes`: `rebus asif build scenes --whiten --image-encoder … --text-encoder …`.
     """

@@ -123,7 +123,7 @@ class ASIF(nn.Module):
         self.__dict__.update(encoders)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ASIF":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         for name in ("image", "text"):
             if isinstance(self.__dict__.get(name), nn.Module):
                 self.__dict__[name]._apply(fn)

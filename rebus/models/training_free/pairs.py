@@ -351,7 +351,7 @@ class Pairs(nn.Module):
             destination[prefix + "weights"] = self.weights[first:][self.kept[first:].to(self.weights.device)]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pairs":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         self._later = {name: fn(rows) for name, rows in self._later.items()}
         return self
 
