@@ -69,12 +69,13 @@ def answer(folder: Path, count: int) -> dict[str, Any]:
     pairs = open_pairs(folder)
     opened = time.perf_counter() - start
     generator = torch.Generator().manual_seed(1)
+    width = pairs.cfg.image_width
 
     def vectors(n: int) -> Tensor:
-        return torch.randn(n, pairs.cfg.image_width, generator=generator)
+        return torch.randn(n, width, generator=generator)
 
     # Prepared texts and images: descriptions as a model keeps them for its labels or its library.
-    k = pairs.cfg.k
+    k = pairs.k
     prepared = pairs.describe_texts(vectors(4))
     prepared = prepared._replace(
         value=prepared.value.repeat(250, 1),

@@ -131,7 +131,7 @@ def test_an_explanation_adds_up_and_is_drawn(run, mine, photos, tmp_path):
     assert f"{len(found.anchors) - 1:,} more anchors" in said
     assert found.anchors[0].id in said
     code, _, err = run("explain", "siglip/scenes", photos / "3.png", "a red circle")
-    assert code == 1
+    assert code == 2
     assert "has no anchors" in err
 
 

@@ -128,7 +128,7 @@ class Pairs(nn.Module):
     @property
     def cfg(self) -> PairsConfig:
         """The settings with the names of the pairs in memory that count; it takes as long as there are names."""
-        rows = [place - self.names.num_stored for place in self.places() if place >= self.names.num_stored]
+        rows: list[int] = self.kept[self.names.num_stored :].nonzero()[:, 0].tolist()
         captions = tuple(self.names.captions[row] for row in rows) if self.names.captions else ()
         return replace(
             self._settings,
