@@ -148,7 +148,7 @@ def test_anchors_are_edited_in_place_or_elsewhere(run, mine, photos, tmp_path):
     assert len(rebus.load(mine, device="cpu").network.tables[0]) == 2 * NUMBER
     less = rebus.load(tmp_path / "less", device="cpu")
     assert float(less.match(image, text)) < before
-    assert b"3.png#0" not in b"".join(file.read_bytes() for file in (tmp_path / "less").iterdir())
+    assert b'"3.png#0"' not in b"".join(file.read_bytes() for file in (tmp_path / "less").iterdir())
     code, said, err = run("add", tmp_path / "less", image, "--caption", text, "--id", "again", "--json")
     assert code == 0, err
     assert json.loads(said) == {"folder": str(tmp_path / "less"), "anchors": 2 * NUMBER - 1, "added": 1}
