@@ -163,14 +163,14 @@ def test_anchors_are_edited_in_place_or_elsewhere(run, mine, photos, tmp_path):
     assert json.loads(said)["anchors"] == 4 * NUMBER
 
 
-def test_a_taught_word_is_told_from_others(run, mine, photos, tmp_path):
+def test_a_taught_word_is_seen_and_can_be_forgotten(run, mine, photos, tmp_path):
     model = rebus.load(mine, device="cpu")
     shown = [photos / f"{i}.png" for i in range(4)]
     before = model.match([*shown, photos / "9.png"], "a photo of yes")
     ids = teach(model, "yes", shown)
     assert ids == ["yes#0", "yes#1", "yes#2", "yes#3"]
     after = model.match([*shown, photos / "9.png"], "a photo of yes")
-    assert float((after - before)[:4].mean()) > float((after - before)[4])
+    assert float((after - before)[:4].min()) > 0.05  # of an image that taught it
     remove_anchors(model, ids)
     assert torch.equal(model.match([*shown, photos / "9.png"], "a photo of yes"), before)
     code, said, err = run("teach", mine, "yes", *shown, "--out", tmp_path / "taught", "--json")
