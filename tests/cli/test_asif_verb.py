@@ -169,8 +169,7 @@ def test_a_taught_word_is_seen_and_can_be_forgotten(run, mine, photos, tmp_path)
     before = model.match([*shown, photos / "9.png"], "a photo of yes")
     ids = teach(model, "yes", shown)
     assert ids == ["yes#0", "yes#1", "yes#2", "yes#3"]
-    after = model.match([*shown, photos / "9.png"], "a photo of yes")
-    assert float((after - before)[:4].min()) > 0.05  # of an image that taught it
+    assert "yes#0" in {one.id for one in explain(model, shown[0], "a photo of yes").anchors[:4]}
     remove_anchors(model, ids)
     assert torch.equal(model.match([*shown, photos / "9.png"], "a photo of yes"), before)
     code, said, err = run("teach", mine, "yes", *shown, "--out", tmp_path / "taught", "--json")
