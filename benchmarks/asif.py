@@ -5,8 +5,9 @@
 Makes a table of random unit vectors in float16 with their 8-bit copies (5 GB for the defaults, in a temporary folder
 that is removed at the end, or kept in DIR), opens it in a fresh process and answers one query at a time: an image
 described and scored against 1,000 prepared texts, a text likewise, and a single pair of both from nothing; then single
-pairs are added, removed and weighed by id, and the first query after that is timed, too. The first query reads the files from disk; the others find them in the page cache. The answers are compared with a float64
-search over all rows. Prints one JSON document.
+pairs are added, removed and weighed by id, and the first query after that is timed, too. The first query reads the
+files from disk; the others find them in the page cache. The answers are compared with a float64 search over all rows.
+Prints one JSON document.
 """
 
 import argparse
@@ -68,12 +69,13 @@ def answer(folder: Path, count: int) -> dict[str, Any]:
     pairs = open_pairs(folder)
     opened = time.perf_counter() - start
     generator = torch.Generator().manual_seed(1)
+    width = pairs.cfg.image_width
 
     def vectors(n: int) -> Tensor:
-        return torch.randn(n, pairs.cfg.image_width, generator=generator)
+        return torch.randn(n, width, generator=generator)
 
     # Prepared texts and images: descriptions as a model keeps them for its labels or its library.
-    k = pairs.cfg.k
+    k = pairs.k
     prepared = pairs.describe_texts(vectors(4))
     prepared = prepared._replace(
         value=prepared.value.repeat(250, 1),

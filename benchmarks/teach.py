@@ -3,9 +3,9 @@
     python benchmarks/teach.py FOLDER
 
 FOLDER holds `flickr8k_1k`. Each word is asked for as "a photo of a WORD" among held-out photos; a photo shows it where
-two captions or more say so. Twenty photos that three captions say it of, by lot, teach it; a hundred others, by lot, are
-what it is told from in the last column. None of these is among the held-out ones. How words are taught was chosen with
-other words (woman, man, boy, grass, jump, water). Prints one JSON document.
+two captions or more say so. Twenty photos that three captions say it of, by lot, teach it; a hundred others, by lot,
+are what it is told from in the last column. None of these is among the held-out ones. How words are taught was chosen
+with other words (woman, man, boy, grass, jump, water). Prints one JSON document.
 """
 
 import argparse

@@ -86,7 +86,7 @@ class Opened:
         assert self.folder is not None
         own = processor_in(self.folder, self.system, self.config, image_size)
         of = {name: part.processor(image_size if name == "image" else None) for name, part in self.handed.items()}
-        image, text = (of[name] if name in of else own for name in ("image", "text"))
+        image, text = (of.get(name, own) for name in ("image", "text"))
         return Processor(
             image.image,
             text.text,

@@ -36,7 +36,8 @@ def edit(args: argparse.Namespace, change: Callable[[Model], dict[str, Any]]) ->
     model = open_model(args, None)
     facts = change(model)
     folder = save_edited(model, args.model, args.out or args.model)
-    anchors = sum(len(table) for table in model.network.pairs())
+    network: Any = model.network
+    anchors = sum(len(table) for table in network.pairs())
     if args.json:
         emit({"folder": str(folder), "anchors": anchors, **facts})
     else:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -24,7 +25,8 @@ from rebus.core.card import ModelCard, domain_files
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.models.training_free.asif import ASIF, IMAGE_METHODS, SYSTEM, TEXT_METHODS, ASIFConfig
+from rebus.data.scenes.reader import scene_at, scene_record
+from rebus.models.training_free.asif import ASIF, IMAGE_METHODS, SYSTEM, TEXT_METHODS, ASIFConfig, whitening
 from rebus.models.training_free.pairs import Pairs
 from rebus.models.training_free.tuning import Choice, cross_validate
 from rebus.open_checkpoint import Opened, open_checkpoint, save_checkpoint
@@ -38,6 +40,7 @@ INSIDE: dict[str, tuple[type, ...]] = {  # encoders whose weights become the mod
     "image": (EfficientNetConfig, ResNetConfig, ViTConfig),
     "text": (BERTConfig,),
 }
+_UNSEEN = 77  # seed of the scenes
 _NAMED = 5  # damaged records in a message
 
 
@@ -75,6 +78,7 @@ def build(
     k: int | None = None,
     p: float | None = None,
     captions_each: int | None = None,
+    whiten: bool = False,
     most_damaged: float = 0.1,
     dtype: torch.dtype = torch.float16,
     batch_size: int | None = None,
@@ -82,13 +86,14 @@ def build(
 ) -> Built:
     """Encode a data set of captioned images and write a model folder, whole or not at all, that `rebus.load` opens.
 
-    `path`, `layout`, `split`, `root`: as of `rebus.data.layouts.open_layout`. The encoders: loaded models of any system, of which the image side
-    and the text side are used. Those of the catalogue are stored by name; networks of one input become part of the model; of others the whole
-    model is copied into the folder. `k`, `p`:
-    by cross-validation on the anchors unless given; `tick` is called after each of its `FOLDS` folds. `captions_each`:
-    of an image, at most. Records that are damaged or without an image or a caption are left out and named; more of
-    them than the share `most_damaged` raise `RebusError`.
-    Raises `UsageError` for an encoder without the side that is wanted, `CannotWrite`.
+    `path`, `layout`, `split`, `root`: as of `rebus.data.layouts.open_layout`; "scenes" draws 2,500 with their full
+    captions. The encoders: loaded models of any system, of which the image side and the text side are used. Those of
+    the catalogue are stored by name; networks of one input become part of the model; of others the whole model is
+    copied into the folder. `k`, `p`: by cross-validation on the anchors unless given; `tick` is called after each of
+    its `FOLDS` folds. `captions_each`: of an image, at most. `whiten`: even out the directions of the text vectors,
+    for text encoders that never learned to compare sentences. Records that are damaged or without an image or a
+    caption are left out and named; more of them than the share `most_damaged` raise `RebusError`. Raises `UsageError`
+    for an encoder without the side that is wanted, `CannotWrite`.
     """
     target = Path(out)
     check_free(target)
@@ -98,13 +103,18 @@ def build(
     network.hand(image=image_encoder.network, text=text_encoder.network)
     sides = _Side(network, image_encoder), _Side(network, text_encoder)
 
-    records, left_out = _captioned(open_layout(path, layout, split, root), most_damaged)
+    reader: Reader = _Scenes() if path == "scenes" else open_layout(path, layout, split, root)
+    records, left_out = _captioned(reader, most_damaged)
     batching = BatchOptions(batch_size=batch_size)
     seen, kept = _see(sides[0], records, left_out, batching)
     _check_damaged(left_out, len(records), most_damaged)
     said, ids, owners = _pairs(Path(path), [records[row] for row in kept], captions_each)
     image = seen[torch.tensor(owners)]
     text = text_vectors(sides[1], said, batching)
+    evened: dict[str, Tensor] = {}
+    if whiten:
+        mean, into = whitening(text)
+        text, evened = (text - mean) @ into, {"text_mean": mean, "text_map": into}
     choice = Choice([], 1.0)
     if k is None or p is None:
         given = {name: (value,) for name, value in (("ks", k), ("ps", p)) if value is not None}
@@ -116,8 +126,8 @@ def build(
     assert p is not None
     table = Pairs.of(image.to(dtype), text.to(dtype), ids=ids, captions=said, k=k, p=p)
     pipelines: dict[str, Any] = {"image": None, "text": None}  # of encoders that bring no files of their own
-    fields: dict[str, Any] = {"tables": (table.cfg,), "scale": choice.scale}
-    tensors = {f"tables.0.{name}": value for name, value in table.state_dict().items()}
+    fields: dict[str, Any] = {"tables": (table.cfg,), "scale": choice.scale, "whitened": text.shape[1] if whiten else 0}
+    tensors = {f"tables.0.{name}": value for name, value in table.state_dict().items()} | evened
     with write_folder_atomically(target) as draft:
         for side, encoder in (("image", image_encoder), ("text", text_encoder)):
             if encoder.card.name in {card.name for card in catalog.cards()}:
@@ -179,6 +189,17 @@ def _folders_of(opened: Opened) -> list[Path]:
     return [] if opened.folder is None else [opened.folder / p for p in parts.values() if (opened.folder / p).is_dir()]
 
 
+class _Scenes:
+    """Scenes of the training split that no recipe comes to, with their full captions."""
+
+    sizes = (2_500,)
+    labels = ()
+
+    def read(self, block: int, row: int) -> Record:
+        record = scene_record(scene_at(_UNSEEN, row, "train", 96), ("captions",))
+        return replace(record, key=record.key.removeprefix("scene "), captions=record.captions[:1])
+
+
 class _Side:
     """One encoder in the place of a model, with its own processor."""
 
@@ -229,16 +250,17 @@ def _see(
     model: Any, records: Sequence[Record], left_out: list[str], batching: BatchOptions
 ) -> tuple[Tensor, list[int]]:
     """The vectors of all images that can be opened, and the numbers of their records."""
+    images: list[Any] = [record.image for record in records]
     try:
-        return image_vectors(model, [record.image for record in records], batching), list(range(len(records)))
+        return image_vectors(model, images, batching), list(range(len(records)))
     except RebusError:
         rows, kept = [], []
-        for row, record in enumerate(records):  # one by one, to name those that cannot
+        for row, image in enumerate(images):  # one by one, to name those that cannot
             try:
-                rows.append(image_vectors(model, [record.image])[0])
+                rows.append(image_vectors(model, [image])[0])
                 kept.append(row)
             except RebusError as error:
-                left_out.append(f"{record.key}: {str(error).removeprefix('images[0]: ')}")
+                left_out.append(f"{records[row].key}: {str(error).removeprefix('images[0]: ')}")
         if not rows:
             raise UsageError(f"not one of {len(records)} images can be opened; {left_out[-1]}") from None
         return torch.stack(rows), kept
@@ -248,12 +270,14 @@ def _check_damaged(left_out: Sequence[str], found: int, most: float) -> None:
     if len(left_out) > most * (len(left_out) + found):
         named = "; ".join(left_out[:_NAMED])
         raise RebusError(
-            f"{len(left_out):,} of {len(left_out) + found:,} records cannot be used, more than the share {most:g}: {named}"
+            f"{len(left_out):,} of {len(left_out) + found:,} records cannot be used, more than the share {most:g}: "
+            f"{named}"
         )
 
 
 def _pairs(path: Path, records: Sequence[Record], most: int | None) -> tuple[list[str], list[str], list[int]]:
-    """Captions, ids (the image's path in the data set, with the number of the caption where there are several) and rows of images."""
+    """Captions, ids (the image's path in the data set, with the number of the caption where there are several) and
+    rows of images."""
     said: list[str] = []
     ids: list[str] = []
     owners: list[int] = []

@@ -229,9 +229,11 @@ def virtex_scenes() -> TrainConfig:
 
 
 def vit_scenes() -> TrainConfig:
-    """`rebus train vit_scenes`: an image encoder that reads no text, taught by the classes of each object's attributes.
+    """`rebus train vit_scenes` · one processor core, six to eight minutes: an image encoder that reads no text,
+    taught by the classes of each object's attributes. Of held-out objects it names 77% of the colours, 69% of the
+    fills, 54% of the sizes, 24% of the shapes.
 
-    The image side of `asif/scenes`.
+    The image side of `asif/scenes`: `rebus asif build scenes --whiten --image-encoder … --text-encoder …`.
     """
     return TrainConfig(
         system="vit",
@@ -247,7 +249,8 @@ def vit_scenes() -> TrainConfig:
 
 
 def bert_scenes() -> TrainConfig:
-    """`rebus train bert_scenes`: a text encoder that sees no image, taught to fill in the blanks of captions.
+    """`rebus train bert_scenes` · one processor core: a text encoder that sees no image, taught to fill in the blanks
+    of captions, 49% of them right on held-out ones.
 
     The text side of `asif/scenes`.
     """

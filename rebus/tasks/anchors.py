@@ -62,7 +62,7 @@ def remove_anchors(model: TaskModel, ids: Sequence[str]) -> None:
     _with_anchors(model).remove_anchors(list(ids))
 
 
-def weigh_anchors(model: TaskModel, ids: Sequence[str], weight: float) -> None:
+def weigh_anchors(model: TaskModel, ids: Sequence[str], weight: float | int) -> None:
     """Let anchors count as `weight` copies of each would. Raises `UnknownName`, `UsageError`, changing nothing."""
     _with_anchors(model).weigh_anchors(list(ids), weight)
 
@@ -78,9 +78,9 @@ def teach(
 ) -> list[str]:
     """A new word from some images of it; gives the ids of its anchors, by which it can be removed again.
 
-    `ids`: of the images; by default the word with their numbers. A model whose anchors are classes of a classifier gets
-    one more class, by the first id; `against`, images of anything from where the model will be used, help it to tell that
-    class from what they all have in common. Raises `BadText` for an empty word, `UsageError` without images.
+    `ids`: of the images; by default the word with their numbers. A model whose anchors are classes of a classifier
+    gets one more class, by the first id; `against`, images of anything from where the model will be used, help it to
+    tell that class from what they all have in common. Raises `BadText` for an empty word, `UsageError` without images.
     """
     if not word.strip():
         raise BadText("the word to teach is empty")

@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", metavar="N", type=positive, help="anchors that describe an item (cross-validated)")
     parser.add_argument("--p", metavar="P", type=float, help="power of their similarities (cross-validated)")
     parser.add_argument("--captions", metavar="N", type=positive, help="of each image at most (all)")
+    parser.add_argument("--whiten", action="store_true", help="even out text vectors that all point one way")
     parser.add_argument("--batch-size", metavar="N", type=positive, help="images at a time")
     parser.add_argument(
         "--max-bad", metavar="SHARE", type=share, default=0.1, help="of unusable records to stop at (%(default)s)"
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from rebus.recipes.asif import FOLDS, build, check_free
 
     check_free(args.out)
-    open_layout(args.path, args.layout, args.split, args.root)  # before any model is loaded
+    if args.path != Path("scenes"):
+        open_layout(args.path, args.layout, args.split, args.root)  # before any model is loaded
     image_name = args.image_encoder
     if image_name is None:
         image_name, why = choose("match")
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     with bar("choosing k and p", FOLDS, when=args.k is None or args.p is None) as progress:
         built = build(
-            args.path,
+            str(args.path),
             args.out,
             image_encoder,
             text_encoder,
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
             k=args.k,
             p=args.p,
             captions_each=args.captions,
+            whiten=args.whiten,
             most_damaged=args.max_bad,
             batch_size=args.batch_size,
             tick=progress.advance,

@@ -46,6 +46,7 @@ class ASIFConfig:
     image_from: str = ""
     text_from: str = ""
     tables: tuple[PairsConfig, ...] = ()
+    whitened: int = 0  # width of text vectors whose directions are evened out before they are compared
     usual: int = 0  # length of the mean direction of images of anything, where that is known; words are taught with it
     scale: float | int = 1.0  # by which scores are multiplied before a softmax turns them into probabilities
 
@@ -70,6 +71,8 @@ class ASIF(nn.Module):
     averages_templates = False  # Sec. 4: every sentence about a label stays a candidate of its own
 
     usual: Tensor | None
+    text_mean: Tensor | None
+    text_map: Tensor | None
 
     def __init__(self, cfg: ASIFConfig, *, image: Any = None, text: Any = None):
         super().__init__()
@@ -84,6 +87,9 @@ class ASIF(nn.Module):
         if cfg.text is not None:
             self.text = BERT(cfg.text)
         self.tables = nn.ModuleList(Pairs(table) for table in cfg.tables)
+        width = cfg.whitened
+        self.register_buffer("text_mean", torch.zeros(width) if width else None)
+        self.register_buffer("text_map", torch.zeros(width, width) if width else None)
         self.register_buffer("usual", torch.zeros(cfg.usual) if cfg.usual else None)
         self._cfg = cfg
         self.init_buffers()
@@ -117,7 +123,7 @@ class ASIF(nn.Module):
         self.__dict__.update(encoders)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ASIF":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         for name in ("image", "text"):
             if isinstance(self.__dict__.get(name), nn.Module):
                 self.__dict__[name]._apply(fn)
@@ -132,6 +138,7 @@ class ASIF(nn.Module):
             else:
                 setattr(twin, name, getattr(self, name))
         twin._cfg, twin.usual = self._cfg, self.usual
+        twin.text_mean, twin.text_map = self.text_mean, self.text_map
         twin.tables = nn.ModuleList([tables] if isinstance(tables, Pairs) else tables)
         return twin.train(self.training)
 
@@ -141,7 +148,10 @@ class ASIF(nn.Module):
 
     def text_vectors(self, tokens: Int[Tensor, "T L"], mask: Bool[Tensor, "T L"] | None = None) -> Float[Tensor, "T D"]:
         """Texts as the text encoder reads them: what the text side of a table holds."""
-        return _encoder(self.text, TEXT_METHODS)(tokens, mask)
+        vectors: Tensor = _encoder(self.text, TEXT_METHODS)(tokens, mask)
+        if self.text_mean is None or self.text_map is None:
+            return vectors
+        return (vectors - self.text_mean) @ self.text_map
 
     def embed_image(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B N"]:
         """Images as unit vectors over the pairs; zeros where an image resembles none."""
@@ -199,7 +209,7 @@ class ASIF(nn.Module):
         for table, mine in self._by_table(ids):
             table.remove(mine)
 
-    def weigh_anchors(self, ids: Sequence[str], weight: float) -> None:
+    def weigh_anchors(self, ids: Sequence[str], weight: float | int) -> None:
         """Let pairs count as `weight` copies of each would. Raises `UnknownName`, `UsageError`, changing nothing."""
         for table, mine in self._by_table(ids):
             table.weigh(mine, weight)
@@ -277,6 +287,17 @@ class ASIF(nn.Module):
 def _encoder(network: Any, methods: Sequence[str]) -> Any:
     """What gives one vector an item; the network itself, where it has none of the methods."""
     return next((getattr(network, name) for name in methods if hasattr(network, name)), network)
+
+
+def whitening(vectors: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"]]:
+    """(mean, map): `(v − mean) @ map` varies as much in all directions.
+
+    Texts of an encoder that learned by filling in blanks all point one way, which hides how they differ (Su et al.,
+    "Whitening Sentence Representations for Better Semantics and Faster Retrieval", 2021)."""
+    mean = vectors.double().mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov(vectors.double().T))
+    variances = variances.clamp(min=1e-3 * float(variances.max()))  # what hardly varies is noise
+    return mean.float(), (directions * variances**-0.5 @ directions.T).float()
 
 
 def _parts(cfg: ASIFConfig) -> dict[str, str]:

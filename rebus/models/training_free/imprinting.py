@@ -1,8 +1,8 @@
 """One more class of a classifier from a few examples, without training.
 
-Qi et al., "Low-Shot Learning with Imprinted Weights", 2018: the mean of the examples becomes the class's row. Features of
-images have much in common, which would make such a row fit every image a little; so what an image of anything shows is
-taken off.
+Qi et al., "Low-Shot Learning with Imprinted Weights", 2018: the mean of the examples becomes the class's row. Features
+of images have much in common, which would make such a row fit every image a little; so what an image of anything shows
+is taken off.
 """
 
 import torch

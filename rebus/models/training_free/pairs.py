@@ -128,7 +128,7 @@ class Pairs(nn.Module):
     @property
     def cfg(self) -> PairsConfig:
         """The settings with the names of the pairs in memory that count; it takes as long as there are names."""
-        rows = [place - self.names.num_stored for place in self.places() if place >= self.names.num_stored]
+        rows: list[int] = self.kept[self.names.num_stored :].nonzero()[:, 0].tolist()
         captions = tuple(self.names.captions[row] for row in rows) if self.names.captions else ()
         return replace(
             self._settings,
@@ -257,7 +257,7 @@ class Pairs(nn.Module):
             self.kept[place] = False
         self._num_kept -= len(places)
 
-    def weigh(self, ids: Iterable[str], weight: float) -> None:
+    def weigh(self, ids: Iterable[str], weight: float | int) -> None:
         """Let pairs count as `weight` copies of each would. Raises `UnknownName`, `UsageError` for a weight that is not
         above 0, changing nothing."""
         if not 0 < weight < float("inf"):
@@ -351,7 +351,7 @@ class Pairs(nn.Module):
             destination[prefix + "weights"] = self.weights[first:][self.kept[first:].to(self.weights.device)]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pairs":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         self._later = {name: fn(rows) for name, rows in self._later.items()}
         return self
 

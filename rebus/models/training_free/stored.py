@@ -1,15 +1,14 @@
 """Tables of pairs as files: written whole, read as mapped memory, so that millions of pairs need no room of their own.
 
 A folder holds `config.json` (model_type "asif_pairs") and safetensors: of each 100,000 pairs the rows of both sides
-and their 8-bit copies with the scale of each row; the names of all pairs with an index of their ids; weights where pairs
-have their own.
+and their 8-bit copies with the scale of each row; the names of all pairs with an index of their ids; weights where
+pairs have their own.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch

@@ -96,8 +96,8 @@ def cross_validate(
     groups: Int[Tensor, "N"],
     *,
     folds: int = 3,
-    queries: int = 150,
-    ks: Sequence[int] = (25, 50, 100, 200, 400, 800, 1600, 3200),
+    queries: int = 100,
+    ks: Sequence[int] = (25, 50, 100, 200, 400, 800, 1600),
     ps: Sequence[float | int] = (1, 2, 4, 6, 8, 12),
     tick: Callable[[], None] = lambda: None,
 ) -> Choice:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rebus.core.errors import UnknownName, UsageError
+from rebus.core.errors import NotFinite, UnknownName, UsageError
 from rebus.models.training_free.pairs import Pairs, PairsConfig
 
 
@@ -137,3 +137,56 @@ def test_mistakes_are_named_and_change_nothing():
     with pytest.raises(UsageError, match="biases"):
         pairs.add(image[:1], text[:1], ["q"], bias=torch.zeros(1))
     assert len(pairs) == 20
+
+
+def test_a_weight_counts_as_so_many_copies():
+    image, text, *_ = world(60)
+    queries_i, queries_t, *_ = world(9, seed=1)
+    pairs = Pairs.of(image, text, k=60, p=3)
+    pairs.weigh(["4", "7"], 3)
+    copies = Pairs.of(torch.cat([image, image[[4, 4, 7, 7]]]), torch.cat([text, text[[4, 4, 7, 7]]]), k=64, p=3)
+    torch.testing.assert_close(pairs(queries_i, queries_t), copies(queries_i, queries_t), atol=1e-6, rtol=0)
+    parts = pairs.explain(queries_i[0], queries_t[0])
+    assert sum(c.contribution for c in parts) == pytest.approx(float(pairs(queries_i, queries_t)[0, 0]), abs=1e-6)
+    assert {c.weight for c in parts if c.id in ("4", "7")} <= {3.0}
+    for wrong in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="above 0"):
+            pairs.weigh(["4"], wrong)
+    with pytest.raises(UnknownName):
+        pairs.weigh(["4", "x"], 2)
+    twin = pairs.with_settings(k=5)
+    twin.weigh(["1"], 9)
+    twin.remove(["2"])
+    assert float(pairs.weights[1]) == 1
+    assert len(pairs) == 60
+
+
+def test_edits_in_any_order_leave_what_a_fresh_table_would_hold():
+    image, text, *_ = world(300)
+    queries_i, queries_t, *_ = world(5, seed=1)
+    pairs = Pairs.of(image[:100], text[:100], k=40, p=3)
+    for i in range(100, 300):
+        pairs.add(image[i : i + 1], text[i : i + 1], [str(i)])
+    twin = pairs.with_settings()
+    pairs.remove(["7", "150", "299"])
+    twin.add(image[:1], text[:1], ["other"])
+    pairs.add(image[7:8], text[7:8], ["7"])
+    order = [*(i for i in range(300) if i not in (7, 150, 299)), 7]
+    fresh = Pairs.of(image[order], text[order], k=40, p=3, ids=[str(i) for i in order])
+    assert torch.equal(pairs(queries_i, queries_t), fresh(queries_i, queries_t))
+    assert pairs.ids == fresh.ids
+    assert pairs.cfg == fresh.cfg
+    assert torch.equal(pairs.state_dict()["text"], fresh.text)
+    assert torch.equal(pairs.describe_images(queries_i).dense(), fresh.describe_images(queries_i).dense())
+    assert len(twin) == 301
+
+
+def test_vectors_that_are_no_numbers_are_refused():
+    image, text, *_ = world(10)
+    pairs = Pairs.of(image.half(), text.half())
+    for bad in (float("nan"), float("inf"), 1e6):  # the last is beyond float16
+        vector = image[:1].clone()
+        vector[0, 3] = bad
+        with pytest.raises(NotFinite, match='"new": its image vector'):
+            pairs.add(vector, text[:1], ["new"])
+    assert len(pairs) == 10
