@@ -119,8 +119,8 @@ class System:
     read_processor: Callable[[Path, Any], Any] | None = None  # (directory, config) → the processor of a system whose
     # files are more than a tokenizer and a preprocessor
     suited: Callable[[Any], Mapping[str, Any]] | None = None  # config → fields of this `System` that depend on it
-    # config → the checkpoints that stay whole beside it, each a catalogue name or a folder inside its own: the network is
-    # given theirs by `hand(image=…, text=…)`, images are seen as by "image" and text is read as by "text"
+    # config → the checkpoints that stay whole beside it, each a catalogue name or a folder inside its own: the network
+    # is given theirs by `hand(image=…, text=…)`, images are seen as by "image" and text is read as by "text"
     handed: Callable[[Any], Mapping[str, str]] | None = None
 
     def build(self, config: Any) -> Any:
