@@ -214,7 +214,8 @@ def create(name: str, **overrides: Any) -> Model:
     if card.preset not in system.presets and not card.bundled:
         raise UsageError(f"{name} is assembled from trained parts; use rebus.load({name!r})")
     config = _overridden(config_of(name)[1], overrides)
-    processor = Processor(ImagePipeline(system.image_spec(config)) if system.image_spec else None, None)
+    spec = system.image_spec(config) if system.image_spec else None
+    processor = Processor(None if spec is None else ImagePipeline(spec), None)
     return Model(system.network(config), processor, config=config, card=card, system=system)
 
 

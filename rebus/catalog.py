@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rebus.cards import visualbert
 from rebus.core.card import SHAPES, ModelCard
 from rebus.core.errors import UnknownName, unknown
 from rebus.core.system import System
@@ -73,6 +74,15 @@ SYSTEMS = {
         tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
         idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
         paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
+    ),
+    "visualbert": SystemRow(
+        module="rebus.models.masked_lm.visualbert",
+        model_types=("visual_bert",),
+        family="masked_lm",
+        tasks=frozenset({"match", "ask", "detect"}),
+        idea="the words of a text and the regions of an image go through one BERT together, which fills in blanks and "
+        "says whether the two belong together",
+        paper="Li et al., VisualBERT: A Simple and Performant Baseline for Vision and Language, 2019",
     ),
     "asif": SystemRow(
         module="rebus.models.training_free.asif",
@@ -228,6 +238,7 @@ _ALIGN = [
         instead="align/base; this size was reported for CC3M alone",
     ),
 ]
+_VISUALBERT = [_row("visualbert", variant, **fields) for variant, fields in visualbert.CARDS.items()]
 _PALIGEMMA_SIZES = {
     "3b": 2_923_335_408,
     "v2-3b": 3_032_094_960,
@@ -279,7 +290,9 @@ _STARTERS = [
     ),
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
-ROWS: dict[str, ModelCard] = {card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_PALIGEMMA, *_STARTERS)}
+ROWS: dict[str, ModelCard] = {
+    card.name: card for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_VISUALBERT, *_PALIGEMMA, *_STARTERS)
+}
 
 
 def checkpoint_folder() -> Path:

@@ -133,7 +133,7 @@ def open_checkpoint(source: str | os.PathLike[str], revision: str | None = None)
             parameters=0,
             idea=row.idea,
             paper=row.paper,
-            tasks=row.tasks,
+            tasks=row.tasks if system.tasks is None else system.tasks(config),
             license="see the directory",
             domain=domain_in(path if path.is_dir() else path.parent),
         )
@@ -188,12 +188,13 @@ def _said(spec: ImageSpec) -> str:
 
 
 def _resized(processor: Processor, system: System, config: Any, side: int) -> Processor:
-    if system.image_spec is None or processor.image is None or processor.image.spec.resize == "patches":
+    own = system.image_spec(config) if system.image_spec is not None else None
+    if own is None or processor.image is None or processor.image.spec.resize == "patches":
         raise UsageError(f"image_size: this {system.name} has no images of a fixed size")
     if processor.image.spec.size == (side, side):
         return processor
     patch = getattr(getattr(config, "image", config), "patch_size", 1)
-    if system.image_spec(config).size != (side, side) and (side < patch or side % patch):
+    if own.size != (side, side) and (side < patch or side % patch):
         raise UsageError(f"image_size {side}: wants a multiple of the patch, {patch} pixels")
     return processor.resized(side)
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "rebus"
 LAYERS = [
     {"core"},
     {"nn", "codec", "weights"},
-    {"backbones", "generation"},
+    {"backbones", "generation", "cards"},
     {"models"},
     {"catalog", "objectives", "tasks", "data"},
     {"open_checkpoint"},
@@ -81,7 +81,7 @@ def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-KNOW_SYSTEMS = {"models", "catalog", "recipes", "reproduce", "tour"}
+KNOW_SYSTEMS = {"models", "cards", "catalog", "recipes", "reproduce", "tour"}
 SYSTEMS = frozenset(catalog.SYSTEMS)
 OTHERS_WORDS = {("codec/resize.py", "clip")}  # of NumPy: indices beyond the table are clipped
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from rebus.core.outputs import Regions, Step
+from rebus.core.outputs import RegionFeatures, Regions, Step
 
 
 @runtime_checkable
@@ -51,6 +51,35 @@ class PicksAnswers(Protocol):
 
     def answer_logits(self, **batch: Any) -> Tensor:
         """(B, A) scores of the A answers; −∞ for one that is never to be given."""
+        ...
+
+
+@runtime_checkable
+class MatchesPairs(Protocol):
+    """Image and text are read together → whether they belong together; nothing is embedded alone."""
+
+    def match_logits(self, **batch: Any) -> Tensor:
+        """(B,) log-odds that each text belongs to its image."""
+        ...
+
+
+@runtime_checkable
+class GroundsPhrases(Protocol):
+    """A phrase and an image → which of the image's regions it means."""
+
+    def ground(self, **batch: Any) -> tuple[Tensor, Tensor]:
+        """(B, R) probabilities of the regions for each text, and their boxes (B, R, 4) in shares of the image."""
+        ...
+
+
+@runtime_checkable
+class EmbedsRegions(Protocol):
+    """Images → what is to be seen at places of them: proposals of a detector, or the cells of a grid of features.
+
+    What such a network gives, any network that reads regions can take (`rebus.codec.regions`)."""
+
+    def embed_regions(self, pixels: Tensor) -> RegionFeatures:
+        """pixels (B, 3, H, W) → the features of R regions of each image."""
         ...
 
 

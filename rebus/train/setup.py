@@ -12,7 +12,7 @@ from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_tasks import SceneTasks
-from rebus.objectives import objective_of
+from rebus.objectives import check_trained
 from rebus.open_checkpoint import processor_in
 from rebus.train.config import TrainConfig
 from rebus.train.warm_start import opened_once, starts_of
@@ -38,7 +38,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
         opened = opened_once(config.start_from)
         config = replace(config, system=config.system or opened.system.name, model=config.model or opened.config)
     system = catalog.system(str(config.system))
-    objective_of(system)
+    check_trained(system)
     if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
         raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
     wanted = system.config

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from rebus.backbones.released_configs import timm_architecture
 from rebus.core.errors import BadConfig, unknown
+from rebus.core.outputs import RegionFeatures
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
+from rebus.nn.region_grid import grid_regions
+from rebus.weights.key_sides import Row
 from rebus.weights.keymap import KeyMap
 
 Variant = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"]
@@ -57,6 +60,10 @@ class ResNet(nn.Module):
         """Their mean over the image: what the classifier reads."""
         return self.net.global_pool(self.feature_map(pixels))
 
+    def embed_regions(self, pixels: Float[Tensor, "B 3 Y X"]) -> RegionFeatures:
+        """The cells of the last grid as regions."""
+        return grid_regions(self.feature_map(pixels))
+
     @property
     def rows(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, "V"]]:
         """The classifier: a row of weights and a bias for each class."""
@@ -82,21 +89,23 @@ def image_spec(cfg: ResNetConfig) -> ImageSpec:
 _NORM = "{p:weight|bias|running_mean|running_var|num_batches_tracked}"
 
 
-def keys(cfg: ResNetConfig) -> KeyMap:
-    """The layout of torchvision and timm; without a classifier of ours, theirs is dropped."""
+def rows(cfg: ResNetConfig) -> list[Row]:
+    """The names of torchvision and timm."""
     block = "layer{i}.{j}."
-    rows = [
+    found: list[Row] = [
         ("conv1.weight", "net.conv1.weight"),
         ("bn1." + _NORM, "net.bn1.{p}"),
         (block + "conv{k}.weight", f"net.{block}conv{{k}}.weight"),
         (block + "bn{k}." + _NORM, f"net.{block}bn{{k}}.{{p}}"),
         (block + "downsample.0.weight", f"net.{block}downsample.0.weight"),
         (block + "downsample.1." + _NORM, f"net.{block}downsample.1.{{p}}"),
-        ("fc.{p}", "net.fc.{p}"),
     ]
-    return KeyMap(
-        rows if cfg.num_classes else rows[:-1], ignore=[] if cfg.num_classes else ["fc.*"], prefixes=["module."]
-    )
+    return [*found, ("fc.{p}", "net.fc.{p}")] if cfg.num_classes else found
+
+
+def keys(cfg: ResNetConfig) -> KeyMap:
+    """The layout of torchvision and timm; without a classifier of ours, theirs is dropped."""
+    return KeyMap(rows(cfg), ignore=[] if cfg.num_classes else ["fc.*"], prefixes=["module."])
 
 
 _DEPTHS = {  # blocks of the four stages, and whether they are bottlenecks → variant

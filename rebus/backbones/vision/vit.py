@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rebus.core.outputs import RegionFeatures
 from rebus.nn.attention import Attention
 from rebus.nn.block import Block
 from rebus.nn.linear import xavier
 from rebus.nn.norms import LayerNorm
 from rebus.nn.patches import PatchProjection
 from rebus.nn.positions import resize_grid
+from rebus.nn.region_grid import grid_regions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,12 @@ class ViT(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
         return self.norm(self.features(self.embed(pixels)))
+
+    def embed_regions(self, pixels: Float[Tensor, "B C Y X"]) -> RegionFeatures:
+        """The patches as regions."""
+        x = self(pixels)[:, self.cfg.class_token :]
+        rows, cols = (side // self.cfg.patch_size for side in pixels.shape[-2:])
+        return grid_regions(x.mT.unflatten(2, (rows, cols)))
 
 
 def init_like_clip(blocks: nn.ModuleList, width: int) -> None:
