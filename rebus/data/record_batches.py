@@ -70,7 +70,7 @@ class Batches(Protocol):
         ...
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     images: dict[str, Tensor]
     example: Example
 
@@ -115,12 +115,12 @@ class RecordBatches:
 
     def _rows(
         self, seed: int, index: int, batch_size: int, split: str, share: tuple[int, int], damaged: list[str]
-    ) -> list[_Row]:
+    ) -> list[Row]:
         plan = self.source.plan(index, batch_size, split)
         each = len(plan.numbers) // share[1]
         mine = slice(share[0] * each, (share[0] + 1) * each)
 
-        def row(number: int, rng: np.random.Generator, record: Record | None = None) -> _Row:
+        def row(number: int, rng: np.random.Generator, record: Record | None = None) -> Row:
             return self._row(plan.make, seed, number, split, rng, damaged, record)
 
         if self.source.one_stream:
@@ -143,14 +143,14 @@ class RecordBatches:
         rng: np.random.Generator,
         damaged: list[str],
         record: Record | None = None,
-    ) -> _Row:
+    ) -> Row:
         tries = 0
         for attempt in range(TRIES + MOST_LEFT_OUT):
             try:
                 record = record or self.source.read(seed, number, split, attempt)
                 example = make(record, rng)
                 self._check_fits(example)
-                return _Row(self._pixels(example.images), example)
+                return Row(self._pixels(example.images), example)
             except LeftOut as error:
                 left_out = str(error)
                 record = None
@@ -193,7 +193,7 @@ class RecordBatches:
             return {"pixels": planes[0][None] if len(planes) == 1 else torch.stack(planes)}
         return self.images(images)
 
-    def _tensors(self, rows: Sequence[_Row]) -> dict[str, Tensor]:
+    def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         counts = [len(row.example.images) for row in rows]
         batch: dict[str, Tensor] = {}
         if any(counts):

@@ -6,8 +6,17 @@ from typing import Any, Literal
 from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
+from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
 from rebus.data.scene_tasks import SceneTasks
-from rebus.objectives import CodebookLoss, NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import (
+    AnswerLoss,
+    CodebookLoss,
+    MaskedLMLoss,
+    NextTokenLoss,
+    SeeAndSpeakLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +106,8 @@ class TrainConfig:
 
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
-    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss
-    data: SceneCaptions | SceneTasks | SceneMasks | Files | Mixture
+    objective: SoftmaxLoss | SigmoidLoss | NextTokenLoss | CodebookLoss | SeeAndSpeakLoss | MaskedLMLoss | AnswerLoss
+    data: SceneCaptions | SceneTasks | SceneMasks | SceneCaptionPairs | SceneQuestions | Files | Mixture
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks

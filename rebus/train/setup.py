@@ -11,6 +11,7 @@ from rebus.core.errors import UsageError
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.objectives import check_trained
 from rebus.open_checkpoint import processor_in
@@ -59,10 +60,17 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, SceneCaptions):
         return _of_scenes(config, data.open())
-    if isinstance(data, SceneTasks):
+    if isinstance(data, SceneTasks | SceneCaptionPairs | SceneQuestions):
         if system.text_spec is None:
             raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
-        return _of_scenes(config, data.open(system.text_spec(config.model), system.prompts, system.locations))
+        text = system.text_spec(config.model)
+        if isinstance(data, SceneTasks):
+            return _of_scenes(config, data.open(text, system.prompts, system.locations))
+        if isinstance(data, SceneCaptionPairs):
+            return _of_scenes(config, data.open(text))
+        if "answers" not in system.companions:
+            raise UsageError(f"{config.system} picks no answers from a list, as data.kind={data.kind!r} wants it to")
+        return _of_scenes(config, data.open(text, system.prompts, system.companions["answers"].file))
     batches: Batches = data
     return batches
 

@@ -1,0 +1,48 @@
+"""Encoders of image and text together in the scenes world, in the two phases of their papers."""
+
+from dataclasses import replace
+
+from rebus.backbones.text.bert import BERTConfig
+from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions, scene_answers
+from rebus.data.scene_tokenizer import scenes_tokenizer
+from rebus.models.masked_lm.visualbert import VisualBERTConfig
+from rebus.objectives import AnswerLoss, MaskedLMLoss
+from rebus.recipes.scenes import TOWER
+from rebus.train.config import Optim, Start, TrainConfig
+
+
+def visualbert_scenes() -> TrainConfig:
+    """`rebus train visualbert_scenes`: blanks in captions, and whether a caption is of this image.
+
+    The paper's regions come from a trained detector that stays as it is; these from the trained tower of
+    `paligemma/scenes`, patch by patch.
+    """
+    words = scenes_tokenizer(mask=True).vocab_size
+    text = BERTConfig(width=128, num_layers=3, num_heads=4, mlp_width=256, vocab_size=words, context=64, pooler=True)
+    return TrainConfig(
+        system="visualbert",
+        model=VisualBERTConfig(text=text, region_width=TOWER.width, image=TOWER),
+        objective=MaskedLMLoss(),
+        data=SceneCaptionPairs(),
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
+        steps=700,
+        batch_size=64,
+        starts=(Start(source="paligemma/scenes", take="image", into="image"),),
+        freeze=("image",),
+        final_dtype="float16",
+    )
+
+
+def visualbert_scenes_answers() -> TrainConfig:
+    """`rebus train visualbert_scenes_answers --set start_from=RUN/final`: then questions, answered from a list."""
+    first = visualbert_scenes()
+    return replace(
+        first,
+        model=replace(first.model, head="answers", num_answers=len(scene_answers())),
+        objective=AnswerLoss(),
+        data=SceneQuestions(),
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=50, schedule="constant", cooldown=600),
+        steps=2500,
+        batch_size=32,
+        seed=1,
+    )
