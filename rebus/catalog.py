@@ -96,9 +96,11 @@ SYSTEMS = {
 }
 BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
     "vit": SystemRow(
-        module="rebus.backbones.vision.vit_layouts", model_types=("clip_vision_model", "siglip_vision_model")
+        module="rebus.backbones.vision.vit_layouts",
+        model_types=("clip_vision_model", "siglip_vision_model"),
+        tasks=frozenset({"embed_regions"}),
     ),
-    "resnet": SystemRow(module="rebus.backbones.vision.resnet", model_types=()),
+    "resnet": SystemRow(module="rebus.backbones.vision.resnet", model_types=(), tasks=frozenset({"embed_regions"})),
     "efficientnet": SystemRow(module="rebus.backbones.vision.efficientnet", model_types=()),
     "bert": SystemRow(module="rebus.backbones.text.bert", model_types=("bert",)),
     "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),

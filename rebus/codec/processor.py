@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rebus.codec.images import ImagePipeline, ImageSource, image_spec_from_json, image_spec_to_json
+from rebus.codec.regions import ImageRegions, regions_batch
 from rebus.codec.text import Pieces, Prompt, TextPipeline
 from rebus.codec.tokenizer_files import special_names, standalone
 from rebus.codec.tokenizers import Tokenizer, load_tokenizer
@@ -19,7 +20,8 @@ from rebus.core.errors import BadConfig, BadImage, BadText, MissingFile, UsageEr
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.strict_json import to_json
 
-Images = ImageSource | Sequence[ImageSource] | Sequence[Sequence[ImageSource]]
+One = ImageSource | ImageRegions
+Images = One | Sequence[One] | Sequence[Sequence[One]]
 
 _ELSEWHERE = 'Those of another checkpoint are taken by processor=: rebus.load(directory, processor="clip/b32")'
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json")
@@ -57,12 +59,13 @@ class Processor:
     ) -> dict[str, Tensor]:
         """A dict with what was asked for: pixels and image_mask, tokens and mask, targets, regions and region_mask.
 
-        images: one image, a list, or a list of lists (several images, or none, in a row). pixels are (B, 3, H, W)
-        where every row has one image; otherwise (B, N, 3, H, W), N being the most of a row, with image_mask (B, N),
-        True where there is one. Prompts of generative models hold as many placeholders as their row's images need,
-        in front or where their marks are (`ImageMark`), and one prompt given with several rows of images is asked of
-        each. owners: for several prompts to one row of images, which row each prompt belongs to, int (T,).
-        Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` when numbers do not match.
+        images: one image, a list, or a list of lists (several images, or none, in a row); of images as a detector saw
+        them (`ImageRegions`) come regions, region_mask, boxes and region_types in place of pixels. pixels are
+        (B, 3, H, W) where every row has one image; otherwise (B, N, 3, H, W), N being the most of a row, with
+        image_mask (B, N), True where there is one. Prompts of generative models hold as many placeholders as their
+        row's images need, in front or where their marks are (`ImageMark`), and one prompt given with several rows of
+        images is asked of each. owners: for several prompts to one row of images, which row each prompt belongs to,
+        int (T,). Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` when numbers do not match.
         """
         batch: dict[str, Tensor] = {}
         counts: list[int] | None = None
@@ -73,7 +76,8 @@ class Processor:
         if texts is not None:
             text = self._text()
             if not text.spec.generates:
-                _check_one_image_a_row(counts)
+                if not text.spec.beside_images:
+                    _check_one_image_a_row(counts)
                 batch["tokens"], batch["mask"] = text(texts)
             else:
                 each = _of_owners(counts, owners)
@@ -84,7 +88,7 @@ class Processor:
         if regions is not None:
             batch["regions"], batch["region_mask"] = _regions(regions)
         if owners is not None:
-            if not self._text().spec.generates:
+            if not self._text().spec.generates and not self._text().spec.beside_images:
                 raise UsageError("a dual encoder compares every image with every text; owners are for its loss alone")
             batch["owners"] = torch.tensor(list(owners), dtype=torch.int64)
             _check_alike(batch, "pixels", "regions")
@@ -130,7 +134,12 @@ class Processor:
             )
         return self.text
 
-    def _see(self, rows: list[Sequence[ImageSource]]) -> dict[str, Tensor]:
+    def _see(self, rows: list[Sequence[Any]]) -> dict[str, Tensor]:
+        features = [isinstance(image, ImageRegions) for row in rows for image in row]
+        if any(features):
+            if not all(features):
+                raise BadImage("images and features of regions are mixed: give a call one kind of them")
+            return regions_batch(rows)
         if self.image is None:
             raise MissingFile(
                 f"this checkpoint has no {self.image_missing}, without which it cannot see images. {_ELSEWHERE}"
@@ -260,7 +269,7 @@ def _json(value: Any) -> bytes:
     return (to_json(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _rows(images: Images) -> list[Sequence[ImageSource]]:
+def _rows(images: Images) -> list[Sequence[Any]]:
     """The images of each row, whichever way they were given."""
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         return [[image] for image in images]

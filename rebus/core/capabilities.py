@@ -79,7 +79,7 @@ class EmbedsRegions(Protocol):
     What such a network gives, any network that reads regions can take (`rebus.codec.regions`)."""
 
     def embed_regions(self, pixels: Tensor) -> RegionFeatures:
-        """pixels (B, 3, H, W) → the features of R regions of each image."""
+        """pixels (B, 3, H, W) → the features of R regions of each image. Grids take `merge` besides."""
         ...
 
 

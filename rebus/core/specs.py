@@ -61,6 +61,7 @@ class TextSpec:
     bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0
+    beside_images: bool = False  # encoders that read a text and its images together, of which a row may have several
 
 
 @dataclass(frozen=True, kw_only=True)

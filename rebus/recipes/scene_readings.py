@@ -18,10 +18,10 @@ def visualbert_scenes() -> TrainConfig:
     `paligemma/scenes`, patch by patch.
     """
     words = scenes_tokenizer(mask=True).vocab_size
-    text = BERTConfig(width=128, num_layers=3, num_heads=4, mlp_width=256, vocab_size=words, context=64, pooler=True)
+    text = BERTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, vocab_size=words, context=64, pooler=True)
     return TrainConfig(
         system="visualbert",
-        model=VisualBERTConfig(text=text, region_width=TOWER.width, image=TOWER),
+        model=VisualBERTConfig(text=text, region_width=4 * TOWER.width, image=TOWER, merge=2),
         objective=MaskedLMLoss(),
         data=SceneCaptionPairs(),
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),

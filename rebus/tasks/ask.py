@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from rebus.codec.images import ImageSource
+from rebus.codec.text import Prompt, filled_prompt
 from rebus.core.capabilities import PicksAnswers
 from rebus.core.errors import BadCheckpoint, BadText
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
@@ -37,14 +38,15 @@ def ask(
 
 def question_pairs(
     model: TaskModel, images: Any, questions: str | Sequence[str]
-) -> tuple[list[tuple[ImageSource, str]], bool]:
+) -> tuple[list[tuple[ImageSource, Prompt]], bool]:
     """(image, prompt) for each question. Raises `BadText` for an empty one."""
-    prompt = prompt_for(model, "ask")
+    prompt_for(model, "ask")
     pairs, many = in_pairs(images, questions, "questions")
     for _, question in pairs:
         if not isinstance(question, str) or not question.strip():
             raise BadText(f"a question must be a text that is not empty; got {question!r}")
-    return [(image, prompt.replace("{question}", str(question).strip())) for image, question in pairs], many
+    prompts = model.system.prompts
+    return [(image, filled_prompt(prompts, "ask", question=str(question).strip())) for image, question in pairs], many
 
 
 def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any], batching: BatchOptions) -> list[str]:

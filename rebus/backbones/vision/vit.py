@@ -104,11 +104,11 @@ class ViT(nn.Module):
     def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
         return self.norm(self.features(self.embed(pixels)))
 
-    def embed_regions(self, pixels: Float[Tensor, "B C Y X"]) -> RegionFeatures:
-        """The patches as regions."""
+    def embed_regions(self, pixels: Float[Tensor, "B C Y X"], merge: int = 1) -> RegionFeatures:
+        """The patches as regions, `merge` × `merge` of them in one."""
         x = self(pixels)[:, self.cfg.class_token :]
         rows, cols = (side // self.cfg.patch_size for side in pixels.shape[-2:])
-        return grid_regions(x.mT.unflatten(2, (rows, cols)))
+        return grid_regions(x.mT.unflatten(2, (rows, cols)), merge)
 
 
 def init_like_clip(blocks: nn.ModuleList, width: int) -> None:

@@ -242,13 +242,13 @@ class VisualBERT(nn.Module):
         if self.image is None:
             raise BadRegions(
                 "this network reads features of regions and has nothing that makes them of an image: give it those of "
-                "a detector (rebus.region_files)"
+                "a detector (rebus.RegionFiles), or of a network that embeds regions (embed_regions)"
             )
         rows = pixels[:, None] if pixels.ndim == 4 else pixels
         if rows.ndim != 5:
             raise UsageError(f"images want pixels (B, 3, H, W) or (B, N, 3, H, W); got {tuple(pixels.shape)}")
         number = rows.shape[1]
-        found = self.image.embed_regions(rows.flatten(0, 1))
+        found = self.image.embed_regions(rows.flatten(0, 1), self.cfg.merge)
         features, boxes, mask = (value.unflatten(0, (-1, number)) for value in found)
         if image_mask is not None:
             mask = mask & image_mask[..., None]
@@ -332,7 +332,7 @@ def image_spec(cfg: VisualBERTConfig) -> ImageSpec | None:
 
 def text_spec(cfg: VisualBERTConfig) -> TextSpec:
     """[CLS] text [SEP], lower case. `pad_id` of the released configurations is RoBERTa's; BERT's is 0."""
-    return replace(bert.text_spec(cfg.text), context=min(CONTEXT, cfg.text.context), pad_id=0)
+    return replace(bert.text_spec(cfg.text), context=min(CONTEXT, cfg.text.context), pad_id=0, beside_images=True)
 
 
 def example(config: VisualBERTConfig, rows: int, *, prompt: int = 20, answer: int = 0) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ class VisualBERTConfig:
     num_answers: int = 3129  # of the head "answers", `<unk>` included
     late_fusion: bool = False  # the text goes through the blocks alone, and one more block joins it with the regions
     image: ViTConfig | ResNetConfig | None = None  # what makes regions of an image; None: features come with the batch
+    merge: int = 1  # neighbouring cells of its grid, along each side, that are one region
 
 
 def read_transformers(data: Mapping[str, Any]) -> VisualBERTConfig:
@@ -63,6 +64,7 @@ def read_transformers(data: Mapping[str, Any]) -> VisualBERTConfig:
         fields.take("bypass_transformer", bool, False),
     )
     image = _read_image(fields.part("vision_config")) if "vision_config" in data else None
+    merge = fields.size("vision_merge", 1)
     return VisualBERTConfig(
         text=bert.read_fields(fields, pooler=True),
         region_width=region_width,
@@ -70,6 +72,7 @@ def read_transformers(data: Mapping[str, Any]) -> VisualBERTConfig:
         num_answers=labels if head == "answers" else VisualBERTConfig.num_answers,
         late_fusion=late_fusion,
         image=image,
+        merge=merge,
     )
 
 
@@ -106,6 +109,8 @@ def write_transformers(cfg: VisualBERTConfig) -> dict[str, Any]:
         found["vision_config"] = {"model_type": kind, **write_vision(cfg.image)}
     elif cfg.image is not None:
         found["vision_config"] = {"model_type": "resnet", "architecture": cfg.image.variant}
+    if cfg.merge > 1:
+        found["vision_merge"] = cfg.merge
     return found
 
 
