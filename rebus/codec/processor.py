@@ -65,7 +65,8 @@ class Processor:
         image_mask (B, N), True where there is one. Prompts of generative models hold as many placeholders as their
         row's images need, in front or where their marks are (`ImageMark`), and one prompt given with several rows of
         images is asked of each. owners: for several prompts to one row of images, which row each prompt belongs to,
-        int (T,). Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` when numbers do not match.
+        int (T,). Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` for numbers that do not
+        match.
         """
         batch: dict[str, Tensor] = {}
         counts: list[int] | None = None

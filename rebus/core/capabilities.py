@@ -73,17 +73,6 @@ class GroundsPhrases(Protocol):
 
 
 @runtime_checkable
-class EmbedsRegions(Protocol):
-    """Images → what is to be seen at places of them: proposals of a detector, or the cells of a grid of features.
-
-    What such a network gives, any network that reads regions can take (`rebus.codec.regions`)."""
-
-    def embed_regions(self, pixels: Tensor) -> RegionFeatures:
-        """pixels (B, 3, H, W) → the features of R regions of each image. Grids take `merge` besides."""
-        ...
-
-
-@runtime_checkable
 class FindsRegions(Protocol):
     """Images and labels → boxes, and masks where `finds_masks` is not False on the network.
 
@@ -92,6 +81,16 @@ class FindsRegions(Protocol):
 
     def find_regions(self, pixels: Tensor, labels: Tensor) -> Sequence[Regions]:
         """pixels (B, 3, H, W), labels (C, E) of unit length → the regions of each image."""
+        ...
+
+
+@runtime_checkable
+class DescribesRegions(Protocol):
+    """Images → boxes round what is prominent in them and a vector for each, for models that read regions. A grid of
+    features gives all its cells."""
+
+    def region_features(self, pixels: Tensor, num_regions: int = 36) -> Sequence[RegionFeatures]:
+        """pixels (B, 3, H, W) → at most `num_regions` regions of each image."""
         ...
 
 

@@ -41,12 +41,12 @@ class Regions(NamedTuple):
 
 
 class RegionFeatures(NamedTuple):
-    """What was seen at R places of each image, in any order: `features` (B, R, D), `boxes` (B, R, 4) xyxy in shares of
-    the network's image, `mask` (B, R) bool, False at padding."""
+    """The prominent regions of one image, best first: `boxes` (R, 4) xyxy in shares of the network's image, `features`
+    (R, D) what a detector's head makes of each, `scores` (R,) how likely each holds a thing."""
 
-    features: Tensor
     boxes: Tensor
-    mask: Tensor
+    features: Tensor
+    scores: Tensor
 
 
 class Reading(NamedTuple):

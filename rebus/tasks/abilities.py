@@ -3,9 +3,9 @@
 from typing import Any
 
 from rebus.core.capabilities import (
+    DescribesRegions,
     DrawsImages,
     EmbedsImages,
-    EmbedsRegions,
     EmbedsText,
     FindsRegions,
     GroundsPhrases,
@@ -34,7 +34,7 @@ def abilities(system: System, network: Any = None) -> frozenset[str]:
         (MatchesPairs, "match"),
         (PicksAnswers, "ask"),
         (GroundsPhrases, "detect"),
-        (EmbedsRegions, "embed_regions"),
+        (DescribesRegions, "embed_regions"),
     ):
         if _can(network, capability):
             found.add(task)

@@ -30,13 +30,12 @@ def embed_regions(
     def see(batch: Sequence[ImageSource]) -> list[ImageRegions]:
         opened = open_all(model, batch)
         with torch.inference_mode():
-            found = model.network.embed_regions(**on_device(model, pipeline(opened)))
-        check_finite(found.features, "images[{}]", found.features.dtype)
+            found = model.network.region_features(**on_device(model, pipeline(opened)))
         answers = []
-        for image, features, boxes, mask in zip(opened, *(part.float().cpu() for part in found), strict=True):
-            real = mask.bool()
-            scale = np.array(image.size * 2, np.float32)
-            answers.append(ImageRegions(features[real].numpy(), boxes[real].numpy() * scale, image.size))
+        for i, (image, regions) in enumerate(zip(opened, found, strict=True)):
+            check_finite(regions.features[None], f"images[{i}]", regions.features.dtype)
+            boxes = regions.boxes.float().cpu().numpy() * np.array(image.size * 2, np.float32)
+            answers.append(ImageRegions(regions.features.float().cpu().numpy(), boxes, image.size, f"images[{i}]"))
         return answers
 
     found = in_batches(sources, see, size=batch_size(model, cpu=8, accelerator=32), what="images", options=batching)

@@ -60,8 +60,10 @@ class ResNet(nn.Module):
         """Their mean over the image: what the classifier reads."""
         return self.net.global_pool(self.feature_map(pixels))
 
-    def embed_regions(self, pixels: Float[Tensor, "B 3 Y X"], merge: int = 1) -> RegionFeatures:
-        """The cells of the last grid as regions, `merge` × `merge` of them in one."""
+    def region_features(
+        self, pixels: Float[Tensor, "B 3 Y X"], num_regions: int | None = None, merge: int = 1
+    ) -> list[RegionFeatures]:
+        """All cells of the last grid as regions, `merge` × `merge` of them in one."""
         return grid_regions(self.feature_map(pixels), merge)
 
     @property

@@ -104,8 +104,10 @@ class ViT(nn.Module):
     def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
         return self.norm(self.features(self.embed(pixels)))
 
-    def embed_regions(self, pixels: Float[Tensor, "B C Y X"], merge: int = 1) -> RegionFeatures:
-        """The patches as regions, `merge` × `merge` of them in one."""
+    def region_features(
+        self, pixels: Float[Tensor, "B C Y X"], num_regions: int | None = None, merge: int = 1
+    ) -> list[RegionFeatures]:
+        """All patches as regions, `merge` × `merge` of them in one."""
         x = self(pixels)[:, self.cfg.class_token :]
         rows, cols = (side // self.cfg.patch_size for side in pixels.shape[-2:])
         return grid_regions(x.mT.unflatten(2, (rows, cols)), merge)

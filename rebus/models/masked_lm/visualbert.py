@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from rebus.backbones.examples import example_pixels, generator
 from rebus.backbones.text import bert
@@ -248,8 +249,11 @@ class VisualBERT(nn.Module):
         if rows.ndim != 5:
             raise UsageError(f"images want pixels (B, 3, H, W) or (B, N, 3, H, W); got {tuple(pixels.shape)}")
         number = rows.shape[1]
-        found = self.image.embed_regions(rows.flatten(0, 1), self.cfg.merge)
-        features, boxes, mask = (value.unflatten(0, (-1, number)) for value in found)
+        found = self.image.region_features(rows.flatten(0, 1), merge=self.cfg.merge)
+        padded = (pad_sequence([image[i] for image in found], batch_first=True) for i in range(2))
+        boxes, features = (value.unflatten(0, (-1, number)) for value in padded)
+        lengths = torch.tensor([len(image.boxes) for image in found], device=pixels.device)
+        mask = (torch.arange(boxes.shape[2], device=pixels.device) < lengths[:, None]).unflatten(0, (-1, number))
         if image_mask is not None:
             mask = mask & image_mask[..., None]
         which = torch.arange(number, device=pixels.device).clamp(max=self.cfg.text.num_types - 1)
