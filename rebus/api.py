@@ -215,7 +215,8 @@ def create(name: str, **overrides: Any) -> Model:
         raise UsageError(f"{name} is assembled from trained parts; use rebus.load({name!r})")
     config = _overridden(config_of(name)[1], overrides)
     spec = system.image_spec(config) if system.image_spec else None
-    processor = Processor(None if spec is None else ImagePipeline(spec), None)
+    blind = system.image_spec is not None and spec is None
+    processor = Processor(None if spec is None else ImagePipeline(spec), None, reads_regions=blind)
     return Model(system.network(config), processor, config=config, card=card, system=system)
 
 

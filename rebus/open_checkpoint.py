@@ -169,6 +169,7 @@ def processor_in(folder: Path, system: System, config: Any, image_size: int | No
     image = system.image_spec(config) if system.image_spec else None
     text = system.text_spec(config) if system.text_spec else None
     processor = load_processor(folder, image, text)
+    processor.reads_regions = system.image_spec is not None and image is None
     if image_size is not None:
         return _resized(processor, system, config, image_size)
     if image is not None and processor.image is not None and not system.any_image_size:

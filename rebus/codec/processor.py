@@ -16,7 +16,7 @@ from rebus.codec.regions import ImageRegions, regions_batch
 from rebus.codec.text import Pieces, Prompt, TextPipeline
 from rebus.codec.tokenizer_files import special_names, standalone
 from rebus.codec.tokenizers import Tokenizer, load_tokenizer
-from rebus.core.errors import BadConfig, BadImage, BadText, MissingFile, UsageError
+from rebus.core.errors import BadConfig, BadImage, BadRegions, BadText, MissingFile, UsageError
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.strict_json import to_json
 
@@ -31,7 +31,8 @@ class Processor:
     """Images, prompts and answers → the batch that `model(**batch)` takes; ids → words.
 
     `image` or `text` is None where the checkpoint lacks the files for it; `image_missing` and `text_missing` name
-    those files. `sources`: released files that are to be saved again as they were.
+    those files. `sources`: released files that are to be saved again as they were. `reads_regions`: the network sees
+    no image itself and reads the features of its regions.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Processor:
         image_missing: str = "preprocessor_config.json",
         text_missing: str = "tokenizer.json",
         sources: Mapping[str, bytes] | None = None,
+        reads_regions: bool = False,
     ):
         self.image = image
         self.text = text
         self.image_missing = image_missing
         self.text_missing = text_missing
         self.sources = dict(sources or {})
+        self.reads_regions = reads_regions
 
     def __call__(
         self,
@@ -141,6 +144,11 @@ class Processor:
             if not all(features):
                 raise BadImage("images and features of regions are mixed: give a call one kind of them")
             return regions_batch(rows)
+        if self.reads_regions:
+            raise BadRegions(
+                "this model reads the features of an image's regions and sees no image itself: give it those of the "
+                "detector it was trained with (rebus.RegionFiles), or of a network that makes them (embed_regions)"
+            )
         if self.image is None:
             raise MissingFile(
                 f"this checkpoint has no {self.image_missing}, without which it cannot see images. {_ELSEWHERE}"

@@ -12,17 +12,10 @@ from rebus.codec.processor import Processor
 from rebus.codec.text import filled_prompt
 from rebus.core.errors import UsageError
 from rebus.core.specs import Prompts
-from rebus.data.forms import Example, Given, TextRow, one_of
-from rebus.data.record import Record
+from rebus.data.forms import TextRow
 from rebus.data.record_batches import RecordBatches, Source
 
 PER_PERSON = 0.3  # what an answer gains with each person who gave it, up to 1
-
-
-def answered_question(record: Record, given: Given) -> Example:
-    """A question by lot with all its answers, one a line."""
-    question = one_of(record, record.questions, "question", given.rng)
-    return Example(given.images, (TextRow(question.text, "\n".join(question.answers)),))
 
 
 class AnswerBatches(RecordBatches):

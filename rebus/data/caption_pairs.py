@@ -16,28 +16,17 @@ from rebus.codec.processor import Processor
 from rebus.codec.text import Control, Pieces
 from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED
-from rebus.data.forms import Example, Given, TextRow, one_of
-from rebus.data.record import Record
+from rebus.data.forms import OWN, TextRow
 from rebus.data.record_batches import RecordBatches, Row, Source
 
 MASK = "[MASK]"
 SHARE = 0.15  # of the words are asked for (BERT, Sec. 3.1)
-OWN = "own"  # array of an example: whether its second caption stays with its image
-
-
-def caption_pair(record: Record, given: Given) -> Example:
-    """Two captions by lot, and by lot whether the second goes to the neighbouring row. An image with one caption has
-    that alone."""
-    rng = given.rng
-    second = one_of(record, record.captions, "caption", rng)
-    others = [text for text in record.captions if text != second]
-    first = others[int(rng.integers(len(others)))] if others else None
-    return Example(given.images, (TextRow(first, second),), {OWN: np.bool_(rng.random() < 0.5)})
 
 
 class CaptionPairBatches(RecordBatches):
-    """Batches of `caption_pair`: `tokens` with blanks, `types` (0 in the first caption, 1 in the second), `blanks`
-    (what stood there, −100 where nothing is asked), and `fits` (whether the second caption is of this image).
+    """Batches of examples with two captions (the form "caption pairs"): `tokens` with blanks, `types` (0 in the first
+    caption, 1 in the second), `blanks` (what stood there, −100 where nothing is asked), and `fits` (whether the second
+    caption is of this image).
 
     A caption of another image is that of the neighbouring row, so that a batch is the same on any number of ranks.
     Raises `UsageError` for a tokenizer without [MASK].

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rebus.codec.images import ImagePipeline, ImageSource
 from rebus.codec.processor import Processor, rows_first
+from rebus.codec.regions import ImageRegions, regions_batch
 from rebus.codec.text import TextPipeline
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.forms import Example, TextRow
@@ -184,9 +185,8 @@ class RecordBatches:
 
     def _pixels(self, images: Sequence[ImageSource]) -> dict[str, Tensor]:
         """One image after another, (n, …); drawn ones of the right size as they are, uint8."""
-        if self.images is None:
-            assert not images
-            return {}
+        if self.images is None or any(isinstance(image, ImageRegions) for image in images):
+            return {}  # regions are put together for the whole batch
         spec = self.images.spec
         if spec.resize != "patches" and images and all(_drawn(image, spec.size) for image in images):
             planes = [torch.from_numpy(np.asarray(image).transpose(2, 0, 1)) for image in images]
@@ -196,7 +196,10 @@ class RecordBatches:
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         counts = [len(row.example.images) for row in rows]
         batch: dict[str, Tensor] = {}
-        if any(counts):
+        regions = [[one for one in row.example.images if isinstance(one, ImageRegions)] for row in rows]
+        if any(regions):
+            batch |= regions_batch(regions)
+        elif any(counts):
             seen = [row.images for row, count in zip(rows, counts, strict=True) if count]
             assert len({images["pixels"].dtype for images in seen}) == 1, "drawn and decoded images in one batch"
             batch |= rows_first({name: torch.cat([images[name] for images in seen]) for name in seen[0]}, counts)

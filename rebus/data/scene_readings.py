@@ -8,8 +8,8 @@ import numpy as np
 
 from rebus.core.specs import Prompts, TextSpec
 from rebus.data.answer_batches import AnswerBatches
-from rebus.data.caption_pairs import OWN, CaptionPairBatches
-from rebus.data.forms import Example, TextRow
+from rebus.data.caption_pairs import CaptionPairBatches
+from rebus.data.forms import OWN, Example, TextRow
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan
 from rebus.data.scene_records import SceneRecords

@@ -54,7 +54,7 @@ def plan(starter: bool) -> list[Station]:
             continue
         if "match" in card.tasks:
             stations.append(Station(name, "match"))
-        if "caption" in card.tasks:
+        if {"caption", "ask"} & card.tasks:
             stations.append(Station(name, "write"))
     return stations
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rebus import catalog
@@ -55,7 +56,9 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
     measured = data is not None or config.eval_every > 0
     data, system = config.data if data is None else data, catalog.system(str(config.system))
     if isinstance(data, Files):
-        return file_batches(data, processor_of(config), system.prompts, system.locations, measured)
+        processor = processor_of(config)
+        answers = _answers_of(config, data, processor)
+        return file_batches(data, processor, system.prompts, system.locations, measured, answers)
     if isinstance(data, Mixture):
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, SceneCaptions):
@@ -73,6 +76,25 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return _of_scenes(config, data.open(text, system.prompts, system.companions["answers"].file))
     batches: Batches = data
     return batches
+
+
+def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list[str] | None:
+    """The list of a network that picks its answers from one: `files.answers`, which is saved with the model, or that
+    beside the weights it starts from. Raises `UsageError` where it has another number of answers than the network."""
+    system = catalog.system(str(config.system))
+    companion = system.companions.get("answers")
+    if companion is None or (system.tasks is not None and "ask" not in system.tasks(config.model)):
+        return None
+    folder = opened_once(config.start_from).folder if config.start_from is not None else None
+    path = Path(files.answers) if files.answers is not None else None if folder is None else folder / companion.file
+    if path is None or not path.is_file():
+        raise UsageError(f"the answers that are picked from: --set data.answers=FILE, such as {companion.file}")
+    answers: list[str] = companion.load(path)
+    number = getattr(config.model, "num_answers", len(answers))
+    if number != len(answers):
+        raise UsageError(f"{path} lists {len(answers):,} answers, the network scores {number:,}")
+    processor.sources[companion.file] = path.read_bytes()
+    return answers
 
 
 def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
