@@ -15,6 +15,7 @@ from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.card import ModelCard
 from rebus.core.errors import BadImage, BadRegions, BadText, UnsupportedTask, UsageError
+from rebus.core.specs import ImageSpec
 from tests.tasks.fakes import picture
 from tests.tiny import WORDS
 
@@ -132,11 +133,10 @@ def test_faults_are_named():
 
 
 def test_regions_of_one_network_are_read_by_another():
-    from rebus.backbones.vision.vit_layouts import SYSTEM as vit
-
+    vit = catalog.system("vit")
     cfg = replace(SYSTEM.presets["tiny_grid"].image, class_token=True)
     torch.manual_seed(0)
-    spec = vit.image_spec(cfg)
+    spec = ImageSpec(size=(24, 24), resize="shorter")
     card = ModelCard(name="v", system="vit", family="", preset="", parameters=0, idea="", paper="",
                      tasks=catalog.BACKBONES["vit"].tasks, license="")  # fmt: skip
     seer = Model(vit.network(cfg).eval(), Processor(ImagePipeline(spec), None), config=cfg, card=card, system=vit)
@@ -145,6 +145,5 @@ def test_regions_of_one_network_are_read_by_another():
     assert [one.size for one in seen] == [image.size for image in images]
     assert seen[0].features.shape == (9, 14)
     np.testing.assert_allclose(seen[0].boxes.max(axis=0)[2:], images[0].size)
-    assert model("tiny_answers").ask(seen, "what is this?") == [
-        model("tiny_answers").ask(s, "what is this?") for s in seen
-    ]
+    reader = model("tiny_answers")
+    assert reader.ask(seen, "what is this?") == [reader.ask(one, "what is this?") for one in seen]
