@@ -23,11 +23,14 @@ RECIPES = {
     "paligemma_scenes_mix": "rebus.recipes.scenes",
     "paligemma_captions": "rebus.recipes.finetune",
     "paligemma_lora": "rebus.recipes.finetune",
+    "visualbert_answers": "rebus.recipes.finetune",
     "clip_captions": "rebus.recipes.finetune",
     "siglip_captions": "rebus.recipes.finetune",
     "clip_b32": "rebus.recipes.papers",
     "siglip_b16": "rebus.recipes.papers",
     "paligemma_3b": "rebus.recipes.papers",
+    "visualbert_coco": "rebus.recipes.papers",
+    "visualbert_vqa": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
 }
 

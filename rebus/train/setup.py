@@ -86,7 +86,7 @@ def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list
     if companion is None or (system.tasks is not None and "ask" not in system.tasks(config.model)):
         return None
     folder = opened_once(config.start_from).folder if config.start_from is not None else None
-    path = Path(files.answers) if files.answers is not None else None if folder is None else folder / companion.file
+    path = Path(files.answers) if files.answers is not None else folder and folder / companion.file
     if path is None or not path.is_file():
         raise UsageError(f"the answers that are picked from: --set data.answers=FILE, such as {companion.file}")
     answers: list[str] = companion.load(path)
