@@ -85,9 +85,9 @@ _CAPTIONS, _QUESTIONS = 566_747, 443_757  # of COCO's train2014 and val2014 with
 
 
 def visualbert_coco() -> TrainConfig:
-    """VisualBERT, first phase: 10 epochs of COCO's captions, batch 48, features of 2,048 numbers (`--set data.regions=`)
+    """VisualBERT, first phase: 10 epochs of COCO's captions, batch 48, 2,048 features a region (`--set data.regions=…`)
     · published after all phases: VQA 2.0 test-dev 70.80. The paper's Adam has no bias correction and clips every tensor
-    alone, and its pooler stays BERT's, which our BERT leaves out: here it begins at random and learns."""
+    alone; its pooler stays BERT's, which our BERT leaves out: here it begins at random and learns."""
     batch, epochs = 48, 10
     steps = _CAPTIONS // batch * epochs
     return TrainConfig(
