@@ -18,7 +18,7 @@ RECIPES = {
     "align_scenes": "rebus.recipes.scenes",
     "mask_vqvae_scenes": "rebus.recipes.scenes",
     "visualbert_scenes": "rebus.recipes.scene_readings",
-    "visualbert_scenes_answers": "rebus.recipes.scene_readings",
+    "visualbert_scenes_pretrain": "rebus.recipes.scene_readings",
     "paligemma_scenes": "rebus.recipes.scenes",
     "paligemma_scenes_mix": "rebus.recipes.scenes",
     "paligemma_captions": "rebus.recipes.finetune",

@@ -11,8 +11,8 @@ from rebus.recipes.scenes import TOWER
 from rebus.train.config import Optim, Start, TrainConfig
 
 
-def visualbert_scenes() -> TrainConfig:
-    """`rebus train visualbert_scenes`: blanks in captions, and whether a caption is of this image.
+def visualbert_scenes_pretrain() -> TrainConfig:
+    """`rebus train visualbert_scenes_pretrain`: blanks in captions, and whether a caption is of this image.
 
     The paper's regions come from a trained detector that stays as it is; these from the trained tower of
     `paligemma/scenes`, patch by patch.
@@ -33,16 +33,20 @@ def visualbert_scenes() -> TrainConfig:
     )
 
 
-def visualbert_scenes_answers() -> TrainConfig:
-    """`rebus train visualbert_scenes_answers --set start_from=RUN/final`: then questions, answered from a list."""
-    first = visualbert_scenes()
+def visualbert_scenes() -> TrainConfig:
+    """`rebus train visualbert_scenes`: questions, answered from a list.
+
+    What `visualbert_scenes_pretrain` learned is a start: --set 'starts=[{"source": "RUN/final", "take": "text", "into":
+    "text"}, …]' for text, region_proj, region_types, region_positions and image.
+    """
+    first = visualbert_scenes_pretrain()
     return replace(
         first,
         model=replace(first.model, head="answers", num_answers=len(scene_answers())),
         objective=AnswerLoss(),
         data=SceneQuestions(),
-        optim=Optim(lr=1.5e-3, matrices="muon", warmup=50, schedule="constant", cooldown=600),
-        steps=2500,
-        batch_size=32,
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=50, schedule="constant", cooldown=300),
+        steps=2000,
+        batch_size=16,
         seed=1,
     )
