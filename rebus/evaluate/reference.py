@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rebus.codec.text import filled_prompt
 from rebus.core.capabilities import PicksAnswers
 from rebus.core.errors import BadCheckpoint, NotFinite
 from rebus.data.scenes import scene
@@ -28,6 +29,19 @@ def pictures(number: int = 3, size: int = 96) -> list[Image.Image]:
     return [scene(seed, "test", size).image for seed in range(number)]
 
 
+def picks_answers(model: Any) -> bool:
+    """Whether the model answers questions about images from a list, with the files that it has."""
+    there = model.processor.image is not None and model.processor.text is not None
+    return there and isinstance(model.network, PicksAnswers) and "ask" in model.tasks
+
+
+def questions_batch(model: Any, images: list[Image.Image]) -> dict[str, Tensor]:
+    """One question about each image, as the network gets it."""
+    asked = filled_prompt(model.system.prompts, "ask", question=QUESTIONS[0])
+    batch: dict[str, Tensor] = model.processor(images=images, texts=[asked] * len(images))
+    return batch
+
+
 def record(model: Any) -> dict[str, Any]:
     """The model's outputs on fixed images and texts, as JSON-ready numbers."""
     found: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch.")}
@@ -37,7 +51,7 @@ def record(model: Any) -> dict[str, Any]:
         found["texts"] = _leading(model.embed_texts(list(TEXTS)))
     if "caption" in model.tasks and model.processor.text is not None:
         found["captions"] = model.caption(pictures(), max_new_tokens=48)
-    if isinstance(model.network, PicksAnswers) and model.processor.image is not None and model.companions:
+    if picks_answers(model) and model.companions:
         found["answers"] = model.ask(pictures(), list(QUESTIONS))
     return found
 
