@@ -283,7 +283,7 @@ def _rows(images: Images) -> list[Sequence[Any]]:
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         return [[image] for image in images]
     if not isinstance(images, list | tuple):
-        return [[images]]  # type: ignore[list-item]
+        return [[images]]
     nested = [isinstance(image, list | tuple) for image in images]
     if any(nested) and not all(nested):
         raise BadImage(f"images and lists of images are mixed: row {nested.index(not nested[0])} differs")

@@ -36,9 +36,9 @@ class CaptionPairBatches(RecordBatches):
         super().__init__(source, processor, **options)
         tokenizer, end = self.text.tokenizer, self.text.spec.eos_id
         mask_id, separator = tokenizer.id_of(MASK), None if end is None else tokenizer.piece_of(end)
-        if mask_id is None or separator is None:
+        if mask_id is None or end is None or separator is None:
             raise UsageError(f"the tokenizer has no {MASK} or no end token: it is not one of masked language models")
-        self.mask_id, self.separator = mask_id, separator
+        self.mask_id, self.end, self.separator = mask_id, end, separator
 
     def batch(
         self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
@@ -72,7 +72,7 @@ class CaptionPairBatches(RecordBatches):
         for i, row in enumerate(rows):
             if not row.example.arrays[OWN]:
                 own, other = row.example.texts[0], rows[i ^ 1].example.texts[0]
-                stays = np.bool_(own.text == other.text)
+                stays = np.array(own.text == other.text)
                 text = TextRow(own.prompt, other.text)
                 given[i] = row._replace(example=replace(row.example, texts=(text,), arrays={OWN: stays}))
         batch = super()._tensors(given)
@@ -85,5 +85,5 @@ class CaptionPairBatches(RecordBatches):
             for first, second in texts
         ]
         tokens, mask = self.text(pairs)
-        ends = (tokens == self.text.spec.eos_id).long()
+        ends = tokens.eq(self.end).long()
         return {"tokens": tokens, "mask": mask, "types": ((ends.cumsum(1) - ends > 0) & mask).long()}

@@ -128,7 +128,7 @@ def _caption_pair(record: Record, given: Given) -> Example:
     second = one_of(record, record.captions, "caption", given.rng)
     others = [text for text in record.captions if text != second]
     first = others[int(given.rng.integers(len(others)))] if others else None
-    return Example(given.images, (TextRow(first, second),), {OWN: np.bool_(given.rng.random() < 0.5)})
+    return Example(given.images, (TextRow(first, second),), {OWN: np.array(given.rng.random() < 0.5)})
 
 
 def _answers(record: Record, given: Given) -> Example:

@@ -183,10 +183,15 @@ class RecordBatches:
             if prompt is not None and placed + len(prompt.encode("utf-8", "replace")) + 8 > spec.context:
                 self.text(prompt, images=images)
 
-    def _pixels(self, images: Sequence[ImageSource]) -> dict[str, Tensor]:
-        """One image after another, (n, …); drawn ones of the right size as they are, uint8."""
-        if self.images is None or any(isinstance(image, ImageRegions) for image in images):
-            return {}  # regions are put together for the whole batch
+    def _pixels(self, given: Sequence[ImageSource | ImageRegions]) -> dict[str, Tensor]:
+        """One image after another, (n, …); drawn ones of the right size as they are, uint8. Regions are put together
+        for the whole batch."""
+        images = [image for image in given if not isinstance(image, ImageRegions)]
+        if self.images is None:
+            assert not images
+            return {}
+        if len(images) < len(given):
+            return {}
         spec = self.images.spec
         if spec.resize != "patches" and images and all(_drawn(image, spec.size) for image in images):
             planes = [torch.from_numpy(np.asarray(image).transpose(2, 0, 1)) for image in images]

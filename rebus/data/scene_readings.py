@@ -57,7 +57,7 @@ class SceneCaptionPairs:
         first = others[int(rng.integers(len(others)))]
         second = full if rng.random() < self.full else others[int(rng.integers(len(others)))]
         alone = rng.random() < self.alone
-        own = {OWN: np.bool_(rng.random() < 0.5)}
+        own = {OWN: np.array(rng.random() < 0.5)}
         return Example((record.image,), (TextRow(None if alone else first, second),), own)
 
 

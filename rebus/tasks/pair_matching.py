@@ -35,7 +35,7 @@ class PairMatcher:
         sources, _ = many_images(images)
         if not sources:
             raise UsageError("no images were given: there is nothing to match")
-        pairs: list[Pair] = list(product(sources, self.prompts))  # type: ignore[arg-type]
+        pairs: list[Pair] = list(product(sources, self.prompts))
 
         def judge(batch: Sequence[Pair]) -> list[float]:
             with torch.inference_mode():
