@@ -30,7 +30,9 @@ def model(preset, **changes):
     for p in network.parameters():
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=0.4)
-    tokenizer = word_level_tokenizer([*WORDS, "?"], ("<pad>", "<eos>", "<bos>", "<unk>", "[MASK]"))
+    specials = ("<pad>", "<eos>", "<bos>", "<unk>", "[MASK]")
+    rest = [f"word{i}" for i in range(cfg.text.vocab_size - len(specials) - len(WORDS) - 1)]
+    tokenizer = word_level_tokenizer([*WORDS, "?", *rest], specials)
     text = TextPipeline(tokenizer, replace(SYSTEM.text_spec(cfg), bos_id=2, eos_id=1))
     spec = SYSTEM.image_spec(cfg)
     processor = Processor(None if spec is None else ImagePipeline(spec), text, reads_regions=spec is None)
