@@ -9,6 +9,7 @@ from rebus.codec.images import ImageSource
 from rebus.codec.text import Prompt, filled_prompt
 from rebus.core.capabilities import PicksAnswers
 from rebus.core.errors import BadCheckpoint, BadText
+from rebus.core.finite import check_finite
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.task_model import TaskModel, batch_size, companion, decoding_for, no_decoding, prompt_for
@@ -61,6 +62,7 @@ def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any], b
                 f"{model.system.companions['answers'].file} lists {len(answers):,} answers, "
                 f"the network scores {logits.shape[1]:,}: they are not of the same checkpoint"
             )
+        check_finite(logits.masked_fill(logits == -torch.inf, 0), "images[{}]", logits.dtype)
         return [answers[index] for index in logits.argmax(dim=1).tolist()]
 
     return in_batches(pairs, pick, size=batch_size(model, cpu=8, accelerator=64), what="images", options=batching)

@@ -11,6 +11,7 @@ from rebus.codec.regions import ImageRegions
 from rebus.codec.text import filled_prompt
 from rebus.core.answers import Box
 from rebus.core.errors import BadRegions
+from rebus.core.finite import check_finite
 from rebus.tasks.batching import BatchOptions, in_batches
 from rebus.tasks.location_scores import open_all
 from rebus.tasks.task_model import TaskModel, batch_size
@@ -42,6 +43,7 @@ def _ground(model: TaskModel, source: Any, phrases: Sequence[str]) -> list[Box]:
     pairs: list[Pair] = [(source, prompt) for prompt in prompts]
     with torch.inference_mode():
         probabilities, boxes = model.network.ground(**inputs(model, pairs))
+    check_finite(probabilities, "phrase {}", probabilities.dtype)
     best, where = probabilities.float().max(dim=1)
     shares = boxes.float()[torch.arange(len(where)), where].tolist()
     found = [

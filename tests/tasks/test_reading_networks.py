@@ -14,7 +14,7 @@ from rebus.codec.regions import ImageRegions
 from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.card import ModelCard
-from rebus.core.errors import BadImage, BadRegions, BadText, UnsupportedTask, UsageError
+from rebus.core.errors import BadImage, BadRegions, BadText, NotFinite, UnsupportedTask, UsageError
 from rebus.core.specs import ImageSpec
 from tests.tasks.fakes import picture
 from tests.tiny import WORDS
@@ -132,6 +132,19 @@ def test_faults_are_named():
     skipped = model("tiny_answers").ask([regions(3), regions(3, width=9)], "what?", batch_size=1, on_error="skip")
     assert skipped[0] in ANSWERS
     assert skipped[1] is None
+
+
+def test_fault_39_answers_that_are_not_numbers_fail():
+    for preset, ask in (
+        ("tiny_answers", lambda m: m.ask(regions(3), "what?")),
+        ("tiny", lambda m: m.match(regions(3), "a cat")),
+        ("tiny_phrases", lambda m: m.detect(regions(3), ["cat"])),
+    ):
+        spoilt = model(preset)
+        with torch.no_grad():
+            spoilt.network.region_proj.weight.fill_(torch.nan)
+        with pytest.raises(NotFinite, match="is not a number"):
+            ask(spoilt)
 
 
 def test_regions_of_one_network_are_read_by_another():

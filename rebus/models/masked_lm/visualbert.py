@@ -18,7 +18,7 @@ from rebus.backbones.examples import example_pixels, generator
 from rebus.backbones.text import bert
 from rebus.backbones.text.bert import BERT, BERTBlock, BERTConfig, visible
 from rebus.backbones.vision import resnet
-from rebus.backbones.vision.resnet import ResNet
+from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.errors import BadRegions, BadText, UnsupportedTask, UsageError
 from rebus.core.labels import IGNORED, OF_READERS
@@ -77,9 +77,7 @@ class VisualBERT(nn.Module):
         self.cfg = cfg
         width = cfg.text.width
         self.text = BERT(cfg.text)
-        self.image = (
-            None if cfg.image is None else ViT(cfg.image) if isinstance(cfg.image, ViTConfig) else ResNet(cfg.image)
-        )
+        self.image = None if cfg.image is None else _grid(cfg.image)
         self.region_proj = nn.Linear(cfg.region_width, width)
         self.region_types = nn.Embedding(cfg.text.num_types, width)
         self.region_positions = nn.Embedding(cfg.text.context, width)  # only the first is ever used
@@ -94,7 +92,7 @@ class VisualBERT(nn.Module):
         self._freeze_unread()
 
     def init_weights(self) -> None:
-        """As BERT. Segments and positions of regions begin as those of words (the original code)."""
+        """As BERT; segments and positions of regions begin as those of words, as in the original code."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and not name.startswith("image."):
                 nn.init.normal_(module.weight, std=0.02)
@@ -286,6 +284,11 @@ class VisualBERT(nn.Module):
                 f"{task} wants a VisualBERT with the head {' or '.join(map(repr, heads))}; this one has "
                 f"{self.cfg.head!r}"
             )
+
+
+def _grid(cfg: ViTConfig | ResNetConfig) -> ViT | ResNet:
+    """What makes regions of an image."""
+    return ViT(cfg) if isinstance(cfg, ViTConfig) else ResNet(cfg)
 
 
 class BlankHead(nn.Module):
