@@ -34,8 +34,8 @@ def visualbert_scenes_pretrain() -> TrainConfig:
 
 
 def visualbert_scenes() -> TrainConfig:
-    """`rebus train visualbert_scenes` · one busy processor core, 37 minutes · questions 0.968 of held-out scenes, answered
-    from a list of 86.
+    """`rebus train visualbert_scenes` · one busy processor core, 37 minutes · questions 0.968 of held-out scenes,
+    from a list of 86 answers.
 
     Counts of one colour or shape are what it misses (0.87, 0.88). The image tower is that of `paligemma/scenes`.
 
