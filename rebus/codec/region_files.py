@@ -6,7 +6,6 @@ missing, or of another image than their name says, is an error here; nothing is 
 
 import base64
 import binascii
-import csv
 import difflib
 import os
 import re
@@ -49,7 +48,7 @@ class RegionFiles:
         elif not self.path.is_file():
             raise MissingFile(f"{self.path}: no such file or folder of region features")
         else:
-            kinds = {".npz": _Archive, ".tsv": _Tsv, ".h5": _HDF5, ".hdf5": _HDF5, ".npy": _OneFile}
+            kinds = {".npz": _npz, ".tsv": _Tsv, ".h5": _HDF5, ".hdf5": _HDF5, ".npy": _OneFile}
             if self.path.suffix.lower() not in kinds:
                 raise BadRegions(f"{self.path}: region features are .npz, .npy, .hdf5, .h5 or .tsv files, or a folder")
             self._store = kinds[self.path.suffix.lower()](self.path)
@@ -142,15 +141,12 @@ class _OneFile(_Store):
 
 
 class _Archive(_Store):
-    """An NPZ file of many images, or of one under the names of bottom-up attention."""
+    """An NPZ file of many images."""
 
     def __init__(self, path: Path):
         self.path = path
         with _opened(path) as archive:
             self.ids = {n.removesuffix("_features"): None for n in archive.files if n.endswith("_features")}
-            if not self.ids and any(name in archive.files for name in _FEATURES):
-                self.ids = {path.stem: None}
-                self.read = lambda name: _read_one(path)  # type: ignore[method-assign]
 
     def read(self, name: str) -> dict[str, Any]:
         with _opened(self.path) as archive:
@@ -158,34 +154,49 @@ class _Archive(_Store):
         return _with_size({n: value for n, value in found.items() if value is not None})
 
 
+def _npz(path: Path) -> _Store:
+    """Of many images, or of one under the names of bottom-up attention."""
+    many = _Archive(path)
+    return many if many.ids else _OneFile(path)
+
+
 class _HDF5(_Store):
+    """Opened anew for every image, since an open file is of the process that opened it alone."""
+
     def __init__(self, path: Path):
         demand("regions", "reading HDF5 files")
+        self.path = path
+        with self._opened() as file:
+            self.ids = {n.removesuffix("_features"): None for n in file if n.endswith("_features")}
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
         import h5py
 
-        self.path = path
         try:
-            self.file = h5py.File(path, "r")
-            self.ids = {n.removesuffix("_features"): None for n in self.file if n.endswith("_features")}
+            with h5py.File(self.path, "r") as file:
+                yield file
         except OSError as error:
-            raise BadRegions(f"{path}: not a readable HDF5 file ({str(error).splitlines()[0][:120]})") from None
+            raise BadRegions(f"{self.path}: not a readable HDF5 file ({_first_line(error)})") from None
 
     def read(self, name: str) -> dict[str, Any]:
+        with self._opened() as file:
+            found = {part: self._table(file, f"{name}_{part}") for part in ("features", "boxes", "size")}
+        return _with_size({part: value for part, value in found.items() if value is not None})
+
+    def _table(self, file: Any, name: str) -> Any:
         import h5py
 
-        found: dict[str, Any] = {}
-        for part in ("features", "boxes", "size"):
-            link = self.file.get(f"{name}_{part}", getlink=True)
-            if link is None:
-                continue
-            if not isinstance(link, h5py.HardLink):  # it may lead out of the file
-                raise BadRegions(f"{self.path}: {name}_{part} is a link, not data")
-            data = self.file[f"{name}_{part}"]
-            if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.dtype.kind not in "fiu":
-                raise BadRegions(f"{self.path}: {name}_{part} is not a table of numbers in this file")
-            check("MAX_IMAGE_MEMORY", data.size * data.dtype.itemsize, f"{self.path}: {name}_{part}")
-            found[part] = data[()]
-        return _with_size(found)
+        link = file.get(name, getlink=True)
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):  # it may lead out of the file
+            raise BadRegions(f"{self.path}: {name} is a link, not data")
+        data = file[name]
+        if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.dtype.kind not in "fiu":
+            raise BadRegions(f"{self.path}: {name} is not a table of numbers in this file")
+        check("MAX_IMAGE_MEMORY", data.size * data.dtype.itemsize, f"{self.path}: {name}")
+        return data[()]
 
 
 class _Tsv(_Store):
@@ -208,7 +219,7 @@ class _Tsv(_Store):
         start, number = self.ids[name]
         with self.path.open("rb") as file:
             file.seek(start)
-            cells = next(csv.reader([file.readline().decode("utf-8", "replace").rstrip("\r\n")], delimiter="\t"), [])
+            cells = file.readline().decode("utf-8", "replace").rstrip("\r\n").split("\t")
         where = f"{self.path}: line {number}"
         if len(cells) not in _TSV:
             raise BadRegions(f"{where}: {len(cells)} columns; wants {' or '.join(map(str, _TSV))}")
@@ -225,9 +236,6 @@ class _Tsv(_Store):
             }
         except (ValueError, binascii.Error) as error:
             raise BadRegions(f"{where}: image {name}: {error}") from None
-
-
-csv.field_size_limit(2**31 - 1)  # a hundred regions of 2,048 numbers in base64
 
 
 def _read_one(path: Path) -> dict[str, Any]:
@@ -270,8 +278,11 @@ def _failing(path: Path) -> Iterator[None]:
     except RebusError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise BadRegions(f"{path}: not a readable file of features ({reason})") from None
+        raise BadRegions(f"{path}: not a readable file of features ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def save_regions(path: str | os.PathLike[str], images: Mapping[str, ImageRegions]) -> Path:

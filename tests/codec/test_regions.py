@@ -127,6 +127,16 @@ def test_what_is_no_table_of_regions_is_refused(features, boxes, message):
         ImageRegions(features, boxes)
 
 
+def test_a_file_of_one_image_is_named_after_it(tmp_path):
+    np.save(tmp_path / "COCO_train2014_000000000009.npy", np.ones((4, 3), np.float32))
+    files = RegionFiles(tmp_path / "COCO_train2014_000000000009.npy")
+    assert files.of("COCO_train2014_000000000009.jpg").features.shape == (4, 3)
+    assert RegionFiles(tmp_path).ids == files.ids
+    np.savez(tmp_path / "COCO_train2014_000000000009.npz", x=np.ones((4, 3), np.float32))
+    with pytest.raises(BadRegions, match="two files are named COCO_train2014_000000000009"):
+        RegionFiles(tmp_path)
+
+
 def test_damaged_files_are_refused_and_objects_are_not_loaded(tmp_path):
     with pytest.raises(MissingFile, match="no such file or folder of region features"):
         RegionFiles(tmp_path / "none.npz")
