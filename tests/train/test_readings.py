@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import rebus
+from rebus import catalog
+from rebus.codec.images import normalised
 from rebus.core.errors import UsageError
 from rebus.data.scene_readings import scene_answers
 from rebus.data.scenes import scene
 from rebus.train import train
 from rebus.train.config import Start
+from rebus.train.setup import open_data
 from tests.train.settings import VISUALBERT, VISUALBERT_ANSWERS
 
 PARTS = ("text", "region_proj", "region_types", "region_positions", "image")
@@ -57,3 +60,20 @@ def test_parts_of_a_batch_give_the_gradients_of_answers_and_are_refused_for_blan
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "once"), rel=1e-4)
     with pytest.raises(UsageError, match="accumulate must be 1"):
         train(replace(VISUALBERT, accumulate=2), tmp_path / "blanks")
+
+
+def test_eight_pairs_are_learned_by_heart():
+    torch.manual_seed(0)
+    network = catalog.system("visualbert").network(VISUALBERT.model)
+    data = open_data(VISUALBERT)
+    batch = {name: value for name, value in data.batch(0, 0, 8).items() if torch.is_tensor(value)}
+    batch["pixels"] = normalised(batch["pixels"], data.processor.image.spec)
+    assert 0 < batch["fits"].sum() < 8
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(60):
+        losses = VISUALBERT.objective(network, batch)
+        optimiser.zero_grad()
+        losses.total.backward()
+        optimiser.step()
+    assert float(losses.parts["matched"]) == 1
+    assert float(losses.parts["accuracy"]) > 0.9
