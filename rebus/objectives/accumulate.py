@@ -30,6 +30,7 @@ TEXTS = (
     "blanks",
     "fits",
     "scores",
+    "phrase_at",
     "owners",
 )  # rows of text; everything else has rows of images
 Context = Callable[[], AbstractContextManager[Any]]

@@ -26,12 +26,14 @@ from rebus.core.outputs import Choices, Reading
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Companion, Layout, System
 from rebus.models.masked_lm.visualbert_config import (
+    NUM_BOX_INPUTS,
     TASKS,
     Head,
     infer_original,
     read_transformers,
     write_transformers,
 )
+from rebus.models.masked_lm.visualbert_config import PRESETS as PRESETS
 from rebus.models.masked_lm.visualbert_config import VisualBERTConfig as VisualBERTConfig
 from rebus.models.masked_lm.visualbert_layouts import is_original, keys, original_keys
 from rebus.nn.mlp import ACTIVATIONS
@@ -39,25 +41,6 @@ from rebus.nn.norms import LayerNorm
 from rebus.weights.companions import read_answers
 
 CONTEXT = 128  # tokens of a text in all the paper's runs, of the 512 positions that BERT has
-NUM_BOX_INPUTS = 6  # left, top, right, bottom, width, height, as shares of the image
-_TINY = VisualBERTConfig(text=replace(bert.PRESETS["tiny"], pooler=True), region_width=14)
-_GRID = ViTConfig(width=14, num_layers=1, num_heads=2, mlp_width=20, patch_size=8, image_size=24)
-PRESETS = {
-    "tiny": _TINY,
-    "tiny_answers": replace(_TINY, head="answers", num_answers=11),
-    "tiny_verdict": replace(_TINY, head="verdict"),
-    "tiny_choices": replace(_TINY, head="choices"),
-    "tiny_phrases": replace(_TINY, head="phrases"),
-    "tiny_late": replace(_TINY, late_fusion=True),
-    "tiny_grid": replace(_TINY, head="answers", num_answers=11, image=_GRID),
-    "vqa_pre": VisualBERTConfig(),
-    "vqa": VisualBERTConfig(head="answers"),
-    "nlvr2_pre": VisualBERTConfig(region_width=1024),
-    "nlvr2": VisualBERTConfig(region_width=1024, head="verdict"),
-    "vcr_pre": VisualBERTConfig(region_width=512),
-    "vcr": VisualBERTConfig(region_width=512, head="choices"),
-    "flickr": VisualBERTConfig(region_width=2048 + NUM_BOX_INPUTS, head="phrases"),
-}
 
 
 class States(NamedTuple):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rebus.backbones.released_configs import read_clip_vision, read_siglip_vision, write_vision
@@ -45,6 +45,27 @@ class VisualBERTConfig:
     late_fusion: bool = False  # the text goes through the blocks alone, and one more block joins it with the regions
     image: ViTConfig | ResNetConfig | None = None  # what makes regions of an image; None: features come with the batch
     merge: int = 1  # neighbouring cells of its grid, along each side, that are one region
+
+
+NUM_BOX_INPUTS = 6  # left, top, right, bottom, width, height, as shares of the image
+_TINY = VisualBERTConfig(text=replace(bert.PRESETS["tiny"], pooler=True), region_width=14)
+_GRID = ViTConfig(width=14, num_layers=1, num_heads=2, mlp_width=20, patch_size=8, image_size=24)
+PRESETS = {
+    "tiny": _TINY,
+    "tiny_answers": replace(_TINY, head="answers", num_answers=11),
+    "tiny_verdict": replace(_TINY, head="verdict"),
+    "tiny_choices": replace(_TINY, head="choices"),
+    "tiny_phrases": replace(_TINY, head="phrases"),
+    "tiny_late": replace(_TINY, late_fusion=True),
+    "tiny_grid": replace(_TINY, head="answers", num_answers=11, image=_GRID),
+    "vqa_pre": VisualBERTConfig(),
+    "vqa": VisualBERTConfig(head="answers"),
+    "nlvr2_pre": VisualBERTConfig(region_width=1024),
+    "nlvr2": VisualBERTConfig(region_width=1024, head="verdict"),
+    "vcr_pre": VisualBERTConfig(region_width=512),
+    "vcr": VisualBERTConfig(region_width=512, head="choices"),
+    "flickr": VisualBERTConfig(region_width=2048 + NUM_BOX_INPUTS, head="phrases"),
+}
 
 
 def read_transformers(data: Mapping[str, Any]) -> VisualBERTConfig:
