@@ -12,7 +12,8 @@ from rebus.train.config import Optim, Start, TrainConfig
 
 
 def visualbert_scenes_pretrain() -> TrainConfig:
-    """`rebus train visualbert_scenes_pretrain`: blanks in captions, and whether a caption is of this image.
+    """`rebus train visualbert_scenes_pretrain` · one busy processor core, 26 minutes · of 200 held-out scenes 0.98 match
+    their own full caption better than their neighbour's; blanks of the training captions 0.59 right at the end.
 
     The paper's regions come from a trained detector that stays as it is; these from the trained tower of
     `paligemma/scenes`, patch by patch.
@@ -26,7 +27,7 @@ def visualbert_scenes_pretrain() -> TrainConfig:
         data=SceneCaptionPairs(),
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
         steps=700,
-        batch_size=64,
+        batch_size=32,
         starts=(Start(source="paligemma/scenes", take="image", into="image"),),
         freeze=("image",),
         final_dtype="float16",
