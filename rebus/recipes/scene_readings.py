@@ -12,8 +12,8 @@ from rebus.train.config import Optim, Start, TrainConfig
 
 
 def visualbert_scenes_pretrain() -> TrainConfig:
-    """`rebus train visualbert_scenes_pretrain` · one busy processor core, 26 minutes · of 200 held-out scenes 0.98 match
-    their own full caption better than their neighbour's; blanks of the training captions 0.59 right at the end.
+    """`rebus train visualbert_scenes_pretrain` · one busy processor core, 26 minutes · of 200 held-out scenes 0.98
+    match their own full caption better than their neighbour's; blanks of training captions 0.59 right at the end.
 
     The paper's regions come from a trained detector that stays as it is; these from the trained tower of
     `paligemma/scenes`, patch by patch.
