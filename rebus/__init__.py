@@ -15,6 +15,7 @@ from rebus.core.errors import (
     BadCheckpoint,
     BadConfig,
     BadImage,
+    BadRegions,
     BadText,
     CannotWrite,
     LimitExceeded,
@@ -36,15 +37,19 @@ if TYPE_CHECKING:
     from rebus.catalog import info as info
     from rebus.catalog import list_models as list_models
     from rebus.codec.image_files import images_in as images_in
+    from rebus.codec.region_files import RegionFiles as RegionFiles
+    from rebus.codec.regions import ImageRegions as ImageRegions
 
 __version__ = "0.1.0"
 __all__ = [
     "BadCheckpoint",
     "BadConfig",
     "BadImage",
+    "BadRegions",
     "BadText",
     "Box",
     "CannotWrite",
+    "ImageRegions",
     "LimitExceeded",
     "Mask",
     "MissingExtra",
@@ -55,6 +60,7 @@ __all__ = [
     "NotFinite",
     "Ranking",
     "RebusError",
+    "RegionFiles",
     "UnknownName",
     "UnsupportedTask",
     "UsageError",
@@ -73,6 +79,8 @@ _LATE = {
     "info": "rebus.catalog",
     "list_models": "rebus.catalog",
     "images_in": "rebus.codec.image_files",
+    "ImageRegions": "rebus.codec.regions",
+    "RegionFiles": "rebus.codec.region_files",
 }
 _FAMILIAR = {"from_pretrained": "load", "load_model": "load", "create_model": "create"}  # names from elsewhere
 

@@ -22,7 +22,8 @@ from rebus.generation.cuda_graph import GraphedStep
 from rebus.generation.familiar import in_our_names
 from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.nn.linear import join_products
-from rebus.open_checkpoint import Opened, config_of, joined_config, open_checkpoint, save_checkpoint
+from rebus.open_checkpoint import Opened, config_of, joined_config, open_checkpoint
+from rebus.save_checkpoint import save_checkpoint
 from rebus.tasks.methods import Tasks
 from rebus.weights.companions import companion_files, open_companions
 from rebus.weights.lazy_tensor import LazyTensor
@@ -238,7 +239,9 @@ def create(name: str, **overrides: Any) -> Model:
     if card.preset not in system.presets and not card.bundled:
         raise UsageError(f"{name} is assembled from trained parts; use rebus.load({name!r})")
     config = _overridden(config_of(name)[1], overrides)
-    processor = Processor(ImagePipeline(system.image_spec(config)) if system.image_spec else None, None)
+    spec = system.image_spec(config) if system.image_spec else None
+    blind = system.image_spec is not None and spec is None
+    processor = Processor(None if spec is None else ImagePipeline(spec), None, reads_regions=blind)
     return Model(system.build(config), processor, config=config, card=card, system=system)
 
 

@@ -15,7 +15,6 @@ import torch
 
 from rebus import catalog
 from rebus.codec.gguf_tokenizer import tokenizer_files
-from rebus.codec.images import image_spec_to_json
 from rebus.codec.processor import Processor, load_processor, text_pipeline
 from rebus.codec.tokenizer_files import read_definition
 from rebus.codec.tokenizers import Tokenizer
@@ -28,9 +27,8 @@ from rebus.core.system import Layout, System
 from rebus.weights.checkpoint_files import open_weights, read_config
 from rebus.weights.gguf import gguf_file, open_gguf
 from rebus.weights.hub import find
-from rebus.weights.lazy_tensor import LazyTensor, Tensors
+from rebus.weights.lazy_tensor import LazyTensor
 from rebus.weights.load_weights import misfits, on_meta
-from rebus.weights.save import save_directory
 
 _NAMES_SHOWN = 5
 
@@ -167,7 +165,7 @@ def _open(name: str, path: Path, card: ModelCard | None) -> Opened:
             parameters=0,
             idea=row.idea,
             paper=row.paper,
-            tasks=row.tasks,
+            tasks=row.tasks if system.tasks is None else system.tasks(config),
             license="see the directory",
             domain=domain_in(path if path.is_dir() else path.parent),
         )
@@ -237,6 +235,7 @@ def processor_in(folder: Path, system: System, config: Any, image_size: int | No
     text = system.text_spec(config) if system.text_spec else None
     read = system.read_processor
     processor: Processor = load_processor(folder, image, text) if read is None else read(folder, config)
+    processor.reads_regions = system.image_spec is not None and image is None
     if image_size is not None:
         return _resized(processor, system, config, image_size)
     if image is not None and processor.image is not None and not system.any_image_size:
@@ -256,47 +255,15 @@ def _said(spec: ImageSpec) -> str:
 
 
 def _resized(processor: Processor, system: System, config: Any, side: int) -> Processor:
-    if system.image_spec is None or processor.image is None or processor.image.spec.resize == "patches":
+    own = system.image_spec(config) if system.image_spec is not None else None
+    if own is None or processor.image is None or processor.image.spec.resize == "patches":
         raise UsageError(f"image_size: this {system.name} has no images of a fixed size")
     if processor.image.spec.size == (side, side):
         return processor
     patch = getattr(getattr(config, "image", config), "patch_size", 1)
-    if system.image_spec(config).size != (side, side) and (side < patch or side % patch):
+    if own.size != (side, side) and (side < patch or side % patch):
         raise UsageError(f"image_size {side}: wants a multiple of the patch, {patch} pixels")
     return processor.resized(side)
-
-
-def save_checkpoint(
-    directory: Path,
-    layout: Layout,
-    config: Any,
-    tensors: Tensors,
-    *,
-    processor: Processor | None = None,
-    files: Mapping[str, bytes] | None = None,
-) -> Path:
-    """Write a checkpoint in a layout of its system, whole or not at all; gives the directory.
-
-    `tensors` go by our names; `files`: what else lies beside the weights. Raises `CannotWrite`, and `BadConfig` where
-    the layout would lose a field of the configuration.
-    """
-    if layout.save is not None:
-        layout.save(directory, config, layout.keys(config).to_theirs(tensors))
-        return directory
-    data = layout.config_data(config)
-    theirs = layout.keys(config).to_theirs(tensors)
-    assert layout.config_file is not None
-    extra = {**(files or {}), **(processor.files() if processor is not None else {})}
-    if layout.config_file == "config.json":
-        kinds = (LazyTensor.of(tensor).dtype for tensor in tensors.values())
-        dtype = next((kind for kind in kinds if kind.is_floating_point), torch.float32)
-        data |= {"dtype": str(dtype).removeprefix("torch.")}
-    elif processor is not None and processor.image is not None:  # one file for the network and its preprocessing
-        data["preprocess_cfg"] = image_spec_to_json(processor.image.spec, processor_class="open_clip")
-        extra = {name: text for name, text in extra.items() if name not in ("preprocessor_config.json",)}
-    extra.pop(layout.config_file, None)
-    save_directory(directory, data, theirs, extra, config_name=layout.config_file, weights_name=layout.weights_name)
-    return directory
 
 
 def _locate(source: str | os.PathLike[str], card: ModelCard | None, revision: str | None) -> Path:

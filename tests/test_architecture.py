@@ -16,7 +16,7 @@ LAYERS = [
     {"backbones", "generation"},
     {"models"},
     {"catalog", "objectives", "tasks", "data"},
-    {"open_checkpoint"},
+    {"open_checkpoint", "save_checkpoint"},
     {"plan"},
     {"train", "evaluate", "search"},
     {"api", "recipes", "reproduce"},

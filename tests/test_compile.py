@@ -44,7 +44,7 @@ assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3  # one step s
 EVERY_SYSTEM = """
 import torch
 from rebus import catalog
-from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
+from rebus.core.capabilities import EmbedsImages, EmbedsText, PicksAnswers, WritesText
 seen = set()
 for name in catalog.SYSTEMS:
     system = catalog.system(name)
@@ -66,6 +66,10 @@ for name in catalog.SYSTEMS:
             if isinstance(network, EmbedsText):
                 run = torch.compile(network.embed_text, fullgraph=whole, backend={backend!r})
                 torch.testing.assert_close(run(text), network.embed_text(text), rtol=1e-4, atol=1e-5)
+            if isinstance(network, PicksAnswers):
+                run = torch.compile(network.forward, fullgraph=True, backend={backend!r})
+                found, wanted = run(tokens=text, **batch), network(tokens=text, **batch)
+                torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=1e-5)
                 seen.add(name)
             if isinstance(network, WritesText):
                 targets = batch.pop("targets")

@@ -17,8 +17,9 @@ from rebus.codec.processor import Processor
 from rebus.core.errors import BadCheckpoint, BadConfig, UnknownName, UsageError
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
-from rebus.open_checkpoint import config_of, open_checkpoint, save_checkpoint
+from rebus.open_checkpoint import config_of, open_checkpoint
 from rebus.recipes import recipe
+from rebus.save_checkpoint import save_checkpoint
 from rebus.train import Start, TrainConfig, override, train
 from rebus.train.final_model import final_layout
 from rebus.train.warm_start import build, interpolate

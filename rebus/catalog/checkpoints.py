@@ -6,6 +6,7 @@ weights once.
 
 from typing import Any
 
+from rebus.catalog import visualbert
 from rebus.catalog.systems import SYSTEMS
 from rebus.core.card import ModelCard
 
@@ -223,6 +224,7 @@ _MAGIC = [
     _magic("flickr30k", 275_718_657, "cambridgeltl/magic_flickr30k", "a GPT-2 that read Flickr30k's captions"),
     _magic("stories", 275_717_889, "cambridgeltl/simctg_rocstories", "a story after a title, guided by an image"),
 ]
+_VISUALBERT = [card_of("visualbert", variant, **fields) for variant, fields in visualbert.CARDS.items()]
 _STARTERS = [
     card_of(
         "magic",
@@ -291,5 +293,5 @@ _STARTERS = [
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
 ROWS: dict[str, ModelCard] = {
     card.name: card
-    for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_PALIGEMMA, *_VILD, *_MAGIC, *_STARTERS)
+    for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_VISUALBERT, *_PALIGEMMA, *_VILD, *_MAGIC, *_STARTERS)
 }

@@ -67,6 +67,15 @@ SYSTEMS = {
         idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
         paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
     ),
+    "visualbert": SystemRow(
+        module="rebus.models.masked_lm.visualbert",
+        model_types=("visual_bert",),
+        family="masked_lm",
+        tasks=frozenset({"match", "ask", "detect"}),
+        idea="the words of a text and the regions of an image go through one BERT together, which fills in blanks and "
+        "says whether the two belong together",
+        paper="Li et al., VisualBERT: A Simple and Performant Baseline for Vision and Language, 2019",
+    ),
     "simvlm": SystemRow(
         module="rebus.models.prefix_lm.simvlm",
         model_types=("simvlm",),
@@ -113,9 +122,11 @@ SYSTEMS = {
 }
 BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from
     "vit": SystemRow(
-        module="rebus.backbones.vision.vit_layouts", model_types=("clip_vision_model", "siglip_vision_model")
+        module="rebus.backbones.vision.vit_layouts",
+        model_types=("clip_vision_model", "siglip_vision_model"),
+        tasks=frozenset({"embed_regions"}),
     ),
-    "resnet": SystemRow(module="rebus.backbones.vision.resnet", model_types=()),
+    "resnet": SystemRow(module="rebus.backbones.vision.resnet", model_types=(), tasks=frozenset({"embed_regions"})),
     "efficientnet": SystemRow(module="rebus.backbones.vision.efficientnet", model_types=()),
     "bert": SystemRow(module="rebus.backbones.text.bert", model_types=("bert",)),
     "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),

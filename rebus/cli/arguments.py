@@ -12,6 +12,13 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="images: files, folders, or patterns like '*.jpg'")
 
 
+def add_regions(parser: argparse.ArgumentParser) -> None:
+    """For models that read region features."""
+    parser.add_argument(
+        "--regions", metavar="FILE", help="region features of the images: .npz, .hdf5, .tsv, or a folder of .npz"
+    )
+
+
 def add_model(parser: argparse.ArgumentParser, *, batch_size: int | None = None) -> None:
     """`--model` and how to load it; `--batch-size` where images are taken several at a time."""
     parser.add_argument(

@@ -20,7 +20,7 @@ from rebus.core.errors import BadImage, LimitExceeded, MissingFile, NotFinite, R
 if TYPE_CHECKING:
     from PIL import Image
 
-Work = Callable[[list["Image.Image"]], Any]
+Work = Callable[[list[Any]], Any]
 Draw = Callable[[str, "Image.Image", Any], None]
 
 
@@ -145,16 +145,18 @@ def work_through(
     """`work` on `size` images at a time; each answer is drawn and shown as soon as it is there.
 
     An image that cannot be opened fails alone. Out of memory, the batch is halved, saying so. Ctrl-C ends the
-    run; what was done stays in the result.
+    run; what was done stays in the result. With `args.regions`, a file or folder of region features, `work` is given
+    those of each image in its place.
     """
     batch = Batch(len(pictures))
+    seen = _seen(getattr(args, "regions", None))
     try:
         with bar("images", len(pictures), when=args.json and len(pictures) > 1) as progress:
             at = 0
             while at < len(pictures):
                 chunk = pictures[at : at + size]
                 try:
-                    answers = _answers(chunk, work)
+                    answers = _answers(chunk, work, seen)
                 except Exception as error:
                     if not _out_of_memory(error) or len(chunk) == 1:
                         raise
@@ -177,7 +179,19 @@ def work_through(
     return batch
 
 
-def _answers(chunk: Sequence[Picture], work: Work) -> list[tuple[Image.Image | None, Any]]:
+def _seen(regions: str | None) -> Callable[[str, Image.Image], Any]:
+    """What a model is given of an image and its path: the image, or its regions in a file of them."""
+    if regions is None:
+        return lambda path, image: image
+    from rebus.codec.region_files import RegionFiles
+
+    files = RegionFiles(regions)
+    return lambda path, image: files.of(path, image.size)
+
+
+def _answers(
+    chunk: Sequence[Picture], work: Work, seen: Callable[[str, Image.Image], Any]
+) -> list[tuple[Image.Image | None, Any]]:
     """Each image with its answer, or with the error that kept it from one."""
     from rebus.codec.images import open_images
 
@@ -190,7 +204,7 @@ def _answers(chunk: Sequence[Picture], work: Work) -> list[tuple[Image.Image | N
     if not opened:
         return found
     try:
-        answers = work(list(opened.values()))
+        answers = work([seen(chunk[i].path, image) for i, image in opened.items()])
         for (i, image), answer in zip(opened.items(), answers, strict=True):
             found[i] = image, answer
     except (BadImage, LimitExceeded, NotFinite) as error:
@@ -198,7 +212,7 @@ def _answers(chunk: Sequence[Picture], work: Work) -> list[tuple[Image.Image | N
             found[next(iter(opened))] = None, error
         else:  # one of them, but which?
             for i in opened:
-                found[i] = _answers([chunk[i]], work)[0]
+                found[i] = _answers([chunk[i]], work, seen)[0]
     return found
 
 

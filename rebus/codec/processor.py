@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from rebus.codec.images import ImagePipeline, ImageSource, image_spec_from_json, image_spec_to_json
+from rebus.codec.regions import ImageRegions, regions_batch
 from rebus.codec.text import Pieces, Prompt, TextPipeline
 from rebus.codec.tokenizer_files import special_names, standalone
 from rebus.codec.tokenizers import Tokenizer, load_tokenizer
-from rebus.core.errors import BadConfig, BadImage, BadText, MissingFile, UsageError
+from rebus.core.errors import BadConfig, BadImage, BadRegions, BadText, MissingFile, UsageError
 from rebus.core.small_files import read_small
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.strict_json import to_json
 
-Images = ImageSource | Sequence[ImageSource] | Sequence[Sequence[ImageSource]]
+One = ImageSource | ImageRegions
+Images = One | Sequence[One] | Sequence[Sequence[One]]
 
 _ELSEWHERE = 'Those of another checkpoint are taken by processor=: rebus.load(directory, processor="clip/b32")'
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json")
@@ -30,7 +32,8 @@ class Processor:
     """Images, prompts and answers → the batch that `model(**batch)` takes; ids → words.
 
     `image` or `text` is None where the checkpoint lacks the files for it; `image_missing` and `text_missing` name
-    those files. `sources`: released files that are to be saved again as they were.
+    those files. `sources`: released files that are to be saved again as they were. `reads_regions`: the network sees
+    no image itself and reads the features of its regions.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class Processor:
         image_missing: str = "preprocessor_config.json",
         text_missing: str = "tokenizer.json",
         sources: Mapping[str, bytes] | None = None,
+        reads_regions: bool = False,
     ):
         self.image = image
         self.text = text
         self.image_missing = image_missing
         self.text_missing = text_missing
         self.sources = dict(sources or {})
+        self.reads_regions = reads_regions
 
     def __call__(
         self,
@@ -58,12 +63,14 @@ class Processor:
     ) -> dict[str, Tensor]:
         """A dict with what was asked for: pixels and image_mask, tokens and mask, targets, regions and region_mask.
 
-        images: one image, a list, or a list of lists (several images, or none, in a row). pixels are (B, 3, H, W)
-        where every row has one image; otherwise (B, N, 3, H, W), N being the most of a row, with image_mask (B, N),
-        True where there is one. Prompts of generative models hold as many placeholders as their row's images need,
-        in front or where their marks are (`ImageMark`), and one prompt given with several rows of images is asked of
-        each. owners: for several prompts to one row of images, which row each prompt belongs to, int (T,).
-        Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` when numbers do not match.
+        images: one image, a list, or a list of lists (several images, or none, in a row); of images as a detector saw
+        them (`ImageRegions`) come regions, region_mask, boxes and region_types in place of pixels. pixels are
+        (B, 3, H, W) where every row has one image; otherwise (B, N, 3, H, W), N being the most of a row, with
+        image_mask (B, N), True where there is one. Prompts of generative models hold as many placeholders as their
+        row's images need, in front or where their marks are (`ImageMark`), and one prompt given with several rows of
+        images is asked of each. owners: for several prompts to one row of images, which row each prompt belongs to,
+        int (T,). Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` for numbers that do not
+        match.
         """
         batch: dict[str, Tensor] = {}
         counts: list[int] | None = None
@@ -74,7 +81,8 @@ class Processor:
         if texts is not None:
             text = self._text()
             if not text.spec.generates:
-                _check_one_image_a_row(counts)
+                if not text.spec.beside_images:
+                    _check_one_image_a_row(counts)
                 batch["tokens"], batch["mask"] = text(texts)
             else:
                 each = _of_owners(counts, owners)
@@ -85,7 +93,7 @@ class Processor:
         if regions is not None:
             batch["regions"], batch["region_mask"] = _regions(regions)
         if owners is not None:
-            if not self._text().spec.generates:
+            if not self._text().spec.generates and not self._text().spec.beside_images:
                 raise UsageError("a dual encoder compares every image with every text; owners are for its loss alone")
             batch["owners"] = torch.tensor(list(owners), dtype=torch.int64)
             _check_alike(batch, "pixels", "regions")
@@ -131,7 +139,17 @@ class Processor:
             )
         return self.text
 
-    def _see(self, rows: list[Sequence[ImageSource]]) -> dict[str, Tensor]:
+    def _see(self, rows: list[Sequence[Any]]) -> dict[str, Tensor]:
+        features = [isinstance(image, ImageRegions) for row in rows for image in row]
+        if any(features):
+            if not all(features):
+                raise BadImage("images and features of regions are mixed: give a call one kind of them")
+            return regions_batch(rows)
+        if self.reads_regions:
+            raise BadRegions(
+                "this model reads the features of an image's regions and sees no image itself: give it those of the "
+                "detector it was trained with (rebus.RegionFiles), or of a network that makes them (embed_regions)"
+            )
         if self.image is None:
             raise MissingFile(
                 f"this checkpoint has no {self.image_missing}, without which it cannot see images. {_ELSEWHERE}"
@@ -268,12 +286,12 @@ def _json(value: Any) -> bytes:
     return (to_json(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _rows(images: Images) -> list[Sequence[ImageSource]]:
+def _rows(images: Images) -> list[Sequence[Any]]:
     """The images of each row, whichever way they were given."""
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         return [[image] for image in images]
     if not isinstance(images, list | tuple):
-        return [[images]]  # type: ignore[list-item]
+        return [[images]]
     nested = [isinstance(image, list | tuple) for image in images]
     if any(nested) and not all(nested):
         raise BadImage(f"images and lists of images are mixed: row {nested.index(not nested[0])} differs")

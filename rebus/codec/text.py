@@ -8,6 +8,7 @@ allows it and never inside an image, and learn to answer `text eos`. Images stan
 
 import html
 import logging
+import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 from rebus.codec.tokenizers import Tokenizer, check_text
 from rebus.core.errors import BadConfig, BadText
 from rebus.core.labels import IGNORED
-from rebus.core.specs import TextSpec
+from rebus.core.specs import Prompts, TextSpec
 
 log = logging.getLogger("rebus")
 
@@ -59,6 +60,23 @@ class Pieces(tuple[str | Control | ImageMark, ...]):
 
 
 Prompt = str | Pieces
+
+
+def filled_prompt(prompts: Prompts, task: str, **values: str) -> Prompt:
+    """A system's prompt for a task with its {question}, {text} or {phrase}, in which the system's own control tokens
+    are control tokens and those that a user typed are not."""
+    template = str(getattr(prompts, task))
+    if "question" in values and prompts.drops:
+        values = {**values, "question": values["question"].translate(dict.fromkeys(map(ord, prompts.drops)))}
+
+    def filled(part: str) -> str:
+        names = re.split(r"\{(\w+)\}", part)
+        return "".join(values.get(name, "{" + name + "}") if i % 2 else name for i, name in enumerate(names))
+
+    if not prompts.controls:
+        return filled(template)
+    parts = re.split("(" + "|".join(map(re.escape, prompts.controls)) + ")", template)
+    return Pieces(*(Control(part) if i % 2 else filled(part) for i, part in enumerate(parts) if part))
 
 
 class TextPipeline:

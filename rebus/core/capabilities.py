@@ -109,6 +109,24 @@ class PicksAnswers(Protocol):
 
 
 @runtime_checkable
+class MatchesPairs(Protocol):
+    """Image and text are read together → whether they belong together; nothing is embedded alone."""
+
+    def match_logits(self, **batch: Any) -> Tensor:
+        """(B,) log-odds that each text belongs to its image."""
+        ...
+
+
+@runtime_checkable
+class GroundsPhrases(Protocol):
+    """A phrase and an image → which of the image's regions it means."""
+
+    def ground(self, **batch: Any) -> tuple[Tensor, Tensor]:
+        """(B, R) probabilities of the regions for each text, and their boxes (B, R, 4) in shares of the image."""
+        ...
+
+
+@runtime_checkable
 class FindsRegions(Protocol):
     """Images and labels → boxes, and masks where `finds_masks` is not False on the network.
 
@@ -126,7 +144,8 @@ class FindsRegions(Protocol):
 
 @runtime_checkable
 class DescribesRegions(Protocol):
-    """Images → boxes round what is prominent in them and a vector for each, for models that read regions."""
+    """Images → boxes round what is prominent in them and a vector for each, for models that read regions. A grid of
+    features gives all its cells."""
 
     def region_features(self, pixels: Tensor, num_regions: int = 36) -> Sequence[RegionFeatures]:
         """pixels (B, 3, H, W) → at most `num_regions` regions of each image."""

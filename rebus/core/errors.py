@@ -24,6 +24,10 @@ class BadImage(RebusError):
     """An image that is empty, truncated, too large, or no image at all."""
 
 
+class BadRegions(BadImage):
+    """Features of regions that are missing, of another width, not finite, or of another image."""
+
+
 class BadText(RebusError):
     """A text that cannot be encoded, or does not fit the context."""
 

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 IGNORED = -100  # the value that cross entropy in PyTorch leaves out by default
+OF_READERS = frozenset({"blanks", "fits", "scores"})  # what `rebus.objectives` compares with an encoder's answers
 
 
 def reversed_rows(

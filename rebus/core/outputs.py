@@ -72,6 +72,20 @@ class DetectorOutput(NamedTuple):
     image_embeddings: Tensor | None
 
 
+class Reading(NamedTuple):
+    """What an encoder of image and text says of a text: `tokens` (B, L, V), logits of what stands at each of its
+    tokens, and `fits` (B, 2), logits of [it does not belong to the image, it does]."""
+
+    tokens: Tensor
+    fits: Tensor
+
+
+class Choices(NamedTuple):
+    """`logits` (B, A) of A answers, statements or verdicts, or (B, Q, R) of the regions for each of Q phrases."""
+
+    logits: Tensor
+
+
 class Step(NamedTuple):
     """One step of writing: scores of the next token (B, V), the state they were read from (B, D), the cache.
 

@@ -63,6 +63,7 @@ class TextSpec:
     bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0
+    beside_images: bool = False  # encoders that read a text and its images together, of which a row may have several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +72,14 @@ class Prompts:
 
     caption: str | None = None
     ask: str | None = None  # holds {question}
-    detect: str | None = None  # holds {labels}, joined by " ; "
+    match: str | None = None  # holds {text}, of networks that read image and text together
+    detect: str | None = None  # holds {labels}, joined by " ; ", or {phrase} where one is looked for at a time
     segment: str | None = None  # holds {phrase}
     classify: str | None = None  # the prompt under which the likelihood of a label is measured
     complete: str | None = None  # holds {document}, text and images in turn
     imagine: str | None = None  # holds {prompt}
+    controls: tuple[str, ...] = ()  # what in these prompts is a control token, such as [MASK]
+    drops: str = ""  # characters that are left out of questions, as they were in training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,11 +98,14 @@ class System:
     presets: Mapping[str, Any]
     layouts: Mapping[str, Layout]  # models are saved in the first that can write them
     prompts: Prompts = field(default_factory=Prompts)
-    objective: str | None = None  # the kind of `rebus.objectives` that its paper trains it by: "softmax", "next token"
+    tasks: Callable[[Any], frozenset[str]] | None = None  # config → what a network of it can do, where they differ
+    objective: str | Callable[[Any], str] | None = None  # the kind of `rebus.objectives` that its paper trains it by,
+    # "softmax", "next token", or config → kind where networks of the system differ
     objective_options: Mapping[str, Any] = field(default_factory=dict)  # its settings where they depart from the kind's
     example: Callable[..., dict[str, Any]] | None = None  # (config, rows, *, prompt, answer) → a batch in the shapes
     # of training; `prompt` and `answer` are numbers of tokens, which dual encoders leave out
-    image_spec: Callable[[Any], ImageSpec] | None = None  # config → how released models of it see images
+    image_spec: Callable[[Any], ImageSpec | None] | None = None  # config → how released models of it see images; None
+    # for one that reads features of regions and sees no image itself
     any_image_size: bool = False  # its images may have another size than `image_spec` says; else the network was
     # trained with positions of that size, and a preprocessor of another is refused
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read text

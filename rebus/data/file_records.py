@@ -1,9 +1,11 @@
 """Data sets on disk as a source of training batches: shuffled passes, cropped and flipped images, forms."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +13,13 @@ from PIL import Image
 
 from rebus.codec.images import open_image
 from rebus.codec.processor import Processor
+from rebus.codec.region_files import RegionFiles
 from rebus.core.errors import MissingFile, RebusError, UsageError
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.annotated_size import PixelsOfImages
+from rebus.data.answer_batches import AnswerBatches
+from rebus.data.caption_pairs import CaptionPairBatches
 from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.held_out import open_parts
@@ -27,7 +32,8 @@ from rebus.data.shuffle import WINDOW, ShuffledOrder
 LOG = logging.getLogger("rebus")
 _LOOKED_AT = 20  # records, for what a data set holds
 
-FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text"]  # of `rebus.data.forms.FORMS`
+# of `rebus.data.forms.FORMS`
+FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,10 @@ class Files:
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
     "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text" without
-    images; "auto" is "pairs" or "caption", or where there are no captions "detect" of boxes, "ask" of questions.
+    images; for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is what fits
+    the model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask"
+    of questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned from in place
+    of the images of the same names. `answers`: the list of answers, one a line, where `start_from` has none.
     `prompt`: another one than the model's own for that form; it may hold {question} or {labels}. `val_split`: what is
     held out; None, or a data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of
     at least that share of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without
@@ -53,6 +62,8 @@ class Files:
     split: str | None = "train"
     val_split: str | None = "val"
     form: FormName = "auto"
+    regions: str | None = None
+    answers: str | None = None
     prompt: str | None = None
     least_crop: float = 1.0
     flip: bool = False
@@ -78,26 +89,44 @@ def file_batches(
     prompts: Prompts,
     locations: LocationNotation | None = None,
     measured: bool = True,
+    answers: Sequence[str] | None = None,
 ) -> RecordBatches:
     """The batches of a `Files`, for a system's prompts. `measured`: whether a part without a split of its own is held
-    out to measure on. Raises what `open_layout` raises, or `UsageError` for what cannot be learned."""
+    out to measure on; `answers`: the list of a network that picks from one. Raises what `open_layout` raises, or
+    `UsageError` for what cannot be learned."""
     if not files.path:
         raise UsageError("data.path says where the data set lies: --set data.path=DIR")
     parts = open_parts(files.path, files.layout, files.split, files.val_split, measured, root=files.root)
     if files.form == "auto":
-        generative = processor.text is not None and processor.text.spec.generates
-        files = replace(files, form=_generative_form(parts[0], locations) if generative else "pairs")
-    if FORMS[files.form].sees and processor.image is None:
+        files = replace(files, form=_form(parts[0], processor, locations, answers))
+    if FORMS[files.form].sees and processor.image is None and files.regions is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     source = FileRecords(files, parts, prompts, locations)
-    return RecordBatches(
-        source,
-        processor,
-        fast=files.fast,
-        threads=files.threads,
-        most_damaged=files.most_damaged,
-        truncate=files.truncate,
-    )
+    options: dict[str, Any] = {
+        "fast": files.fast,
+        "threads": files.threads,
+        "most_damaged": files.most_damaged,
+        "truncate": files.truncate,
+    }
+    if files.form == "caption pairs":
+        return CaptionPairBatches(source, processor, **options)
+    if files.form == "answers":
+        if answers is None:
+            raise UsageError("data.form=answers wants a model that picks from a list of answers, and that list")
+        return AnswerBatches(source, processor, prompts, answers, **options)
+    return RecordBatches(source, processor, **options)
+
+
+def _form(
+    reader: Reader, processor: Processor, locations: LocationNotation | None, answers: Sequence[str] | None
+) -> FormName:
+    """What fits the model, and for generative ones what the data hold."""
+    spec = None if processor.text is None else processor.text.spec
+    if spec is not None and spec.generates:
+        return _generative_form(reader, locations)
+    if spec is not None and spec.beside_images:
+        return "caption pairs" if answers is None else "answers"
+    return "pairs"
 
 
 def _generative_form(reader: Reader, locations: LocationNotation | None) -> FormName:
@@ -161,6 +190,9 @@ class FileRecords:
             LOG.warning("damaged file: %s", fault)
         self._orders: dict[tuple[str, int], ShuffledOrder] = {}
         self._in_pixels = PixelsOfImages(files.path)
+        self._regions = None if files.regions is None else RegionFiles(files.regions)
+        if self._regions is not None and (self.varies or self.form.places):
+            raise UsageError("data.regions are of whole images: they go with data.least_crop=1 and data.flip=false")
         if files.negatives and not self.form.places:
             raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
         self.negatives = tuple(parts[0].labels) if files.negatives else ()
@@ -196,6 +228,8 @@ class FileRecords:
             if record.image is None:
                 raise BadRecord(record.key, "it has no image")
             image = open_image(record.image) if self.varies or self.form.places else record.image
+            if self._regions is not None:
+                image = self._regions.of(record.image if isinstance(record.image, Path) else record.key)
             if self.form.places:
                 record = self._in_pixels(record, image.size)
         example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives))

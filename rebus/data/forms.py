@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rebus.codec.decode_image import ImageSource
+from rebus.codec.regions import ImageRegions
 from rebus.core.answers import Box
 from rebus.core.places import LocationNotation
 from rebus.data.record import BadRecord, LeftOut, Record
@@ -32,7 +33,7 @@ class Example:
     `arrays`: what else an objective learns from, one array for each name; examples of a batch have the same names.
     """
 
-    images: tuple[ImageSource, ...] = ()
+    images: tuple[ImageSource | ImageRegions, ...] = ()
     texts: tuple[TextRow, ...] = ()
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -43,14 +44,14 @@ class Given:
     its {question}, {labels} or {phrase}; random numbers; how the system states places; the labels of which an image
     without boxes is asked one, none where such images are left out."""
 
-    image: ImageSource | None
+    image: ImageSource | ImageRegions | None
     prompt: str | None
     rng: np.random.Generator
     locations: LocationNotation | None = None
     negatives: Sequence[str] = ()
 
     @property
-    def images(self) -> tuple[ImageSource, ...]:
+    def images(self) -> tuple[ImageSource | ImageRegions, ...]:
         return () if self.image is None else (self.image,)
 
     @property
@@ -131,10 +132,28 @@ def _text(record: Record, given: Given) -> Example:
     return Example((), (TextRow("", one_of(record, record.captions, "text", given.rng)),))
 
 
+def _caption_pair(record: Record, given: Given) -> Example:
+    """Two captions, the first as the prompt, and by lot whether the second goes to the neighbouring row
+    (`rebus.data.caption_pairs`). An image with one caption has that alone."""
+    second = one_of(record, record.captions, "caption", given.rng)
+    others = [text for text in record.captions if text != second]
+    first = others[int(given.rng.integers(len(others)))] if others else None
+    return Example(given.images, (TextRow(first, second),), {OWN: np.array(given.rng.random() < 0.5)})
+
+
+def _answers(record: Record, given: Given) -> Example:
+    """A question by lot with all its answers, one a line, to be scored by a list (`rebus.data.answer_batches`)."""
+    question = one_of(record, record.questions, "question", given.rng)
+    return Example(given.images, (TextRow(question.text, "\n".join(question.answers)),))
+
+
+OWN = "own"  # array of an example: whether its second caption stays with its image
 FORMS: Mapping[str, Form] = {
     "pairs": Form(_pairs),
     "caption": Form(_caption, prompt="caption"),
     "ask": Form(_ask, prompt="ask"),
+    "caption pairs": Form(_caption_pair),
+    "answers": Form(_answers),
     "detect": Form(_detect, prompt="detect", places=True),
     "text": Form(_text, sees=False),
 }

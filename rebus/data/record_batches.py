@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rebus.codec.images import ImagePipeline, ImageSource
 from rebus.codec.processor import Processor, rows_first
+from rebus.codec.regions import ImageRegions, regions_batch
 from rebus.codec.text import TextPipeline
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.forms import Example, TextRow
@@ -70,7 +71,7 @@ class Batches(Protocol):
         ...
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     images: dict[str, Tensor]
     example: Example
 
@@ -117,12 +118,12 @@ class RecordBatches:
 
     def _rows(
         self, seed: int, index: int, batch_size: int, split: str, share: tuple[int, int], damaged: list[str]
-    ) -> list[_Row]:
+    ) -> list[Row]:
         plan = self.source.plan(index, batch_size, split)
         each = len(plan.numbers) // share[1]
         mine = slice(share[0] * each, (share[0] + 1) * each)
 
-        def row(number: int, rng: np.random.Generator, record: Record | None = None) -> _Row:
+        def row(number: int, rng: np.random.Generator, record: Record | None = None) -> Row:
             return self._row(plan.make, seed, number, split, rng, damaged, record)
 
         if self.source.one_stream:
@@ -145,14 +146,14 @@ class RecordBatches:
         rng: np.random.Generator,
         damaged: list[str],
         record: Record | None = None,
-    ) -> _Row:
+    ) -> Row:
         tries = 0
         for attempt in range(TRIES + MOST_LEFT_OUT):
             try:
                 record = record or self.source.read(seed, number, split, attempt)
                 example = make(record, rng)
                 self._check_fits(example)
-                return _Row(self._pixels(example.images), example)
+                return Row(self._pixels(example.images), example)
             except LeftOut as error:
                 left_out = str(error)
                 record = None
@@ -184,10 +185,14 @@ class RecordBatches:
             if prompt is not None and placed + len(prompt.encode("utf-8", "replace")) + 8 > spec.context:
                 self.text(prompt, images=images)
 
-    def _pixels(self, images: Sequence[ImageSource]) -> dict[str, Tensor]:
-        """One image after another, (n, …); drawn ones of the right size as they are, uint8."""
+    def _pixels(self, given: Sequence[ImageSource | ImageRegions]) -> dict[str, Tensor]:
+        """One image after another, (n, …); drawn ones of the right size as they are, uint8. Regions are put together
+        for the whole batch."""
+        images = [image for image in given if not isinstance(image, ImageRegions)]
         if self.images is None:
             assert not images
+            return {}
+        if len(images) < len(given):
             return {}
         spec = self.images.spec
         if spec.resize != "patches" and images and all(_drawn(image, spec.size) for image in images):
@@ -195,10 +200,13 @@ class RecordBatches:
             return {"pixels": planes[0][None] if len(planes) == 1 else torch.stack(planes)}
         return self.images(images)
 
-    def _tensors(self, rows: Sequence[_Row]) -> dict[str, Tensor]:
+    def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         counts = [len(row.example.images) for row in rows]
         batch: dict[str, Tensor] = {}
-        if any(counts):
+        regions = [[one for one in row.example.images if isinstance(one, ImageRegions)] for row in rows]
+        if any(regions):
+            batch |= regions_batch(regions)
+        elif any(counts):
             seen = [row.images for row, count in zip(rows, counts, strict=True) if count]
             assert len({images["pixels"].dtype for images in seen}) == 1, "drawn and decoded images in one batch"
             batch |= rows_first({name: torch.cat([images[name] for images in seen]) for name in seen[0]}, counts)

@@ -1,7 +1,7 @@
 """The tokens of the scenes world: whole words, and for generative models location and mask tokens."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from rebus.codec.images import ImagePipeline
@@ -12,23 +12,32 @@ from rebus.core.specs import ImageSpec, TextSpec
 from rebus.data.scenes import vocabulary
 
 SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
+MASK = "[MASK]"  # stands where a word is to be filled in, for masked language models, which have no <image>
 PAD, EOS, BOS, IMAGE = 0, 1, 2, 4
 
 
 @cache
-def scenes_tokenizer(locations: bool = False) -> Tokenizer:
+def scenes_tokenizer(locations: bool = False, mask: bool = False) -> Tokenizer:
     """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for generative
-    models."""
+    models; `mask`: with `MASK`, for masked language models."""
     words = (*vocabulary(), "\n") if locations else vocabulary()
+    specials = (*SPECIALS[:-1], MASK) if mask else SPECIALS
     return _LookUp(
-        word_level_tokenizer(words, SPECIALS, locations=1024 if locations else 0, segments=128 if locations else 0)
+        word_level_tokenizer(words, specials, locations=1024 if locations else 0, segments=128 if locations else 0)
     )
 
 
-def scenes_processor(text: TextSpec, size: int, locations: bool = False) -> Processor:
-    """The processor of a model that is trained on scenes of `size` × `size` pixels, values scaled to [−1, 1]."""
-    pipeline = TextPipeline(scenes_tokenizer(locations), text)
-    return Processor(ImagePipeline(ImageSpec(size=(size, size)), threads=1), pipeline)
+def scenes_processor(
+    text: TextSpec,
+    size: int,
+    locations: bool = False,
+    mask: bool = False,
+    files: Mapping[str, bytes] | None = None,
+) -> Processor:
+    """The processor of a model that is trained on scenes of `size` × `size` pixels, values scaled to [−1, 1]; `files`
+    are saved with it."""
+    pipeline = TextPipeline(scenes_tokenizer(locations, mask), text)
+    return Processor(ImagePipeline(ImageSpec(size=(size, size)), threads=1), pipeline, sources=files)
 
 
 def scenes_text(context: int) -> TextPipeline:

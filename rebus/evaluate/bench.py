@@ -12,15 +12,15 @@ from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.errors import UsageError
 from rebus.core.memory import peak_memory
 from rebus.data.scenes import scene
-from rebus.evaluate.reference import TEXTS, pictures
+from rebus.evaluate.reference import TEXTS, picks_answers, pictures, questions_batch
 
 _NEW_TOKENS = 32
 
 
 def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
-    """Medians by name: images, texts and tokens a second, milliseconds to the first token, peak memory in bytes.
+    """Medians by name: images, texts, answers and tokens a second, ms to the first token, peak bytes of memory.
 
-    Raises `UsageError` for a model that neither embeds nor writes.
+    Raises `UsageError` for a model that neither embeds nor writes nor picks answers.
     """
     network = model.network
     found: dict[str, Any] = {
@@ -51,8 +51,14 @@ def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
     if isinstance(network, WritesText) and model.processor.text is not None and model.processor.image is not None:
         can_measure = True
         found |= _writing(model, runs, batch_size)
+    if picks_answers(model):
+        can_measure = True
+        asked = _placed(model, questions_batch(model, pictures(1) * batch_size))
+        found["answers_per_second"] = batch_size / _median(lambda: network.answer_logits(**asked), runs, model)
     if not can_measure:
-        raise UsageError(f"{model.card.name} can neither embed nor write with the files it has: nothing to measure")
+        raise UsageError(
+            f"{model.card.name} can neither embed nor write nor answer with the files it has: nothing to measure"
+        )
     found["peak_memory_bytes"] = peak_memory(model.device)
     return found
 

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,6 +73,9 @@ def _see(model: Any, network: nn.Module, images: list[Image.Image]) -> Tensor | 
         prompt = model.system.prompts.caption or ""
         batch = _placed(model, network, model.processor(images=images, texts=[prompt] * len(images)))
         return network.start(room=1, **batch).logits.float().cpu()
+    if reference.picks_answers(model):
+        batch = _placed(model, network, reference.questions_batch(model, images))
+        return cast(Any, network).answer_logits(**batch).float().nan_to_num(neginf=0.0).cpu()
     return None
 
 
@@ -95,11 +98,13 @@ def _texts_alone(model: Any) -> tuple[bool | None, str]:
         together = torch.as_tensor(np.asarray(model.embed_texts(list(reference.TEXTS))))
         alone = torch.stack([torch.as_tensor(np.asarray(model.embed_texts(t))).reshape(-1) for t in reference.TEXTS])
         return _close(together, alone, model)
-    if "ask" in model.tasks and model.processor.text is not None:
+    can_ask = model.processor.text is not None and model.processor.image is not None
+    if "ask" in model.tasks and can_ask and (model.companions or not reference.picks_answers(model)):
         image = reference.pictures(1)[0]
         questions = ["how many objects are there?", "what colour is the object on the left of the image?"]
-        together_said = model.ask([image] * 2, questions, max_new_tokens=16)
-        alone_said = [model.ask(image, question, max_new_tokens=16) for question in questions]
+        short = {"max_new_tokens": 16} if isinstance(model.network, WritesText) else {}
+        together_said = model.ask([image] * 2, questions, **short)
+        alone_said = [model.ask(image, question, **short) for question in questions]
         return together_said == alone_said, f"answers {together_said}"
     return None, "the checkpoint has no text of its own"
 

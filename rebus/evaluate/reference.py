@@ -11,11 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rebus.codec.text import filled_prompt
+from rebus.core.capabilities import PicksAnswers
 from rebus.core.errors import BadCheckpoint, NotFinite
 from rebus.data.scenes import scene
 
 FILE = "reference.json"
 TEXTS = ("a red circle", "small solid red circle, large striped blue star", "a cat on a mat")
+QUESTIONS = ("how many objects are there?", "is there a red circle?", "what colour is the circle?")
+_SAID = ("captions", "answers")
 _KEPT = 12  # leading numbers of each vector
 _TOLERANCE = 2e-3  # of unit vectors, in float32 on any machine
 
@@ -23,6 +27,19 @@ _TOLERANCE = 2e-3  # of unit vectors, in float32 on any machine
 def pictures(number: int = 3, size: int = 96) -> list[Image.Image]:
     """Held-out images for looking at a model."""
     return [scene(seed, "test", size).image for seed in range(number)]
+
+
+def picks_answers(model: Any) -> bool:
+    """Whether the model answers questions about images from a list, with the files that it has."""
+    there = model.processor.image is not None and model.processor.text is not None
+    return there and isinstance(model.network, PicksAnswers) and "ask" in model.tasks
+
+
+def questions_batch(model: Any, images: list[Image.Image]) -> dict[str, Tensor]:
+    """One question about each image, as the network gets it."""
+    asked = filled_prompt(model.system.prompts, "ask", question=QUESTIONS[0])
+    batch: dict[str, Tensor] = model.processor(images=images, texts=[asked] * len(images))
+    return batch
 
 
 def record(model: Any) -> dict[str, Any]:
@@ -34,6 +51,8 @@ def record(model: Any) -> dict[str, Any]:
         found["texts"] = _leading(model.embed_texts(list(TEXTS)))
     if "caption" in model.tasks and model.processor.text is not None:
         found["captions"] = model.caption(pictures())
+    if picks_answers(model) and model.companions:
+        found["answers"] = model.ask(pictures(), list(QUESTIONS))
     return found
 
 
@@ -63,13 +82,14 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
     if {"images", "texts"} & set(stored):
         said.append(f"embeddings differ by {worst:.1e}")
     same = True
-    if not {"images", "texts", "captions"} & set(stored):
+    if not {"images", "texts", *_SAID} & set(stored):
         return None, "nothing stored"
-    if "captions" in stored:
-        pairs = list(zip(stored["captions"], now.get("captions", []), strict=False))
-        equal = sum(a == b for a, b in pairs)
-        same = equal == len(stored["captions"])
-        said.append(f"{equal} of {len(stored['captions'])} captions the same")
+    for name in _SAID:
+        if name in stored:
+            pairs = list(zip(stored[name], now.get(name, []), strict=False))
+            equal = sum(a == b for a, b in pairs)
+            same = same and equal == len(stored[name])
+            said.append(f"{equal} of {len(stored[name])} {name} the same")
     return worst <= _TOLERANCE and same, ", ".join(said)
 
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from rebus.core.errors import UsageError
 from rebus.core.system import System
 from rebus.objectives.accumulate import Learner, backward, check_parts, measure, split
+from rebus.objectives.answers import AnswerLoss, soft_answers
 from rebus.objectives.attributes import AttributesLoss, attributes
 from rebus.objectives.both_ways import BothWaysLoss, LabelSetLoss
 from rebus.objectives.codebook import CodebookLoss
@@ -16,7 +17,7 @@ from rebus.objectives.contrastive_tokens import ContrastiveTokenLoss, contrastiv
 from rebus.objectives.distillation import embedding_distillation
 from rebus.objectives.distilled_detection import DistilledDetectionLoss
 from rebus.objectives.losses import Losses
-from rebus.objectives.masked_lm import make_blanks, masked_lm, matching
+from rebus.objectives.masked_lm import MaskedLMLoss, make_blanks, masked_lm, matching
 from rebus.objectives.masked_text import MaskedTextLoss
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
@@ -35,20 +36,30 @@ Objective = (
     | AttributesLoss
     | MaskedTextLoss
     | ContrastiveTokenLoss
+    | MaskedLMLoss
+    | AnswerLoss
 )
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {objective.kind: objective for objective in get_args(Objective)}
 
 
-def objective_of(system: System) -> Any:
-    """What the paper of a system trains it by. Raises `UsageError` for a system that is not trained."""
+def check_trained(system: System) -> None:
+    """Raises `UsageError` for a system that is not trained."""
     if system.objective is None:
         raise UsageError(f"{system.name} is put together from trained parts: there is nothing to train")
-    return OBJECTIVES[system.objective](**system.objective_options)
+
+
+def objective_of(system: System, config: Any) -> Any:
+    """What the paper of a system trains a network of this configuration by; raises as `check_trained` does."""
+    check_trained(system)
+    assert system.objective is not None
+    kind = system.objective if isinstance(system.objective, str) else system.objective(config)
+    return OBJECTIVES[kind](**system.objective_options)
 
 
 __all__ = [
     "OBJECTIVES",
+    "AnswerLoss",
     "AttributesLoss",
     "BothWaysLoss",
     "CodebookLoss",
@@ -58,6 +69,7 @@ __all__ = [
     "LabelSetLoss",
     "Learner",
     "Losses",
+    "MaskedLMLoss",
     "MaskedTextLoss",
     "NextTokenLoss",
     "Objective",
@@ -68,6 +80,7 @@ __all__ = [
     "attributes",
     "backward",
     "check_parts",
+    "check_trained",
     "contrastive_tokens",
     "embedding_distillation",
     "make_blanks",
@@ -78,6 +91,7 @@ __all__ = [
     "objective_of",
     "patch_names",
     "sigmoid_contrastive",
+    "soft_answers",
     "softmax_contrastive",
     "split",
 ]

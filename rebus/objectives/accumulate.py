@@ -22,7 +22,7 @@ from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
 Batch = Mapping[str, Tensor]
-TEXTS = ("tokens", "mask", "targets", "owners")  # rows of text
+TEXTS = ("tokens", "mask", "types", "targets", "blanks", "fits", "scores", "owners")  # rows of text
 SHARED = ("classes",)  # the same for all rows; everything else has rows of images
 Context = Callable[[], AbstractContextManager[Any]]
 

@@ -3,14 +3,17 @@
 Devlin et al., "BERT", 2018, Sec. 3.1; with images: Li et al., "VisualBERT", 2019, Sec. 3.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from rebus.core.labels import IGNORED
+from rebus.core.labels import IGNORED, OF_READERS
+from rebus.objectives.losses import Losses
 
 
 class Blanks(NamedTuple):
@@ -55,3 +58,28 @@ def masked_lm(logits: Float[Tensor, "B L V"], targets: Int[Tensor, "B L"]) -> Fl
 def matching(logits: Float[Tensor, "B 2"], fits: Bool[Tensor, "B"]) -> Float[Tensor, ""]:
     """Mean cross entropy of [does not fit, fits]."""
     return F.cross_entropy(logits.float(), fits.long())
+
+
+@dataclass(frozen=True)
+class MaskedLMLoss:
+    """`masked_lm` of the batch's `blanks`, + `match` · `matching` of `fits` where the batch has it."""
+
+    kind: Literal["masked lm"] = "masked lm"
+    match: float = 1.0
+
+    def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
+        reading = network(**{name: value for name, value in batch.items() if name not in OF_READERS})
+        blanks = batch["blanks"]
+        loss = masked_lm(reading.tokens, blanks)
+        asked = blanks != IGNORED
+        right = (reading.tokens.argmax(-1) == blanks) & asked
+        parts = {"masked_lm": loss.detach(), "accuracy": right.sum() / asked.sum().clamp(min=1)}
+        if self.match and "fits" in batch:
+            fits = batch["fits"]
+            matched = matching(reading.fits, fits)
+            parts |= {
+                "matching": matched.detach(),
+                "matched": (reading.fits.argmax(-1) == fits.long()).to(loss.dtype).mean(),
+            }
+            loss = loss + self.match * matched
+        return Losses(loss, parts)

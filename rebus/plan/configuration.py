@@ -6,7 +6,7 @@ from typing import Any
 from rebus import catalog
 from rebus.core.errors import UsageError
 from rebus.core.system import System
-from rebus.objectives import objective_of
+from rebus.objectives import check_trained
 from rebus.open_checkpoint import config_of
 
 
@@ -16,13 +16,15 @@ def configuration(name: str, image_size: int | None = None) -> tuple[System, Any
     Raises `UnknownName`, with the nearest names; `UsageError` for what is put together without training, and for
     images smaller than a patch.
     """
-    objective_of(catalog.system(catalog.info(name).system))
+    check_trained(catalog.system(catalog.info(name).system))
     system, config = config_of(name)
     return system, config if image_size is None else _at_size(config, image_size)
 
 
 def _at_size(config: Any, image_size: int) -> Any:
     image = config.image
+    if image is None:
+        raise UsageError("--image-size: this model reads features of regions and sees no image itself")
     patch = getattr(image, "patch_size", 32)
     if image_size < patch:
         raise UsageError(f"--image-size {image_size}: smaller than a patch of {patch}")

@@ -33,10 +33,11 @@ _PRIMES = (13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 8
 def trace(system: System, config: Any, step: Step) -> Trace:
     """Raises `UsageError` for a system that is not trained, for heads that do not divide among the ranks, and where
     nothing is left to train; `UnknownName` for parts that the network does not have."""
-    objective = objective_of(system)
+    objective = objective_of(system, config)
     if system.example is None:
         raise UsageError(f"{system.name} describes no batch that could be planned")
-    size = system.image_spec(config).size if system.image_spec is not None else None
+    spec = system.image_spec(config) if system.image_spec is not None else None
+    size = None if spec is None else spec.size
     prompt, answer = _lengths(step, size)
     with _garbage_kept():
         run = _Run(system, config, objective, step, prompt, answer)

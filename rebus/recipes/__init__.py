@@ -23,10 +23,13 @@ RECIPES = {
     "bert_scenes": "rebus.recipes.scenes",
     "magic_scenes": "rebus.recipes.scenes",
     "mask_vqvae_scenes": "rebus.recipes.scenes",
+    "visualbert_scenes": "rebus.recipes.scene_readings",
+    "visualbert_scenes_pretrain": "rebus.recipes.scene_readings",
     "paligemma_scenes": "rebus.recipes.scenes",
     "paligemma_scenes_mix": "rebus.recipes.scenes",
     "paligemma_captions": "rebus.recipes.finetune",
     "paligemma_lora": "rebus.recipes.finetune",
+    "visualbert_answers": "rebus.recipes.finetune",
     "clip_captions": "rebus.recipes.finetune",
     "siglip_captions": "rebus.recipes.finetune",
     "vild_boxes": "rebus.recipes.finetune",
@@ -37,6 +40,8 @@ RECIPES = {
     "paligemma_3b": "rebus.recipes.papers",
     "vild_resnet50": "rebus.recipes.papers",
     "vild_resnet152_ensemble": "rebus.recipes.papers",
+    "visualbert_coco": "rebus.recipes.papers",
+    "visualbert_vqa": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
 }
 

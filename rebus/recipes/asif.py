@@ -29,7 +29,8 @@ from rebus.data.scenes.reader import scene_at, scene_record
 from rebus.models.training_free.asif import ASIF, IMAGE_METHODS, SYSTEM, TEXT_METHODS, ASIFConfig, whitening
 from rebus.models.training_free.pairs import Pairs
 from rebus.models.training_free.tuning import Choice, cross_validate
-from rebus.open_checkpoint import Opened, open_checkpoint, save_checkpoint
+from rebus.open_checkpoint import Opened, open_checkpoint
+from rebus.save_checkpoint import save_checkpoint
 from rebus.tasks.anchors import image_vectors, text_vectors
 from rebus.tasks.batching import BatchOptions
 from rebus.tasks.task_model import TaskModel

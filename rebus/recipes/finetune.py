@@ -7,7 +7,14 @@ wise_ft=0.5` keeps weights halfway between old and new.
 
 from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files
-from rebus.objectives import ContrastiveTokenLoss, DistilledDetectionLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import (
+    AnswerLoss,
+    ContrastiveTokenLoss,
+    DistilledDetectionLoss,
+    NextTokenLoss,
+    SigmoidLoss,
+    SoftmaxLoss,
+)
 from rebus.train.config import LoRA, Optim, TrainConfig
 
 
@@ -93,4 +100,17 @@ def magic_captions() -> TrainConfig:
         optim=Optim(lr=2e-5, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, warmup=2000, schedule="linear", final=0.0),
         steps=20_000,
         batch_size=128,
+    )
+
+
+def visualbert_answers() -> TrainConfig:
+    """`rebus train visualbert_answers --set start_from=visualbert/vqa --set processor=google-bert/bert-base-uncased
+    --set data.path=vqa --set data.regions=features.hdf5 --set data.answers=answers_vqa.txt`: one's own questions with
+    the paper's rate. The list has as many answers as the model scores; what it lacks is not learned."""
+    return TrainConfig(
+        objective=AnswerLoss(),
+        data=Files(form="answers"),
+        optim=Optim(lr=2e-5, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01, warmup=100, schedule="linear", final=0.0),
+        steps=1000,
+        batch_size=64,
     )

@@ -43,7 +43,7 @@ from rebus.objectives import (
 from rebus.train.config import Optim, Start, TrainConfig
 
 # Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
-_TOWER = ViTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, patch_size=12, image_size=96, act="gelu")
+TOWER = ViTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, patch_size=12, image_size=96, act="gelu")
 
 
 def clip_scenes() -> TrainConfig:
@@ -56,7 +56,7 @@ def clip_scenes() -> TrainConfig:
     return TrainConfig(
         system="clip",
         model=CLIPConfig(
-            image=replace(_TOWER, eps=1e-5, class_token=True),
+            image=replace(TOWER, eps=1e-5, class_token=True),
             text=TextConfig(
                 width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=words, context=32, act="gelu"
             ),
@@ -151,7 +151,7 @@ def siglip_scenes() -> TrainConfig:
     return TrainConfig(
         system="siglip",
         model=SigLIPConfig(
-            image=_TOWER,
+            image=TOWER,
             text=TextConfig(
                 width=128,
                 num_layers=2,
@@ -313,7 +313,7 @@ def paligemma_scenes() -> TrainConfig:
     return TrainConfig(
         system="paligemma",
         model=PaliGemmaConfig(
-            image=_TOWER,
+            image=TOWER,
             text=GemmaConfig(
                 width=128, num_layers=3, num_heads=4, num_kv_heads=1, head_width=32, mlp_width=256, vocab_size=words
             ),

@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from rebus.core.capabilities import DrawsImages, EmbedsImages, EmbedsText, FindsRegions, PicksAnswers, WritesText
+from rebus.core.capabilities import (
+    DescribesRegions,
+    DrawsImages,
+    EmbedsImages,
+    EmbedsText,
+    FindsRegions,
+    GroundsPhrases,
+    MatchesPairs,
+    PicksAnswers,
+    WritesText,
+)
 from rebus.core.system import System
 
 
@@ -20,8 +30,14 @@ def abilities(system: System, network: Any = None) -> frozenset[str]:
         found.add("embed_texts")
     if found == {"embed_images", "embed_texts"}:
         found |= {"match", "classify"}
-    if _can(network, PicksAnswers):
-        found.add("ask")
+    for capability, task in (
+        (MatchesPairs, "match"),
+        (PicksAnswers, "ask"),
+        (GroundsPhrases, "detect"),
+        (DescribesRegions, "embed_regions"),
+    ):
+        if _can(network, capability):
+            found.add(task)
     if _can(network, FindsRegions):
         found |= {"detect", "segment"} if getattr(network, "finds_masks", True) else {"detect"}
     if _can(network, WritesText):

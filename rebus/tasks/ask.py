@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from rebus.codec.images import ImageSource
+from rebus.codec.text import Prompt, filled_prompt
 from rebus.core.capabilities import PicksAnswers
 from rebus.core.errors import BadCheckpoint, BadText, UsageError
 from rebus.core.finite import check_finite
@@ -41,7 +42,7 @@ def ask(
 
 def question_pairs(
     model: TaskModel, images: Any, questions: str | Sequence[str], prompt: str | None = None
-) -> tuple[list[tuple[ImageSource, str]], bool]:
+) -> tuple[list[tuple[ImageSource, Prompt]], bool]:
     """(image, prompt) for each question. Raises `BadText` for an empty one, where `prompt` is not the caller's."""
     own = prompt_for(model, "ask") if prompt is None else prompt
     if "{question}" not in own:
@@ -50,7 +51,10 @@ def question_pairs(
     for _, question in pairs:
         if not isinstance(question, str) or (prompt is None and not question.strip()):
             raise BadText(f"a question must be a text that is not empty; got {question!r}")
-    return [(image, own.replace("{question}", str(question).strip())) for image, question in pairs], many
+    if prompt is not None:
+        return [(image, prompt.replace("{question}", str(question).strip())) for image, question in pairs], many
+    prompts = model.system.prompts
+    return [(image, filled_prompt(prompts, "ask", question=str(question).strip())) for image, question in pairs], many
 
 
 def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any], batching: BatchOptions) -> list[str]:
@@ -66,6 +70,7 @@ def _picked(model: TaskModel, pairs: Sequence[Pair], decoding: dict[str, Any], b
                 f"{model.system.companions['answers'].file} lists {len(answers):,} answers, "
                 f"the network scores {logits.shape[1]:,}: they are not of the same checkpoint"
             )
+        check_finite(logits.masked_fill(logits == -torch.inf, 0), "images[{}]", logits.dtype)
         return [answers[index] for index in logits.argmax(dim=1).tolist()]
 
     return in_batches(pairs, pick, size=batch_size(model, cpu=8, accelerator=64), what="images", options=batching)

@@ -1,4 +1,5 @@
-"""Boxes around the things that labels name: by location tokens in text, or by a network that finds regions."""
+"""Boxes around the things that labels name: by location tokens in text, by a network that finds regions, or by one that
+says which of an image's regions a phrase means."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +7,13 @@ from typing import Any
 from rebus.codec.boxes import parse_boxes
 from rebus.codec.images import ImageSource
 from rebus.core.answers import Box
-from rebus.core.capabilities import FindsRegions
+from rebus.core.capabilities import FindsRegions, GroundsPhrases
 from rebus.core.errors import UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
 from rebus.tasks.location_scores import certainty, open_all
+from rebus.tasks.phrase_grounding import ground_phrases
 from rebus.tasks.region_finding import LastSeen, RegionFinder
 from rebus.tasks.task_model import TaskModel, decoding_for, locations_of, no_decoding, prompt_for
 from rebus.tasks.text_generation import generate_batch, generation_batch
@@ -32,11 +34,12 @@ def detect(
 ) -> list[Box] | list[list[Box]]:
     """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object.
 
-    A score is the network's own where it finds regions (`FindsRegions`, which takes no decoding options); of a
-    generative model it is the geometric mean of the probabilities of the location tokens. Pieces of generated text
-    that make no box (an empty one, a token too few) are left out. A list in the place of a label holds several names
-    for one thing, which is called by the first; a generative model, which would answer with any of them, refuses it.
-    `templates`: the sentences into which networks that find regions put a label, as in `classify`.
+    A score is the network's own where it finds regions (`FindsRegions`) or grounds phrases (`GroundsPhrases`, one box
+    for each label, which is a phrase); neither takes decoding options. Of a generative model it is the geometric mean
+    of the probabilities of the location tokens. Pieces of generated text that make no box (an empty one, a token too
+    few) are left out. A list in the place of a label holds several names for one thing, which is called by the first;
+    who reads labels as one text refuses it. `templates`: the sentences into which networks that find regions put a
+    label, as in `classify`.
     """
     if isinstance(model.network, FindsRegions):
         no_decoding(model, decoding)
@@ -48,6 +51,10 @@ def detect(
         raise UsageError(f"{model.system.name} is asked for labels by a prompt of its own; templates are not put in it")
     sources, many = many_images(images)
     wanted = _one_name_each(_wanted(labels))
+    if isinstance(model.network, GroundsPhrases):
+        no_decoding(model, decoding)
+        answers = ground_phrases(model, sources, wanted, batching)
+        return answers if many else answers[0]
     prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
     options = decoding_for(model, "detect", decoding)
     answers = in_batches(

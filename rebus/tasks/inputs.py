@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rebus.codec.image_files import images_in
 from rebus.codec.images import ImageSource
+from rebus.codec.regions import ImageRegions
 from rebus.codec.text import Pieces, Prompt
 from rebus.core.errors import BadImage, BadText, MissingFile, UsageError
 from rebus.core.limits import check, limit
@@ -24,14 +25,15 @@ def many_images(images: Any) -> tuple[list[ImageSource], bool]:
         images = _in_folder(images)
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         images = list(images)
-    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | np.ndarray | Tensor):
+    single = str | bytes | bytearray | memoryview | os.PathLike | Image.Image | np.ndarray | Tensor | ImageRegions
+    if isinstance(images, single):
         return [images], False  # type: ignore[list-item]
     if isinstance(images, Iterator):
         images = list(islice(images, limit("MAX_IMAGES") + 1))
     if not isinstance(images, Sequence):
         raise BadImage(
-            "wanted an image (a path, bytes, a PIL image, an array, a tensor), a folder, a list or a generator; "
-            f"got {type(images).__name__}"
+            "wanted an image (a path, bytes, a PIL image, an array, a tensor, regions), a folder, a list or a "
+            f"generator; got {type(images).__name__}"
         )
     check("MAX_IMAGES", len(images), "images in one call")
     return list(images), True

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from rebus.core.capabilities import MatchesPairs
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
 from rebus.tasks.embed import Comparison, has_sigmoid, scaled
+from rebus.tasks.pair_matching import PairMatcher
 from rebus.tasks.task_model import TaskModel
 
 
@@ -15,7 +17,9 @@ class Scores(NamedTuple):
 
     `cosines`: higher is more alike. `logits`: cosines times the model's scale, plus its bias where it has one, called
     `logits_per_image` by the reference libraries. `probabilities`: of a model trained with a sigmoid (SigLIP) each
-    pair's own, whatever else is asked; of one trained with a softmax (CLIP) they sum to 1 over the texts.
+    pair's own, whatever else is asked; of one trained with a softmax (CLIP) they sum to 1 over the texts. A network
+    that reads image and text together (`MatchesPairs`) has no cosines: there `cosines` are its probabilities, and
+    `logits` their log-odds.
     """
 
     cosines: Tensor
@@ -24,18 +28,26 @@ class Scores(NamedTuple):
 
 
 class Matcher:
-    """Images against texts in two parts: the texts are embedded once, then any number of calls score images."""
+    """Images against texts in two parts: the texts are read once, then any number of calls score images."""
 
     def __init__(self, model: TaskModel, texts: str | Sequence[str]):
-        self._model, self._compare = model, Comparison(model)
-        self._texts = self._compare.texts(texts)
+        self._model = model
+        self._pairs = PairMatcher(model, texts) if isinstance(model.network, MatchesPairs) else None
+        if self._pairs is None:
+            self._compare = Comparison(model)
+            self._texts = self._compare.texts(texts)
 
     def cosines(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
         """(images, texts) float32, also of a single image or text."""
+        if self._pairs is not None:
+            return self._pairs.log_odds(images, batching).sigmoid()
         return self._compare.scores(self._compare.images(images, batching), self._texts)
 
     def scores(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> Scores:
         """All three."""
+        if self._pairs is not None:
+            log_odds = self._pairs.log_odds(images, batching)
+            return Scores(log_odds.sigmoid(), log_odds, log_odds.sigmoid())
         cosines = self.cosines(images, batching)
         logits = scaled(self._model, cosines)
         return Scores(cosines, logits, logits.sigmoid() if has_sigmoid(self._model) else logits.softmax(dim=1))

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from rebus.codec.regions import ImageRegions
     from rebus.codec.text import Prompt
     from rebus.tasks.batching import BatchOptions
     from rebus.tasks.classify import Classifier
     from rebus.tasks.detect import Detector
 
-    OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+    OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions
     Images = OneImage | Iterable[OneImage]
 
 OnError = Literal["raise", "skip"]
@@ -82,10 +83,24 @@ class Tasks:
 
         return embed_texts(self._can("embed_texts"), texts, batching=_divided(options, on_error)[0])  # type: ignore[arg-type]
 
+    @overload
+    def embed_regions(
+        self, images: "OneImage", *, on_error: Literal["raise"] = ..., **options: Unpack[Batching]
+    ) -> "ImageRegions": ...
+    @overload
+    def embed_regions(
+        self, images: "Images", *, on_error: OnError = ..., **options: Unpack[Batching]
+    ) -> "list[ImageRegions]": ...
+    def embed_regions(self, images: Any, *, on_error: OnError = "raise", **options: Unpack[Batching]) -> Any:
+        """The features of places of each image, for models that read regions: give these as their images."""
+        from rebus.tasks.embed_regions import embed_regions
+
+        return embed_regions(self._can("embed_regions"), images, batching=_divided(options, on_error)[0])
+
     def match(
         self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
     ) -> "Tensor":
-        """Cosine similarities (images, texts), float32."""
+        """Cosine similarities (images, texts), float32; of models that read image and text together, probabilities."""
         from rebus.tasks.match import match
 
         return match(self._can("match"), images, texts, batching=_divided(options, on_error)[0])

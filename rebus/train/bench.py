@@ -32,7 +32,7 @@ def bench_train(
     Raises `UsageError` for a system that is not trained, or a batch that does not divide.
     """
     device = next(network.parameters()).device
-    objective = objective_of(system)
+    objective = objective_of(system, config)
     if system.example is None:
         raise UsageError(f"{system.name} describes no batch that could be measured")
     batch = {name: tensor.to(device) for name, tensor in system.example(config, batch_size).items()}

@@ -9,6 +9,7 @@ from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
+from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_texts import SceneTexts
 from rebus.objectives import Objective
@@ -102,7 +103,19 @@ class TrainConfig:
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
     objective: Objective
-    data: SceneCaptions | SceneCrops | SceneTexts | SceneTasks | SceneMasks | SceneLabels | Files | Mixture | Detection
+    data: (
+        SceneCaptions
+        | SceneCrops
+        | SceneTexts
+        | SceneTasks
+        | SceneMasks
+        | SceneLabels
+        | SceneCaptionPairs
+        | SceneQuestions
+        | Files
+        | Mixture
+        | Detection
+    )
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks

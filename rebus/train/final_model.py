@@ -12,7 +12,7 @@ from rebus.core.system import Layout
 from rebus.data.file_records import Files, Mixture
 from rebus.nn.lora import merge_lora
 from rebus.objectives.patch_names import HEAD
-from rebus.open_checkpoint import save_checkpoint
+from rebus.save_checkpoint import save_checkpoint
 from rebus.train.config import TrainConfig
 from rebus.train.warm_start import opened_once, starts_of, starts_whole
 from rebus.weights.companions import companion_files

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,10 +22,11 @@ from rebus.data.record_batches import Batches, RecordBatches
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_labels import SceneLabels
+from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_texts import SceneTexts
 from rebus.data.scene_tokenizer import scenes_text
-from rebus.objectives import objective_of
+from rebus.objectives import check_trained
 from rebus.open_checkpoint import processor_in
 from rebus.tasks.classify import label_vectors
 from rebus.tasks.prompts import templates_of
@@ -53,7 +55,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
         config = replace(config, system=config.system or opened.system.name, model=config.model or opened.config)
     system = catalog.system(str(config.system))
     if config.system in catalog.SYSTEMS:  # a network of one input learns whatever its recipe says
-        objective_of(system)
+        check_trained(system)
     if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
         raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
     wanted = system.config
@@ -69,19 +71,28 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
     measured = data is not None or config.eval_every > 0
     data, system = config.data if data is None else data, catalog.system(str(config.system))
     if isinstance(data, Files):
-        return file_batches(data, processor_of(config), system.prompts, system.locations, measured)
+        processor = processor_of(config)
+        answers = _answers_of(config, data, processor)
+        return file_batches(data, processor, system.prompts, system.locations, measured, answers)
     if isinstance(data, Mixture):
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, SceneCaptions | SceneCrops | SceneLabels):
         return _of_scenes(config, data.open())
     if isinstance(data, SceneTexts):
         return _of_scenes(config, data.open(getattr(config.model, "context", 0)))
-    if isinstance(data, SceneTasks):
-        if system.text_spec is None:
-            raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
-        return _of_scenes(config, data.open(system.text_spec(config.model), system.prompts, system.locations))
     if isinstance(data, Detection):
         return _of_regions(config, data, measured)
+    if isinstance(data, SceneTasks | SceneCaptionPairs | SceneQuestions):
+        if system.text_spec is None:
+            raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
+        text = system.text_spec(config.model)
+        if isinstance(data, SceneTasks):
+            return _of_scenes(config, data.open(text, system.prompts, system.locations))
+        if isinstance(data, SceneCaptionPairs):
+            return _of_scenes(config, data.open(text))
+        if "answers" not in system.companions:
+            raise UsageError(f"{config.system} picks no answers from a list, as data.kind={data.kind!r} wants it to")
+        return _of_scenes(config, data.open(text, system.prompts, system.companions["answers"].file))
     batches: Batches = data
     return batches
 
@@ -123,6 +134,25 @@ def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str])
     sentences = templates_of(system.prompts.classify or "plain")
     found: np.ndarray = label_vectors(model, list(labels), sentences, average=True).numpy()  # type: ignore[arg-type]
     return found
+
+
+def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list[str] | None:
+    """The list of a network that picks its answers from one: `files.answers`, which is saved with the model, or that
+    beside the weights it starts from. Raises `UsageError` where it has another number of answers than the network."""
+    system = catalog.system(str(config.system))
+    companion = system.companions.get("answers")
+    if companion is None or (system.tasks is not None and "ask" not in system.tasks(config.model)):
+        return None
+    folder = opened_once(config.start_from).folder if config.start_from is not None else None
+    path = Path(files.answers) if files.answers is not None else folder and folder / companion.file
+    if path is None or not path.is_file():
+        raise UsageError(f"the answers that are picked from: --set data.answers=FILE, such as {companion.file}")
+    answers: list[str] = companion.load(path)
+    number = getattr(config.model, "num_answers", len(answers))
+    if number != len(answers):
+        raise UsageError(f"{path} lists {len(answers):,} answers, the network scores {number:,}")
+    processor.sources[companion.file] = path.read_bytes()
+    return answers
 
 
 def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:

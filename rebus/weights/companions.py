@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rebus.core.errors import BadCheckpoint
 from rebus.core.system import Companion
 
 
@@ -30,3 +31,15 @@ def companion_files(companions: Mapping[str, Companion], folder: Path | None) ->
 def _paths(companions: Mapping[str, Companion], folder: Path | None) -> dict[str, Path]:
     paths = {} if folder is None else {name: folder / companion.file for name, companion in companions.items()}
     return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def read_answers(path: Path) -> list[str]:
+    """The answers of a list, one a line, `<unk>` first. Raises `BadCheckpoint` for anything else."""
+    try:
+        answers = path.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadCheckpoint(f"{path}: not a readable list of answers ({error})") from None
+    answers = answers[:-1] if answers[-1] == "" else answers
+    if len(answers) < 2 or answers[0] != "<unk>" or len(set(answers)) < len(answers):
+        raise BadCheckpoint(f"{path}: wants one answer a line, each once, and <unk> in the first")
+    return answers

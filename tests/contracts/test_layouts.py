@@ -15,7 +15,8 @@ from rebus.backbones.text.encoder import TextConfig
 from rebus.core.errors import BadConfig, UsageError
 from rebus.models.contrastive.clip import CLIP
 from rebus.models.contrastive.siglip import PRESETS as SIGLIP
-from rebus.open_checkpoint import open_checkpoint, save_checkpoint
+from rebus.open_checkpoint import open_checkpoint
+from rebus.save_checkpoint import save_checkpoint
 
 SYSTEMS = [*catalog.SYSTEMS, *catalog.BACKBONES]
 PRESETS = [(name, preset) for name in SYSTEMS for preset in catalog.system(name).presets if "tiny" in preset]
@@ -96,6 +97,8 @@ HELD = {
     "text.num_kv_heads text.mlp_width text.head_width text.vocab_size text.context text.rope_base text.eps image_id",
     ("gemma", "transformers"): "width num_layers num_heads num_kv_heads mlp_width head_width vocab_size context "
     "rope_base eps",
+    ("visualbert", "transformers"): "text.width text.num_layers text.num_heads text.mlp_width text.vocab_size "
+    "text.context text.num_types text.act text.eps text.pad_id region_width head late_fusion merge",
     ("bert", "transformers"): "width num_layers num_heads mlp_width vocab_size context num_types act eps pad_id",
     (
         "vit",

@@ -21,8 +21,8 @@ def test_bundled_checkpoints_answer_as_recorded(file):
     for name in {"images", "texts"} & set(stored):
         changed = {**stored, name: [[x + 0.01 for x in row] for row in stored[name]]}
         assert not reference.compare(model, changed)[0]
-    if "captions" in stored:
-        assert not reference.compare(model, {**stored, "captions": ["something else", *stored["captions"][1:]]})[0]
+    for name in {"captions", "answers"} & set(stored):
+        assert not reference.compare(model, {**stored, name: ["something else", *stored[name][1:]]})[0]
 
 
 def test_outputs_that_are_not_finite_are_named():

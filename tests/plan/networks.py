@@ -13,7 +13,7 @@ from rebus.nn.blocks import blocks_of
 from rebus.nn.frozen import round_frozen, set_trained
 from rebus.nn.lora import add_lora
 from rebus.nn.recompute import recomputed
-from rebus.objectives import OBJECTIVES
+from rebus.objectives import objective_of
 from rebus.plan.step import Step
 
 PROMPT, ANSWER = 5, 7
@@ -31,6 +31,8 @@ def narrow(system: str, preset: str) -> Any:
         image = replace(cfg.image, num_layers=2, width=144, num_heads=4, mlp_width=512, image_size=56)
         return replace(cfg, image=image, text=text, image_id=512)
     text = replace(text, width=128, num_heads=4, mlp_width=512)
+    if cfg.image is None:  # features of regions
+        return replace(cfg, text=text)
     if hasattr(cfg.image, "num_layers"):
         image = replace(cfg.image, num_layers=2, width=192, num_heads=4, mlp_width=768)
         image = replace(image, image_size=4 * image.patch_size)
@@ -56,7 +58,7 @@ def network_of(system: str, cfg: Any, step: Step) -> nn.Module:
 def take_step(system: str, cfg: Any, network: nn.Module, rows: int, bf16: bool) -> Any:
     """The way forward of a step on real numbers, without what compares a whole batch; gives its way back."""
     described = catalog.system(system)
-    objective = OBJECTIVES[described.objective]()
+    objective = objective_of(described, cfg)
     batch = described.example(cfg, rows, prompt=PROMPT, answer=ANSWER)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
     if not hasattr(objective, "compare"):

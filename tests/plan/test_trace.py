@@ -45,6 +45,8 @@ CASES = [
     ("paligemma", "v2_28b_224", FLOAT),
     ("lit", "starter", FLOAT),
     ("lit", "starter", HALF),
+    ("visualbert", "vqa", FLOAT),
+    ("visualbert", "vqa_pre", HALF),
 ]
 
 

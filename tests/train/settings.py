@@ -2,19 +2,22 @@
 
 from dataclasses import replace
 
+from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.mask_vqvae import MaskVQVAEConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks
+from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions, scene_answers
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import EOS, IMAGE, scenes_tokenizer
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
+from rebus.models.masked_lm.visualbert import VisualBERTConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
-from rebus.objectives import CodebookLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
+from rebus.objectives import AnswerLoss, CodebookLoss, MaskedLMLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train import Optim, TrainConfig
 
 MASKS = TrainConfig(
@@ -81,4 +84,29 @@ PALIGEMMA = replace(
     ),
     objective=NextTokenLoss(),
     data=SceneTasks(patch=32, caption=0.5, detect=0.3, ask=0.2, segment=0.0),
+)
+VISUALBERT = replace(
+    CLIP,
+    system="visualbert",
+    model=VisualBERTConfig(
+        text=BERTConfig(
+            width=16,
+            num_layers=1,
+            num_heads=2,
+            mlp_width=16,
+            vocab_size=scenes_tokenizer(mask=True).vocab_size,
+            context=64,
+            pooler=True,
+        ),
+        region_width=16,
+        image=_TOWER,
+    ),
+    objective=MaskedLMLoss(),
+    data=SceneCaptionPairs(),
+)
+VISUALBERT_ANSWERS = replace(
+    VISUALBERT,
+    model=replace(VISUALBERT.model, head="answers", num_answers=len(scene_answers())),
+    objective=AnswerLoss(),
+    data=SceneQuestions(per_image=2),
 )

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from rebus.backbones.released_configs import timm_architecture
 from rebus.core.errors import BadConfig, unknown
+from rebus.core.outputs import RegionFeatures
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
+from rebus.nn.region_grid import grid_regions
 from rebus.weights.key_sides import Row
 from rebus.weights.keymap import KeyMap
 
@@ -103,6 +105,12 @@ class ResNet(nn.Module):
     def features(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
         """Their mean over the image: what the classifier reads."""
         return self.net.global_pool(self.feature_map(pixels))
+
+    def region_features(
+        self, pixels: Float[Tensor, "B 3 Y X"], num_regions: int | None = None, merge: int = 1
+    ) -> list[RegionFeatures]:
+        """All cells of the last grid as regions, `merge` × `merge` of them in one."""
+        return grid_regions(self.feature_map(pixels), merge)
 
     @property
     def rows(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, "V"]]:

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rebus.core.outputs import RegionFeatures
 from rebus.nn.attention import Attention
 from rebus.nn.block import Block
 from rebus.nn.linear import xavier
 from rebus.nn.norms import LayerNorm
 from rebus.nn.patches import PatchProjection
 from rebus.nn.positions import resize_grid
+from rebus.nn.region_grid import grid_regions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,14 @@ class ViT(nn.Module):
         """One vector an image: the class token, or the mean of the patches where there is none."""
         x = self(pixels)
         return x.mean(dim=1) if self.class_token is None else x[:, 0]
+
+    def region_features(
+        self, pixels: Float[Tensor, "B C Y X"], num_regions: int | None = None, merge: int = 1
+    ) -> list[RegionFeatures]:
+        """All patches as regions, `merge` × `merge` of them in one."""
+        x = self(pixels)[:, self.cfg.class_token :]
+        rows, cols = (side // self.cfg.patch_size for side in pixels.shape[-2:])
+        return grid_regions(x.mT.unflatten(2, (rows, cols)), merge)
 
 
 def init_like_clip(blocks: nn.ModuleList, width: int) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
+from rebus.cli.arguments import add_decoding, add_images, add_model, add_regions, decoding
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import say, shown
@@ -13,6 +13,7 @@ EXAMPLE = 'rebus ask kitchen.jpg "how many chairs are there?"'
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
+    add_regions(parser)
     parser.add_argument("question", metavar="QUESTION", help="what you want to know")
     add_decoding(parser)
     add_model(parser, batch_size=1)

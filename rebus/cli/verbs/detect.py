@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rebus.cli.arguments import add_decoding, add_images, add_list, add_model, decoding, listed
+from rebus.cli.arguments import add_decoding, add_images, add_list, add_model, add_regions, decoding, listed
 from rebus.cli.choose_model import open_model
 from rebus.cli.drawing_paths import drawer, drawing_paths
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
@@ -15,6 +15,7 @@ EXAMPLE = 'rebus detect street.jpg --labels "car,person" --out found.png'
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
+    add_regions(parser)
     add_list(parser, "labels", "what to look for (default: whatever the model knows)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="draw the boxes; with several images, a folder")
     add_decoding(parser)

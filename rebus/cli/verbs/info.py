@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     config = config_of(card.name)[1] if card.bundled else system.presets.get(card.preset)
     image = system.image_spec(config) if config is not None and system.image_spec else None
     text = system.text_spec(config) if config is not None and system.text_spec else None
-    prompts = {k: v for k, v in dataclasses.asdict(system.prompts).items() if v is not None}
+    prompts = {k: v for k, v in dataclasses.asdict(system.prompts).items() if v is not None and k in card.tasks}
     if args.json:
         plain = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
         plain |= {"tasks": sorted(card.tasks), "scores": dict(card.scores), "weights": weights}

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from rebus.cli.arguments import add_images, add_model, positive, read_lines
+from rebus.cli.arguments import add_images, add_model, add_regions, positive, read_lines
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_pictures, hopeless, work_through
 from rebus.cli.output import bold, say, shown
@@ -15,6 +15,7 @@ EXAMPLE = 'rebus match photos/ --text "a dog on a beach" --top 5'
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
+    add_regions(parser)
     parser.add_argument("--text", metavar="SENTENCE", action="append", help="a sentence; may repeat")
     parser.add_argument("--texts-file", metavar="FILE", help="sentences, one a line")
     parser.add_argument(
