@@ -237,7 +237,7 @@ def vit_scenes() -> TrainConfig:
     """
     return TrainConfig(
         system="vit",
-        model=replace(_TOWER, width=96, mlp_width=192),
+        model=replace(TOWER, width=96, mlp_width=192),
         objective=AttributesLoss(),
         data=SceneLabels(),
         optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),

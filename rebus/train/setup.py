@@ -100,13 +100,14 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
 def _of_regions(config: TrainConfig, data: Detection, measured: bool) -> DetectionBatches:
     """The batches of a detector. One that starts anew on a data set has its own preprocessing, and reads no text."""
     system, model = catalog.system(str(config.system)), config.model
-    if system.image_spec is None or not hasattr(model, "embed"):
+    own = system.image_spec(model) if system.image_spec is not None else None
+    if own is None or not hasattr(model, "embed"):
         raise UsageError(f"{config.system} learns no boxes, which data.kind={data.kind!r} is made of")
     if config.processor is not None or config.start_from is not None:
         processor = processor_of(config)
     else:
         text = scenes_text(model.text.context) if data.path == SCENES and model.text is not None else None
-        processor = Processor(ImagePipeline(system.image_spec(model), threads=1), text)
+        processor = Processor(ImagePipeline(own, threads=1), text)
     if processor.image is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     spec = processor.image.spec
@@ -166,7 +167,8 @@ def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
         )
     system = catalog.system(str(config.system))
-    wanted = system.image_spec(model).size[0] if system.image_spec else getattr(image, "image_size", size)
+    spec = system.image_spec(model) if system.image_spec else None
+    wanted = getattr(image, "image_size", size) if spec is None else spec.size[0]
     if size is not None and wanted != size:
         raise UsageError(f"the scenes have {size} pixels a side, the model's images {wanted}")
     if system.text_spec is not None:  # scenes end their texts themselves
