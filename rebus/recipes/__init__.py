@@ -35,6 +35,7 @@ RECIPES = {
     "vild_boxes": "rebus.recipes.finetune",
     "magic_captions": "rebus.recipes.finetune",
     "clip_b32": "rebus.recipes.papers",
+    "simvlm_base": "rebus.recipes.papers",
     "virtex_r50": "rebus.recipes.papers",
     "siglip_b16": "rebus.recipes.papers",
     "paligemma_3b": "rebus.recipes.papers",
