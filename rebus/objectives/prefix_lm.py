@@ -57,21 +57,21 @@ class PrefixLMLoss:
         """Tokens that the loss is the mean of."""
         targets = batch["targets"]
         real = (targets != IGNORED).sum()
-        return int(real - self._draw(targets).sum() if self._draws(targets) else real)
+        return int(real - self._draw(targets).sum() if self._draws() else real)
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         tokens, targets = batch["tokens"], batch["targets"]
         mask = batch.get("mask")
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        if self._draws(targets):
+        if self._draws():
             tokens, mask, targets = move_prefix(tokens, mask, targets, self._draw(targets))
         inputs = {name: batch[name] for name in _INPUTS if name in batch}
         logits = network(**inputs, tokens=tokens, mask=mask, targets=targets).logits
         return Losses(token_mean(logits, targets), hits(logits, targets))
 
-    def _draws(self, targets: Tensor) -> bool:
+    def _draws(self) -> bool:
         """A plan writes the whole text, which costs a little less than the same text in two parts."""
-        return self.at_random > 0 and not only_shapes(targets)
+        return self.at_random > 0 and not only_shapes(torch.empty(0))
 
     def _draw(self, targets: Int[Tensor, "T S"]) -> Int[Tensor, "T"]:
         number = (targets != IGNORED).sum(dim=1)
