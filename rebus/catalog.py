@@ -256,7 +256,7 @@ _PALIGEMMA = [
 def _magic(variant: str, parameters: int, text: str, note: str) -> ModelCard:
     parts, license = {"text": text, "guide": "clip/b32"}, "not stated (language model), MIT (guide)"
     own = {"preset": variant, "parameters": parameters, "license": license, "parts": parts, "note": note}
-    return _row("magic", variant, released=True, repo=text, **own)
+    return _row("magic", variant, released=True, repo=text, ready=variant != "stories", **own)
 
 
 _MAGIC = [

