@@ -248,5 +248,5 @@ def magic(budget: Budget = BUDGET) -> Claim:
             Plot(title="How well captions fit", x="decoding", y="cosine by the judge", lines=(bars("judge", ways),)),
             Plot(title="Time", x="decoding", y="seconds a caption", lines=(bars("seconds", ways),), log_y=True),
         ),
-        minutes=3.5,
+        minutes=3.0,
     )
