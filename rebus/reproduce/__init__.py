@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CLAIMS = {  # name → what is claimed
     "clip": "captions alone teach names, of combinations never seen too, sooner than word prediction does",
     "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
-    "magic": "a language model that never saw an image describes it, guided by a dual encoder, sooner than by gradients",
+    "magic": "guided by a dual encoder, a language model that never saw an image describes it, without gradients",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
 }
 
