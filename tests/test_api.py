@@ -83,7 +83,7 @@ def test_task_that_the_model_lacks_names_models_that_can():
 
 def test_a_task_that_no_model_can_do_yet_is_said_so():
     for model in (tiny.clip(), tiny.paligemma()):
-        with pytest.raises(rebus.UnsupportedTask, match="cannot complete; no model of this version can; its own tasks"):
+        with pytest.raises(rebus.UnsupportedTask, match="cannot complete; models that can: magic/coco"):
             model.complete(["a", picture(), "b"])
         with pytest.raises(rebus.UnsupportedTask, match="cannot imagine; no model of this version can; its own tasks"):
             model.imagine("a red circle")

@@ -31,7 +31,7 @@ from tests.train.test_finetune import photos as photos
 def network_of(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     system = catalog.system(name)
-    return system.network(system.presets["tiny"])
+    return system.build(system.presets["tiny"])
 
 
 def saved(name: str, folder: Path, layout: str | None = None) -> Path:
@@ -254,7 +254,7 @@ def with_preprocessor(folder: Path, name: str, preset: str, size: int) -> Path:
     system = catalog.system(name)
     config = system.presets[preset]
     processor = Processor(ImagePipeline(replace(system.image_spec(config), size=(size, size))), None)
-    weights = system.network(config).state_dict()
+    weights = system.build(config).state_dict()
     return save_checkpoint(folder, system.layout_for(config), config, weights, processor=processor)
 
 

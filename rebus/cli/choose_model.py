@@ -25,7 +25,14 @@ def cached_names() -> frozenset[str]:
         return frozenset()  # without the slow import below
     from rebus.weights.hub import cached
 
-    return frozenset(card.name for card in likely if card.repo and cached(card.repo) is not None)
+    return frozenset(card.name for card in likely if all(cached(repo) is not None for repo in _repos(card)))
+
+
+def _repos(card: ModelCard) -> set[str]:
+    """All Hub ids that a model is loaded from."""
+    rows = catalog.ROWS
+    parts = (rows[source].repo if source in rows else source for source in card.parts.values())
+    return {repo for repo in (card.repo, *parts) if repo}
 
 
 def _traces(repo: str) -> bool:

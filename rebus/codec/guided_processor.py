@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from rebus.codec.images import ImagePipeline
-from rebus.codec.processor import Processor, text_pipeline
+from rebus.codec.processor import Images, Processor, text_pipeline
 from rebus.codec.text import ImageMark, Pieces, Prompt, TextPipeline
 from rebus.codec.tokenizer_files import found_files, read_definition
 from rebus.codec.tokenizers import Tokenizer
@@ -34,13 +34,18 @@ class GuidedProcessor(Processor):
         self.guide = guide and TextPipeline(guide.tokenizer, replace(guide.spec, truncate=True))
 
     def __call__(
-        self, images: Any = None, texts: Prompt | Sequence[Prompt] | None = None, **others: Any
+        self,
+        images: Images | None = None,
+        texts: Prompt | Sequence[Prompt] | None = None,
+        targets: Prompt | Sequence[Prompt] | None = None,
+        regions: Any = None,
+        owners: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """As of `Processor`."""
         if texts is not None:
             one = isinstance(texts, str | Pieces)
             texts = _without_marks(texts) if one else [_without_marks(text) for text in texts]  # type: ignore[arg-type]
-        return super().__call__(images=images, texts=texts, **others)
+        return super().__call__(images, texts, targets, regions, owners)
 
     def read(self, texts: list[str]) -> dict[str, Tensor]:
         """`tokens` and `mask` of texts as the guide reads them. Raises `MissingFile`."""

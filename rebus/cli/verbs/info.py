@@ -75,7 +75,8 @@ def _say_scores(scores: Mapping[str, Any], indent: int = 2) -> None:
             say(f"{'':{indent}}{title}")
             _say_scores(value, indent + 2)
         else:
-            say(f"{'':{indent}}{title:<{max(12, 26 - indent) if indent > 2 else 12}}{_number(value)}")
+            width = max(12, len(title) + 1, 26 - indent) if indent > 2 else 12
+            say(f"{'':{indent}}{title:<{width}}{_number(value)}")
 
 
 def _spread(image: ImageSpec) -> str:

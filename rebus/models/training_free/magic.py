@@ -178,9 +178,10 @@ def join(cfg: MAGICConfig, text: Processor, guide: Processor) -> GuidedProcessor
     """The processor of a language model and that of a dual encoder as one."""
     words = text.text
     if words is not None:
-        end = words.tokenizer.piece_of(words.spec.eos_id) if cfg.closes_prompt and words.spec.eos_id is not None else ""
+        end = words.spec.eos_id if cfg.closes_prompt else None
+        closing = "" if end is None else words.tokenizer.piece_of(end) or ""
         bos = words.spec.bos_id if cfg.start_id is None else cfg.start_id
-        words = TextPipeline(words.tokenizer, replace(words.spec, bos_id=bos, separator=end))
+        words = TextPipeline(words.tokenizer, replace(words.spec, bos_id=bos, separator=closing))
     return GuidedProcessor(guide.image, words, guide.text, sources={**text.sources, **guide.sources})
 
 

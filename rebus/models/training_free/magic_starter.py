@@ -17,14 +17,18 @@ from rebus.models.training_free.magic import MAGICConfig, join
 from rebus.models.training_free.starter import assemble_starter as assemble_guide
 from rebus.weights.gguf import open_gguf
 
-# Chosen on training photos alone (Flickr8k): the prompt, k, the scale of the guide's scores.
+# Chosen on a few training photos of Flickr8k alone, by the guide's score, by CIDEr-D and by reading what was said: with
+# a larger beta or k rare words come in that the guide likes and nobody would say.
 PROMPT = """Captions of photographs:
 1. A man in a red shirt rides a horse on the beach .
 2. Two children play with a ball in a park .
-3. A black bird sits on a fence .
-4. A woman is cooking dinner in a kitchen .
-5."""
-SETTINGS: dict[str, Any] = {"guide_scale": 20.0, "k": 25, "alpha": 0.1, "beta": 2.0, "max_new_tokens": 16}
+3. A black dog runs through the snow .
+4. A woman in a white dress walks down the street .
+5. A boy jumps into a swimming pool .
+6. A group of people sit around a table .
+7. A brown dog catches a frisbee .
+8."""
+SETTINGS: dict[str, Any] = {"guide_scale": 30.0, "k": 16, "alpha": 0.1, "beta": 1.5, "max_new_tokens": 16}
 
 
 def assemble_starter() -> Assembled:
