@@ -1,6 +1,8 @@
 """Regions of an image as vectors of a dual encoder, each by its crops, and regions worth it, by a network that finds
 them."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from PIL import Image
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 
 from rebus.codec.boxes import in_pixels
 from rebus.codec.region_crops import crop, enlarged
+from rebus.core.answers import Box
 from rebus.core.capabilities import DescribesRegions, FindsRegions
 from rebus.core.errors import UnsupportedTask
 from rebus.tasks.detect import detect
@@ -40,7 +43,8 @@ def propose_regions(model: TaskModel, image: Image.Image, most: int) -> np.ndarr
             (found,) = network.region_features(pixels, most)
         boxes = [in_pixels(tuple(box), image.size) for box in found.boxes.float().cpu().tolist()]
     elif isinstance(network, FindsRegions) or "detect" in getattr(model, "tasks", ()):
-        boxes = [box.xyxy for box in detect(model, image)][:most]
+        (found_boxes,) = cast(list[list[Box]], detect(model, [image]))
+        boxes = [box.xyxy for box in found_boxes[:most]]
     else:
         raise UnsupportedTask(f"{model.system.name} finds no regions: it cannot propose any")
     return np.array(boxes, dtype=np.float32).reshape(-1, 4)

@@ -46,8 +46,7 @@ def test_what_is_missing_is_said(run, tmp_path):
     code, _, err = run(tmp_path / "nowhere", "--teacher", "clip/scenes", "--out", tmp_path / "b")
     assert code in (1, 2)
     assert "nowhere" in err
-    code, _, err = run(
-        "scenes", "--scenes", 2, "--teacher", "clip/scenes", "--proposals", "clip/scenes", "--out", tmp_path / "c"
-    )
+    models = ("--teacher", "clip/scenes", "--proposals", "clip/scenes")
+    code, _, err = run("scenes", "--scenes", 2, *models, "--out", tmp_path / "c")
     assert code == 1
     assert "finds no regions" in err

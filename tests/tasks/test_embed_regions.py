@@ -25,13 +25,9 @@ def test_a_region_is_the_sum_of_two_crops(clip):
     found = embed_regions(clip, image, boxes)
     for box, vector in zip(boxes, found, strict=True):
         left, top, right, bottom = box.tolist()
-        around = (
-            1.25 * left - 0.25 * right,
-            1.25 * top - 0.25 * bottom,
-            1.25 * right - 0.25 * left,
-            1.25 * bottom - 0.25 * top,
-        )
-        crops = [crop(image, box.tolist()), crop(image, around)]
+        low = (1.25 * left - 0.25 * right, 1.25 * top - 0.25 * bottom)
+        high = (1.25 * right - 0.25 * left, 1.25 * bottom - 0.25 * top)
+        crops = [crop(image, box.tolist()), crop(image, (*low, *high))]
         total = clip.embed_images(crops).sum(dim=0)
         np.testing.assert_allclose(vector, total / total.norm(), atol=1e-5)
     assert embed_regions(clip, image, boxes[:0]).shape == (0, found.shape[1])
