@@ -11,9 +11,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from rebus.backbones.vision.mask_rcnn import BOX_WEIGHTS
 from rebus.core.labels import IGNORED
-from rebus.nn.boxes import encode_boxes
+from rebus.nn.boxes import BOX_WEIGHTS, encode_boxes
 from rebus.nn.only_shapes import only_shapes
 from rebus.objectives import region_losses
 from rebus.objectives.distillation import embedding_distillation

@@ -17,9 +17,8 @@ from rebus.backbones.vision.roi_heads import BOX_SIDE, MASK_SIDE, BoxHead, MaskH
 from rebus.backbones.vision.rpn import RPN, LevelOutput, Proposals, propose
 from rebus.core.outputs import RegionFeatures
 from rebus.core.specs import ImageSpec
-from rebus.nn.boxes import clip_boxes, decode_boxes
+from rebus.nn.boxes import BOX_WEIGHTS, clip_boxes, decode_boxes
 
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the box head's deltas (dy, dx, dh, dw); proposals have none
 _MAX_OVERLAP = 0.6  # of two regions that are both described, as in ViLD's demonstration
 
 
