@@ -100,7 +100,7 @@ def vild_scenes() -> TrainConfig:
         system="vild",
         model=ViLDConfig(
             image=MaskRCNNConfig(
-                backbone=detector_backbone(variant="resnet18", depths=(1, 1, 1, 1), widths=(32, 48, 64, 64)),
+                backbone=detector_backbone(variant="resnet18", depths=(1, 1, 1, 1), channels=(32, 48, 64, 64)),
                 image_size=96,
                 width=32,
                 mlp_width=160,
