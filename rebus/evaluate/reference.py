@@ -4,20 +4,24 @@ The same checkpoint must answer the same on any machine, so a few numbers tell a
 damaged file from a good one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from rebus.core.answers import Box
+from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import BadCheckpoint, NotFinite
-from rebus.data.scenes import scene
+from rebus.data.scenes import SHAPES, scene
 
 FILE = "reference.json"
 TEXTS = ("a red circle", "small solid red circle, large striped blue star", "a cat on a mat")
 _KEPT = 12  # leading numbers of each vector
-_TOLERANCE = 2e-3  # of unit vectors, in float32 on any machine
+_TOLERANCE = 2e-3  # of unit vectors, shares of an image's sides and scores, in float32 on any machine
+_NUMBERS = ("images", "texts", "boxes")
+_BOXES = 2  # the best of an image; further ones may change places by a rounding
 
 
 def pictures(number: int = 3, size: int = 96) -> list[Image.Image]:
@@ -32,6 +36,9 @@ def record(model: Any) -> dict[str, Any]:
         found["images"] = _leading(model.embed_images(pictures()))
     if "embed_texts" in model.tasks and model.processor.text is not None:
         found["texts"] = _leading(model.embed_texts(list(TEXTS)))
+    if isinstance(model.network, FindsRegions) and model.processor.text is not None:
+        images = pictures()
+        found["boxes"] = [_best(image, boxes) for image, boxes in zip(images, model.detect(images, list(SHAPES)))]
     if "caption" in model.tasks and model.processor.text is not None:
         found["captions"] = model.caption(pictures(), max_new_tokens=48)
     return found
@@ -47,7 +54,7 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
     except NotFinite as error:
         return False, str(error)
     worst, said = 0.0, []
-    for name in ("images", "texts"):
+    for name in _NUMBERS:
         if name in stored:
             try:
                 before = torch.tensor(stored[name], dtype=torch.float64)
@@ -60,10 +67,10 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
                 if bad := int(numbers.isfinite().logical_not().sum()):
                     return False, f"{name}: {bad} of {numbers.numel()} numbers {when} are not finite"
             worst = max(worst, float((before - after).abs().max()))
-    if {"images", "texts"} & set(stored):
-        said.append(f"embeddings differ by {worst:.1e}")
+    if set(_NUMBERS) & set(stored):
+        said.append(f"{'embeddings and boxes' if 'boxes' in stored else 'embeddings'} differ by {worst:.1e}")
     same = True
-    if not {"images", "texts", "captions"} & set(stored):
+    if not {*_NUMBERS, "captions"} & set(stored):
         return None, "nothing stored"
     if "captions" in stored:
         pairs = list(zip(stored["captions"], now.get("captions", []), strict=False))
@@ -71,6 +78,13 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
         same = equal == len(stored["captions"])
         said.append(f"{equal} of {len(stored['captions'])} captions the same")
     return worst <= _TOLERANCE and same, ", ".join(said)
+
+
+def _best(image: Image.Image, boxes: Sequence[Box]) -> list[float]:
+    """The best boxes in shares of the image, each with its score; zeros where there are fewer."""
+    rows = [(*(v / side for v, side in zip(box.xyxy, 2 * image.size)), box.score) for box in boxes[:_BOXES]]
+    rows += [(0.0,) * 5] * (_BOXES - len(rows))
+    return [round(v, 6) for row in rows for v in row]
 
 
 def _leading(vectors: Any) -> list[list[float]]:

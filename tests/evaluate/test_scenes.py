@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rebus
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.core.errors import UsageError
-from rebus.data.scenes import Scene, language, scene
+from rebus.data.scenes import NOVEL_LABELS, Scene, language, scene
 from rebus.evaluate import evaluate
+from rebus.evaluate.scenes import _detection, _segmentation
 
 
 class Oracle:
@@ -70,3 +72,40 @@ def test_mistakes_are_named() -> None:
         evaluate(Oracle(), "scenes", number=50)
     with pytest.raises(UsageError, match='no benchmark "scene"; did you mean "scenes"'):
         evaluate(Oracle(), "scene")
+
+
+class Finder(Oracle):
+    """Finds regions by any labels, and of the held-out pairs of colour and shape every other one."""
+
+    class network:  # noqa: N801
+        @staticmethod
+        def find_regions(pixels: Any, labels: Any) -> None: ...
+
+    tasks = frozenset({"detect"})
+
+    def __init__(self) -> None:
+        drawn = [scene(i, split) for split in ("test", "novel") for i in range(100)]
+        self.known = {s.image.tobytes(): s for s in drawn}
+
+    def detect(self, images: Any, labels: list[str]) -> list[list[Box]]:
+        found = []
+        for s in self.see(images):
+            named = [(o, label if label in labels else o.shape) for o, label in zip(s.objects, s.labels, strict=True)]
+            kept = [(o, label) for o, label in named if label not in NOVEL_LABELS[::2]]
+            found.append([Box(o.box, label, 0.9) for o, label in kept])
+        return found
+
+
+def test_networks_that_find_regions_are_asked_for_pairs_that_were_held_out() -> None:
+    scores = evaluate(Finder(), "scenes", number=100)
+    assert scores["detection_ap50"] == pytest.approx(1.0)
+    assert scores["base_ap50"] == pytest.approx(1.0)
+    assert scores["novel_ap50"] == pytest.approx(3 / 7)
+
+
+def test_the_bundled_detector_finds_what_it_had_no_boxes_of() -> None:
+    model, scenes = rebus.load("vild/scenes", device="cpu"), [scene(i, "test") for i in range(10)]
+    scores = _detection(model, scenes) | _segmentation(model, scenes)
+    assert scores["base_ap50"] > 0.9
+    assert scores["novel_ap50"] > 0.9
+    assert scores["segmentation_miou"] > 0.6
