@@ -105,7 +105,7 @@ def write_scenes(model: Any) -> Writing:
     boxes = timed("detect", images, list(SHAPES)) or [[] for _ in scenes]
     if isinstance(
         getattr(model, "network", None), FindsRegions
-    ):  # which ranks whatever it sees, down to what is hardly there
+    ):  # which ranks all it sees, hardly there or not
         boxes = [[box for box in found if box.score >= SURE] for found in boxes]
     phrases = [s.phrases[s.seed % len(s.phrases)] for s in scenes]
     masks = timed("segment", images, [phrase for phrase, _ in phrases]) or [[] for _ in scenes]
