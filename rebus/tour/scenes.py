@@ -15,7 +15,7 @@ from rebus.evaluate.metrics import box_iou, mask_iou
 
 FIRST_SEED = 5000  # beyond the images that `rebus eval` measures on; chosen before any was looked at
 NUM_MATCHED, NUM_WRITTEN = 24, 8
-SURE = 0.3  # score of a box of a detector that is shown
+SURE = 0.5  # score of a box of a detector that is shown
 LEAST_IOU = 0.5  # from which a box or a mask counts as right
 QUESTIONS_EACH = 3
 
