@@ -103,9 +103,7 @@ def write_scenes(model: Any) -> Writing:
     ]  # other kinds of questions for each image
     said = timed("ask", [images[i] for i, _, _ in asked], [q for _, q, _ in asked]) or []
     boxes = timed("detect", images, list(SHAPES)) or [[] for _ in scenes]
-    if isinstance(
-        getattr(model, "network", None), FindsRegions
-    ):  # which ranks all it sees, hardly there or not
+    if isinstance(getattr(model, "network", None), FindsRegions):  # which ranks all it sees, hardly there or not
         boxes = [[box for box in found if box.score >= SURE] for found in boxes]
     phrases = [s.phrases[s.seed % len(s.phrases)] for s in scenes]
     masks = timed("segment", images, [phrase for phrase, _ in phrases]) or [[] for _ in scenes]
