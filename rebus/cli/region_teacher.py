@@ -40,14 +40,14 @@ class LoadedTeacher:
         return rebus.load(name, device=self.device, dtype=self.dtype)
 
     def propose(self, image: Image.Image, most: int) -> np.ndarray:
-        from rebus.tasks.embed_regions import propose_regions
+        from rebus.tasks.embed_crops import propose_regions
 
         return propose_regions(self._detector, image, most)
 
     def embed(self, image: Image.Image, boxes: np.ndarray) -> np.ndarray:
-        from rebus.tasks.embed_regions import embed_regions
+        from rebus.tasks.embed_crops import embed_crops
 
-        return embed_regions(self._encoder, image, boxes)
+        return embed_crops(self._encoder, image, boxes)
 
     def embed_labels(self, labels: Sequence[str]) -> np.ndarray:
         from rebus.tasks.classify import label_vectors

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 MAX_LOG_SCALE = math.log(1000 / 16)  # a box is at most so many times its anchor: no overflow early in training
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas of a box head (dy, dx, dh, dw); those of proposals have none
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of a box head's deltas (dy, dx, dh, dw); proposals have none
 _CANONICAL = 224  # pixels: √area of a box that is read from the level 4, as ImageNet's images were (Lin et al., 2017)
 _CANONICAL_LEVEL = 4
 

@@ -11,7 +11,7 @@ from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files
 from rebus.models.contrastive.clip import PRESETS as CLIP
 from rebus.models.contrastive.siglip import PRESETS as SIGLIP
-from rebus.models.distillation.vild_config import PRESETS as VILD
+from rebus.models.distillation.vild import PRESETS as VILD
 from rebus.models.unified.paligemma import PRESETS as PALIGEMMA
 from rebus.objectives import DistilledDetectionLoss, NextTokenLoss, SigmoidLoss, SoftmaxLoss
 from rebus.train.config import Devices, Optim, TrainConfig

@@ -12,7 +12,7 @@ from rebus.codec.region_crops import crop, enlarged
 from rebus.core.errors import UnsupportedTask
 from rebus.core.outputs import RegionFeatures
 from rebus.data.scenes import scene
-from rebus.tasks.embed_regions import embed_regions, propose_regions
+from rebus.tasks.embed_crops import embed_crops, propose_regions
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def clip():
 
 def test_a_region_is_the_sum_of_two_crops(clip):
     image, boxes = scene(3).image, np.array(scene(3).boxes, dtype=np.float32)
-    found = embed_regions(clip, image, boxes)
+    found = embed_crops(clip, image, boxes)
     for box, vector in zip(boxes, found, strict=True):
         left, top, right, bottom = box.tolist()
         low = (1.25 * left - 0.25 * right, 1.25 * top - 0.25 * bottom)
@@ -30,7 +30,7 @@ def test_a_region_is_the_sum_of_two_crops(clip):
         crops = [crop(image, box.tolist()), crop(image, (*low, *high))]
         total = clip.embed_images(crops).sum(dim=0)
         np.testing.assert_allclose(vector, total / total.norm(), atol=1e-5)
-    assert embed_regions(clip, image, boxes[:0]).shape == (0, found.shape[1])
+    assert embed_crops(clip, image, boxes[:0]).shape == (0, found.shape[1])
 
 
 def test_boxes_are_enlarged_about_their_centre_and_cut_to_the_image():

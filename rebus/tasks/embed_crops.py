@@ -20,7 +20,7 @@ from rebus.tasks.task_model import TaskModel, on_device
 AROUND = (1.0, 1.5)  # sides of a crop, of those of its box (ViLD, Sec. 3.2)
 
 
-def embed_regions(model: TaskModel, image: Image.Image, boxes: np.ndarray) -> np.ndarray:
+def embed_crops(model: TaskModel, image: Image.Image, boxes: np.ndarray) -> np.ndarray:
     """boxes (R, 4) xyxy in pixels → float32 (R, E) of unit length: the sum of the vectors of a box's two crops."""
     compare = Comparison(model)
     if not len(boxes):
