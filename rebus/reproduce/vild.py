@@ -275,5 +275,5 @@ def vild(budget: Budget = BUDGET) -> Claim:
                 ),
             ),
         ),
-        minutes=10.0,
+        minutes=4.8,
     )
