@@ -8,9 +8,12 @@ import torch
 from PIL import Image
 
 import rebus
+from rebus.codec.images import ImagePipeline
+from rebus.codec.processor import Processor
 from rebus.codec.region_crops import crop, enlarged
 from rebus.core.errors import UnsupportedTask
 from rebus.core.outputs import RegionFeatures
+from rebus.core.specs import ImageSpec
 from rebus.data.scenes import scene
 from rebus.tasks.embed_crops import embed_crops, propose_regions
 
@@ -45,23 +48,36 @@ def test_boxes_are_enlarged_about_their_centre_and_cut_to_the_image():
 
 
 class Prominent:
-    """Finds two regions, in shares of its image."""
+    """Finds three regions, in shares of its image."""
 
     def region_features(self, pixels, num_regions=36):
-        boxes = torch.tensor([[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]])[:num_regions]
+        boxes = torch.tensor([[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0], [0.0, 0.6, 1.0, 0.9]])[:num_regions]
         return [RegionFeatures(boxes, torch.zeros(len(boxes), 1), torch.ones(len(boxes)))]
 
 
-def test_proposals_are_in_pixels_of_the_image(clip):
+@pytest.mark.parametrize(
+    "spec, wanted",
+    [
+        (ImageSpec(size=(80, 80)), [[100, 0, 200, 50], [0, 0, 200, 100]]),
+        # On a square canvas the image fills the upper half: of the first box the whole, of the last nothing.
+        (ImageSpec(size=(80, 80), resize="longer", pad="end"), [[100, 0, 200, 100], [0, 0, 200, 100]]),
+    ],
+    ids=["stretched", "padded"],
+)
+def test_proposals_are_in_pixels_of_the_image(clip, spec, wanted):
     model = SimpleNamespace(
         network=Prominent(),
-        processor=clip.processor,
+        processor=Processor(ImagePipeline(spec), None),
         device=torch.device("cpu"),
         dtype=torch.float32,
         system=clip.system,
     )
     image = Image.new("RGB", (200, 100))
-    assert propose_regions(model, image, 300).tolist() == [[100, 0, 200, 50], [0, 0, 200, 100]]
-    assert propose_regions(model, image, 1).tolist() == [[100, 0, 200, 50]]
+    assert propose_regions(model, image, 300).tolist()[:2] == wanted
+    assert len(propose_regions(model, image, 300)) == (3 if spec.pad is None else 2)
+    assert propose_regions(model, image, 1).tolist() == wanted[:1]
+
+
+def test_who_finds_no_regions_proposes_none(clip):
     with pytest.raises(UnsupportedTask, match="clip finds no regions"):
-        propose_regions(clip, image, 5)
+        propose_regions(clip, Image.new("RGB", (20, 10)), 5)
