@@ -161,7 +161,7 @@ class DetectionRecords:
         boxes = view.boxes(np.array([thing.box for thing in things], dtype=np.float64).reshape(-1, 4))
         seen = _some(_has_area(boxes), self.data.most_objects, rng)
         most, cells = self.data.most_objects, self.data.mask_cells
-        found = {
+        found: dict[str, np.ndarray] = {
             "boxes": np.zeros((most, 4), dtype=np.float32),
             "labels": np.full(most, IGNORED, dtype=np.int64),
             "masks": np.zeros((most, cells, cells), dtype=np.uint8),

@@ -95,7 +95,7 @@ class RecordBatches:
             raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be taught")
         self.source, self.processor, self.threads, self.most_damaged = source, processor, threads, most_damaged
         self.text: Any = processor.text
-        if truncate:
+        if truncate and self.text is not None:
             self.text = TextPipeline(self.text.tokenizer, replace(self.text.spec, truncate=True))
         spec = None if processor.image is None else processor.image.spec
         self.images = None if spec is None else ImagePipeline(spec, fast=fast, threads=1)

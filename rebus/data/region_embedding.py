@@ -121,7 +121,7 @@ class RegionEmbedding:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """One unit, as a function of a row of a Ray data set."""
         unit = int(row["unit"])
-        boxes, vectors, lines = [], [], []
+        boxes, vectors, lines = list[np.ndarray](), list[np.ndarray](), list[dict[str, Any]]()
         first = 0
         for number in self._numbers(unit):
             block = int(np.searchsorted(self.ends, number, side="right")) - 1

@@ -4,7 +4,7 @@ The same checkpoint must answer the same on any machine, so a few numbers tell a
 damaged file from a good one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,19 @@ from PIL import Image
 from torch import Tensor
 
 from rebus.codec.text import filled_prompt
-from rebus.core.capabilities import PicksAnswers
+from rebus.core.answers import Box
+from rebus.core.capabilities import FindsRegions, PicksAnswers
 from rebus.core.errors import BadCheckpoint, NotFinite
-from rebus.data.scenes import scene
+from rebus.data.scenes import SHAPES, scene
 
 FILE = "reference.json"
 TEXTS = ("a red circle", "small solid red circle, large striped blue star", "a cat on a mat")
 QUESTIONS = ("how many objects are there?", "is there a red circle?", "what colour is the circle?")
 _SAID = ("captions", "answers")
 _KEPT = 12  # leading numbers of each vector
-_TOLERANCE = 2e-3  # of unit vectors, in float32 on any machine
+_TOLERANCE = 2e-3  # of unit vectors, shares of an image's sides and scores, in float32 on any machine
+_NUMBERS = ("images", "texts", "boxes")
+_BOXES = 2  # the best of an image; further ones may change places by a rounding
 
 
 def pictures(number: int = 3, size: int = 96) -> list[Image.Image]:
@@ -49,6 +52,9 @@ def record(model: Any) -> dict[str, Any]:
         found["images"] = _leading(model.embed_images(pictures()))
     if "embed_texts" in model.tasks and model.processor.text is not None:
         found["texts"] = _leading(model.embed_texts(list(TEXTS)))
+    if isinstance(model.network, FindsRegions) and model.processor.text is not None:
+        images = pictures()
+        found["boxes"] = [_best(image, boxes) for image, boxes in zip(images, model.detect(images, list(SHAPES)))]
     if "caption" in model.tasks and model.processor.text is not None:
         found["captions"] = model.caption(pictures())
     if picks_answers(model) and model.companions:
@@ -66,7 +72,7 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
     except NotFinite as error:
         return False, str(error)
     worst, said = 0.0, []
-    for name in ("images", "texts"):
+    for name in _NUMBERS:
         if name in stored:
             try:
                 before = torch.tensor(stored[name], dtype=torch.float64)
@@ -79,10 +85,10 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
                 if bad := int(numbers.isfinite().logical_not().sum()):
                     return False, f"{name}: {bad} of {numbers.numel()} numbers {when} are not finite"
             worst = max(worst, float((before - after).abs().max()))
-    if {"images", "texts"} & set(stored):
-        said.append(f"embeddings differ by {worst:.1e}")
+    if set(_NUMBERS) & set(stored):
+        said.append(f"{'embeddings and boxes' if 'boxes' in stored else 'embeddings'} differ by {worst:.1e}")
     same = True
-    if not {"images", "texts", *_SAID} & set(stored):
+    if not {*_NUMBERS, *_SAID} & set(stored):
         return None, "nothing stored"
     for name in _SAID:
         if name in stored:
@@ -91,6 +97,13 @@ def compare(model: Any, stored: Mapping[str, Any]) -> tuple[bool | None, str]:
             same = same and equal == len(stored[name])
             said.append(f"{equal} of {len(stored[name])} {name} the same")
     return worst <= _TOLERANCE and same, ", ".join(said)
+
+
+def _best(image: Image.Image, boxes: Sequence[Box]) -> list[float]:
+    """The best boxes in shares of the image, each with its score; zeros where there are fewer."""
+    rows = [(*(v / side for v, side in zip(box.xyxy, 2 * image.size)), box.score) for box in boxes[:_BOXES]]
+    rows += [(0.0,) * 5] * (_BOXES - len(rows))
+    return [round(v, 6) for row in rows for v in row]
 
 
 def _leading(vectors: Any) -> list[list[float]]:

@@ -236,10 +236,10 @@ def _of_example(trace: Trace) -> str:
     height, width = trace.image_size or (0, 0)
     size = f" of {height} × {width}" if height else ""
     patches = f" is {trace.patches:,} patches" if trace.patches else ""
-    read = f"{trace.text} tokens of text, padded"
+    read = f", with {trace.text} tokens of text, padded" if trace.text else ""
     if trace.prompt is not None:
-        read = f"{trace.prompt} tokens of prompt and {trace.answer} of answer"
-    return f"an image{size}{patches}, with {read}"
+        read = f", with {trace.prompt} tokens of prompt and {trace.answer} of answer"
+    return f"an image{size}{patches}{read}"
 
 
 def _of_data(s: Settings) -> str:

@@ -78,7 +78,8 @@ def _crops_text() -> TextConfig:
 
 
 def clip_scene_crops() -> TrainConfig:
-    """`rebus train clip_scene_crops`: the teacher of `vild_scenes`, a small ResNet that sees one object at a time.
+    """`rebus train clip_scene_crops` · one thread at two busy cores, 12 minutes · the teacher of `vild_scenes`, a small
+    ResNet that sees one object at a time, and named all of 467 held-out ones rightly among 56 pairs.
 
     `clip/scenes` cannot teach: it tells colours and hardly shapes.
     """
@@ -99,12 +100,11 @@ def clip_scene_crops() -> TrainConfig:
 
 
 def vild_scenes() -> TrainConfig:
-    """`rebus train vild_scenes --out vild`, after
+    """`rebus train vild_scenes` · one thread at two busy cores, 40 minutes · AP50 of shapes 0.995, of pairs of colour
+    and shape with and without boxes 0.9998 each, mIoU of phrases 0.822. In one folder, before it,
 
         rebus train clip_scene_crops --out teacher
         rebus data regions scenes --scenes 2500 --teacher teacher/final --out taught
-
-    in the same folder.
     """
     return TrainConfig(
         system="vild",

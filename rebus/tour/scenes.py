@@ -15,7 +15,7 @@ from rebus.evaluate.metrics import box_iou, mask_iou
 
 FIRST_SEED = 5000  # beyond the images that `rebus eval` measures on; chosen before any was looked at
 NUM_MATCHED, NUM_WRITTEN = 24, 8
-SURE = 0.3  # score of a box of a detector that is shown
+SURE = 0.5  # score of a box of a detector that is shown
 LEAST_IOU = 0.5  # from which a box or a mask counts as right
 QUESTIONS_EACH = 3
 
@@ -103,7 +103,7 @@ def write_scenes(model: Any) -> Writing:
     ]  # other kinds of questions for each image
     said = timed("ask", [images[i] for i, _, _ in asked], [q for _, q, _ in asked]) or []
     boxes = timed("detect", images, list(SHAPES)) or [[] for _ in scenes]
-    if isinstance(model.network, FindsRegions):  # which ranks whatever it sees, down to what is hardly there
+    if isinstance(getattr(model, "network", None), FindsRegions):  # which ranks all it sees, hardly there or not
         boxes = [[box for box in found if box.score >= SURE] for found in boxes]
     phrases = [s.phrases[s.seed % len(s.phrases)] for s in scenes]
     masks = timed("segment", images, [phrase for phrase, _ in phrases]) or [[] for _ in scenes]

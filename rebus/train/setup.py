@@ -133,7 +133,7 @@ def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str])
         dtype=torch.float32,
     )
     sentences = templates_of(system.prompts.classify or "plain")
-    found: np.ndarray = label_vectors(model, list(labels), sentences, average=True).numpy()  # type: ignore[arg-type]
+    found: np.ndarray = label_vectors(model, list(labels), sentences, average=True).numpy()
     return found
 
 

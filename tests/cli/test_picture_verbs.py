@@ -99,6 +99,8 @@ def test_photos_are_searched_offline_where_the_detector_is_installed(bundled, mo
     assert choosing.choose("detect")[0] == "vild/starter"
     with pytest.raises(MissingFile, match=r"can segment photos. Name one with --model .*: paligemma/"):
         choosing.choose("segment")
+
+
 def test_captions_of_photos_are_the_installed_models(monkeypatch):
     from rebus.cli import choose_model as choosing
 

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rebus
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.core.errors import UsageError
-from rebus.data.scenes import Scene, language, scene
+from rebus.data.scenes import NOVEL_LABELS, Scene, language, scene
 from rebus.evaluate import evaluate
+from rebus.evaluate.metrics import box_iou, mask_iou
 
 
 class Oracle:
@@ -70,3 +72,44 @@ def test_mistakes_are_named() -> None:
         evaluate(Oracle(), "scenes", number=50)
     with pytest.raises(UsageError, match='no benchmark "scene"; did you mean "scenes"'):
         evaluate(Oracle(), "scene")
+
+
+class Finder(Oracle):
+    """Finds regions by any labels, and of the held-out pairs of colour and shape every other one."""
+
+    class network:  # noqa: N801
+        @staticmethod
+        def find_regions(pixels: Any, labels: Any) -> None: ...
+
+    tasks = frozenset({"detect"})
+
+    def __init__(self) -> None:
+        drawn = [scene(i, split) for split in ("test", "novel") for i in range(100)]
+        self.known = {s.image.tobytes(): s for s in drawn}
+
+    def detect(self, images: Any, labels: list[str]) -> list[list[Box]]:
+        found = []
+        for s in self.see(images):
+            named = [(o, label if label in labels else o.shape) for o, label in zip(s.objects, s.labels, strict=True)]
+            kept = [(o, label) for o, label in named if label not in NOVEL_LABELS[::2]]
+            found.append([Box(o.box, label, 0.9) for o, label in kept])
+        return found
+
+
+def test_networks_that_find_regions_are_asked_for_pairs_that_were_held_out() -> None:
+    scores = evaluate(Finder(), "scenes", number=100)
+    assert scores["detection_ap50"] == pytest.approx(1.0)
+    assert scores["base_ap50"] == pytest.approx(1.0)
+    assert scores["novel_ap50"] == pytest.approx(3 / 7)
+
+
+def test_the_bundled_detector_finds_what_it_had_no_boxes_of() -> None:
+    model, asked = rebus.load("vild/scenes", device="cpu"), list(NOVEL_LABELS[:4])
+    scenes = [s for s in (scene(i, "novel") for i in range(40)) if {*s.labels} & {*asked}][:8]
+    for s, boxes in zip(scenes, model.detect([s.image for s in scenes], asked), strict=True):
+        novel = [i for i, label in enumerate(s.labels) if label in asked]
+        best = boxes[0]
+        assert best.label in {s.labels[i] for i in novel}
+        assert max(box_iou(best.xyxy, s.boxes[i]) for i in novel) > 0.5
+    (mask, *_) = model.segment(s.image, s.labels[novel[0]])
+    assert mask_iou(mask.mask, s.masks[novel[0]]) > 0.5

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rebus.backbones.vision.mask_rcnn import BOX_WEIGHTS
 from rebus.backbones.vision.rpn import LevelOutput, Proposals
 from rebus.core.labels import IGNORED
-from rebus.nn.boxes import encode_boxes, grid_anchors
+from rebus.nn.boxes import BOX_WEIGHTS, encode_boxes, grid_anchors
 from rebus.objectives import OBJECTIVES, DistilledDetectionLoss
 from rebus.objectives.accumulate import split
 from rebus.objectives.distillation import embedding_distillation

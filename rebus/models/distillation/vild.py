@@ -28,8 +28,9 @@ from rebus.core.outputs import DetectorOutput, RegionFeatures, Regions
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
 from rebus.models.distillation import vild_tensorflow
-from rebus.models.distillation.vild_config import PRESETS, read_config, write_config
+from rebus.models.distillation.vild_config import PRESETS as PRESETS
 from rebus.models.distillation.vild_config import ViLDConfig as ViLDConfig
+from rebus.models.distillation.vild_config import read_config, write_config
 from rebus.nn.class_nms import class_nms
 from rebus.nn.pooling import first_id, largest_id
 from rebus.weights.keymap import OwnNames
