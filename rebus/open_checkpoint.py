@@ -83,15 +83,11 @@ class Opened:
             )
         assert self.folder is not None
         own = processor_in(self.folder, self.system, self.config, image_size)
+        if not self.handed:
+            return own
         of = {name: part.processor(image_size if name == "image" else None) for name, part in self.handed.items()}
         image, text = (of.get(name, own) for name in ("image", "text"))
-        return Processor(
-            image.image,
-            text.text,
-            image_missing=image.image_missing,
-            text_missing=text.text_missing,
-            sources={} if of else own.sources,
-        )
+        return Processor(image.image, text.text, image_missing=image.image_missing, text_missing=text.text_missing)
 
     def processor_of(self, source: str | os.PathLike[str], image_size: int | None = None) -> Processor:
         """The tokenizer and preprocessor of another checkpoint, or of a directory that has nothing else, read as this

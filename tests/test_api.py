@@ -38,7 +38,8 @@ def test_saved_and_loaded_is_the_same_model(name, tmp_path):
     loaded = rebus.load(model.save(tmp_path / "m"), device="cpu")
     assert loaded.config == model.config
     with torch.no_grad():
-        assert torch.equal(loaded(**batch(model)).logits, model(**batch(model)).logits)
+        # mapped weights lie elsewhere in memory: a last bit may differ
+        torch.testing.assert_close(loaded(**batch(model)).logits, model(**batch(model)).logits, atol=1e-6, rtol=1e-6)
     assert loaded.num_parameters() == model.num_parameters()
     assert loaded.tasks == model.tasks
 

@@ -72,6 +72,8 @@ def _virtex(variant: str, parameters: int, zoo: str, writes: bool = True) -> Mod
         preset=variant.replace("-", "_"),
         parameters=parameters,
         license="MIT",
+        released=True,
+        ready=False,
         instead=f"the file of {zoo} in the model zoo of kdexd/virtex, by its path: rebus.load(FILE)",
         **({} if writes else {"tasks": frozenset()}),
     )

@@ -47,7 +47,7 @@ SYSTEMS = {
         module="rebus.models.distillation.vild",
         model_types=("vild",),
         family="distillation",
-        tasks=frozenset({"embed_texts", "detect", "segment"}),
+        tasks=frozenset({"embed_texts", "embed_regions", "detect", "segment"}),
         idea="a detector whose embeddings of regions are taught by a dual encoder finds what any words name",
         paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
     ),

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from rebus.codec.decode_image import open_image
 from rebus.core.atomic_write import write_file_atomically
 from rebus.core.errors import RebusError
+from rebus.core.strict_json import to_json
 from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.damaged_files import check_files
 from rebus.data.over_ray import over_ray
@@ -163,7 +164,7 @@ class RegionEmbedding:
         labels = list(self.reader.labels)
         vectors = np.ascontiguousarray(self.teacher.embed_labels(labels), dtype=np.float32)
         with write_file_atomically(self.units.folder / LABELS) as file:
-            file.write(save({"vectors": vectors}, metadata={NAMES: json.dumps(labels)}))
+            file.write(save({"vectors": vectors}, metadata={NAMES: to_json(labels)}))
 
     def _check_damaged(self) -> None:
         """Raises `RebusError` where so many records are damaged that the whole cannot be meant."""

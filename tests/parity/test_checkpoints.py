@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import rebus
-from rebus import open_checkpoint
+from rebus import save_checkpoint
 from rebus.weights.checkpoint_files import open_weights
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -158,8 +158,8 @@ def test_what_we_save_opens_in_transformers_with_equal_logits(case, shards, tmp_
     case.model.save_pretrained(tmp_path / "theirs")
     ours = rebus.load(tmp_path / "theirs", device="cpu")
     if shards:
-        save = open_checkpoint.save_directory
-        monkeypatch.setattr(open_checkpoint, "save_directory", lambda *a, **k: save(*a, **k, shard_bytes=20_000))
+        save = save_checkpoint.save_directory
+        monkeypatch.setattr(save_checkpoint, "save_directory", lambda *a, **k: save(*a, **k, shard_bytes=20_000))
     ours.save(tmp_path / "ours")
     assert (tmp_path / "ours" / "model.safetensors.index.json").exists() == shards
     again, info = type(case.model).from_pretrained(tmp_path / "ours", output_loading_info=True)

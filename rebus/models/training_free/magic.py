@@ -200,8 +200,9 @@ def joined(find: Find) -> System:
 
     def image_spec(cfg: MAGICConfig) -> ImageSpec:
         guide, own = part(cfg, "guide")
-        assert guide.image_spec is not None
-        return guide.image_spec(own)
+        found = guide.image_spec(own) if guide.image_spec is not None else None
+        assert found is not None, "a dual encoder sees images"
+        return found
 
     def text_spec(cfg: MAGICConfig) -> TextSpec:
         text, own = part(cfg, "text")
