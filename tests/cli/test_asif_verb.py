@@ -84,7 +84,7 @@ def test_encoders_of_one_input_become_part_of_the_model(photos, encoder, tmp_pat
     from rebus.backbones.text.bert import SYSTEM as TEXT
     from rebus.backbones.vision.vit import ViT, ViTConfig
     from rebus.backbones.vision.vit_layouts import SYSTEM as IMAGE
-    from rebus.open_checkpoint import save_checkpoint
+    from rebus.save_checkpoint import save_checkpoint
 
     torch.manual_seed(0)
     vit = ViTConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, patch_size=24, image_size=96)
