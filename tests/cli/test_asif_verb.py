@@ -178,6 +178,34 @@ def test_a_taught_word_is_seen_and_can_be_forgotten(run, mine, photos, tmp_path)
     assert run("teach", mine, "yes", photos / "none.png")[0] == 1
 
 
+@pytest.mark.parametrize("table", ["asif/scenes", "mine"])
+def test_a_taught_word_finds_held_out_images(table, mine):
+    """An unknown word for what is purple: held-out images that show it score higher, and come before those that do
+    not. Pairs that count once would be lost among the 1,200 that describe an image of asif/scenes."""
+    model = rebus.load(mine if table == "mine" else table, device="cpu")
+    scenes = [scene(i, "test") for i in range(100, 180)]
+    shows = torch.tensor(["purple" in s.captions[0] for s in scenes])
+    purple = [s.image for s, yes in zip(scenes, shows) if yes]
+    shown, held_out, others = purple[:8], purple[8:], [s.image for s, yes in zip(scenes, shows) if not yes]
+    assert len(held_out) >= 8
+
+    def scores():
+        found = model.match([*held_out, *others], "a photo of yes").flatten()
+        return found[: len(held_out)], found[len(held_out) :]
+
+    before, others_before = scores()
+    ids = teach(model, "yes", shown)
+    after, others_after = scores()
+    assert after.mean() > before.mean() + 0.02
+    assert (after > before).float().mean() > 0.7
+    ahead = (after[:, None] > others_after).float().mean()
+    assert ahead > (before[:, None] > others_before).float().mean() + 0.1
+    assert ahead > 0.7
+    weights = {one.weight for one in explain(model, shown[0], "a photo of yes").anchors if one.id in ids}
+    assert len(weights) == 1
+    assert 1 <= weights.pop() <= model.network.tables[0].k
+
+
 def test_mistakes_of_editing_are_named_and_change_nothing(run, mine, photos):
     stays = {file.name: file.read_bytes() for file in mine.iterdir()}
     code, _, err = run("remove", mine, "3.png#0", "3.png#7")
