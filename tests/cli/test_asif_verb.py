@@ -84,7 +84,7 @@ def test_encoders_of_one_input_become_part_of_the_model(photos, encoder, tmp_pat
     from rebus.backbones.text.bert import SYSTEM as TEXT
     from rebus.backbones.vision.vit import ViT, ViTConfig
     from rebus.backbones.vision.vit_layouts import SYSTEM as IMAGE
-    from rebus.open_checkpoint import save_checkpoint
+    from rebus.save_checkpoint import save_checkpoint
 
     torch.manual_seed(0)
     vit = ViTConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, patch_size=24, image_size=96)
@@ -176,6 +176,34 @@ def test_a_taught_word_is_seen_and_can_be_forgotten(run, mine, photos, tmp_path)
     assert code == 0, err
     assert json.loads(said)["ids"] == ids
     assert run("teach", mine, "yes", photos / "none.png")[0] == 1
+
+
+@pytest.mark.parametrize("table", ["asif/scenes", "mine"])
+def test_a_taught_word_finds_held_out_images(table, mine):
+    """An unknown word for what is purple: held-out images that show it score higher, and come before those that do
+    not. Pairs that count once would be lost among the 1,200 that describe an image of asif/scenes."""
+    model = rebus.load(mine if table == "mine" else table, device="cpu")
+    scenes = [scene(i, "test") for i in range(100, 180)]
+    shows = torch.tensor(["purple" in s.captions[0] for s in scenes])
+    purple = [s.image for s, yes in zip(scenes, shows) if yes]
+    shown, held_out, others = purple[:8], purple[8:], [s.image for s, yes in zip(scenes, shows) if not yes]
+    assert len(held_out) >= 8
+
+    def scores():
+        found = model.match([*held_out, *others], "a photo of yes").flatten()
+        return found[: len(held_out)], found[len(held_out) :]
+
+    before, others_before = scores()
+    ids = teach(model, "yes", shown)
+    after, others_after = scores()
+    assert after.mean() > before.mean() + 0.02
+    assert (after > before).float().mean() > 0.7
+    ahead = (after[:, None] > others_after).float().mean()
+    assert ahead > (before[:, None] > others_before).float().mean() + 0.1
+    assert ahead > 0.7
+    weights = {one.weight for one in explain(model, shown[0], "a photo of yes").anchors if one.id in ids}
+    assert len(weights) == 1
+    assert 1 <= weights.pop() <= model.network.tables[0].k
 
 
 def test_mistakes_of_editing_are_named_and_change_nothing(run, mine, photos):

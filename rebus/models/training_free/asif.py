@@ -27,7 +27,7 @@ from rebus.core.outputs import Embeddings
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.system import Assembled, Layout, System
-from rebus.models.training_free.imprinting import imprint
+from rebus.models.training_free.imprinting import example_weight, imprint
 from rebus.models.training_free.pairs import Contribution, Pairs, PairsConfig, check_settings
 from rebus.weights.keymap import OwnNames
 
@@ -222,7 +222,8 @@ class ASIF(nn.Module):
         caption: str,
         against: Float[Tensor, "M D"] | None = None,
     ) -> list[str]:
-        """A word from examples of it: pairs of each example and the word, or one more class of a classifier.
+        """A word from examples of it: a pair of each example and the word, which weigh enough to be seen among the
+        others (`example_weight`), or one more class of a classifier.
 
         `against`: images of anything, whose mean such a class has to be told from; by default what is usual.
         """
@@ -231,7 +232,10 @@ class ASIF(nn.Module):
         if len(classes) == len(self.tables):
             usual = self.usual if against is None else F.normalize(against, dim=1).mean(0)
             return [imprint(classes[-1], image, text, ids[0], caption, usual)]
+        table = [table for table in self.pairs() if table.bias is None][-1]
+        weight = example_weight(table, image)
         self.add_anchors(image, text.expand(len(image), -1), ids, [caption] * len(ids))
+        table.weigh(ids, weight)
         return list(ids)
 
     def _check_free(self, ids: Sequence[str]) -> None:
