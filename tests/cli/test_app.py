@@ -38,7 +38,7 @@ def test_the_example_of_every_verb_parses(verb):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (("clasify", "a.jpg"), 'did you mean "classify"?'),
+        (("clasify", "a.jpg"), 'did you mean "classify" or'),
         (("--versoin",), "--version"),
         (("classify", "a.jpg", "--labls", "a"), 'no option "--labls"; did you mean "--labels"'),
         (("classify", "--labels", "a"), "IMAGE"),

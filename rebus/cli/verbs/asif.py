@@ -14,7 +14,7 @@ import argparse
 
 from rebus.core.errors import UsageError
 
-EXAMPLE = "rebus asif build photos/ --out mine"
+EXAMPLE = "rebus asif remove mine images/42.jpg"
 
 PARTS: dict[str, tuple[str, str]] = {
     "build": ("asif_build", "a model of a captioned folder"),
