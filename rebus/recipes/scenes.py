@@ -205,7 +205,11 @@ def align_scenes() -> TrainConfig:
 
 
 def virtex_scenes() -> TrainConfig:
-    """`rebus train virtex_scenes`: a small ResNet learns to see from captions alone, read both ways."""
+    """`rebus train virtex_scenes` · one processor core among many other processes, 109 minutes · of 1,000 held-out
+    scenes 0.987 are captioned without a mistake, 0.768 of those with combinations never seen.
+
+    A small ResNet learns to see from captions alone, read both ways.
+    """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(
         system="virtex",

@@ -187,7 +187,7 @@ class SimVLM(nn.Module):
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         self._check_length(real, torch.zeros(len(tokens), room, device=tokens.device))
         seen, seen_real = self.encode(tokens, real, pixels, image_mask)
-        cfg, weight = self.cfg, self.tokens.weight
+        cfg, weight = self.cfg, self.positions.weight
         shape = (len(tokens), cfg.num_heads, room + 1, cfg.width // cfg.num_heads)
         own = replace(Cache.empty(cfg.num_layers, shape, weight.device, weight.dtype), next_position=real.sum(dim=1))
         cache = ContextCache(own, self.decoder.keys_values(seen), seen_real[:, None, None])
@@ -207,7 +207,7 @@ class SimVLM(nn.Module):
         return self.tokens(tokens) + self.positions(positions.clamp(max=self.cfg.context - 1))
 
     def _begin(self, rows: int) -> Int[Tensor, "B 1"]:
-        return torch.full((rows, 1), self.cfg.start_id, device=self.tokens.weight.device)
+        return torch.full((rows, 1), self.cfg.start_id, device=self.positions.weight.device)
 
     def _check_length(self, real: Bool[Tensor, "T L"], answer: Tensor | None) -> None:
         """Padding needs no positions: rows are counted only where they might be too long."""

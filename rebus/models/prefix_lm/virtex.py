@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rebus.backbones.examples import generator
 from rebus.backbones.text.causal import last_real
@@ -119,7 +118,7 @@ class VirTex(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Scores over the vocabulary: the embedding again, and a bias of its own."""
-        return F.linear(hidden, self.tokens.weight, self.bias)
+        return self.tokens.scores(hidden) + self.bias
 
     def forward(
         self,
