@@ -10,6 +10,7 @@ import math
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from rebus.codec.decode_image import Decoded
 from rebus.core.errors import BadConfig
@@ -216,3 +217,14 @@ def patches(pixels: np.ndarray, table: np.ndarray, size: int) -> np.ndarray:
     rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
     cut = pixels.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1, 3)
     return np.stack([table[c][cut[..., c]] for c in range(3)], axis=-1).reshape(rows * columns, -1)
+
+
+def boxes_in_image(spec: ImageSpec, size: tuple[int, int], boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (R, 4) in shares of what a network read, in pixels of the image of `size` (width, height) that lies on it,
+    clipped to the image; and (R,) whether any of each lies on the image, and not in the padding alone."""
+    left, top, width, height = placement(spec, *size)
+    high, wide = spec.size
+    scale = torch.tensor([size[0] / width, size[1] / height]).repeat(2)
+    moved = (boxes * torch.tensor([wide, high, wide, high]) - torch.tensor([left, top, left, top])) * scale
+    moved = moved.clamp(min=0).minimum(torch.tensor([*size, *size]))
+    return moved, (moved[:, 2:] > moved[:, :2]).all(dim=1)

@@ -6,11 +6,10 @@ from typing import cast
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional as F
 
 from rebus.codec.region_crops import crop, enlarged
-from rebus.codec.resize import placement
+from rebus.codec.resize import boxes_in_image
 from rebus.core.answers import Box
 from rebus.core.capabilities import DescribesRegions, FindsRegions
 from rebus.core.errors import UnsupportedTask
@@ -42,23 +41,12 @@ def propose_regions(model: TaskModel, image: Image.Image, most: int) -> np.ndarr
         pixels = on_device(model, model.processor(images=[image]))["pixels"]
         with torch.inference_mode():
             (found,) = network.region_features(pixels, most)
-        return _in_image(model, image, found.boxes.float().cpu())
+        moved, inside = boxes_in_image(image_spec(model), image.size, found.boxes.float().cpu())
+        kept: np.ndarray = moved[inside].numpy()
+        return kept
     elif isinstance(network, FindsRegions) or "detect" in getattr(model, "tasks", ()):
         (found_boxes,) = cast(list[list[Box]], detect(model, [image]))
         boxes = [box.xyxy for box in found_boxes[:most]]
     else:
         raise UnsupportedTask(f"{model.system.name} finds no regions: it cannot propose any")
     return np.array(boxes, dtype=np.float32).reshape(-1, 4)
-
-
-def _in_image(model: TaskModel, image: Image.Image, boxes: Tensor) -> np.ndarray:
-    """Boxes (R, 4) in shares of what the network read, in pixels of the image that lies on it; what lies in the padding
-    alone is left out."""
-    spec = image_spec(model)
-    left, top, width, height = placement(spec, *image.size)
-    high, wide = spec.size
-    scale = torch.tensor([image.width / width, image.height / height]).repeat(2)
-    moved = (boxes * torch.tensor([wide, high, wide, high]) - torch.tensor([left, top, left, top])) * scale
-    moved = moved.clamp(min=0).minimum(torch.tensor([*image.size, *image.size]))
-    found: np.ndarray = moved[(moved[:, 2:] > moved[:, :2]).all(dim=1)].numpy()
-    return found

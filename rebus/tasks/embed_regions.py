@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from rebus.codec.images import ImagePipeline, ImageSource
 from rebus.codec.regions import ImageRegions
+from rebus.codec.resize import boxes_in_image
 from rebus.core.finite import check_finite
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import many_images
@@ -22,10 +22,12 @@ def embed_regions(
     """The regions of each image, boxes in pixels of the given (upright) image.
 
     The whole image is stretched to the network's size, however the network crops for its own task: what stands at the
-    border is seen too.
+    border is seen too. A detector that pads images has them padded.
     """
     sources, many = many_images(images)
-    pipeline = ImagePipeline(replace(image_spec(model), resize="exact", side=None))
+    spec = image_spec(model)
+    spec = spec if spec.resize == "longer" else replace(spec, resize="exact", side=None)
+    pipeline = ImagePipeline(spec)
 
     def see(batch: Sequence[ImageSource]) -> list[ImageRegions]:
         opened = open_all(model, batch)
@@ -34,8 +36,9 @@ def embed_regions(
         answers = []
         for i, (image, regions) in enumerate(zip(opened, found, strict=True)):
             check_finite(regions.features[None], f"images[{i}]", regions.features.dtype)
-            boxes = regions.boxes.float().cpu().numpy() * np.array(image.size * 2, np.float32)
-            answers.append(ImageRegions(regions.features.float().cpu().numpy(), boxes, image.size, f"images[{i}]"))
+            boxes, inside = boxes_in_image(spec, image.size, regions.boxes.float().cpu())
+            features = regions.features.float().cpu()
+            answers.append(ImageRegions(features[inside].numpy(), boxes[inside].numpy(), image.size, f"images[{i}]"))
         return answers
 
     found = in_batches(sources, see, size=batch_size(model, cpu=8, accelerator=32), what="images", options=batching)

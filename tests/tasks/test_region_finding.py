@@ -228,3 +228,14 @@ def test_no_more_labels_are_kept_than_is_said(monkeypatch):
     first = RegionFinder(model, ["red", "blue"]).vectors
     assert torch.equal(RegionFinder(model, ["green", "blue", "red"]).vectors[[2, 1]], first)
     assert torch.equal(RegionFinder(model, ["red"]).vectors, first[:1])
+
+
+def test_regions_of_a_padded_image_lie_in_the_given_one():
+    """A canvas of 64 under an image of 40 × 20: what is found in shares of the canvas, in pixels; padding has none."""
+    from rebus.codec.resize import boxes_in_image
+
+    spec = ImageSpec(size=(64, 64), resize="longer", pad="end")
+    boxes = torch.tensor([[0.25, 0.125, 0.5, 0.25], [0.0, 0.25, 1.0, 0.75], [0.2, 0.6, 0.4, 0.9]])
+    moved, inside = boxes_in_image(spec, (40, 20), boxes)
+    assert moved[:2].tolist() == [[10, 5, 20, 10], [0, 10, 40, 20]]
+    assert inside.tolist() == [True, True, False]

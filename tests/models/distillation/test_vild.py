@@ -192,7 +192,7 @@ def photo(width, height, seed=0):
 
 def test_words_are_given_with_the_question():
     made = model()
-    assert made.tasks == {"embed_texts", "detect", "segment"}
+    assert made.tasks == {"embed_regions", "embed_texts", "detect", "segment"}
     image = photo(90, 60)
     boxes = made.detect(image, ["red circle", "cat"])
     assert {box.label for box in boxes} <= {"red circle", "cat"}
