@@ -30,10 +30,10 @@ def token_mean(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> F
 def label_set(logits: Float[Tensor, "B V"], labels: Int[Tensor, "B K"]) -> Float[Tensor, ""]:
     """Cross entropy against the labels of each row (−100: none), every distinct one with the same share (Mahajan et
     al., "Exploring the Limits of Weakly Supervised Pretraining", 2018). Rows without labels count nothing."""
-    wanted = torch.zeros_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
-    real = labels != IGNORED
-    rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
-    wanted[rows[real], labels[real]] = 1.0
+    num_labels = logits.shape[1]
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    wanted = torch.zeros(len(logits), num_labels + 1, dtype=exact, device=logits.device)  # the last is for no label
+    wanted = wanted.scatter(1, labels.masked_fill(labels == IGNORED, num_labels), 1.0)[:, :num_labels]
     number = wanted.sum(dim=1)
     each = -(wanted * logits.to(wanted.dtype).log_softmax(dim=1)).sum(dim=1) / number.clamp(min=1)
     return each.sum() / (number > 0).sum().clamp(min=1)

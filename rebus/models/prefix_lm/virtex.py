@@ -298,6 +298,7 @@ def example(config: VirTexConfig, rows: int, *, prompt: int = 1, answer: int = 2
     words = torch.randint(4, text.vocab_size, (rows, prompt + answer), generator=random)
     words[:, 0] = config.start_id
     if config.head == "masked words":
+        words = words[:, : text.context]
         return {"pixels": pixels, "tokens": words, "targets": words}
     return {"pixels": pixels, "tokens": words[:, :prompt], "targets": words[:, prompt:].contiguous()}
 
@@ -321,7 +322,7 @@ SYSTEM = System(
     },
     prompts=Prompts(caption=""),
     decoding={"caption": {"strategy": "beam", "num_beams": 5, "length_penalty": 0.0, "max_new_tokens": 30}},
-    objective="captions both ways",
+    objective=lambda cfg: "label set" if cfg.head == "labels" else "captions both ways",
     example=example,
     image_spec=image_spec,
     any_image_size=True,
