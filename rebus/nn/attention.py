@@ -38,8 +38,9 @@ def attend(
     `softcap` c bends the scores to c · tanh(scores / c) (Gemma 2), which fused kernels cannot express.
     """
     if bias is not None:
-        allowed = bias if mask is None else bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
-        return F.scaled_dot_product_attention(q, k, v, allowed.to(q.dtype), scale=scale)
+        bias = bias.to(q.dtype)  # before the mask, since the least float32 is −∞ in bfloat16
+        allowed = bias if mask is None else bias.masked_fill(~mask, torch.finfo(q.dtype).min)
+        return F.scaled_dot_product_attention(q, k, v, allowed, scale=scale)
     heads, queries = q.shape[1:3]
     groups = heads // k.shape[1]
     if groups > 1 and queries == 1:  # one new token: the heads of a group become queries, no key is repeated

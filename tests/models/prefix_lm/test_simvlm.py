@@ -205,3 +205,17 @@ def test_more_words_than_positions_are_refused(network):
         short.start(room=4, pixels=given["pixels"], tokens=given["tokens"])
     mask = torch.tensor([[True, True, False, False, False]])
     short(**given, mask=mask)  # padding needs none
+
+
+def test_a_text_of_which_nothing_is_read_yet_has_a_loss_in_bfloat16_too(network):
+    """A row without image and prefix sees nothing at all, which must not make the batch no number."""
+    given = batch(rows=2)
+    rows = {**given, "pixels": given["pixels"][:, None], "image_mask": torch.tensor([[True], [False]])}
+    rows["mask"] = torch.tensor([[True] * 5, [False] * 5])
+    with torch.no_grad():
+        exact = network(**rows).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(**rows).logits
+    assert exact.isfinite().all()
+    assert half.isfinite().all()
+    torch.testing.assert_close(half.float(), exact, atol=0.3, rtol=0.1)
