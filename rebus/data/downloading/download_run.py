@@ -101,10 +101,10 @@ class Download:
 
 
 def settled(units: Units, count: int) -> Iterator[dict[str, Any]]:
-    """The lines of all units, with images of earlier units named. Each shard is put in its place before."""
+    """The lines of all units, with images of earlier rows named. Each shard is put in its place before."""
     same = _same_images(units, count)
     for unit in range(count):
-        lines = sorted(_lines(units, unit), key=lambda line: int(line["row"]))
+        lines = _lines(units, unit)
         _place(units, unit, {line["key"] for line in lines if line["row"] in same})
         for line in lines:
             if line["row"] in same:
@@ -133,13 +133,13 @@ def _fetched_shard(units: Units, unit: int) -> Path:
     return units.folder / UNITS / str(next(units.rows(unit))["shard"])
 
 
-def _lines(units: Units, unit: int) -> Iterator[dict[str, Any]]:
-    """The lines about rows, which come after the one about the shard."""
-    return itertools.islice(units.rows(unit), 1, None)
+def _lines(units: Units, unit: int) -> list[dict[str, Any]]:
+    """The lines about rows, which come after the one about the shard, in the order of the rows."""
+    return sorted(itertools.islice(units.rows(unit), 1, None), key=lambda line: int(line["row"]))
 
 
 def _same_images(units: Units, count: int) -> dict[int, int]:
-    """Row → the first row with the same image, of those whose image lies in another unit's shard too."""
+    """Row → the first row with the same image, whichever of them arrived first."""
     rows: list[int] = []
     digests: dict[str, list[bytes]] = {"sha256": [], "phash": []}
     for unit in range(count):

@@ -116,7 +116,6 @@ def do_unit(
             values[number] = value
             jobs.append(Job(number, url, _host(url)))
 
-    seen: dict[str, int] = {}  # image → row
     in_pixels = PixelsOfImages(str(rows.files[0]))
     shard = units.folder / UNITS / f"{unit:05d}-{secrets.token_hex(8)}.tar"
     with write_file_atomically(shard) as file, closing(TarWriter(file)) as tar:
@@ -131,10 +130,6 @@ def do_unit(
                 value = values[came.row]
                 more = told(value[rows.url])
                 names = {"sha256": came.sha256} | ({"phash": str(value[PHASH])} if _phash(value, settings) else {})
-                same = next((seen[name] for name in names.values() if name in seen), None)
-                if same is not None:
-                    note(came.row, "same_picture", of=same, **names, **more)
-                    continue
                 key = key_of(unit, came.row - start, settings.shard_size)
                 text = value.get(rows.text)
                 text = text if isinstance(text, str) else None
@@ -145,7 +140,6 @@ def do_unit(
                     continue
                 facts = {"key": key, "status": "success", "row": came.row, **came.picture.facts, "sha256": came.sha256}
                 tar.add(key, came.picture.data, came.picture.ending, text, said | facts)
-                seen |= dict.fromkeys(names.values(), came.row)
                 note(came.row, "ok", shard=shard_name(unit), key=key, **names, **more)
     units.commit(unit, [{"shard": shard.name}, *journal])
 

@@ -372,6 +372,24 @@ def test_few_requests_to_a_host_at_once(tmp_path, monkeypatch):
     assert max(most.values()) == 3
 
 
+def test_the_first_row_keeps_an_image_that_a_later_row_brought_sooner(tmp_path, monkeypatch):
+    later = threading.Event()
+
+    def first_comes_last(url, *rest):
+        if url.endswith("/first"):
+            assert later.wait(5)
+            time.sleep(0.1)
+        else:
+            later.set()
+        return jpeg(1)
+
+    monkeypatch.setattr(download_unit, "fetch", first_comes_last)
+    path = table(tmp_path / "t.parquet", ["http://a.example/first", "http://a.example/later"])
+    assert Download([path], tmp_path / "out", QUICK).run() == Counter(ok=1, same_picture=1)
+    assert [line["outcome"] for line in journal_of(tmp_path / "out")] == ["ok", "same_picture"]
+    check_whole(tmp_path / "out", 2)
+
+
 def test_ctrl_c_ends_soon_and_leaves_no_half_of_anything(server, tmp_path):
     path, out = table(tmp_path / "t.parquet", [server.url("ok", n) for n in range(300)]), tmp_path / "out"
     heard = []
