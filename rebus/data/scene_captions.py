@@ -7,6 +7,7 @@ import numpy as np
 
 from rebus.core.specs import TextSpec
 from rebus.data.forms import Example, TextRow
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_records import SceneRecords
@@ -31,7 +32,7 @@ class SceneCaptions:
     named: float = 0.0
     pad: int = PAD
 
-    def open(self) -> RecordBatches:
+    def open(self, inputs: ModelInputs) -> RecordBatches:
         """The batches: `pixels` uint8, `tokens`, `mask`."""
         spec = TextSpec(
             context=self.context,

@@ -8,6 +8,7 @@ from PIL import Image
 
 from rebus.core.specs import TextSpec
 from rebus.data.forms import Example, TextRow
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_records import SceneRecords
@@ -44,7 +45,7 @@ class SceneCrops:
     named: float = 0.5
     scene_size: ClassVar[int] = 96
 
-    def open(self) -> RecordBatches:
+    def open(self, inputs: ModelInputs) -> RecordBatches:
         """The batches: `pixels` uint8, `tokens`, `mask`."""
         spec = TextSpec(context=self.context, pad_id=PAD, eos_id=EOS, bos_id=BOS, pad_to_context=True)
         source = SceneRecords(self.scene_size, self._plan, fields=(), novel=True)

@@ -8,6 +8,7 @@ import numpy as np
 from rebus.core.labels import IGNORED
 from rebus.core.specs import TextSpec
 from rebus.data.forms import Example
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_records import SceneRecords
@@ -25,7 +26,7 @@ class SceneLabels:
     kind: Literal["scene labels"] = "scene labels"
     size: int = 96
 
-    def open(self) -> RecordBatches:
+    def open(self, inputs: ModelInputs) -> RecordBatches:
         """The batches: `pixels` uint8, `labels` (B, 5, 4) int64, -100 where there is no object."""
         source = SceneRecords(self.size, self._plan, fields=())
         return RecordBatches(source, scenes_processor(TextSpec(context=1, pad_id=PAD), self.size))

@@ -11,6 +11,7 @@ import torch
 from rebus.backbones.vision.mask_vqvae import RELEASED_FILE, MaskVQVAE, load_npz
 from rebus.codec.masks import crop_mask
 from rebus.data.bundled_checkpoints import directory_of
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.scenes.reader import scene_at
 
 
@@ -22,6 +23,10 @@ class SceneMasks:
     sizes: tuple[int, ...] = (96, 128, 160, 224)
     processor: ClassVar[None] = None  # neither images nor texts
     most_damaged: ClassVar[float] = 1.0
+
+    def open(self, inputs: ModelInputs) -> "SceneMasks":
+        """The batches."""
+        return self
 
     def batch(
         self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)

@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from rebus.core.specs import Prompts, TextSpec
+from rebus.core.specs import TextSpec
 from rebus.data.answer_batches import AnswerBatches
 from rebus.data.caption_pairs import CaptionPairBatches
 from rebus.data.forms import OWN, Example, TextRow
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan
 from rebus.data.scene_records import SceneRecords
@@ -43,10 +44,10 @@ class SceneCaptionPairs:
     full: float = 0.8
     alone: float = 0.5
 
-    def open(self, text: TextSpec) -> CaptionPairBatches:
+    def open(self, inputs: ModelInputs) -> CaptionPairBatches:
         """The batches, for a model with these texts."""
         source = SceneRecords(self.size, self._plan, fields=("captions",))
-        return CaptionPairBatches(source, scenes_processor(_spec(text), self.size, mask=True))
+        return CaptionPairBatches(source, scenes_processor(_spec(inputs.text_for(self.kind)), self.size, mask=True))
 
     def _plan(self, index: int, batch_size: int, split: str) -> Plan:
         return Plan(range(index * batch_size, (index + 1) * batch_size), self._make)
@@ -69,12 +70,13 @@ class SceneQuestions:
     size: int = 96
     per_image: int = 4
 
-    def open(self, text: TextSpec, prompts: Prompts, answers_file: str) -> AnswerBatches:
+    def open(self, inputs: ModelInputs) -> AnswerBatches:
         """The batches, for a model with these texts, prompts, and name of the list of answers."""
+        text, answers_file = inputs.text_for(self.kind), inputs.answers_for(self.kind)
         listed = {answers_file: ("\n".join(scene_answers()) + "\n").encode()}
         processor = scenes_processor(_spec(text), self.size, mask=True, files=listed)
         source = SceneRecords(self.size, self._plan, fields=())
-        return AnswerBatches(source, processor, prompts, scene_answers())
+        return AnswerBatches(source, processor, inputs.prompts, scene_answers())
 
     def _plan(self, index: int, batch_size: int, split: str) -> Plan:
         return Plan(range(index * batch_size, (index + 1) * batch_size), self._make)

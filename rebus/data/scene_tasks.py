@@ -12,8 +12,9 @@ import numpy as np
 from rebus.core.answers import Box
 from rebus.core.errors import UsageError
 from rebus.core.places import LocationNotation
-from rebus.core.specs import Prompts, TextSpec
+from rebus.core.specs import Prompts
 from rebus.data.forms import Example, Form, Given, TextRow, filled
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_masks import mask_codes
@@ -49,10 +50,11 @@ class SceneTasks:
     ask_later: float = 0.5
     codebook: str = "mask_vqvae/scenes"  # what writes masks as tokens: a bundled name or a directory
 
-    def open(self, text: TextSpec, prompts: Prompts, locations: LocationNotation | None = None) -> RecordBatches:
+    def open(self, inputs: ModelInputs) -> RecordBatches:
         """The batches, for a model with these texts and prompts: `pixels` uint8, `tokens`, `mask`, `targets`,
         `owners`, and what the patches show. Raises `UsageError` for another number of patches, or a task that the
         model has no prompt for."""
+        text, prompts, locations = inputs.text_for(self.kind), inputs.prompts, inputs.locations
         patches = (self.size // self.patch) ** 2
         if text.num_image_tokens not in (0, patches):
             raise UsageError(

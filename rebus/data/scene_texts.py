@@ -9,6 +9,7 @@ from rebus.codec.processor import Processor
 from rebus.codec.text import TextPipeline
 from rebus.core.specs import TextSpec
 from rebus.data.forms import Example, TextRow
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_records import SceneRecords
@@ -23,9 +24,9 @@ class SceneTexts:
 
     kind: Literal["scene texts"] = "scene texts"
 
-    def open(self, context: int) -> RecordBatches:
+    def open(self, inputs: ModelInputs) -> RecordBatches:
         """The batches, for a model of that context: `tokens`, which are an end token alone, `mask`, `targets`."""
-        spec = TextSpec(context=context, pad_id=PAD, eos_id=EOS, generates=True)
+        spec = TextSpec(context=inputs.context, pad_id=PAD, eos_id=EOS, generates=True)
         processor = Processor(None, TextPipeline(scenes_tokenizer(), spec))
         return RecordBatches(SceneRecords(_DRAWN, self._plan, fields=("captions",)), processor)
 

@@ -5,13 +5,7 @@ from typing import Any, Literal
 
 from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files, Mixture
-from rebus.data.scene_captions import SceneCaptions
-from rebus.data.scene_crops import SceneCrops
-from rebus.data.scene_labels import SceneLabels
-from rebus.data.scene_masks import SceneMasks
-from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
-from rebus.data.scene_tasks import SceneTasks
-from rebus.data.scene_texts import SceneTexts
+from rebus.data.scene_kinds import SceneData
 from rebus.objectives import Objective
 
 
@@ -103,19 +97,7 @@ class TrainConfig:
     system: str | None = None  # "clip"
     model: Any = None  # the configuration of that system
     objective: Objective
-    data: (
-        SceneCaptions
-        | SceneCrops
-        | SceneTexts
-        | SceneTasks
-        | SceneMasks
-        | SceneLabels
-        | SceneCaptionPairs
-        | SceneQuestions
-        | Files
-        | Mixture
-        | Detection
-    )
+    data: SceneData | Files | Mixture | Detection
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
     batch_size: int = 128  # images, over all ranks
@@ -133,7 +115,7 @@ class TrainConfig:
     lora: LoRA | None = None
     wise_ft: float = 1.0  # share of the new weights in what is kept; the rest is what the run started from
     # (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)
-    retention: Files | SceneCaptions | SceneTasks | None = None  # what must not be forgotten: measured before and after
+    retention: Files | SceneData | None = None  # what must not be forgotten: measured before and after
     position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
     # positions before the first step; a small tower otherwise forgets where things are
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step

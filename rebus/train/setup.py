@@ -18,13 +18,9 @@ from rebus.core.config import from_dict
 from rebus.core.errors import MissingFile, UsageError
 from rebus.data.detection_batches import SCENES, Detection, DetectionBatches, DetectionRecords
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record_batches import Batches, RecordBatches
-from rebus.data.scene_captions import SceneCaptions
-from rebus.data.scene_crops import SceneCrops
-from rebus.data.scene_labels import SceneLabels
-from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
-from rebus.data.scene_tasks import SceneTasks
-from rebus.data.scene_texts import SceneTexts
+from rebus.data.scene_kinds import SceneData
 from rebus.data.scene_tokenizer import scenes_text
 from rebus.objectives import check_trained
 from rebus.open_checkpoint import processor_in
@@ -76,25 +72,25 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         return file_batches(data, processor, system.prompts, system.locations, measured, answers)
     if isinstance(data, Mixture):
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
-    if isinstance(data, SceneCaptions | SceneCrops | SceneLabels):
-        return _of_scenes(config, data.open())
-    if isinstance(data, SceneTexts):
-        return _of_scenes(config, data.open(getattr(config.model, "context", 0)))
     if isinstance(data, Detection):
         return _of_regions(config, data, measured)
-    if isinstance(data, SceneTasks | SceneCaptionPairs | SceneQuestions):
-        if system.text_spec is None:
-            raise UsageError(f"{config.system} reads no text, which data.kind={data.kind!r} is made of")
-        text = system.text_spec(config.model)
-        if isinstance(data, SceneTasks):
-            return _of_scenes(config, data.open(text, system.prompts, system.locations))
-        if isinstance(data, SceneCaptionPairs):
-            return _of_scenes(config, data.open(text))
-        if "answers" not in system.companions:
-            raise UsageError(f"{config.system} picks no answers from a list, as data.kind={data.kind!r} wants it to")
-        return _of_scenes(config, data.open(text, system.prompts, system.companions["answers"].file))
-    batches: Batches = data
-    return batches
+    if isinstance(data, SceneData):
+        batches = data.open(_inputs_of(config))
+        return _fitting(config, batches) if isinstance(batches, RecordBatches) else batches
+    given: Batches = data
+    return given
+
+
+def _inputs_of(config: TrainConfig) -> ModelInputs:
+    system, answers = catalog.system(str(config.system)), catalog.system(str(config.system)).companions.get("answers")
+    return ModelInputs(
+        system=system.name,
+        text=None if system.text_spec is None else system.text_spec(config.model),
+        context=getattr(config.model, "context", 0),
+        prompts=system.prompts,
+        locations=system.locations,
+        answers_file=None if answers is None else answers.file,
+    )
 
 
 def _of_regions(config: TrainConfig, data: Detection, measured: bool) -> DetectionBatches:
@@ -156,8 +152,8 @@ def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list
     return answers
 
 
-def _of_scenes(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
-    """The batches, of which a model with another vocabulary or image size would learn nonsense."""
+def _fitting(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
+    """The batches of scenes, of which a model with another vocabulary or image size would learn nonsense."""
     model: Any = config.model
     tokens, size = batches.text.tokenizer.vocab_size, None if batches.images is None else batches.images.spec.size[0]
     text, image = getattr(model, "text", model), getattr(model, "image", model)  # of two inputs, or of one

@@ -16,6 +16,7 @@ from rebus.core.errors import RebusError, UsageError
 from rebus.core.labels import IGNORED
 from rebus.core.specs import Prompts, TextSpec
 from rebus.data.file_records import Files, file_batches
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions, scene_answers
 from rebus.data.scene_tokenizer import BOS, EOS, PAD
 from rebus.data.scenes import answer_kinds
@@ -27,7 +28,7 @@ PROMPTS = Prompts(ask="{question} ? [MASK]", controls=("[MASK]",), drops=",?")
 
 
 def test_captions_are_blanked_and_every_second_one_belongs_to_its_neighbour():
-    data = SceneCaptionPairs(alone=0.0).open(SPEC)
+    data = SceneCaptionPairs(alone=0.0).open(ModelInputs("reader", SPEC))
     tokenizer = data.text.tokenizer
     mask_id = tokenizer.id_of("[MASK]")
     fits, shares = [], []
@@ -56,7 +57,7 @@ def test_captions_are_blanked_and_every_second_one_belongs_to_its_neighbour():
 
 
 def test_a_batch_is_the_same_in_parts():
-    data = SceneCaptionPairs().open(SPEC)
+    data = SceneCaptionPairs().open(ModelInputs("reader", SPEC))
     whole = data.batch(0, 5, 8)
     for part in range(2):
         mine = data.batch(0, 5, 8, share=(part, 2))
@@ -70,13 +71,13 @@ def test_a_batch_is_the_same_in_parts():
 
 
 def test_a_caption_alone_is_one_segment():
-    batch = SceneCaptionPairs(alone=1.0).open(SPEC).batch(0, 0, 8)
+    batch = SceneCaptionPairs(alone=1.0).open(ModelInputs("reader", SPEC)).batch(0, 0, 8)
     assert not batch["types"].any()
     assert ((batch["tokens"] == EOS).sum(1) == 1).all()
 
 
 def test_questions_of_scenes_are_asked_before_a_blank_and_scored():
-    data = SceneQuestions(per_image=3).open(SPEC, PROMPTS, "list.txt")
+    data = SceneQuestions(per_image=3).open(ModelInputs("reader", SPEC, prompts=PROMPTS, answers_file="list.txt"))
     batch = data.batch(0, 0, 4)
     assert batch["owners"].tolist() == [i for i in range(4) for _ in range(3)]
     assert (batch["scores"].sum(1) == 1).all()

@@ -16,11 +16,13 @@ from rebus.codec.masks import parse_segments, paste_mask
 from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.errors import BadText, UsageError
+from rebus.core.places import LocationNotation
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.data import scenes
 from rebus.data.file_records import Files, file_batches
 from rebus.data.forms import FORMS, Given
 from rebus.data.layouts import open_layout
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.record_batches import Batches
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_masks import SceneMasks, load_codebook, mask_codes
@@ -43,10 +45,13 @@ PROMPTS = Prompts(
 )
 
 
+def writer(prompts: Prompts = PROMPTS, locations: LocationNotation | None = LOC_1024) -> ModelInputs:
+    return ModelInputs("writer", WRITER, prompts=prompts, locations=locations)
+
+
 def opened(data: SceneCaptions | SceneTasks | SceneMasks) -> Batches:
-    if isinstance(data, SceneMasks):
-        return data
-    return data.open() if isinstance(data, SceneCaptions) else data.open(WRITER, PROMPTS, LOC_1024)
+    """What gives the batches of `data`, for the model above."""
+    return data.open(writer())
 
 
 def test_quick_look_up_equals_the_tokenizer() -> None:
@@ -70,7 +75,7 @@ def test_quick_look_up_equals_the_tokenizer() -> None:
 
 @pytest.mark.parametrize("begin", [True, False])
 def test_captions_equal_what_the_text_pipeline_makes_of_them(begin: bool) -> None:
-    batch = SceneCaptions(begin=begin, full=1.0, named=0.0).open().batch(3, 5, 6, "val")
+    batch = SceneCaptions(begin=begin, full=1.0, named=0.0).open(writer()).batch(3, 5, 6, "val")
     spec = TextSpec(context=32, pad_id=PAD, eos_id=EOS, bos_id=BOS if begin else None, pad_to_context=True, lower=True)
     drawn = [scene_at(3, 30 + i, "val", 96) for i in range(6)]
     tokens, mask = TextPipeline(scenes_tokenizer(), spec)([s.captions[0] for s in drawn])
@@ -117,7 +122,7 @@ def test_ranks_share_a_batch(data: SceneCaptions | SceneTasks | SceneMasks) -> N
 
 def test_prompts_and_answers_are_paligemmas() -> None:
     data = SceneTasks()
-    batches = data.open(WRITER, PROMPTS, LOC_1024)
+    batches = data.open(writer())
     tokenizer = scenes_tokenizer(locations=True)
     pipeline = TextPipeline(tokenizer, WRITER)
     kinds = set()
@@ -151,12 +156,12 @@ def test_prompts_and_answers_are_paligemmas() -> None:
 
 def test_tasks_that_a_model_cannot_be_asked_are_refused() -> None:
     with pytest.raises(UsageError, match=r"no prompt for segment: --set data\.segment=0"):
-        SceneTasks().open(WRITER, Prompts(caption="c", ask="{question}", detect="{labels}"), LOC_1024)
-    SceneTasks(segment=0.0).open(WRITER, Prompts(caption="c", ask="{question}", detect="{labels}"), LOC_1024)
+        SceneTasks().open(writer(Prompts(caption="c", ask="{question}", detect="{labels}")))
+    SceneTasks(segment=0.0).open(writer(Prompts(caption="c", ask="{question}", detect="{labels}")))
     with pytest.raises(UsageError, match=r"makes 36 patches; the model has 64 an image"):
-        SceneTasks(patch=16).open(WRITER, PROMPTS)
+        SceneTasks(patch=16).open(writer(locations=None))
     with pytest.raises(UsageError, match=r"states no places in text, as detect wants it to: --set data\.detect=0"):
-        SceneTasks().open(WRITER, PROMPTS)
+        SceneTasks().open(writer(locations=None))
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +211,7 @@ def test_files_and_scenes_end_in_the_same_batch(written: Path) -> None:
         scenes_processor(spec, 96),
         Prompts(),
     )
-    batch, scene_batch = files.batch(0, 0, 8), SceneCaptions().open().batch(7, 0, 8, "val")
+    batch, scene_batch = files.batch(0, 0, 8), SceneCaptions().open(writer()).batch(7, 0, 8, "val")
     assert batch.pop("groups").shape == (8, 2)  # files may hold an image or a caption twice
     assert batch.keys() == scene_batch.keys()
     assert {name: value.shape for name, value in batch.items()} == {n: v.shape for n, v in scene_batch.items()}

@@ -1,10 +1,9 @@
 """Owners of patches against the masks, pixel by pixel."""
 
-from rebus.codec.boxes import LOC_1024
 from rebus.data.scene_patches import LEAST_SHARE, patch_owners
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scenes import COLOURS, FILLS, SHAPES, SIZES, scene
-from tests.data.test_scene_batches import PROMPTS, WRITER
+from tests.data.test_scene_batches import writer
 
 
 def test_each_patch_names_the_object_that_covers_most_of_it() -> None:
@@ -25,7 +24,7 @@ def test_each_patch_names_the_object_that_covers_most_of_it() -> None:
 
 
 def test_the_first_batches_hold_pictures_alone() -> None:
-    data = SceneTasks(tower_first=2).open(WRITER, PROMPTS, LOC_1024)
+    data = SceneTasks(tower_first=2).open(writer())
     first, later = data.batch(0, 1, 3), data.batch(0, 2, 3)
     assert set(first) == {"pixels", "names", "present", "boxes"}
     assert (len(first["pixels"]), len(later["pixels"]), len(later["tokens"])) == (6, 3, 6)

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from rebus.backbones.text.bert import BERT, PRESETS
 from rebus.backbones.vision.vit import ViT, ViTConfig
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scenes import COLOURS, SHAPES
@@ -24,7 +25,7 @@ def test_equals_the_sum_of_cross_entropies_over_what_is_there():
 
 
 def test_labels_are_the_objects_from_left_to_right():
-    labels = SceneLabels().open().batch(3, 1, 4)["labels"]
+    labels = SceneLabels().open(ModelInputs("any")).batch(3, 1, 4)["labels"]
     assert labels.shape == (4, 5, 4)
     objects = scene_at(3, 5, "train", 96).objects
     assert [(SHAPES[s], COLOURS[c]) for s, c, *_ in labels[1, : len(objects)].tolist()] == [
@@ -36,7 +37,7 @@ def test_labels_are_the_objects_from_left_to_right():
 def test_an_image_encoder_learns_from_labels_alone():
     torch.manual_seed(0)
     network = ViT(ViTConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, patch_size=24, image_size=96))
-    objective, batch = AttributesLoss(), SceneLabels().open().batch(0, 0, 6)
+    objective, batch = AttributesLoss(), SceneLabels().open(ModelInputs("any")).batch(0, 0, 6)
     objective.extend(network)
     batch["pixels"] = batch["pixels"].float() / 255
     first = objective(network, batch)
@@ -68,5 +69,5 @@ def test_blanks_depend_on_the_batch_alone_and_spare_control_tokens():
 
 
 def test_captions_hold_a_token_for_each_blank():
-    batch = SceneCaptions(context=40, begin=True).open().batch(0, 0, 3)
+    batch = SceneCaptions(context=40, begin=True).open(ModelInputs("any")).batch(0, 0, 3)
     assert (batch["tokens"] >= 5).sum() > 0

@@ -15,6 +15,7 @@ from rebus.codec.boxes import LOC_1024
 from rebus.core.errors import BadConfig, MissingExtra, MissingFile, RebusError, UnknownName, UsageError
 from rebus.data.file_records import Files
 from rebus.data.forms import TextRow
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scenes import scene
@@ -196,7 +197,9 @@ def test_the_first_batch_can_be_looked_at(photos: Path, tmp_path: Path) -> None:
 
 
 def test_each_row_is_shown_with_its_images_and_texts(tmp_path: Path) -> None:
-    data = PALIGEMMA.data.open(replace(WRITER, num_image_tokens=9), PROMPTS, LOC_1024)  # type: ignore[union-attr, call-arg, arg-type]
+    text = replace(WRITER, num_image_tokens=9)
+    inputs = ModelInputs("writer", text, prompts=PROMPTS, locations=LOC_1024)
+    data = PALIGEMMA.data.open(inputs)  # type: ignore[union-attr]
     batch, processor = data.batch(0, 0, 3), data.processor
     page = show(batch, processor, tmp_path / "two").read_text().split("\n\n")[1:]
     assert [text.count("- text:") for text in page] == [2, 2, 2]

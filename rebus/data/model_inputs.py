@@ -1,0 +1,31 @@
+"""What a model reads, as far as data sets that are drawn for it must know."""
+
+from dataclasses import dataclass, field
+
+from rebus.core.errors import UsageError
+from rebus.core.places import LocationNotation
+from rebus.core.specs import Prompts, TextSpec
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """The texts of one configuration of a system, and what its prompts and answers look like."""
+
+    system: str  # its name, for messages
+    text: TextSpec | None = None  # None: no text beside an image
+    context: int = 0  # tokens that a language model reads at most; 0: any number
+    prompts: Prompts = field(default_factory=Prompts)
+    locations: LocationNotation | None = None  # how it states places in text
+    answers_file: str | None = None  # the name of the file with the answers that it picks from
+
+    def text_for(self, kind: str) -> TextSpec:
+        """Its texts. Raises `UsageError` where it has none, as data of this kind want them."""
+        if self.text is None:
+            raise UsageError(f"{self.system} reads no text, which data.kind={kind!r} is made of")
+        return self.text
+
+    def answers_for(self, kind: str) -> str:
+        """The name of its list of answers. Raises `UsageError` where it has none."""
+        if self.answers_file is None:
+            raise UsageError(f"{self.system} picks no answers from a list, as data.kind={kind!r} wants it to")
+        return self.answers_file

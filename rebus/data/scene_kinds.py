@@ -1,0 +1,13 @@
+"""The kinds of data that are drawn from the scenes world: a new kind is a file of its own and a line here."""
+
+from rebus.data.scene_captions import SceneCaptions
+from rebus.data.scene_crops import SceneCrops
+from rebus.data.scene_labels import SceneLabels
+from rebus.data.scene_masks import SceneMasks
+from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
+from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scene_texts import SceneTexts
+
+SceneData = (
+    SceneCaptions | SceneCaptionPairs | SceneCrops | SceneLabels | SceneMasks | SceneQuestions | SceneTasks | SceneTexts
+)
