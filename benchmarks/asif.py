@@ -92,10 +92,10 @@ def answer(folder: Path, count: int) -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 1),
         "open_ms": round(1000 * opened, 1),
         "first_query_ms": round(1000 * cold, 1),
-        "picture_against_1000_texts_ms": timed(lambda: score(pairs.describe_images(vectors(1)), prepared), count),
-        "text_against_1000_pictures_ms": timed(lambda: score(prepared, pairs.describe_texts(vectors(1))), count),
+        "image_against_1000_texts_ms": timed(lambda: score(pairs.describe_images(vectors(1)), prepared), count),
+        "text_against_1000_images_ms": timed(lambda: score(prepared, pairs.describe_texts(vectors(1))), count),
         "pair_from_nothing_ms": timed(lambda: pairs(vectors(1), vectors(1)), count),
-        "eight_pictures_at_once_ms": timed(lambda: pairs.describe_images(vectors(8)), max(count // 5, 1)),
+        "eight_images_at_once_ms": timed(lambda: pairs.describe_images(vectors(8)), max(count // 5, 1)),
         "memory_mb": memory(),
     }
     result["largest_difference_from_float64"] = difference(pairs, vectors(2), vectors(3))

@@ -2,7 +2,7 @@
 
     python benchmarks/decoding.py [--dtype bfloat16] [--batch 1] [--tokens 64] [--threads 2] [--clock wall] [--json]
 
-A small image tower, 64 image tokens and a prompt of 8; both decode greedily to the same length. The ratios of
+A small image encoder, 64 image tokens and a prompt of 8; both decode greedily to the same length. The ratios of
 `whole` count reading the prompt too, those of `writing` subtract it (the time for one token).
 """
 
@@ -58,8 +58,8 @@ def main() -> None:
     hub = hub.to(dtype)
 
     pixels = torch.randn(chosen.batch, 3, 112, 112, dtype=dtype)
-    picture = torch.full((chosen.batch, CONFIG.num_image_tokens), VOCAB - 1)
-    tokens = torch.cat([picture, torch.randint(3, VOCAB - 1, (chosen.batch, 8))], dim=1)
+    image = torch.full((chosen.batch, CONFIG.num_image_tokens), VOCAB - 1)
+    tokens = torch.cat([image, torch.randint(3, VOCAB - 1, (chosen.batch, 8))], dim=1)
 
     def write(network: paligemma.PaliGemma, length: int, kind: torch.dtype = dtype) -> torch.Tensor:
         batch = {"pixels": pixels.to(kind), "tokens": tokens}

@@ -47,7 +47,7 @@ def write(folder: Path, number: int, side: int) -> None:
     (folder / "photos" / "captions.jsonl").write_text("\n".join(rows))
 
 
-def pictures_a_second(files: Files, processor: Any, workers: int, batches: int) -> float:
+def images_a_second(files: Files, processor: Any, workers: int, batches: int) -> float:
     data = file_batches(files, processor, Prompts())
     loader = torch.utils.data.DataLoader(
         _Numbered(data, 0, BATCH, "train", (0, 1)),
@@ -80,10 +80,10 @@ def main() -> None:
             for fast in (True, False):
                 for workers in (0, 1, 2):
                     files = Files(path=str(path), split=None, form="pairs", fast=fast)
-                    rates = [pictures_a_second(files, processor, workers, 12) for _ in range(3)]
+                    rates = [images_a_second(files, processor, workers, 12) for _ in range(3)]
                     print(
                         f"{name}, {'fast' if fast else 'exact'}, {workers} processes ahead: "
-                        f"{statistics.median(rates):.0f} pictures/s",
+                        f"{statistics.median(rates):.0f} images/s",
                         flush=True,
                     )
     network = rebus.create("clip/b32")

@@ -39,7 +39,7 @@ def sample_photos(folder: str | None) -> list[Image.Image]:
         from skimage import data
     except ImportError:
         sys.exit('Give --photos FOLDER, or install the sample photos: pip install "rebus-vlm[starter]"')
-    return [Image.fromarray(picture) for picture in (data.astronaut(), data.coffee(), data.chelsea())]
+    return [Image.fromarray(image) for image in (data.astronaut(), data.coffee(), data.chelsea())]
 
 
 def jpegs(photos: list[Image.Image], size: tuple[int, int], grain: float) -> list[bytes]:
@@ -62,19 +62,19 @@ def pillow(spec: ImageSpec) -> Callable[[list[bytes]], torch.Tensor]:
     mean, std = (np.array(values, np.float32) for values in (spec.mean, spec.std))
 
     def one(data: bytes) -> np.ndarray:
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        image = Image.open(io.BytesIO(data)).convert("RGB")
         if spec.resize == "shorter":
             side = spec.size[0]
-            short, long = min(picture.size), max(picture.size)
+            short, long = min(image.size), max(image.size)
             other = int(side * long / short)
-            picture = picture.resize(
-                (side, other) if picture.width <= picture.height else (other, side), Image.Resampling.BICUBIC
+            image = image.resize(
+                (side, other) if image.width <= image.height else (other, side), Image.Resampling.BICUBIC
             )
-            left, top = (picture.width - side) // 2, (picture.height - side) // 2
-            picture = picture.crop((left, top, left + side, top + side))
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
         else:
-            picture = picture.resize(spec.size[::-1], Image.Resampling.BICUBIC)
-        return ((np.asarray(picture, dtype=np.float32) / 255 - mean) / std).transpose(2, 0, 1)
+            image = image.resize(spec.size[::-1], Image.Resampling.BICUBIC)
+        return ((np.asarray(image, dtype=np.float32) / 255 - mean) / std).transpose(2, 0, 1)
 
     return lambda batch: torch.from_numpy(np.stack([one(data) for data in batch]))
 

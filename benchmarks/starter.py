@@ -63,7 +63,7 @@ def imagenet(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
     right = torch.tensor([row["class_index"] for row in rows])
     seen = see(model, [folder / row["file"] for row in rows])
     return {
-        "imagenet_samples_pictures": len(rows),
+        "imagenet_samples_images": len(rows),
         "imagenet_samples_top1": top1(model, seen, labels, right),
         "imagenet_samples_top1_sentence": top1(model, seen, [f"a photo of a {name}" for name in labels], right),
     }
@@ -74,10 +74,10 @@ def cifar10(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
     data = np.load(folder / "cifar10" / "cifar10_test.npz")
     jpeg, ends, right = data["jpeg"], data["offsets"], torch.tensor(data["labels"].astype(np.int64))[:limit]
     classes = [str(name) for name in data["classes"]]
-    pictures = [Image.open(io.BytesIO(jpeg[a:b].tobytes())) for a, b in pairwise(ends)][:limit]
-    seen = see(model, pictures)
+    images = [Image.open(io.BytesIO(jpeg[a:b].tobytes())) for a, b in pairwise(ends)][:limit]
+    seen = see(model, images)
     return {
-        "cifar10_test_pictures": len(right),
+        "cifar10_test_images": len(right),
         "cifar10_test_top1": top1(model, seen, classes, right),
         "cifar10_test_top1_sentence": top1(model, seen, [f"a photo of a {name}" for name in classes], right),
     }
@@ -101,7 +101,7 @@ def flickr(model: Any, folder: Path, limit: int | None) -> dict[str, Any]:
     )
     classes = model.network.tables[0]
     return {
-        "flickr8k_val_pictures": len(test),
+        "flickr8k_val_images": len(test),
         "flickr8k_val_classes": recall(model.network, seen, read),
         f"flickr8k_val_{len(train)}_photos": recall(model.network.with_tables(photos), seen, read),
         "flickr8k_val_both": recall(model.network.with_tables([classes, photos]), seen, read),

@@ -6,9 +6,9 @@ import rebus
 from rebus.data.scenes import scene
 
 
-def main(picture: str | None = None, name: str = "paligemma/scenes") -> None:
+def main(image: str | None = None, name: str = "paligemma/scenes") -> None:
     model = rebus.load(name)
-    image = scene(1, split="test").image if picture is None else picture
+    image = scene(1, split="test").image if image is None else image
     for piece in model.stream("caption", image):
         print(piece, end="", flush=True)
     print()

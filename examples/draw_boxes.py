@@ -8,9 +8,9 @@ from rebus.tasks.draw import draw_boxes
 
 
 def main(out: str = "boxes.png") -> None:
-    picture = scene(3, split="test")
-    boxes = [Box(o.box, label, 1.0) for o, label in zip(picture.objects, picture.labels, strict=True)]
-    draw_boxes(picture.image, boxes).save(out)
+    image = scene(3, split="test")
+    boxes = [Box(o.box, label, 1.0) for o, label in zip(image.objects, image.labels, strict=True)]
+    draw_boxes(image.image, boxes).save(out)
     print(f"{out}: {', '.join(box.label for box in boxes)}")
 
 

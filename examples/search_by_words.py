@@ -12,9 +12,9 @@ from rebus.data.scenes import scene
 def main(query: str = "small solid green square") -> None:
     model = rebus.load("siglip/scenes")
     scenes = [scene(seed, split="test") for seed in range(20)]
-    pictures = model.embed_images([s.image for s in scenes])  # (20, d), unit vectors: keep them
+    images = model.embed_images([s.image for s in scenes])  # (20, d), unit vectors: keep them
     words = model.embed_texts(query)
-    scores = pictures @ words.reshape(-1)
+    scores = images @ words.reshape(-1)
     for index in sorted(range(len(scenes)), key=lambda i: -float(scores[i]))[:3]:
         print(f"{float(scores[index]):.3f}  image {index}: {scenes[index].captions[0]}")
 

@@ -370,7 +370,7 @@ def _kind(tensors: Mapping[str, LazyTensor], device: torch.device, dtype: torch.
 
 
 def _compile(network: nn.Module) -> None:
-    """Compile what tasks call: the towers, and the decoding step over its static cache, on a GPU as a graph.
+    """Compile what tasks call: the encoders, and the decoding step over its static cache, on a GPU as a graph.
 
     There products over the same input are joined too: reading small matrices one by one is what a step waits for.
     """

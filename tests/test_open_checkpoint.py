@@ -175,13 +175,13 @@ def test_a_run_is_saved_in_a_layout_that_holds_its_model(tmp_path: Path) -> None
 
 def test_what_cannot_be_saved_is_refused_before_the_first_step(tmp_path: Path) -> None:
     clip = catalog.system("clip")
-    with pytest.raises(UsageError, match="cannot be saved: the transformers layout has no ResNet towers"):
+    with pytest.raises(UsageError, match="cannot be saved: the transformers layout has no ResNet encoders"):
         replace(clip, layouts={"transformers": clip.layouts["transformers"]}).layout_for(RESNET.model)
     assert final_layout(RESNET).name == "open_clip"
 
 
 def test_parts_of_several_checkpoints_start_one_run(tmp_path: Path) -> None:
-    """A ViT of CLIP's and SigLIP's text tower: what came from where is known, and WiSE-FT goes back to that alone."""
+    """A ViT of CLIP's and SigLIP's text encoder: what came from where is known, and WiSE-FT goes back to that alone."""
     vit = catalog.system("vit")
     tower = catalog.system("siglip").network(SIGLIP.model).image
     image = save_checkpoint(tmp_path / "vit", vit.layouts["transformers"], SIGLIP.model.image, tower.state_dict())
@@ -209,7 +209,7 @@ def test_parts_of_several_checkpoints_start_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "start, error, said",
     [
-        (Start(source="siglip/scenes", take="text", into="image"), BadCheckpoint, "image tower has another size"),
+        (Start(source="siglip/scenes", take="text", into="image"), BadCheckpoint, "image encoder has another size"),
         (Start(source="siglip/scenes", take="txt", into="text"), UnknownName, "part of siglip/scenes"),
         (Start(source="siglip/scenes", take="text", into="txt"), UnknownName, "part of the network"),
     ],
@@ -297,6 +297,6 @@ def test_a_run_of_another_image_size_reads_images_of_its_own(tmp_path: Path) -> 
 
 def test_a_layout_that_has_no_place_for_the_network_says_so(tmp_path: Path) -> None:
     model = rebus.load(with_preprocessor(tmp_path / "m", "clip", "tiny_resnet", 64))
-    with pytest.raises(BadConfig, match='transformers layout has no ResNet towers; save with layout="open_clip"'):
+    with pytest.raises(BadConfig, match='transformers layout has no ResNet encoders; save with layout="open_clip"'):
         model.save(tmp_path / "again", layout="transformers")
     assert (model.save(tmp_path / "again") / "open_clip_config.json").is_file()

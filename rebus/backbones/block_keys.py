@@ -4,7 +4,7 @@ from rebus.weights.key_sides import Row
 
 
 def transformers_blocks(theirs: str, ours: str) -> list[Row]:
-    """`{theirs}.layers.{i}.…` of CLIP and SigLIP towers in the transformers layout ⇄ `{ours}.{i}.…`."""
+    """`{theirs}.layers.{i}.…` of CLIP and SigLIP encoders in the transformers layout ⇄ `{ours}.{i}.…`."""
     layer = theirs + ".{i}."
     block = ours + ".{i}."
     pairs = [
@@ -64,7 +64,7 @@ def big_vision_blocks(theirs: str, ours: str) -> list[Row]:
 
 
 def big_vision_image() -> list[Row]:
-    """SigLIP's vision tower without its pooling, alone or inside PaliGemma."""
+    """SigLIP's vision encoder without its pooling, alone or inside PaliGemma."""
     return [
         ("img/embedding/{p}", "image.patch.{p}"),
         ("img/pos_embedding", "image.positions"),
@@ -86,7 +86,7 @@ def clip_vision() -> list[Row]:
 
 
 def siglip_vision() -> list[Row]:
-    """SigLIP's vision tower without its pooling, in the transformers layout, alone or inside PaliGemma."""
+    """SigLIP's vision encoder without its pooling, in the transformers layout, alone or inside PaliGemma."""
     return [
         ("vision_model.embeddings.patch_embedding.{p}", "patch.{p}"),
         ("vision_model.embeddings.position_embedding.weight", "positions"),

@@ -27,7 +27,7 @@ def dual_encoder_example(
     config: Any, rows: int, *, prompt: int = 16, answer: int = 16, context: int | None = None
 ) -> dict[str, Tensor]:
     """`rows` image-text pairs for a configuration with `image` and `text`; the texts are of `context` tokens, by
-    default as many as the text tower takes, and end with its `end_id` where it has one."""
+    default as many as the text encoder takes, and end with its `end_id` where it has one."""
     random, text = generator(), config.text
     length = text.context if context is None else min(context, text.context)
     tokens = torch.randint(_FIRST_TOKEN, text.vocab_size, (rows, length), generator=random)

@@ -1,4 +1,4 @@
-"""Configurations of towers in released files: what every `config.json` spells alike, and what shapes tell."""
+"""Configurations of encoders in released files: what every `config.json` spells alike, and what shapes tell."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from rebus.core.released_config import ACT_TO_RELEASED, Released, read_act
 Act: TypeAlias = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 
-def read_tower(part: Released, *, width: int, heads: int, mlp: int, act: str, eps: float) -> dict[str, Any]:
+def read_encoder(part: Released, *, width: int, heads: int, mlp: int, act: str, eps: float) -> dict[str, Any]:
     """Fields of our configuration; the arguments are the reference library's defaults for absent ones."""
     return {
         "width": part.size("hidden_size", width),
@@ -26,30 +26,30 @@ def read_tower(part: Released, *, width: int, heads: int, mlp: int, act: str, ep
 
 
 def read_clip_vision(part: Released) -> ViTConfig:
-    """The vision transformer of CLIP, alone or beside its text tower."""
+    """The vision transformer of CLIP, alone or beside its text encoder."""
     part.skip("projection_dim", "bos_token_id", "pad_token_id", "eos_token_id")
     part.demand("num_channels", 3)
     return ViTConfig(
         class_token=True,
         patch_size=part.size("patch_size", 32),
         image_size=part.size("image_size", 224),
-        **read_tower(part, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
+        **read_encoder(part, width=768, heads=12, mlp=3072, act="quick_gelu", eps=1e-5),
     )
 
 
 def read_siglip_vision(part: Released) -> ViTConfig:
-    """The vision tower of SigLIP, alone or inside PaliGemma. `num_patches` stands for a NaFlex position table."""
+    """The vision encoder of SigLIP, alone or inside PaliGemma. `num_patches` stands for a NaFlex position table."""
     part.demand("num_channels", 3)
     part.skip("projection_dim")
-    fields = read_tower(part, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
+    fields = read_encoder(part, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
     patch = part.size("patch_size", 16)
     patches = part.take("num_patches", int, None)
     size = part.size("image_size", 224) if patches is None else round(patches**0.5) * patch
     return ViTConfig(patch_size=patch, image_size=size, flat_patches=patches is not None, **fields)
 
 
-def write_tower(cfg: ViTConfig | TextConfig) -> dict[str, Any]:
-    """The reverse of `read_tower`."""
+def write_encoder(cfg: ViTConfig | TextConfig) -> dict[str, Any]:
+    """The reverse of `read_encoder`."""
     return {
         "hidden_size": cfg.width,
         "num_hidden_layers": cfg.num_layers,
@@ -64,16 +64,16 @@ def write_vision(cfg: ViTConfig) -> dict[str, Any]:
     """The same with patch and image size."""
     rows, cols = cfg.grid
     size = {"num_patches": rows * cols} if cfg.flat_patches else {"image_size": cfg.image_size}
-    return {**write_tower(cfg), "patch_size": cfg.patch_size, **size}
+    return {**write_encoder(cfg), "patch_size": cfg.patch_size, **size}
 
 
 def write_text(cfg: TextConfig) -> dict[str, Any]:
     """The same with vocabulary and context."""
-    return {**write_tower(cfg), "vocab_size": cfg.vocab_size, "max_position_embeddings": cfg.context}
+    return {**write_encoder(cfg), "vocab_size": cfg.vocab_size, "max_position_embeddings": cfg.context}
 
 
 def read_open_clip_kwargs(part: Released, act: Act) -> tuple[Act, float]:
-    """The activation and the eps of an open_clip tower: `act_kwargs` and `norm_kwargs` on top of PyTorch's defaults."""
+    """The activation and the eps of an open_clip encoder: `act_kwargs` and `norm_kwargs` over PyTorch's defaults."""
     norm, kwargs = part.part("norm_kwargs"), part.part("act_kwargs")
     eps, approximate = norm.take("eps", float, 1e-5), kwargs.take("approximate", Literal["none", "tanh"], "none")
     if approximate == "tanh" and act == "quick_gelu":
@@ -102,8 +102,8 @@ def timm_architecture(data: Mapping[str, Any]) -> str:
     return str(data.get("architecture", "")).split(".")[0]
 
 
-def timm_tower(data: Mapping[str, Any]) -> str:
-    """The image tower's timm name in an `open_clip_config.json`; empty for open_clip's own towers."""
+def timm_encoder(data: Mapping[str, Any]) -> str:
+    """The image encoder's timm name in an `open_clip_config.json`; empty for open_clip's own encoders."""
     try:
         return str(data["model_cfg"]["vision_cfg"].get("timm_model_name", ""))
     except (KeyError, TypeError, AttributeError):
@@ -127,7 +127,7 @@ class Shapes:
                 return shape
         raise BadConfig(f"no array {' … '.join(parts)}: not a checkpoint of this system")
 
-    def tower(self, prefix: str) -> dict[str, Any]:
+    def encoder(self, prefix: str) -> dict[str, Any]:
         """Width, depth, heads and MLP width of the blocks under `prefix`, stacked in one array or apart."""
         query = self.of(prefix, "encoderblock", "query/kernel")  # ([layers,] width, heads, head width)
         if len(query) == 4:
@@ -141,9 +141,9 @@ class Shapes:
         return {"width": query[-3], "num_layers": layers, "num_heads": query[-2], "mlp_width": mlp}
 
     def image(self) -> ViTConfig:
-        """SigLIP's vision tower; a NaFlex one has a linear patch projection."""
+        """SigLIP's vision encoder; a NaFlex one has a linear patch projection."""
         kernel, positions = self.of("img/embedding/kernel"), self.of("img/pos_embedding")
         flat = len(kernel) == 2
         patch = math.isqrt(kernel[0] // 3) if flat else kernel[0]
         side = math.isqrt(math.prod(positions[:-1]))
-        return ViTConfig(patch_size=patch, image_size=side * patch, flat_patches=flat, **self.tower("img/"))
+        return ViTConfig(patch_size=patch, image_size=side * patch, flat_patches=flat, **self.encoder("img/"))

@@ -300,7 +300,7 @@ _STARTERS = [
         license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
         extra="starter",
         ready=False,
-        note="what `rebus train lit_photos` starts from: trained towers, heads that know the names of the classes",
+        note="what `rebus train lit_photos` starts from: trained encoders, heads that know the names of the classes",
     ),
 ]
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine

@@ -23,7 +23,7 @@ SYSTEMS = {
         model_types=("clip",),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="two towers, one space, a softmax over the batch",
+        idea="two encoders, one space, a softmax over the batch",
         paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021",
     ),
     "siglip": SystemRow(
@@ -31,7 +31,7 @@ SYSTEMS = {
         model_types=("siglip", "siglip2"),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="two towers, one space, a sigmoid on every pair",
+        idea="two encoders, one space, a sigmoid on every pair",
         paper="Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
     ),
     "align": SystemRow(
@@ -39,7 +39,7 @@ SYSTEMS = {
         model_types=("align",),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="two towers, one softmax, and more noisy pairs than anybody could clean",
+        idea="two encoders, one softmax, and more noisy pairs than anybody could clean",
         paper="Jia et al., Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision, "
         "2021",
     ),
@@ -56,7 +56,7 @@ SYSTEMS = {
         model_types=("lit",),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="a trained image tower that stays locked teaches a text tower its space",
+        idea="a trained image encoder that stays locked teaches a text encoder its space",
         paper="Zhai et al., LiT: Zero-Shot Transfer with Locked-image text Tuning, 2022",
     ),
     "paligemma": SystemRow(

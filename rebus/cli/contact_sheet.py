@@ -25,7 +25,7 @@ _MOST_BOXES = 12  # more hide the image
 class Cell:
     """One example: its image where it has one, and what is written below."""
 
-    picture: Image.Image | None
+    image: Image.Image | None
     text: str
 
 
@@ -42,11 +42,11 @@ def contact_sheet(records: Sequence[Record]) -> Image.Image:
     for number, cell in enumerate(cells):
         left = _GAP + number % _COLUMNS * (_WIDTH + _GAP)
         top = _GAP + number // _COLUMNS * (height + _GAP)
-        if cell.picture is not None:
-            at = left + (_WIDTH - cell.picture.width) // 2, top + (_HEIGHT - cell.picture.height) // 2
-            sheet.paste(cell.picture, at)
-        most = _LINES if cell.picture is not None else _LINES + (_HEIGHT // _LINE) - 1
-        below = top + (_HEIGHT + _GAP // 2 if cell.picture is not None else 0)
+        if cell.image is not None:
+            at = left + (_WIDTH - cell.image.width) // 2, top + (_HEIGHT - cell.image.height) // 2
+            sheet.paste(cell.image, at)
+        most = _LINES if cell.image is not None else _LINES + (_HEIGHT // _LINE) - 1
+        below = top + (_HEIGHT + _GAP // 2 if cell.image is not None else 0)
         for line, words in enumerate(textwrap.wrap(cell.text, _LETTERS, max_lines=most, placeholder=" …")):
             pen.text((left, below + line * _LINE), words, fill=(30, 30, 30), font=font_for(words, 13))
     return sheet
@@ -58,22 +58,22 @@ def _cell(record: Record) -> Cell:
     if record.image is None:
         return Cell(None, _words(record))
     try:
-        picture = open_image(record.image)
+        image = open_image(record.image)
     except RebusError as error:
         return Cell(None, f"{record.key}: {error}")
     regions = len(record.things) + len(record.phrases)
     left_out = f"({_MOST_BOXES} of {regions} boxes shown) " if regions > _MOST_BOXES else ""
-    return Cell(_with_boxes(picture, record), left_out + _words(record))
+    return Cell(_with_boxes(image, record), left_out + _words(record))
 
 
-def _with_boxes(picture: Image.Image, record: Record) -> Image.Image:
+def _with_boxes(image: Image.Image, record: Record) -> Image.Image:
     """The image within a cell, its things and phrases outlined."""
     from rebus.core.answers import Box
     from rebus.tasks.draw import draw_boxes
 
-    scale = min(_WIDTH / picture.width, _HEIGHT / picture.height)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    small = picture.resize(size)
+    scale = min(_WIDTH / image.width, _HEIGHT / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    small = image.resize(size)
     things = [(thing.box, thing.label) for thing in record.things]
     things += [(phrase.thing.box, phrase.text) for phrase in record.phrases]
     boxes = [

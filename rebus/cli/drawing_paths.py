@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rebus.cli.image_arguments import Draw, Picture
-from rebus.cli.output_files import check_folder, check_picture
+from rebus.cli.image_arguments import Draw, ImageArgument
+from rebus.cli.output_files import check_folder, check_image
 from rebus.core.answers import Mask
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import UsageError
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def drawing_paths(out: Path | None, pictures: Sequence[Picture]) -> dict[str, Path] | None:
+def drawing_paths(out: Path | None, arguments: Sequence[ImageArgument]) -> dict[str, Path] | None:
     """The file of each drawing: `out` for one image, `out/<name>.png` for several. Raises before any work."""
     if out is None:
         return None
-    if len(pictures) == 1 and not out.is_dir():
-        check_picture(out)
-        return {pictures[0].path: out}
+    if len(arguments) == 1 and not out.is_dir():
+        check_image(out)
+        return {arguments[0].path: out}
     if out.suffix and not out.is_dir():
-        raise UsageError(f"--out {out}: {len(pictures)} images want a folder")
+        raise UsageError(f"--out {out}: {len(arguments)} images want a folder")
     check_folder(out, create=True)
     paths: dict[str, Path] = {}
-    for picture in pictures:
-        stem, number = Path(picture.path).stem, 2
+    for argument in arguments:
+        stem, number = Path(argument.path).stem, 2
         target = out / f"{stem}.png"
-        while target in paths.values() and picture.path not in paths:  # a file of this name in another folder
+        while target in paths.values() and argument.path not in paths:  # a file of this name in another folder
             target, number = out / f"{stem}-{number}.png", number + 1
-        paths.setdefault(picture.path, target)
+        paths.setdefault(argument.path, target)
     return paths
 
 

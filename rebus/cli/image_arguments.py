@@ -25,19 +25,19 @@ Draw = Callable[[str, "Image.Image", Any], None]
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageArgument:
     """An image to be opened, or why there is none."""
 
     path: str
     error: RebusError | None = None
 
 
-def find_pictures(words: Sequence[str]) -> list[Picture]:
+def find_images(words: Sequence[str]) -> list[ImageArgument]:
     """Files as they are, folders with what is in them, patterns that the shell left alone; in this order.
 
-    What cannot be looked at is a picture with an error, as is each folder below that cannot be read.
+    What cannot be looked at is a argument with an error, as is each folder below that cannot be read.
     """
-    found: list[Picture] = []
+    found: list[ImageArgument] = []
     for word in words:
         path = _path(word)
         try:
@@ -45,9 +45,9 @@ def find_pictures(words: Sequence[str]) -> list[Picture]:
         except (FileNotFoundError, NotADirectoryError):
             found += _absent(word, path)
         except (OSError, ValueError) as error:
-            found.append(Picture(word, BadImage(f"{word}: {_reason(error)}")))
+            found.append(ImageArgument(word, BadImage(f"{word}: {_reason(error)}")))
         else:
-            found += _in_folder(word, path) if stat.S_ISDIR(kind) else [Picture(str(path))]
+            found += _in_folder(word, path) if stat.S_ISDIR(kind) else [ImageArgument(str(path))]
     return found
 
 
@@ -62,24 +62,26 @@ def _path(word: str) -> Path:
         return path
 
 
-def _in_folder(word: str, folder: Path) -> list[Picture]:
-    unread: list[Picture] = []
+def _in_folder(word: str, folder: Path) -> list[ImageArgument]:
+    unread: list[ImageArgument] = []
 
     def failed(error: OSError) -> None:
         path = str(error.filename or word)
-        unread.append(Picture(path, BadImage(f"{path}: {_reason(error)}")))
+        unread.append(ImageArgument(path, BadImage(f"{path}: {_reason(error)}")))
 
-    found = [Picture(str(path)) for path in images_in(folder, failed)] + unread
-    return found or [Picture(word, MissingFile(f"{word}: no images in this folder"))]
+    found = [ImageArgument(str(path)) for path in images_in(folder, failed)] + unread
+    return found or [ImageArgument(word, MissingFile(f"{word}: no images in this folder"))]
 
 
-def _absent(word: str, path: Path) -> list[Picture]:
+def _absent(word: str, path: Path) -> list[ImageArgument]:
     if glob.has_magic(word):
         matching = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
-        return [Picture(p) for p in matching] or [Picture(word, MissingFile(f"{word}: nothing matches this pattern"))]
+        return [ImageArgument(p) for p in matching] or [
+            ImageArgument(word, MissingFile(f"{word}: nothing matches this pattern"))
+        ]
     if "://" in word:
-        return [Picture(word)]  # the codec says why web addresses are refused
-    return [Picture(word, MissingFile(f"{word}: no such file.{_nearest(path)}"))]
+        return [ImageArgument(word)]  # the codec says why web addresses are refused
+    return [ImageArgument(word, MissingFile(f"{word}: no such file.{_nearest(path)}"))]
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -122,18 +124,18 @@ class Batch:
         return 1 if self.failed else 0
 
 
-def hopeless(pictures: Sequence[Picture], args: Any) -> int | None:
+def hopeless(arguments: Sequence[ImageArgument], args: Any) -> int | None:
     """The exit code where there is not one image to open, so that no model is loaded; else None."""
-    if any(picture.error is None for picture in pictures):
+    if any(argument.error is None for argument in arguments):
         return None
-    batch = Batch(len(pictures))
-    for picture in pictures:
-        _fail(batch, picture.path, str(picture.error))
+    batch = Batch(len(arguments))
+    for argument in arguments:
+        _fail(batch, argument.path, str(argument.error))
     return batch.finish(args, None)
 
 
 def work_through(
-    pictures: Sequence[Picture],
+    arguments: Sequence[ImageArgument],
     work: Work,
     show: Callable[[str, Any], None],
     as_json: Callable[[Any], dict[str, Any]],
@@ -148,13 +150,13 @@ def work_through(
     run; what was done stays in the result. With `args.regions`, a file or folder of region features, `work` is given
     those of each image in its place.
     """
-    batch = Batch(len(pictures))
+    batch = Batch(len(arguments))
     seen = _seen(getattr(args, "regions", None))
     try:
-        with bar("images", len(pictures), when=args.json and len(pictures) > 1) as progress:
+        with bar("images", len(arguments), when=args.json and len(arguments) > 1) as progress:
             at = 0
-            while at < len(pictures):
-                chunk = pictures[at : at + size]
+            while at < len(arguments):
+                chunk = arguments[at : at + size]
                 try:
                     answers = _answers(chunk, work, seen)
                 except Exception as error:
@@ -163,15 +165,15 @@ def work_through(
                     size = len(chunk) // 2
                     note(f"not enough memory for {len(chunk)} images at a time: going on with {size}")
                     continue
-                for picture, (image, answer) in zip(chunk, answers, strict=True):
+                for argument, (image, answer) in zip(chunk, answers, strict=True):
                     if image is None or isinstance(answer, RebusError):
-                        _fail(batch, picture.path, str(answer))
+                        _fail(batch, argument.path, str(answer))
                     else:
                         if draw is not None:
-                            draw(picture.path, image, answer)
+                            draw(argument.path, image, answer)
                         if not args.json:
-                            show(picture.path, answer)
-                        batch.rows.append({"image": picture.path, **as_json(answer)})
+                            show(argument.path, answer)
+                        batch.rows.append({"image": argument.path, **as_json(answer)})
                     progress.advance()
                 at += len(chunk)
     except KeyboardInterrupt:
@@ -190,14 +192,14 @@ def _seen(regions: str | None) -> Callable[[str, Image.Image], Any]:
 
 
 def _answers(
-    chunk: Sequence[Picture], work: Work, seen: Callable[[str, Image.Image], Any]
+    chunk: Sequence[ImageArgument], work: Work, seen: Callable[[str, Image.Image], Any]
 ) -> list[tuple[Image.Image | None, Any]]:
     """Each image with its answer, or with the error that kept it from one."""
     from rebus.codec.images import open_images
 
-    there = [i for i, picture in enumerate(chunk) if picture.error is None]
+    there = [i for i, argument in enumerate(chunk) if argument.error is None]
     images, failures = open_images([chunk[i].path for i in there], on_error="skip")
-    found: list[tuple[Image.Image | None, Any]] = [(None, picture.error) for picture in chunk]
+    found: list[tuple[Image.Image | None, Any]] = [(None, argument.error) for argument in chunk]
     for place, error in failures.items():
         found[there[place]] = None, BadImage(str(error).removeprefix(f"images[{place}]: "))
     opened = {i: image for i, image in zip(there, images, strict=True) if image is not None}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rebus.core.errors import CannotWrite, UsageError
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def check_folder(folder: Path, *, create: bool = False) -> None:
@@ -23,10 +23,10 @@ def check_folder(folder: Path, *, create: bool = False) -> None:
         raise CannotWrite(f"{folder}: cannot be written: {error.strerror}. Choose another --out") from None
 
 
-def check_picture(path: Path) -> None:
+def check_image(path: Path) -> None:
     """Raise `UsageError` for an ending that is no image's, `CannotWrite` where the file cannot be made."""
-    if path.suffix.lower() not in PICTURE_ENDINGS:
-        raise UsageError(f"--out {path}: an image ends in {', '.join(PICTURE_ENDINGS)}; got {path.suffix or 'nothing'}")
+    if path.suffix.lower() not in IMAGE_ENDINGS:
+        raise UsageError(f"--out {path}: an image ends in {', '.join(IMAGE_ENDINGS)}; got {path.suffix or 'nothing'}")
     if path.is_dir():
         raise CannotWrite(f"{path} is a folder; --out names the image to write")
     check_folder(path.parent)

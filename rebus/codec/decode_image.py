@@ -41,17 +41,17 @@ _TURNS = {
 class Decoded:
     """RGB as it lies in the file, perhaps decoded at a fraction of its size, and how to set it upright."""
 
-    picture: Image.Image
+    image: Image.Image
     orientation: int  # EXIF, 1 to 8
     full_size: tuple[int, int]  # (width, height) of the file, before any scaled decoding
-    box: tuple[float, float, float, float]  # what of `picture` the file covers: scaled decoding rounds sizes up
+    box: tuple[float, float, float, float]  # what of `image` the file covers: scaled decoding rounds sizes up
 
-    def upright(self, picture: Image.Image | None = None) -> Image.Image:
-        """`picture` (or the whole) turned by the orientation."""
-        picture = self.picture if picture is None else picture
+    def upright(self, image: Image.Image | None = None) -> Image.Image:
+        """`image` (or the whole) turned by the orientation."""
+        image = self.image if image is None else image
         if self.orientation not in _TURNS:
-            return picture
-        turned = picture.transpose(_TURNS[self.orientation])
+            return image
+        turned = image.transpose(_TURNS[self.orientation])
         turned.info = {}  # or its EXIF would turn it again
         return turned
 
@@ -93,44 +93,44 @@ def decode(
     """
     name = describe(source)
     if isinstance(source, Image.Image):
-        picture = source
+        image = source
     elif isinstance(source, np.ndarray):
-        picture = image_from_array(source, name)
+        image = image_from_array(source, name)
     elif isinstance(source, Tensor):
-        picture = image_from_tensor(source, name)
+        image = image_from_tensor(source, name)
     else:
-        picture = _open_header(_read(source, name), name)
-    full_size = _within_limits(picture, name)
+        image = _open_header(_read(source, name), name)
+    full_size = _within_limits(image, name)
     box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
-    if enough is not None and picture is not source and picture.format in ("JPEG", "MPO"):
+    if enough is not None and image is not source and image.format in ("JPEG", "MPO"):
         with _damage_named(name):
-            drafted = picture.draft(None, enough(*full_size))
+            drafted = image.draft(None, enough(*full_size))
             box = drafted[1] if drafted is not None else box
-    with _memory.held(_bytes_to_decode(picture, full_size), name):
+    with _memory.held(_bytes_to_decode(image, full_size), name):
         with _damage_named(name):
-            decoded = _decoded(picture, name, box, full_size, allow_truncated, alpha)
-        del picture  # or the palette and the alpha would be held as well
+            decoded = _decoded(image, name, box, full_size, allow_truncated, alpha)
+        del image  # or the palette and the alpha would be held as well
         yield decoded
 
 
 def _decoded(
-    picture: Image.Image,
+    image: Image.Image,
     name: str,
     box: tuple[float, float, float, float],
     full_size: tuple[int, int],
     allow_truncated: bool,
     alpha: Alpha,
 ) -> Decoded:
-    transparent = transparent_sample(picture)  # before the EXIF, for which Pillow loads a PNG
-    orientation = 1 if _turned_by_hand(picture) else _orientation(picture)
-    _load(picture, name, allow_truncated)
-    if picture.format in ("TIFF", "AVIF"):  # Pillow turns these while it loads
-        orientation, full_size = _orientation(picture), picture.size
+    transparent = transparent_sample(image)  # before the EXIF, for which Pillow loads a PNG
+    orientation = 1 if _turned_by_hand(image) else _orientation(image)
+    _load(image, name, allow_truncated)
+    if image.format in ("TIFF", "AVIF"):  # Pillow turns these while it loads
+        orientation, full_size = _orientation(image), image.size
         box = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
     if transparent is not None:
-        picture = picture.copy()  # it may be a user's
-        picture.info["transparency"] = transparent
-    return Decoded(to_rgb(picture, alpha, name), orientation, full_size, box)
+        image = image.copy()  # it may be a user's
+        image.info["transparency"] = transparent
+    return Decoded(to_rgb(image, alpha, name), orientation, full_size, box)
 
 
 @contextmanager
@@ -148,12 +148,12 @@ def _damage_named(name: str) -> Iterator[None]:
 _DECODER = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "TIFF": 8, "GIF": 8}
 
 
-def _bytes_to_decode(picture: Image.Image, full_size: tuple[int, int]) -> int:
+def _bytes_to_decode(image: Image.Image, full_size: tuple[int, int]) -> int:
     """Bytes at most from the file to an RGB image that is turned or made smaller."""
-    pixels = picture.width * picture.height
-    own = 1 if picture.mode in ("1", "L", "P") else 4
-    needed = pixels * (own + _DECODER.get(picture.format or "", 0) + 4 + 4)
-    if picture.info.get("progressive"):  # libjpeg keeps the coefficients, at full size
+    pixels = image.width * image.height
+    own = 1 if image.mode in ("1", "L", "P") else 4
+    needed = pixels * (own + _DECODER.get(image.format or "", 0) + 4 + 4)
+    if image.info.get("progressive"):  # libjpeg keeps the coefficients, at full size
         needed += 6 * full_size[0] * full_size[1]
     return needed
 
@@ -243,8 +243,8 @@ def _open_header(data: bytes, name: str) -> Image.Image:
         raise _unreadable(name, error, kind) from error
 
 
-def _within_limits(picture: Image.Image, name: str) -> tuple[int, int]:
-    width, height = picture.size
+def _within_limits(image: Image.Image, name: str) -> tuple[int, int]:
+    width, height = image.size
     if width < 1 or height < 1:
         raise BadImage(f"{name}: {width} × {height} pixels: there is nothing to see")
     said = f"{name}: {width:,} × {height:,}"
@@ -254,32 +254,32 @@ def _within_limits(picture: Image.Image, name: str) -> tuple[int, int]:
     return width, height
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        value = picture.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged metadata do not spoil the image: every viewer shows it as it lies
         return 1
     return value if value in _TURNS else 1
 
 
-def _turned_by_hand(picture: Image.Image) -> bool:
+def _turned_by_hand(image: Image.Image) -> bool:
     """Whether a PIL image made from another stands across the size in its EXIF, which Pillow copies along as it was.
 
     Only quarter turns can be told; `convert`, `crop` and `resize` leave an image that is still to be turned.
     """
-    if isinstance(picture, ImageFile.ImageFile) or _orientation(picture) < 5:
+    if isinstance(image, ImageFile.ImageFile) or _orientation(image) < 5:
         return False
     try:
-        stored = picture.getexif().get_ifd(_EXIF)
+        stored = image.getexif().get_ifd(_EXIF)
         width, height = int(stored.get(_WIDTH, 0)), int(stored.get(_HEIGHT, 0))
     except Exception:  # as above
         return False
-    return (width - height) * (picture.width - picture.height) < 0
+    return (width - height) * (image.width - image.height) < 0
 
 
-def _load(picture: Image.Image, name: str, allow_truncated: bool) -> None:
+def _load(image: Image.Image, name: str, allow_truncated: bool) -> None:
     try:
-        picture.load()
+        image.load()
     except OSError as error:
         if "truncated" not in str(error):
             raise
@@ -287,11 +287,11 @@ def _load(picture: Image.Image, name: str, allow_truncated: bool) -> None:
             raise BadImage(
                 f"{name}: the file ends early ({error}). Fetch it again, or allow truncated images"
             ) from error
-        if getattr(picture, "_im", None) is None or not hasattr(picture, "tile"):
+        if getattr(image, "_im", None) is None or not hasattr(image, "tile"):
             raise
         # Pillow's switch for this is global; without the tiles that failed, it keeps the rows that were decoded.
-        picture.tile = []
-        picture.load()
+        image.tile = []
+        image.load()
 
 
 def _unreadable(name: str, error: Exception, kind: str | None = None) -> RebusError:

@@ -53,7 +53,7 @@ def open_images(
     Raises `LimitExceeded`, whatever `on_error` says, where together they pass `MAX_IMAGE_MEMORY`.
     """
     _check_batch(sources)
-    pictures: list[Image.Image | None] = [None] * len(sources)
+    images: list[Image.Image | None] = [None] * len(sources)
     held, counting = 0, threading.Lock()
 
     def check_held() -> None:
@@ -62,15 +62,15 @@ def open_images(
     def work(index: int) -> None:
         nonlocal held
         check_held()
-        picture = open_image(sources[index], allow_truncated=allow_truncated, alpha=alpha)
+        image = open_image(sources[index], allow_truncated=allow_truncated, alpha=alpha)
         with counting:
-            held += 4 * picture.width * picture.height
+            held += 4 * image.width * image.height
         check_held()
-        pictures[index] = picture
+        images[index] = image
 
     failures = _each(work, len(sources), _threads(threads), skip=on_error == "skip")
     check_held()
-    return pictures, failures
+    return images, failures
 
 
 class ImagePipeline:

@@ -200,7 +200,7 @@ def load_processor(
         if name == "processor_config.json" and "image_processor" not in config:
             continue  # older files hold settings of the whole processor only
         if name == "open_clip_config.json" and "preprocess_cfg" not in config:
-            continue  # towers alone: nothing is said about images
+            continue  # encoders alone: nothing is said about images
         if config:
             image = ImagePipeline(_sized(image_spec_from_json(config), image_default))
             break

@@ -103,13 +103,13 @@ def naflex_grid(width: int, height: int, patch_size: int, max_patches: int) -> t
 def exact(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
     """uint8 (H, W, 3), as the released preprocessors make it: turned, then resized by Pillow, then cropped. With
     TensorFlow 1's resampling float32, in values of bytes."""
-    picture = decoded.upright()
-    size = resized(spec, *picture.size)
+    image = decoded.upright()
+    size = resized(spec, *image.size)
     if spec.resample == "bilinear_tf1":
-        return _cropped(_bilinear_tf1(np.asarray(picture), size), spec)
-    if picture.size != size:
-        picture = picture.resize(size, _FILTERS[spec.resample])
-    return _cropped(np.asarray(picture), spec)
+        return _cropped(_bilinear_tf1(np.asarray(image), size), spec)
+    if image.size != size:
+        image = image.resize(size, _FILTERS[spec.resample])
+    return _cropped(np.asarray(image), spec)
 
 
 def _bilinear_tf1(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -137,19 +137,19 @@ def fast(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
     width, height = resized(spec, *decoded.upright_size)
     if decoded.orientation >= 5:
         width, height = height, width
-    whole = decoded.box == (0.0, 0.0, *map(float, decoded.picture.size))
-    if whole and decoded.picture.size != (width, height) and spec.resample in ("bilinear", "bicubic"):
-        pixels = _resize_bytes(decoded.picture, width, height, spec.resample)
+    whole = decoded.box == (0.0, 0.0, *map(float, decoded.image.size))
+    if whole and decoded.image.size != (width, height) and spec.resample in ("bilinear", "bicubic"):
+        pixels = _resize_bytes(decoded.image, width, height, spec.resample)
     else:  # a box that ends within a pixel: only Pillow takes it, and what is left is small
-        pixels = np.asarray(decoded.picture.resize((width, height), _FILTERS[spec.resample], box=decoded.box))
+        pixels = np.asarray(decoded.image.resize((width, height), _FILTERS[spec.resample], box=decoded.box))
     if decoded.orientation != 1:
         pixels = np.asarray(decoded.upright(Image.fromarray(np.ascontiguousarray(pixels))))
     return _cropped(pixels, spec)
 
 
-def _resize_bytes(picture: Image.Image, width: int, height: int, mode: str) -> np.ndarray:
+def _resize_bytes(image: Image.Image, width: int, height: int, mode: str) -> np.ndarray:
     # Channels stay last in memory, where PyTorch has a vectorised kernel for bytes.
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     small = torch.nn.functional.interpolate(pixels, size=(height, width), mode=mode, antialias=True)
     return small[0].permute(1, 2, 0).numpy()
 

@@ -287,9 +287,9 @@ class TextPipeline:
         row = seen + start + body + self._separator
         if len(row) > self.spec.context:
             placed = len(image) * images
-            pictures = f"{_number(images)} ({placed:,} tokens) and " if placed else ""
+            placeholders = f"{_number(images)} ({placed:,} tokens) and " if placed else ""
             raise BadText(
-                f"prompt {index}: {pictures}{len(row) - placed:,} tokens of text make {len(row):,}; "
+                f"prompt {index}: {placeholders}{len(row) - placed:,} tokens of text make {len(row):,}; "
                 f"the context holds {self.spec.context:,}. Shorten it, or allow it to be cut (--truncate)"
             )
         return row

@@ -16,7 +16,7 @@ DEFAULTS = {
     "MAX_TEXT_CHARS": 100_000,  # of one text
     "MAX_LABELS": 100_000,  # of one classify call
     "MAX_CONFIG_VALUE": 10_000_000,  # of an integer field of a configuration
-    "MAX_LAYERS": 1_000,  # of one tower
+    "MAX_LAYERS": 1_000,  # of one encoder
     "MAX_INPUT_SIDE": 8_192,  # pixels of the longer side of what a network reads
 }
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Embeddings(NamedTuple):
-    """Two towers, one space. `image` (B, E) and `text` (T, E) are of unit length; `scale` multiplies, `bias` adds."""
+    """Two encoders, one space. `image` (B, E) and `text` (T, E) are of unit length; `scale` multiplies, `bias` adds."""
 
     image: Tensor
     text: Tensor

@@ -65,7 +65,7 @@ class Converter:
         self.reader, self.settings = reader, settings
         self.in_pixels = PixelsOfImages(str(source.get("source", "the data set")))
         self.ends = np.cumsum([0, *reader.sizes], dtype=np.int64)
-        if settings.to == "parquet" and not without_pictures(reader):
+        if settings.to == "parquet" and not without_images(reader):
             raise UsageError("only Parquet files of addresses without images are written as Parquet")
         fitting = settings.fitting
         plan = {
@@ -237,10 +237,10 @@ class Sample:
         return {"key": self.key, "skipped": self.reason}
 
 
-def without_pictures(reader: Reader) -> bool:
+def without_images(reader: Reader) -> bool:
     """Whether these are Parquet files of addresses."""
     inner = reader.reader if isinstance(reader, Sifted) else reader
-    return isinstance(inner, Parquet) and inner.picture is None
+    return isinstance(inner, Parquet) and inner.image is None
 
 
 def table_of(reader: Reader, block: int, rows: list[int]) -> Any:

@@ -256,13 +256,13 @@ class FileRecords:
         return self._orders[split, seed]
 
 
-def varied(picture: Image.Image, rng: np.random.Generator, least_crop: float, flip: bool) -> Image.Image:
+def varied(image: Image.Image, rng: np.random.Generator, least_crop: float, flip: bool) -> Image.Image:
     """A random square of the image, and perhaps its mirror image."""
     if least_crop < 1:
-        width, height = picture.size
+        width, height = image.size
         side = min(width, height, max(1, round((rng.uniform(least_crop, 1) * width * height) ** 0.5)))
         left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
-        picture = picture.crop((left, top, left + side, top + side))
+        image = image.crop((left, top, left + side, top + side))
     if flip and rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return picture
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image

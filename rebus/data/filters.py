@@ -179,11 +179,11 @@ def _size_in_file(image: bytes | Path) -> tuple[float, float] | None:
 
     try:
         data = image.read_bytes() if isinstance(image, Path) else image
-        picture = opener(kind_of(data[:512]), "image")(io.BytesIO(data))
-        turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+        opened = opener(kind_of(data[:512]), "image")(io.BytesIO(data))
+        turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
     except Exception:  # a parser may raise anything over a stranger's bytes
         return None
-    return picture.size[::-1] if turned else picture.size
+    return opened.size[::-1] if turned else opened.size
 
 
 def number_in(facts: Mapping[str, object], name: str) -> float | None:

@@ -66,7 +66,7 @@ def fit(source: bytes | Path, fitting: Fitting) -> Fitted:
         scale = fitting.resize / min(original)
         size = (max(1, round(original[0] * scale)), max(1, round(original[1] * scale)))
         lying = size[::-1] if decoded.orientation >= 5 else size
-        small = decoded.picture.resize(lying, Image.Resampling.BICUBIC, box=decoded.box, reducing_gap=3.0)
+        small = decoded.image.resize(lying, Image.Resampling.BICUBIC, box=decoded.box, reducing_gap=3.0)
         file = io.BytesIO()
         decoded.upright(small).save(file, "JPEG", quality=fitting.quality)
     return Fitted(file.getvalue(), "jpg", size, original, (scale, scale))

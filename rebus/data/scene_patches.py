@@ -1,4 +1,4 @@
-"""Scenes patch by patch: which object each patch shows, for image towers."""
+"""Scenes patch by patch: which object each patch shows, for image encoders."""
 
 import numpy as np
 

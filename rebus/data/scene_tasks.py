@@ -29,10 +29,10 @@ ALL_SHAPES = " ; ".join(SHAPES)
 
 @dataclass(frozen=True)
 class SceneTasks:
-    """Images with `per_picture` different tasks each, drawn with the given odds.
+    """Images with `per_image` different tasks each, drawn with the given odds.
 
-    `tokens` and `targets` have `per_picture` rows for each image, which `owners` gives. `names`, `present` and `boxes`
-    say what each patch shows. The first `tower_first` batches hold these alone, of as many images as later batches
+    `tokens` and `targets` have `per_image` rows for each image, which `owners` gives. `names`, `present` and `boxes`
+    say what each patch shows. The first `encoder_first` batches hold these alone, of as many images as later batches
     have rows of text. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can
     already see and caption (0: never).
     """
@@ -40,8 +40,8 @@ class SceneTasks:
     kind: Literal["scene tasks"] = "scene tasks"
     size: int = 96
     patch: int = 12
-    tower_first: int = 0
-    per_picture: int = 2
+    encoder_first: int = 0
+    per_image: int = 2
     caption: float = 0.4
     detect: float = 0.3
     ask: float = 0.2
@@ -76,8 +76,8 @@ class SceneTasks:
     def _plan(
         self, prompts: Prompts, locations: LocationNotation | None, index: int, batch_size: int, split: str
     ) -> Plan:
-        stride = batch_size * self.per_picture
-        if split == "train" and index < self.tower_first:
+        stride = batch_size * self.per_image
+        if split == "train" and index < self.encoder_first:
             return Plan(range(index * stride, (index + 1) * stride), self._patches)
         asked = self.ask_later if 0 < self.turn <= index else self.ask
         odds = np.array([self.caption, self.detect, asked, self.segment])
@@ -109,7 +109,7 @@ class SceneTasks:
     ) -> Example:
         assert record.image is not None
         texts: list[TextRow] = []
-        for task in rng.choice(len(asking), size=self.per_picture, replace=False, p=odds):
+        for task in rng.choice(len(asking), size=self.per_image, replace=False, p=odds):
             form, prompt = asking[task]
             texts += form.make(record, Given(record.image, prompt, rng, locations)).texts
         return Example((record.image,), tuple(texts), patch_owners(_scene(record), self.patch))

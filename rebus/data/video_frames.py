@@ -48,7 +48,7 @@ def frames(
     try:
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
         with av.open(source, options=options, metadata_errors="ignore") as container:
-            return _pictures(container, name, number, seconds, size, seed)
+            return _images(container, name, number, seconds, size, seed)
     except (av.error.FFmpegError, ValueError) as error:
         if isinstance(error, RebusError):
             raise
@@ -63,7 +63,7 @@ def moments(start: float, end: float, number: int, seed: int | None = None) -> l
     return [float(at) for at in start + (np.arange(number) + places) * ((end - start) / number)]
 
 
-def _pictures(
+def _images(
     container: Any, name: str, number: int, seconds: tuple[float, float] | None, size: int | None, seed: int | None
 ) -> "list[Image]":
     if not container.streams.video:
@@ -93,7 +93,7 @@ def _shown_at(container: Any, stream: Any, name: str, wanted: Sequence[float], s
     for moment in wanted:
         frame = walk.to(moment)
         if made is None or made[0] is not frame:
-            made = frame, _picture(frame, scale)
+            made = frame, _image(frame, scale)
         yield made[1].copy()
 
 
@@ -153,15 +153,15 @@ class _Walk:
             raise RebusError(f"{self._name}: ends {lost:.1f} s too early; the file may be cut off")
 
 
-def _picture(frame: Any, scale: float) -> "Image":
+def _image(frame: Any, scale: float) -> "Image":
     from PIL import Image
 
-    picture: Image.Image = frame.to_image()
+    image: Image.Image = frame.to_image()
     if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     turn = round(getattr(frame, "rotation", 0) / 90) % 4
-    return picture.rotate(90 * turn, expand=True) if turn else picture
+    return image.rotate(90 * turn, expand=True) if turn else image
 
 
 def _length(container: Any, stream: Any, name: str) -> float:

@@ -12,7 +12,7 @@ from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.errors import UsageError
 from rebus.core.memory import peak_memory
 from rebus.data.scenes import scene
-from rebus.evaluate.reference import TEXTS, picks_answers, pictures, questions_batch
+from rebus.evaluate.reference import TEXTS, held_out_images, picks_answers, questions_batch
 
 _NEW_TOKENS = 32
 
@@ -36,14 +36,14 @@ def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
     if model.processor.image is not None:
         photo = _photo()
         seconds = _median(lambda: model.processor(images=[photo] * batch_size), runs, model)
-        found["prepared_pictures_per_second"] = batch_size / seconds
+        found["prepared_images_per_second"] = batch_size / seconds
     can_measure = False
     if isinstance(network, EmbedsImages) and model.processor.image is not None:
         can_measure = True
-        batch = _placed(model, model.processor(images=pictures(1) * batch_size))
-        found["pictures_per_second"] = batch_size / _median(lambda: network.embed_image(**batch), runs, model)
+        batch = _placed(model, model.processor(images=held_out_images(1) * batch_size))
+        found["images_per_second"] = batch_size / _median(lambda: network.embed_image(**batch), runs, model)
         one = {name: tensor[:1] for name, tensor in batch.items()}
-        found["one_picture_ms"] = 1000 * _median(lambda: network.embed_image(**one), runs, model)
+        found["one_image_ms"] = 1000 * _median(lambda: network.embed_image(**one), runs, model)
     if isinstance(network, EmbedsText) and model.processor.text is not None:
         can_measure = True
         words = _placed(model, model.processor(texts=[TEXTS[1]] * batch_size))
@@ -53,7 +53,7 @@ def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
         found |= _writing(model, runs, batch_size)
     if picks_answers(model):
         can_measure = True
-        asked = _placed(model, questions_batch(model, pictures(1) * batch_size))
+        asked = _placed(model, questions_batch(model, held_out_images(1) * batch_size))
         found["answers_per_second"] = batch_size / _median(lambda: network.answer_logits(**asked), runs, model)
     if not can_measure:
         raise UsageError(
@@ -68,7 +68,7 @@ def _writing(model: Any, runs: int, batch_size: int) -> dict[str, float]:
     prompt = model.system.prompts.caption or ""
     found: dict[str, float] = {}
     for rows in (1, batch_size) if batch_size > 1 else (1,):
-        batch = _placed(model, model.processor(images=pictures(1) * rows, texts=[prompt] * rows))
+        batch = _placed(model, model.processor(images=held_out_images(1) * rows, texts=[prompt] * rows))
 
         def write(room: int, batch: dict[str, Any] = batch) -> None:
             # Rows that end early would make it look fast.

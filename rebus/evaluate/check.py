@@ -19,7 +19,7 @@ from rebus.data.scenes import scene
 from rebus.evaluate import reference
 
 _BATCH = 2e-4  # a row alone and in a batch: other matrix sizes, another order of sums
-_BF16_COSINE, _INT8_COSINE = 0.95, 0.95  # trained towers stay above 0.99; sparse descriptions (ASIF) drift more
+_BF16_COSINE, _INT8_COSINE = 0.95, 0.95  # trained encoders stay above 0.99; sparse descriptions (ASIF) drift more
 _RESIZE_MEAN = 4.0  # /255: the fast path's mean distance from the exact one on a detailed JPEG
 _TYPED = "what is <image> <bos> <eos> <pad> <loc0001> <seg001> [MASK] <|endoftext|>?"
 
@@ -85,7 +85,7 @@ def _placed(model: Any, network: nn.Module, batch: Mapping[str, Tensor]) -> dict
 
 
 def _images_alone(model: Any) -> tuple[bool | None, str]:
-    images = reference.pictures(3)
+    images = reference.held_out_images(3)
     together = _see(model, model.network, images)
     if together is None:
         return None, "the checkpoint cannot see images by itself"
@@ -100,7 +100,7 @@ def _texts_alone(model: Any) -> tuple[bool | None, str]:
         return _close(together, alone, model)
     can_ask = model.processor.text is not None and model.processor.image is not None
     if "ask" in model.tasks and can_ask and (model.companions or not reference.picks_answers(model)):
-        image = reference.pictures(1)[0]
+        image = reference.held_out_images(1)[0]
         questions = ["how many objects are there?", "what colour is the object on the left of the image?"]
         short = {"max_new_tokens": 16} if isinstance(model.network, WritesText) else {}
         together_said = model.ask([image] * 2, questions, **short)
@@ -120,7 +120,7 @@ def _drift(model: Any, change: Callable[[nn.Module], None], least: float) -> tup
     size = sum(p.numel() * p.element_size() for p in model.network.parameters())
     if model.device.type == "cpu" and size > 0.5 * _free_memory():
         return None, f"skipped: a second copy of {size / 1e9:.1f} GB does not fit"
-    images = reference.pictures(3)
+    images = reference.held_out_images(3)
     exact = _see(model, model.network, images)
     if exact is None:
         return None, "the checkpoint cannot see images by itself"

@@ -126,9 +126,7 @@ class GroupScores:
     ap50: float
 
 
-def coco_scores(
-    pictures: Iterable[tuple[Truth, Detections]], classes: Sequence[str], *, by: By = "boxes"
-) -> CocoScores:
+def coco_scores(images: Iterable[tuple[Truth, Detections]], classes: Sequence[str], *, by: By = "boxes") -> CocoScores:
     """AP and AR of boxes or masks, as COCO counts them.
 
     An image gives its 100 best detections of each class. Crowd regions count neither way: they are no truth to be
@@ -141,7 +139,7 @@ def coco_scores(
     if len(set(classes)) != len(classes):
         raise UsageError(f"classes wants each name once; got {list(classes)}")
     tallies = {name: _Tally() for name in classes}
-    for _, true, seen in _read(pictures, tallies, by):
+    for _, true, seen in _read(images, tallies, by):
         for name in sorted({*true.labels, *seen.labels}):
             best = seen.take(seen.labels == name).best(COCO_LIMITS[-1])
             tallies[name].add(true.take(true.labels == name), best, forgive=False)
@@ -151,7 +149,7 @@ def coco_scores(
 
 
 def lvis_scores(
-    pictures: Iterable[tuple[Truth, Detections]], frequency: Mapping[str, Frequency], *, by: By = "masks"
+    images: Iterable[tuple[Truth, Detections]], frequency: Mapping[str, Frequency], *, by: By = "masks"
 ) -> LvisScores:
     """AP and AR of boxes or masks, as LVIS counts them. frequency: every class with "r", "c" or "f".
 
@@ -165,7 +163,7 @@ def lvis_scores(
     if wrong := [name for name, group in frequency.items() if group not in ("r", "c", "f")]:
         raise UsageError(f'frequency wants "r", "c" or "f"; got "{frequency[wrong[0]]}" for "{wrong[0]}"')
     tallies = {name: _Tally() for name in frequency}
-    for truth, true, seen in _read(pictures, tallies, by):
+    for truth, true, seen in _read(images, tallies, by):
         _check_known(tallies, truth.absent, truth.incomplete)
         if true.crowd.any():
             raise UsageError(f"LVIS has no crowd regions; got crowd {true.crowd.tolist()}. Leave them out.")
@@ -335,12 +333,12 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _read(
-    pictures: Iterable[tuple[Truth, Detections]], known: Collection[str], by: By
+    images: Iterable[tuple[Truth, Detections]], known: Collection[str], by: By
 ) -> Iterator[tuple[Truth, _Regions, _Regions]]:
     """Each image's truth, as given and as regions, and its detections as regions, once they are known to fit."""
     if by not in ("boxes", "masks"):
         raise UsageError(f'by wants "boxes" or "masks"; got "{by}"')
-    for number, (truth, found) in enumerate(pictures):
+    for number, (truth, found) in enumerate(images):
         _check_known(known, truth.labels, found.labels)
         true, seen = (_regions(side, by, number) for side in (truth, found))
         want, got = true.shapes.shape[1:], seen.shapes.shape[1:]

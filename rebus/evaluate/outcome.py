@@ -15,13 +15,13 @@ NUM_WORST = 12  # mistakes that are shown
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """What was said of an image and what is true. `badness` ranks mistakes of one benchmark; `picture` reads it."""
+    """What was said of an image and what is true. `badness` ranks mistakes of one benchmark; `image` reads it."""
 
     key: str
     badness: float
     said: str
     truth: str
-    picture: Callable[[], StoredImage | None]
+    image: Callable[[], StoredImage | None]
     found: Sequence[Box | Mask] = ()
     wanted: Sequence[Box | Mask] = ()
 

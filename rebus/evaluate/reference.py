@@ -27,7 +27,7 @@ _NUMBERS = ("images", "texts", "boxes")
 _BOXES = 2  # the best of an image; further ones may change places by a rounding
 
 
-def pictures(number: int = 3, size: int = 96) -> list[Image.Image]:
+def held_out_images(number: int = 3, size: int = 96) -> list[Image.Image]:
     """Held-out images for looking at a model."""
     return [scene(seed, "test", size).image for seed in range(number)]
 
@@ -49,16 +49,16 @@ def record(model: Any) -> dict[str, Any]:
     """The model's outputs on fixed images and texts, as JSON-ready numbers."""
     found: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch.")}
     if "embed_images" in model.tasks:
-        found["images"] = _leading(model.embed_images(pictures()))
+        found["images"] = _leading(model.embed_images(held_out_images()))
     if "embed_texts" in model.tasks and model.processor.text is not None:
         found["texts"] = _leading(model.embed_texts(list(TEXTS)))
     if isinstance(model.network, FindsRegions) and model.processor.text is not None:
-        images = pictures()
+        images = held_out_images()
         found["boxes"] = [_best(image, boxes) for image, boxes in zip(images, model.detect(images, list(SHAPES)))]
     if "caption" in model.tasks and model.processor.text is not None:
-        found["captions"] = model.caption(pictures())
+        found["captions"] = model.caption(held_out_images())
     if picks_answers(model) and model.companions:
-        found["answers"] = model.ask(pictures(), list(QUESTIONS))
+        found["answers"] = model.ask(held_out_images(), list(QUESTIONS))
     return found
 
 

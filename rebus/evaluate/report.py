@@ -53,11 +53,11 @@ def _files(result: Result) -> Iterator[tuple[str, bytes]]:
     mistakes = []
     for number, mistake in enumerate(result.outcome.worst, 1):
         name = f"images/{number:02d}.jpg"
-        picture = _picture(mistake)
-        if picture is not None:
-            yield name, picture
+        image = _image(mistake)
+        if image is not None:
+            yield name, image
         mistakes.append(
-            {"key": mistake.key, "said": mistake.said, "truth": mistake.truth, "image": name if picture else None}
+            {"key": mistake.key, "said": mistake.said, "truth": mistake.truth, "image": name if image else None}
         )
     plots = []
     for plot in result.outcome.plots if can_plot() else ():
@@ -121,10 +121,10 @@ def _short(name: Any) -> str:
     return text if len(text) <= 28 else text[:27] + "…"
 
 
-def _picture(mistake: Mistake) -> bytes | None:
+def _image(mistake: Mistake) -> bytes | None:
     """The image with what was said and what is true below it; with boxes, one beside the other."""
     try:
-        source = mistake.picture()
+        source = mistake.image()
         if source is None:
             return None
         image = open_image(source)

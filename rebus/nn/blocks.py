@@ -21,7 +21,7 @@ class Split(NamedTuple):
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of all towers, in order."""
+    """The repeated blocks of all encoders, in order."""
     found: dict[int, nn.Module] = {}
     for module in network.modules():
         own = getattr(module, "blocks", None)

@@ -157,7 +157,7 @@ class _Sigmoid(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         rank, number = ranks.world()
         counts = ranks.everybodys(len(text), text.device)
-        pictures = sum(ranks.everybodys(len(image), image.device))
+        images = sum(ranks.everybodys(len(image), image.device))
         learns = any(ctx.needs_input_grad)
         exact = torch.promote_types(image.dtype, torch.float32)
         share = torch.zeros((), dtype=exact, device=image.device)
@@ -203,7 +203,7 @@ class _Sigmoid(torch.autograd.Function):
         times = number / sum(counts)
         grads = (d_image, d_text, d_scale.to(scale.dtype).view_as(scale), d_bias.to(bias.dtype).view_as(bias))
         ctx.save_for_backward(*(grad * times for grad in grads))
-        loss, accuracy = ranks.total(share) / sum(counts), ranks.total(hit.sum()) / pictures
+        loss, accuracy = ranks.total(share) / sum(counts), ranks.total(hit.sum()) / images
         ctx.mark_non_differentiable(accuracy)
         return loss, accuracy
 

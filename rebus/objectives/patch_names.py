@@ -1,7 +1,7 @@
 """See first, then speak: name what each patch of an image belongs to, and predict the next token.
 
-An image whose every patch is supervised teaches an image tower far more than its caption does. Dense supervision of
-a tower before and beside a language model: Tschannen et al., "SigLIP 2", 2025, Sec. 2.
+An image whose every patch is supervised teaches an image encoder far more than its caption does. Dense supervision of
+an encoder before and beside a language model: Tschannen et al., "SigLIP 2", 2025, Sec. 2.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def patch_names(scores: Tensor, names: Tensor, present: Tensor, boxes: Tensor, k
 
 @dataclass(frozen=True)
 class SeeAndSpeakLoss:
-    """`next_token` + `share` · `patch_names`; batches without tokens teach the image tower alone.
+    """`next_token` + `share` · `patch_names`; batches without tokens teach the image encoder alone.
 
     `kinds`: how many names each property of a patch can have. `places`: see `NextTokenLoss`.
     """

@@ -31,4 +31,4 @@ def _at_size(config: Any, image_size: int) -> Any:
     try:
         return replace(config, image=replace(image, image_size=image_size))
     except TypeError:  # a size that follows from others
-        raise UsageError(f"--image-size: the image tower of this model takes {image.image_size} px alone") from None
+        raise UsageError(f"--image-size: the image encoder of this model takes {image.image_size} px alone") from None

@@ -72,7 +72,7 @@ def loss_bytes(contrast: Contrast | None, batch: int, shards: int) -> int:
         return 0
     rows = -(-batch // shards)
     if contrast.kind == "softmax":
-        gathered = 4 * 4 * batch * contrast.width  # both towers' vectors and their gradients
+        gathered = 4 * 4 * batch * contrast.width  # both encoders' vectors and their gradients
         return _PAIR_SOFTMAX * rows * batch + gathered
     return _PAIR_SIGMOID * min(rows, contrast.chunk) * rows + 4 * 6 * rows * contrast.width
 

@@ -7,7 +7,7 @@ from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions, scene_a
 from rebus.data.scene_tokenizer import scenes_tokenizer
 from rebus.models.masked_lm.visualbert import VisualBERTConfig
 from rebus.objectives import AnswerLoss, MaskedLMLoss
-from rebus.recipes.scenes import TOWER
+from rebus.recipes.scenes import ENCODER
 from rebus.train.config import Optim, Start, TrainConfig
 
 
@@ -15,14 +15,14 @@ def visualbert_scenes_pretrain() -> TrainConfig:
     """`rebus train visualbert_scenes_pretrain` · one busy processor core, 26 minutes · of 200 held-out scenes 0.98
     match their own full caption better than their neighbour's; blanks of training captions 0.59 right at the end.
 
-    The paper's regions come from a trained detector that stays as it is; these from the trained tower of
+    The paper's regions come from a trained detector that stays as it is; these from the trained encoder of
     `paligemma/scenes`, patch by patch.
     """
     words = scenes_tokenizer(mask=True).vocab_size
     text = BERTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, vocab_size=words, context=64, pooler=True)
     return TrainConfig(
         system="visualbert",
-        model=VisualBERTConfig(text=text, region_width=4 * TOWER.width, image=TOWER, merge=2),
+        model=VisualBERTConfig(text=text, region_width=4 * ENCODER.width, image=ENCODER, merge=2),
         objective=MaskedLMLoss(),
         data=SceneCaptionPairs(),
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
@@ -38,7 +38,7 @@ def visualbert_scenes() -> TrainConfig:
     """`rebus train visualbert_scenes` · one busy processor core, 37 minutes · questions 0.968 of held-out scenes,
     from a list of 86 answers.
 
-    Counts of one colour or shape are what it misses (0.87, 0.88). The image tower is that of `paligemma/scenes`.
+    Counts of one colour or shape are what it misses (0.87, 0.88). The image encoder is that of `paligemma/scenes`.
 
     What `visualbert_scenes_pretrain` learned is a start: --set 'starts=[{"source": "RUN/final", "take": "text", "into":
     "text"}, …]' for text, region_proj, region_types, region_positions and image.

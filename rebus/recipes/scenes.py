@@ -42,8 +42,8 @@ from rebus.objectives import (
 )
 from rebus.train.config import Optim, Start, TrainConfig
 
-# Exact GELU: several times faster than the tanh form on a processor, and these towers are ours to choose.
-TOWER = ViTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, patch_size=12, image_size=96, act="gelu")
+# Exact GELU: several times faster than the tanh form on a processor, and these encoders are ours to choose.
+ENCODER = ViTConfig(width=128, num_layers=4, num_heads=4, mlp_width=256, patch_size=12, image_size=96, act="gelu")
 
 
 def clip_scenes() -> TrainConfig:
@@ -56,7 +56,7 @@ def clip_scenes() -> TrainConfig:
     return TrainConfig(
         system="clip",
         model=CLIPConfig(
-            image=replace(TOWER, eps=1e-5, class_token=True),
+            image=replace(ENCODER, eps=1e-5, class_token=True),
             text=TextConfig(
                 width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=words, context=32, act="gelu"
             ),
@@ -151,7 +151,7 @@ def siglip_scenes() -> TrainConfig:
     return TrainConfig(
         system="siglip",
         model=SigLIPConfig(
-            image=TOWER,
+            image=ENCODER,
             text=TextConfig(
                 width=128,
                 num_layers=2,
@@ -224,7 +224,7 @@ def virtex_scenes() -> TrainConfig:
             end_id=EOS,
         ),
         objective=BothWaysLoss(unknown=None),
-        data=SceneTasks(per_picture=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
+        data=SceneTasks(per_image=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
         steps=1600,
         batch_size=64,
@@ -241,7 +241,7 @@ def vit_scenes() -> TrainConfig:
     """
     return TrainConfig(
         system="vit",
-        model=replace(TOWER, width=96, mlp_width=192),
+        model=replace(ENCODER, width=96, mlp_width=192),
         objective=AttributesLoss(),
         data=SceneLabels(),
         optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=200),
@@ -310,21 +310,21 @@ def mask_vqvae_scenes() -> TrainConfig:
 def paligemma_scenes() -> TrainConfig:
     """`rebus train paligemma_scenes` · one processor core, about 50 minutes · the first of two stages ("pt").
 
-    The paper starts from SigLIP's tower, trained on billions of images. Here the tower first learns to name what each
-    patch shows, which costs a hundred thousand images, and keeps doing so beside the language model.
+    The paper starts from SigLIP's encoder, trained on billions of images. Here the encoder first learns to name what
+    each patch shows, which costs a hundred thousand images, and keeps doing so beside the language model.
     """
     words = scenes_tokenizer(locations=True).vocab_size
     return TrainConfig(
         system="paligemma",
         model=PaliGemmaConfig(
-            image=TOWER,
+            image=ENCODER,
             text=GemmaConfig(
                 width=128, num_layers=3, num_heads=4, num_kv_heads=1, head_width=32, mlp_width=256, vocab_size=words
             ),
             image_id=IMAGE,
         ),
         objective=SeeAndSpeakLoss(places=(words - 1024 - 128, 1024)),
-        data=SceneTasks(tower_first=1600, turn=3100),
+        data=SceneTasks(encoder_first=1600, turn=3100),
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, again=1600, schedule="constant", cooldown=500),
         steps=4250,
         batch_size=32,
@@ -337,7 +337,7 @@ def paligemma_scenes_mix() -> TrainConfig:
     """`rebus train paligemma_scenes_mix --set start_from=…` · one processor core, 70 to 97 minutes · questions 0.941,
     captions 0.961, AP50 0.964, mIoU 0.719 from a first stage with 0.865, 0.947, 0.847, 0.436.
 
-    PaliGemma's last stage, from `pt` to `mix`: what the tower sees is there already, so it stays as it is while the
+    PaliGemma's last stage, from `pt` to `mix`: what the encoder sees is there already, so it stays as it is while the
     language model learns to answer questions and to write masks, which take it longest. Without `start_from` it goes
     on from the checkpoint in the package.
     """

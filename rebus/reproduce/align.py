@@ -96,7 +96,7 @@ def _layer(before: int, after: int, kernel: int = 3, stride: int = 1) -> tuple[n
 
 
 def network(budget: Budget, setting: Setting) -> ALIGN:
-    """ALIGN with a small image tower, and BERT of one layer."""
+    """ALIGN with a small image encoder, and BERT of one layer."""
     text = BERTConfig(
         width=2 * budget.width,
         num_layers=1,
@@ -111,9 +111,9 @@ def network(budget: Budget, setting: Setting) -> ALIGN:
         image=align_image(scales=(0.5, 0.3)), text=text, embed=embed, image_head=True, temperature=setting.temperature
     )
     made = ALIGN(cfg)
-    tower = Convolutions(budget.width)
-    made.register_module("image", tower)
-    made.register_module("image_head", nn.Linear(tower.width, embed))
+    encoder = Convolutions(budget.width)
+    made.register_module("image", encoder)
+    made.register_module("image_head", nn.Linear(encoder.width, embed))
     made.temperature.requires_grad_(setting.learned)
     return made
 
@@ -123,7 +123,7 @@ def measure(budget: Budget, name: str, seed: int) -> dict[str, float]:
     setting = settings(budget)[name]
     torch.manual_seed(seed)
     made = network(budget, setting)
-    train, test = shapes.pictures(2 * seed, setting.pairs), shapes.pictures(2 * seed + 1, budget.test)
+    train, test = shapes.images(2 * seed, setting.pairs), shapes.images(2 * seed + 1, budget.test)
     texts = shapes.tokens(train.captions)
     wrong = torch.randperm(setting.pairs, generator=torch.Generator().manual_seed(seed))[
         : round(setting.wrong * setting.pairs)
@@ -141,7 +141,7 @@ def measure(budget: Budget, name: str, seed: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _accuracy(made: ALIGN, test: shapes.Pictures) -> float:
+def _accuracy(made: ALIGN, test: shapes.ImageSet) -> float:
     """Share of images that are nearest to the mean of their pair's texts."""
     prompts = shapes.prompt_tokens()
     texts = made.embed_text(prompts.flatten(0, 1)).unflatten(0, prompts.shape[:2])
@@ -161,9 +161,10 @@ def align(budget: Budget = BUDGET) -> Claim:
         says="12M noisy pairs beat the 3M clean ones of CC3M (23.8 to 18.9 R@1 on COCO), 3M noisy ones are far below "
         "(8.1). Labels are smoothed by 0.1. A temperature that is learned does as well as the best of three fixed "
         "ones, and better than one of twice that size (recalled).",
-        here=f"ALIGN with an image tower of three convolutions and a BERT of one layer reads images of 16 pixels, of 8 "
-        f"shapes in 8 colours; {budget.wrong:.0%} of the noisy pairs have another's text. Every run has {budget.steps} "
-        f"steps of {budget.batch_size} pairs and names {budget.test:,} images, of all 64 pairs of shape and colour.",
+        here=f"ALIGN with an image encoder of three convolutions and a BERT of one layer reads images of 16 pixels, of "
+        f"8 shapes in 8 colours; {budget.wrong:.0%} of the noisy pairs have another's text. Every run has "
+        f"{budget.steps} steps of {budget.batch_size} pairs and names {budget.test:,} images, of all 64 "
+        "pairs of shape and colour.",
         settings=tuple(settings(budget)),
         seeds=(1, 2, 3),
         budget=budget,

@@ -39,7 +39,7 @@ class Budget:
 
 
 class WordsOf(nn.Module):
-    """The same image tower, and the probability of each word of the vocabulary to be in the caption."""
+    """The same image encoder, and the probability of each word of the vocabulary to be in the caption."""
 
     def __init__(self, clip: CLIP):
         super().__init__()
@@ -96,8 +96,8 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     torch.manual_seed(seed)
     clip = network(budget)
     seen = [pair for pair in shapes.PAIRS if pair not in shapes.HELD_OUT]
-    train = shapes.pictures(2 * seed, budget.train, tuple(seen) if setting == TRANSFER else shapes.PAIRS)
-    test = shapes.pictures(2 * seed + 1, budget.test)
+    train = shapes.images(2 * seed, budget.train, tuple(seen) if setting == TRANSFER else shapes.PAIRS)
+    test = shapes.images(2 * seed + 1, budget.test)
     texts = shapes.tokens(train.captions)
 
     def batch_at(index: int) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def _optim(budget: Budget, steps: int, **fields: Any) -> Optim:
     return Optim(lr=budget.lr, warmup=min(50, steps // 2), **fields)
 
 
-def _transferred(clip: CLIP, test: shapes.Pictures) -> dict[str, float]:
+def _transferred(clip: CLIP, test: shapes.ImageSet) -> dict[str, float]:
     novel = torch.tensor([pair in shapes.HELD_OUT for pair in shapes.PAIRS])[test.pairs]
     hits, single = (_by_texts(clip, test.pixels, one) == test.pairs for one in (False, True))
     return {
@@ -134,7 +134,7 @@ def _raced(
     objective: Callable[[Any, Mapping[str, Tensor]], Losses],
     batch_at: Callable[[int], dict[str, Tensor]],
     score: Callable[[Any, Tensor], Tensor],
-    test: shapes.Pictures,
+    test: shapes.ImageSet,
 ) -> dict[str, float]:
     """Steps to the goal; who never gets there is given the most steps, which makes the other's lead look smaller.
 
@@ -188,7 +188,7 @@ def clip(budget: Budget = BUDGET) -> Claim:
         "(figure 2; recalled).",
         here="A CLIP of 0.15M weights reads 8,000 images of 16 pixels, of 8 shapes in 8 colours, with captions of "
         "six phrases and three names for each shape. 16 of the 64 pairs of shape and colour never occur; all 64 are "
-        "to be told apart. For the second figure no pair is left out, and the same image tower predicts words.",
+        "to be told apart. For the second figure no pair is left out, and the same image encoder predicts words.",
         settings=(TRANSFER, CONTRASTIVE, WORDS),
         seeds=(1, 2, 3),
         budget=budget,

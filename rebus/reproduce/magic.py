@@ -50,8 +50,8 @@ class Budget:
 def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     """The figures of all ways of decoding, with networks that were trained from this seed. Seconds are the processor's,
     of one thread: what else a machine does changes the clock on the wall."""
-    train = shapes.pictures(2 * seed, budget.train)
-    test = shapes.pictures(2 * seed + 1, budget.test)
+    train = shapes.images(2 * seed, budget.train)
+    test = shapes.images(2 * seed + 1, budget.test)
     guide, judge = (dual_encoder(budget, train, 10 * seed + number) for number in range(2))
     network = joined(budget, language_model(budget, train, 10 * seed + 2), guide)
     tokens = torch.full((budget.test, 1), shapes.START)
@@ -71,7 +71,7 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     return found | _figures(GRADIENTS, judge, network.text, test, texts, seconds)
 
 
-def dual_encoder(budget: Budget, train: shapes.Pictures, seed: int) -> CLIP:
+def dual_encoder(budget: Budget, train: shapes.ImageSet, seed: int) -> CLIP:
     torch.manual_seed(seed)
     network = clip.network(clip.Budget(width=budget.width))
     texts = shapes.tokens(train.captions)
@@ -84,7 +84,7 @@ def dual_encoder(budget: Budget, train: shapes.Pictures, seed: int) -> CLIP:
     return network
 
 
-def language_model(budget: Budget, train: shapes.Pictures, seed: int) -> GPT2:
+def language_model(budget: Budget, train: shapes.ImageSet, seed: int) -> GPT2:
     """It reads the captions and sees no image."""
     torch.manual_seed(seed)
     width = budget.width
@@ -166,7 +166,7 @@ def _fit(judge: CLIP, pixels: Tensor, texts: list[str]) -> float:
 
 
 def _figures(
-    name: str, judge: CLIP, text: Any, test: shapes.Pictures, written: list[list[int]], seconds: float
+    name: str, judge: CLIP, text: Any, test: shapes.ImageSet, written: list[list[int]], seconds: float
 ) -> dict[str, float]:
     number = len(written)
     texts = [_decode(ids) for ids in written]

@@ -94,7 +94,7 @@ def told(verdict: Verdict) -> str:
     return f"({verdict.statement.rule}: {number(verdict.mean)} ± {number(verdict.spread)})"
 
 
-def picture(claim: Claim, found: dict[str, Any]) -> bytes | None:
+def image(claim: Claim, found: dict[str, Any]) -> bytes | None:
     """PNG; None without matplotlib."""
     try:
         from matplotlib.figure import Figure

@@ -53,7 +53,7 @@ VOCAB_SIZE = len(IDS) + 3
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """`pixels` float32 (N, 3, 16, 16) in [−1, 1]; `pairs` int64 (N,), the row in `PAIRS`; `captions`."""
 
     pixels: Tensor
@@ -61,11 +61,11 @@ class Pictures:
     captions: list[str]
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        """What a two-tower network takes."""
+        """What a dual-encoder network takes."""
         return {"pixels": self.pixels[rows], "tokens": tokens([self.captions[i] for i in rows.tolist()])}
 
 
-def pictures(seed: int, number: int, pairs: tuple[tuple[int, int], ...] = PAIRS) -> Pictures:
+def images(seed: int, number: int, pairs: tuple[tuple[int, int], ...] = PAIRS) -> ImageSet:
     """That many images of the given pairs of shape and colour, with one caption each."""
     rng = np.random.Generator(np.random.PCG64([seed, number]))
     chosen = np.array([PAIRS.index(pair) for pair in pairs])[rng.integers(len(pairs), size=number)]
@@ -80,7 +80,7 @@ def pictures(seed: int, number: int, pairs: tuple[tuple[int, int], ...] = PAIRS)
         PHRASES[p].format(colour=COLOUR_NAMES[c], shape=SHAPES[s][n])
         for s, c, n, p in zip(shapes, colours, names, phrases, strict=True)
     ]
-    return Pictures(torch.from_numpy(2 * drawn - 1), torch.from_numpy(chosen), captions)
+    return ImageSet(torch.from_numpy(2 * drawn - 1), torch.from_numpy(chosen), captions)
 
 
 def tokens(texts: list[str]) -> Tensor:

@@ -49,7 +49,7 @@ class Budget:
 
 
 class Locked(nn.Module):
-    """Image features that stay as they are (LiT, Zhai et al., 2022) and a text tower of one block."""
+    """Image features that stay as they are (LiT, Zhai et al., 2022) and a text encoder of one block."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -87,7 +87,7 @@ def _text(width: int, layers: int, *, causal: bool) -> TextConfig:
 
 
 def locked(loss: str, batch: int) -> str:
-    return f"locked tower, batch {batch}, {loss}"
+    return f"locked encoder, batch {batch}, {loss}"
 
 
 def scratch(loss: str, batch: int) -> str:
@@ -120,15 +120,15 @@ def _objective(loss: str, batch: int) -> SoftmaxLoss | SigmoidLoss:
 def _locked(budget: Budget, loss: str, batch: int, lr: float, seed: int) -> dict[str, float]:
     network, names = Locked(budget.width), torch.Generator().manual_seed(seed)
     width = budget.width
-    tower = torch.randn(len(shapes.SHAPES), 1, width, generator=names) + torch.randn(
+    encoder = torch.randn(len(shapes.SHAPES), 1, width, generator=names) + torch.randn(
         1, len(shapes.COLOUR_NAMES), width, generator=names
     )
-    tower = tower.flatten(0, 1)
+    encoder = encoder.flatten(0, 1)
     texts = shapes.prompt_tokens()
 
     def seen(draws: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
-        pairs = torch.randint(len(tower), (number,), generator=draws)
-        return tower[pairs] + budget.noise * torch.randn(number, width, generator=draws), pairs
+        pairs = torch.randint(len(encoder), (number,), generator=draws)
+        return encoder[pairs] + budget.noise * torch.randn(number, width, generator=draws), pairs
 
     def batch_at(index: int) -> dict[str, Tensor]:
         draws = torch.Generator().manual_seed(seed * 1_000_003 + index)
@@ -148,7 +148,7 @@ def _scratch(budget: Budget, loss: str, batch: int, lr: float, seed: int) -> dic
         width=width, num_layers=2, num_heads=2, mlp_width=2 * width, patch_size=4, image_size=shapes.SIZE, act="gelu"
     )
     network = SigLIP(SigLIPConfig(image=image, text=_text(width, 2, causal=False), embed=width, pad_id=shapes.PAD))
-    train, test = shapes.pictures(2 * seed, budget.scratch_train), shapes.pictures(2 * seed + 1, budget.scratch_test)
+    train, test = shapes.images(2 * seed, budget.scratch_train), shapes.images(2 * seed + 1, budget.scratch_test)
     texts = shapes.tokens(train.captions)
 
     def batch_at(index: int) -> dict[str, Tensor]:
@@ -165,12 +165,12 @@ def _optim(lr: float, steps: int) -> Optim:
 
 
 @torch.no_grad()
-def _accuracy(network: Locked | SigLIP, pictures: Tensor, pairs: Tensor) -> float:
+def _accuracy(network: Locked | SigLIP, images: Tensor, pairs: Tensor) -> float:
     """Share of images that are nearest to the mean of their pair's texts."""
     prompts = shapes.prompt_tokens()
     texts = network.embed_text(prompts.flatten(0, 1))
     means = F.normalize(texts.unflatten(0, prompts.shape[:2]).mean(dim=1), dim=-1)
-    return float(((network.embed_image(pictures) @ means.T).argmax(dim=1) == pairs).float().mean())
+    return float(((network.embed_image(images) @ means.T).argmax(dim=1) == pairs).float().mean())
 
 
 def _megabytes(loss: str, number: int, width: int, seed: int) -> float:
@@ -191,10 +191,10 @@ def siglip(budget: Budget = BUDGET) -> Claim:
     return Claim(
         name="siglip",
         paper="Zhai et al., 2023 (SigLIP), section 4 and figure 2.",
-        says="With a locked image tower the sigmoid is far above the softmax at batches under 16k and equal above; "
+        says="With a locked image encoder the sigmoid is far above the softmax at batches under 16k and equal above; "
         "from scratch it is best at 32k, where the softmax, which needs 98k, stays below. Four TPUv4 hold a batch of "
         "4,096 with the sigmoid and of 2,048 with the softmax.",
-        here="Locked: noisy features of 8 shapes in 8 colours and a text tower of one block, 12,000 images seen "
+        here="Locked: noisy features of 8 shapes in 8 colours and a text encoder of one block, 12,000 images seen "
         "whatever the batch, 20,000 to be named. From scratch: a SigLIP of 0.17M weights and images of 16 pixels. "
         "Both losses have the same network, start, batches and scale (10); the sigmoid's bias starts at −ln n. "
         "Memory: of the loss and its gradients, for features of 512 numbers.",
@@ -210,7 +210,7 @@ def siglip(budget: Budget = BUDGET) -> Claim:
         statements=(
             *(
                 Statement(
-                    f"With a locked tower and batches of {batch} the sigmoid names more images rightly.",
+                    f"With a locked encoder and batches of {batch} the sigmoid names more images rightly.",
                     Read(locked("sigmoid", batch), "accuracy"),
                     Read(locked("softmax", batch), "accuracy"),
                 )
@@ -241,7 +241,7 @@ def siglip(budget: Budget = BUDGET) -> Claim:
                     ),
                     log_x=True,
                 )
-                for name, make, sizes in (("locked tower", locked, LOCKED), ("from scratch", scratch, SCRATCH))
+                for name, make, sizes in (("locked encoder", locked, LOCKED), ("from scratch", scratch, SCRATCH))
             ),
             Plot(
                 title="Memory of the loss",

@@ -82,8 +82,8 @@ def scaled(model: TaskModel, cosines: Tensor) -> Tensor:
 def _all_images(
     model: TaskModel, images: Any, see: See, unit: bool = True, batching: BatchOptions = AS_IT_SUITS
 ) -> Tensor:
-    pictures, _ = many_images(images)
-    if not pictures:
+    sources, _ = many_images(images)
+    if not sources:
         raise UsageError("no images were given: there is nothing to embed")
 
     def work(batch: Sequence[ImageSource]) -> list[Tensor]:
@@ -92,7 +92,7 @@ def _all_images(
             return _rows(see(**inputs), unit, "images[{}]")
 
     size = batch_size(model, cpu=32, accelerator=128)
-    return _stacked(in_batches(pictures, work, size=size, what="images", options=batching), "images")
+    return _stacked(in_batches(sources, work, size=size, what="images", options=batching), "images")
 
 
 def _all_texts(

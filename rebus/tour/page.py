@@ -62,21 +62,21 @@ def _table(lines: Iterable[Line]) -> str:
 
 def _photos(photos: Photos) -> str:
     cards = []
-    for picture in photos.pictures:
+    for image in photos.images:
         bars = "".join(
             f"<li><span class='label'>{_text(label)}</span><span class='bar'><i style='width:{p:.0%}'></i></span>"
             f"<span class='number'>{p:.0%}</span></li>"
-            for label, p in list(picture.ranking)[:3]
+            for label, p in list(image.ranking)[:3]
         )
-        verdict = "" if picture.right else f"<p class='miss'>a miss: it is {_text(picture.truth)}</p>"
+        verdict = "" if image.right else f"<p class='miss'>a miss: it is {_text(image.truth)}</p>"
         cards.append(
-            f"<figure>{_photo(picture.image, picture.truth)}<figcaption><p class='said'>{_text(picture.ranking.top)}"
+            f"<figure>{_photo(image.image, image.truth)}<figcaption><p class='said'>{_text(image.ranking.top)}"
             f"</p>{verdict}<ol class='bars'>{bars}</ol></figcaption></figure>"
         )
     found = []
     for query in photos.queries:
-        best = [photos.pictures[i] for i in query.order[:3]]
-        thumbs = [f"<span>{_photo(picture.image, picture.truth, 150)}</span>" for picture in best]
+        best = [photos.images[i] for i in query.order[:3]]
+        thumbs = [f"<span>{_photo(image.image, image.truth, 150)}</span>" for image in best]
         mark = "hit" if query.right else "miss"
         found.append(
             f"<div><p class='words {mark}'>“{_text(query.words)}”</p><div class='thumbs'>{''.join(thumbs)}</div></div>"
@@ -86,7 +86,7 @@ def _photos(photos: Photos) -> str:
         f"<p>No training, no download: a photo classifier and a sentence encoder, joined by the names of the classes. "
         f"Each photo chose among {len(photos.labels)} labels.</p><div class='grid'>{''.join(cards)}</div></section>"
         f"<section><h2>Photos, found by words <small>{_text(photos.model)}</small></h2>"
-        f"<p>The three photos of {len(photos.pictures)} that fit best, best first. A cross: another one was meant.</p>"
+        f"<p>The three photos of {len(photos.images)} that fit best, best first. A cross: another one was meant.</p>"
         f"<div class='queries'>{''.join(found)}</div></section>"
     )
 
@@ -94,7 +94,7 @@ def _photos(photos: Photos) -> str:
 def _captioned(captioned: Captioned) -> str:
     cards = [
         f"<figure>{_photo(image, label)}<figcaption><p class='said'>{_text(said)}</p></figcaption></figure>"
-        for image, label, said in captioned.pictures
+        for image, label, said in captioned.images
     ]
     return (
         f"<section><h2>Photos, described <small>{_text(captioned.model)}</small></h2>"
@@ -139,20 +139,20 @@ def _writing(writing: Writing) -> str:
 
 
 def _written(row: Written, seconds: dict[str, float]) -> str:
-    pictures = [("the scene", row.scene.image.resize((288, 288), Image.Resampling.NEAREST))]
+    images = [("the scene", row.scene.image.resize((288, 288), Image.Resampling.NEAREST))]
     notes = []
     if "detect" in seconds:
         wrong = len(row.boxes) - row.found
         drawn = draw_boxes(_with_truth(row), [_scaled(box) for box in row.boxes], smallest=288)
         said = f"{row.found} of {len(row.scene.objects)} found" + (f", {wrong} wrong" if wrong else "")
-        pictures.append((f"detect: {said}", drawn))
+        images.append((f"detect: {said}", drawn))
     if "segment" in seconds:
-        pictures.append(
+        images.append(
             (f"segment “{row.phrase}”: overlap {row.overlap:.2f}", draw_masks(row.scene.image, row.masks[:1], 288))
         )
     figures = "".join(
-        f"<figure>{_image(picture, title, 'PNG')}<figcaption>{_text(title)}</figcaption></figure>"
-        for title, picture in pictures
+        f"<figure>{_image(image, title, 'PNG')}<figcaption>{_text(title)}</figcaption></figure>"
+        for title, image in images
     )
     if "caption" in seconds:
         notes.append(f"<p class='caption'>{_caption(row)}</p>")

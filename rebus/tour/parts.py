@@ -75,7 +75,7 @@ def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
         elif station.kind == "caption":
             captioned = caption_photos(model, samples())
             seen.captioned.append(captioned)
-            what, number = "photos, the label's word is said", len(captioned.pictures)
+            what, number = "photos, the label's word is said", len(captioned.images)
             seen.lines.append(Line(model.card.name, "caption", what, captioned.named, number, captioned.seconds))
         elif station.kind == "match":
             matched = match_scenes(model)
@@ -95,7 +95,7 @@ def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
 
 
 def _photo_lines(photos: Photos) -> list[Line]:
-    sorted_right = sum(image.right for image in photos.pictures)
+    sorted_right = sum(image.right for image in photos.images)
     found_right = sum(query.right for query in photos.queries)
     return [
         Line(
@@ -103,7 +103,7 @@ def _photo_lines(photos: Photos) -> list[Line]:
             "classify",
             f"photos, {len(photos.labels)} labels",
             sorted_right,
-            len(photos.pictures),
+            len(photos.images),
             photos.sort_seconds,
         ),
         Line(photos.model, "match", "photos found by words", found_right, len(photos.queries), photos.search_seconds),

@@ -70,7 +70,7 @@ class Photos:
 
     model: str
     labels: tuple[str, ...]
-    pictures: tuple[Sorted, ...]
+    images: tuple[Sorted, ...]
     queries: tuple[Found, ...]
     sort_seconds: float
     search_seconds: float
@@ -81,14 +81,14 @@ class Captioned:
     """The photos with what was said of them, and of any of them without the guide."""
 
     model: str
-    pictures: tuple[tuple[Image.Image, str, str], ...]  # image, the label that is right, caption
+    images: tuple[tuple[Image.Image, str, str], ...]  # image, the label that is right, caption
     unguided: str
     seconds: float
 
     @property
     def named(self) -> int:
         """Captions in which the last word of the label is."""
-        return sum(label.split()[-1] in said.lower().split() for _, label, said in self.pictures)
+        return sum(label.split()[-1] in said.lower().split() for _, label, said in self.images)
 
 
 def caption_photos(model: Any, photos: Sequence[tuple[Path, str]]) -> Captioned:
@@ -98,8 +98,8 @@ def caption_photos(model: Any, photos: Sequence[tuple[Path, str]]) -> Captioned:
     captions = model.caption(images)
     seconds = time.perf_counter() - began
     labels = [label for _, label in photos]
-    pictures = tuple(zip(images, labels, captions, strict=True))
-    return Captioned(model.card.name, pictures, model.caption(images[0], beta=0.0), seconds)
+    rows = tuple(zip(images, labels, captions, strict=True))
+    return Captioned(model.card.name, rows, model.caption(images[0], beta=0.0), seconds)
 
 
 def samples() -> list[tuple[Path, str]]:
@@ -126,8 +126,8 @@ def look_at_photos(model: Any, photos: Sequence[tuple[Path, str]]) -> Photos:
     for column, (words, fitting) in enumerate(queries):
         order = sorted(range(len(images)), key=lambda i: -float(scores[i][column]))
         found.append(Found(words, tuple(order), names[order[0]] in fitting))
-    pictures = [
+    rows = [
         Sorted(path.name, image, label, ranking)
         for (path, label), image, ranking in zip(photos, images, rankings, strict=True)
     ]
-    return Photos(model.card.name, labels, tuple(pictures), tuple(found), sort_seconds, time.perf_counter() - began)
+    return Photos(model.card.name, labels, tuple(rows), tuple(found), sort_seconds, time.perf_counter() - began)

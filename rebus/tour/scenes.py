@@ -22,7 +22,7 @@ QUESTIONS_EACH = 3
 
 @dataclass(frozen=True)
 class Matched:
-    """Images and their captions, and what a two-tower model put together: for each caption, images best first."""
+    """Images and their captions, and what a dual-encoder model put together: for each caption, images best first."""
 
     model: str
     scenes: tuple[Scene, ...]
@@ -143,6 +143,6 @@ def truth_boxes(s: Scene) -> list[Box]:
     return [Box(o.box, o.shape, math.nan) for o in s.objects]
 
 
-def enlarged(picture: Image.Image, factor: int) -> Image.Image:
+def enlarged(image: Image.Image, factor: int) -> Image.Image:
     """Larger by whole pixels."""
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

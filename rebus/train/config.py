@@ -23,7 +23,7 @@ class Optim:
 
     kind: Literal["adamw", "lamb", "sgd"] = "adamw"
     lr: float = 1e-3
-    rates: tuple[tuple[str, float], ...] = ()  # part and factor: (("image", 0.1),) lets the image tower learn at a
+    rates: tuple[tuple[str, float], ...] = ()  # part and factor: (("image", 0.1),) lets the image encoder learn at a
     # tenth of the rate. Of several that hold a parameter the longest name counts
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
@@ -62,7 +62,7 @@ class Devices:
     """
 
     device: str = "auto"  # the GPU where there is one
-    compile: bool = False  # the blocks of all towers, one by one
+    compile: bool = False  # the blocks of all encoders, one by one
     recompute: bool = False  # activation checkpointing: a block's inside is worked out again on the way back
     shard: int = 0
     tensor_parallel: int = 1
@@ -107,7 +107,7 @@ class TrainConfig:
     # batch over all ranks; each rank's and each part's own share of it, with other numbers; or running statistics
     seed: int = 0
     start_from: str | None = None  # a checkpoint, by its bundled name or directory: all of it where it is of the same
-    # system, its image tower where it is not
+    # system, its image encoder where it is not
     starts: tuple[Start, ...] = ()  # more of them, part by part: a ResNet's weights and a BERT's; later ones win
     processor: str | None = None  # whose tokenizer and preprocessor files are used, for data on disk; by default
     # those of `start_from`
@@ -116,8 +116,8 @@ class TrainConfig:
     wise_ft: float = 1.0  # share of the new weights in what is kept; the rest is what the run started from
     # (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)
     retention: Files | SceneData | None = None  # what must not be forgotten: measured before and after
-    position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image tower's
-    # positions before the first step; a small tower otherwise forgets where things are
+    position_waves: float = 0.0  # length of the sine waves over rows and columns that are added to the image encoder's
+    # positions before the first step; a small encoder otherwise forgets where things are
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step
     # leaves this share of what was there
     bf16: bool = False  # autocast; weights and optimiser stay float32, but for frozen matrices, which are only read

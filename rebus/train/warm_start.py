@@ -31,11 +31,11 @@ def starts_whole(config: TrainConfig) -> bool:
 
 def starts_of(config: TrainConfig) -> tuple[Start, ...]:
     """Where weights come from before the first step, `start_from` first: all of it for a checkpoint of the run's own
-    system, its image tower for one of another."""
+    system, its image encoder for one of another."""
     if config.start_from is None:
         return config.starts
-    tower = "" if starts_whole(config) else "image"
-    return (Start(source=config.start_from, take=tower, into=tower), *config.starts)
+    encoder = "" if starts_whole(config) else "image"
+    return (Start(source=config.start_from, take=encoder, into=encoder), *config.starts)
 
 
 class Built(NamedTuple):
@@ -60,9 +60,9 @@ def build(config: TrainConfig) -> Built:
         add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
         set_trained(network, config.lora.whole, True)
     if config.position_waves and not starts_whole(config):
-        tower = getattr(config.model, "image", config.model)
-        positions = network.get_parameter("positions" if tower is config.model else "image.positions")
-        rows, columns = tower.grid
+        encoder = getattr(config.model, "image", config.model)
+        positions = network.get_parameter("positions" if encoder is config.model else "image.positions")
+        rows, columns = encoder.grid
         with torch.no_grad():
             positions[-rows * columns :] += config.position_waves * grid_waves(rows, columns, positions.shape[1])
     extend = getattr(config.objective, "extend", None)
@@ -91,7 +91,7 @@ def copy_weights(network: nn.Module, start: Start) -> list[str]:
     found = {name: theirs.get(_below(name, start.into)) for name in wanted}
     wrong = [name for name, tensor in found.items() if tensor is None or tensor.shape != tuple(wanted[name].shape)]
     if wrong:
-        what = {"": "the network", "image": "the image tower"}.get(start.into, start.into)
+        what = {"": "the network", "image": "the image encoder"}.get(start.into, start.into)
         raise BadCheckpoint(f"{start.source}: {what} has another size: {', '.join(wrong[:3])} do not fit")
     with torch.no_grad():
         for name, tensor in found.items():

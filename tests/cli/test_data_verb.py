@@ -286,5 +286,5 @@ def test_download(run, tmp_path):
         assert "2 images in 1 shards" in out
         assert "journal.jsonl has a line for each of 4 rows" in err
         found = json.loads(run(*words, "--json")[1])
-        assert found["outcomes"] == {"ok": 2, "http_404": 1, "no_picture": 1}
+        assert found["outcomes"] == {"ok": 2, "http_404": 1, "no_image": 1}
         assert sum(server.asked.values()) == 4

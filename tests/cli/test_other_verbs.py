@@ -117,7 +117,7 @@ def test_bench(bundled, run, name):
     found = json.loads(run("bench", name, "--runs", 1, "--batch-size", 2, "--json")[1])
     assert found["model"] == name
     assert found["peak_memory_bytes"] > 0
-    speed = "pictures_per_second" if name.startswith("siglip") else "tokens_per_second"
+    speed = "images_per_second" if name.startswith("siglip") else "tokens_per_second"
     assert found[speed] > 0
     code, out, _ = run("bench", name, "--runs", 1, "--batch-size", 1)
     assert code == 0

@@ -50,7 +50,7 @@ def test_fault_16_too_long_is_refused_with_both_numbers():
 
 
 def test_padded_to_the_context_always():
-    """SigLIP: the end token, then padding up to the context, which the text tower reads the last place of."""
+    """SigLIP: the end token, then padding up to the context, which the text encoder reads the last place of."""
     v1 = TextPipeline(TOKENIZER, replace(TOWER, bos_id=None, pad_id=1, pad_to_context=True, lower=True, canonical=True))
     tokens, mask = v1(["A red, circle.", "a a a a a a a a"])
     assert tokens.tolist() == [[*ids("a red circle"), 1, 1, 1], [*ids("a a a a a"), 1]]

@@ -179,7 +179,7 @@ def test_what_would_be_lost_is_named_with_what_would_come_back(tmp_path):
 
 
 def test_open_clip_reads_what_is_written_as_we_do():
-    """The text tower of a configuration away from its defaults, built by open_clip itself."""
+    """The text encoder of a configuration away from its defaults, built by open_clip itself."""
     open_clip = pytest.importorskip("open_clip")
     system = catalog.system("clip")
     tiny = system.presets["tiny"]

@@ -23,7 +23,7 @@ def jpeg(number: int, size=(9, 6), **save) -> bytes:
     return file.getvalue()
 
 
-class Pictures:
+class ImageSet:
     """A reader of some images in two blocks; those in `bad` are damaged."""
 
     labels = ()
@@ -54,11 +54,11 @@ def test_killed_at_every_step_of_writing(tmp_path, monkeypatch, to):
         out = tmp_path / f"{to}{step}"
         try:
             with killed_at(step, monkeypatch):
-                converter(Pictures(10, bad=(2, 7)), out, to=to).run()
+                converter(ImageSet(10, bad=(2, 7)), out, to=to).run()
             break
         except Dead:
             pass
-        counts = converter(Pictures(10, bad=(2, 7)), out, to=to).run()
+        counts = converter(ImageSet(10, bad=(2, 7)), out, to=to).run()
         assert (counts.written, counts.skipped) == (8, 2)
         assert numbers_in(out) == [0, 1, 3, 4, 5, 6, 8, 9]
         names = [json.loads(line)["key"] for line in (out / "skipped.jsonl").read_text().splitlines()]
@@ -70,25 +70,25 @@ def test_killed_at_every_step_of_writing(tmp_path, monkeypatch, to):
 
 def test_what_was_finished_is_not_done_again(tmp_path):
     outcomes = []
-    counts = converter(Pictures(10, bad=(2,)), tmp_path / "out").run(outcomes.append)
+    counts = converter(ImageSet(10, bad=(2,)), tmp_path / "out").run(outcomes.append)
     assert outcomes.count("written") == 9
     assert outcomes[2] == "is torn"
-    assert converter(Pictures(10, bad=(2,)), tmp_path / "out").run(outcomes.append) == counts
+    assert converter(ImageSet(10, bad=(2,)), tmp_path / "out").run(outcomes.append) == counts
     assert len(outcomes) == 10
-    assert converter(Pictures(10), tmp_path / "out").done == 10
+    assert converter(ImageSet(10), tmp_path / "out").done == 10
 
 
 def test_nothing_good_is_an_error(tmp_path):
     with pytest.raises(RebusError, match="none of 6 records could be written; the first: image 0: is torn"):
-        converter(Pictures(6, bad=range(6)), tmp_path / "out").run()
+        converter(ImageSet(6, bad=range(6)), tmp_path / "out").run()
 
 
 def test_too_many_damaged_stop_after_a_hundred(tmp_path):
-    work = converter(Pictures(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.1)
+    work = converter(ImageSet(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.1)
     with pytest.raises(RebusError, match=r"damaged, more than a share of 0\.1; the last: image 1"):
         work.run()
     assert 100 <= work.done < 250
-    again = converter(Pictures(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.9)
+    again = converter(ImageSet(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.9)
     assert again.run().written == 400 - 125
     assert numbers_in(tmp_path / "out") == [n for n in range(400) if n < 150 or n % 2]
 

@@ -24,7 +24,7 @@ def test_each_patch_names_the_object_that_covers_most_of_it() -> None:
 
 
 def test_the_first_batches_hold_pictures_alone() -> None:
-    data = SceneTasks(tower_first=2).open(writer())
+    data = SceneTasks(encoder_first=2).open(writer())
     first, later = data.batch(0, 1, 3), data.batch(0, 2, 3)
     assert set(first) == {"pixels", "names", "present", "boxes"}
     assert (len(first["pixels"]), len(later["pixels"]), len(later["tokens"])) == (6, 3, 6)

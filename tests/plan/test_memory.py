@@ -94,7 +94,7 @@ def test_full_sharding_divides_what_is_kept_between_steps():
 def test_tensor_parallelism_divides_the_decoder_alone():
     alone = held("paligemma/3b-pt-224", Division(sharding="fsdp+tp", shards=4))
     shared = held("paligemma/3b-pt-224", Division(sharding="fsdp+tp", shards=4, within=4))
-    assert 0.3 < shared.weights / alone.weights < 0.5  # image tower, words and one head of keys are on each GPU
+    assert 0.3 < shared.weights / alone.weights < 0.5  # image encoder, words and one head of keys are on each GPU
     assert 0.3 < shared.an_example / alone.an_example < 0.9
 
 

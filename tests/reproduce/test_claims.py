@@ -130,7 +130,7 @@ def test_pairs_and_objective_are_what_differs_between_aligns_runs(monkeypatch):
     made = {}
 
     def fit(network, objective, batch_at, optim, steps):
-        rows = [align.shapes.tokens([c])[0] for c in align.shapes.pictures(2, len_of[name]).captions]
+        rows = [align.shapes.tokens([c])[0] for c in align.shapes.images(2, len_of[name]).captions]
         texts = {tuple(row.tolist()) for row in rows}
         assert all(tuple(row.tolist()) in texts for row in batch_at(0)["tokens"])  # shuffled among themselves
         made[name] = (network, objective.label_smoothing, steps)
@@ -152,7 +152,7 @@ def test_the_share_of_wrong_texts_is_as_stated(monkeypatch):
     budget, wrong = align.Budget(few=1000, more=(1000,), test=20, width=8), {}
 
     def fit(network, objective, batch_at, optim, steps):
-        train = shapes.pictures(2, 1000)
+        train = shapes.images(2, 1000)
         texts = {pixels.numpy().tobytes(): row for pixels, row in zip(train.pixels, shapes.tokens(train.captions))}
         batches = [batch_at(index) for index in range(30)]
         rows = [pair for b in batches for pair in zip(b["pixels"], b["tokens"], strict=True)]
@@ -221,7 +221,7 @@ def test_cells_answer_rightly():
 def test_shapes_hold_pairs_out():
     seen = tuple(pair for pair in shapes.PAIRS if pair not in shapes.HELD_OUT)
     assert len(shapes.HELD_OUT) == 16
-    made = shapes.pictures(0, 500, seen)
+    made = shapes.images(0, 500, seen)
     assert {shapes.PAIRS[i] for i in made.pairs.tolist()} <= set(seen)
     for text, pair in zip(made.captions, made.pairs.tolist(), strict=True):
         shape, colour = shapes.PAIRS[pair]

@@ -76,6 +76,6 @@ def test_page_and_summary(tmp_path):
 def test_picture(tmp_path):
     pytest.importorskip("matplotlib")
     claim = made_up.claim()
-    drawn = report.picture(claim, running.run(claim, tmp_path))
+    drawn = report.image(claim, running.run(claim, tmp_path))
     assert drawn is not None
     assert drawn.startswith(b"\x89PNG")

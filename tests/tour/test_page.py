@@ -100,7 +100,7 @@ def test_photos():
             return np.eye(len(images), len(texts))
 
     seen = look_at_photos(Sorts(), photos)
-    assert [picture.right for picture in seen.pictures] == [True, False]
+    assert [picture.right for picture in seen.images] == [True, False]
     line = Line("sorts", "classify", "photos", 1, 2, 0.1)
     text = page(Tour(photos=[seen], lines=[line], missing=["a <b> is missing"]), "1")
     assert "a miss: it is a cup of coffee" in text

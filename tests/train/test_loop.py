@@ -188,7 +188,7 @@ def test_a_tower_starts_from_another_systems_checkpoint() -> None:
         assert torch.equal(tensor, theirs[name])
     image = replace(config.model.image, mlp_width=8)  # type: ignore[union-attr]
     other = replace(config.model, image=image)  # type: ignore[type-var]
-    with pytest.raises(BadCheckpoint, match="the image tower has another size"):
+    with pytest.raises(BadCheckpoint, match="the image encoder has another size"):
         build(replace(config, start_from="siglip/scenes", model=other))
 
 

@@ -1,4 +1,4 @@
-"""Text towers of CLIP and SigLIP: pre-LN blocks over learned positions, causal in CLIP, both ways in SigLIP."""
+"""Text encoders of CLIP and SigLIP: pre-LN blocks over learned positions, causal in CLIP, both ways in SigLIP."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +49,7 @@ class TextEncoder(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "T L"], mask: Bool[Tensor, "T 1 #L L"] | None = None
     ) -> Float[Tensor, "T L D"]:
-        """Texts are padded on the right; a causal tower needs no mask then, since real tokens never see padding."""
+        """Texts are padded on the right; a causal encoder needs no mask then, since real tokens never see padding."""
         if tokens.shape[1] > self.cfg.context:
             raise BadText(f"text of {tokens.shape[1]} tokens is longer than the context of {self.cfg.context}")
         x = self.tokens(tokens) + self.positions[: tokens.shape[1]]

@@ -1,4 +1,4 @@
-"""EfficientNet: depth, width and resolution grown together; the convolutional tower of ALIGN and of the starter.
+"""EfficientNet: depth, width and resolution grown together; the convolutional encoder of ALIGN and of the starter.
 
 Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019. Lite: without squeeze and
 excitation, ReLU6 in place of swish. The network is built of timm's parts, as in its TensorFlow variants:

@@ -7,7 +7,7 @@ from typing import Any
 from rebus.cli.arguments import add_placement, positive
 from rebus.cli.choose_model import open_model
 from rebus.cli.output import bold, emit, note, say, shown, table
-from rebus.cli.output_files import check_folder, check_picture
+from rebus.cli.output_files import check_folder, check_image
 from rebus.core.atomic_write import write_bytes_atomically
 
 EXAMPLE = 'rebus asif explain mine dog.jpg "a dog in the snow" --out why.png --images photos/'
@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None:
-        check_picture(args.out)
+        check_image(args.out)
         check_folder(args.out.parent)
     model = open_model(args, None)
     from rebus.tasks.anchors import explain

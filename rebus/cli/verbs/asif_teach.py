@@ -6,7 +6,7 @@ from typing import Any
 
 from rebus.cli.anchor_arguments import add_edited, edit
 from rebus.cli.arguments import add_images
-from rebus.cli.image_arguments import find_pictures
+from rebus.cli.image_arguments import find_images
 
 EXAMPLE = 'rebus asif teach mine "rock climber" climbers/*.jpg'
 
@@ -21,15 +21,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures = find_pictures(args.images)
-    others = find_pictures([str(args.against)]) if args.against is not None else []
-    for picture in (*pictures, *others):
-        if picture.error is not None:
-            raise picture.error
+    images = find_images(args.images)
+    others = find_images([str(args.against)]) if args.against is not None else []
+    for image in (*images, *others):
+        if image.error is not None:
+            raise image.error
     from rebus.tasks.anchors import teach
 
     def change(model: Any) -> dict[str, Any]:
-        ids = teach(model, args.word, [one.path for one in pictures], against=[one.path for one in others])
-        return {"images": len(pictures), "added": len(ids), "ids": ids}
+        ids = teach(model, args.word, [one.path for one in images], against=[one.path for one in others])
+        return {"images": len(images), "added": len(ids), "ids": ids}
 
     return edit(args, change)

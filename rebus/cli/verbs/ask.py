@@ -4,7 +4,7 @@ import argparse
 
 from rebus.cli.arguments import add_decoding, add_images, add_model, add_regions, decoding
 from rebus.cli.choose_model import open_model
-from rebus.cli.image_arguments import find_pictures, hopeless, work_through
+from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
 from rebus.core.errors import UsageError
 
@@ -22,15 +22,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.question.strip():
         raise UsageError("the question is empty")
-    pictures = find_pictures(args.images)
-    code = hopeless(pictures, args)
+    files = find_images(args.images)
+    code = hopeless(files, args)
     if code is not None:
         return code
     model = open_model(args, "ask")
     batch = work_through(
-        pictures,
+        files,
         lambda images: model.ask(images, [args.question] * len(images), **decoding(args)),
-        lambda path, text: say(text if len(pictures) == 1 else f"{shown(path)}: {text}"),
+        lambda path, text: say(text if len(files) == 1 else f"{shown(path)}: {text}"),
         lambda text: {"answer": text},
         args,
         size=args.batch_size,

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = "rebus bench clip/b32 --dtype bfloat16 --batch-size 16"
 _SAID = {
-    "prepared_pictures_per_second": ("photo to tensor", "{:,.0f} pictures/s"),
-    "pictures_per_second": ("embed images", "{:,.1f} pictures/s"),
-    "one_picture_ms": ("one image", "{:,.1f} ms"),
+    "prepared_images_per_second": ("photo to tensor", "{:,.0f} images/s"),
+    "images_per_second": ("embed images", "{:,.1f} images/s"),
+    "one_image_ms": ("one image", "{:,.1f} ms"),
     "texts_per_second": ("embed texts", "{:,.1f} texts/s"),
     "first_token_ms": ("first token", "{:,.1f} ms"),
     "tokens_per_second": ("write", "{:,.1f} tokens/s"),

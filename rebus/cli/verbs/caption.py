@@ -4,7 +4,7 @@ import argparse
 
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
 from rebus.cli.choose_model import open_model
-from rebus.cli.image_arguments import find_pictures, hopeless, work_through
+from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
 
 EXAMPLE = "rebus caption photos/*.jpg --model paligemma/3b-mix-224"
@@ -18,15 +18,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures = find_pictures(args.images)
-    code = hopeless(pictures, args)
+    files = find_images(args.images)
+    code = hopeless(files, args)
     if code is not None:
         return code
     model = open_model(args, "caption")
     batch = work_through(
-        pictures,
+        files,
         lambda images: model.caption(images, prompt=args.prompt, **decoding(args)),
-        lambda path, text: say(text if len(pictures) == 1 else f"{shown(path)}: {text}"),
+        lambda path, text: say(text if len(files) == 1 else f"{shown(path)}: {text}"),
         lambda text: {"caption": text},
         args,
         size=args.batch_size,

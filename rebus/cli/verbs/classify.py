@@ -4,7 +4,7 @@ import argparse
 
 from rebus.cli.arguments import add_images, add_list, add_model, listed, positive
 from rebus.cli.choose_model import open_model
-from rebus.cli.image_arguments import find_pictures, hopeless, work_through
+from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
 from rebus.core.answers import Ranking
 from rebus.core.errors import UsageError
@@ -32,21 +32,21 @@ def run(args: argparse.Namespace) -> int:
     labels = listed(args, "labels")
     if labels is None:
         raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
-    pictures = find_pictures(args.images)
-    code = hopeless(pictures, args)
+    files = find_images(args.images)
+    code = hopeless(files, args)
     if code is not None:
         return code
     model = open_model(args, "classify")
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
     classifier = model.classifier(labels, templates, multi=args.multi)
-    width = max(len(shown(p.path)) for p in pictures)
+    width = max(len(shown(p.path)) for p in files)
 
     def show(path: str, ranking: Ranking) -> None:
         best = [f"{shown(label)} {p:.1%}" for label, p in list(ranking)[: args.top]]
         say(f"{shown(path):<{width}}  {'  '.join(best)}")
 
     batch = work_through(
-        pictures,
+        files,
         classifier,
         show,
         lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},

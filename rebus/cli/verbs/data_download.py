@@ -14,7 +14,7 @@ from rebus.cli.arguments import positive
 from rebus.cli.dataset_arguments import add_shards, going_on
 from rebus.cli.output import emit, note, say, table
 
-EXAMPLE = "rebus data download coyo/*.parquet --out pictures/ --threads 64 --resize 512"
+EXAMPLE = "rebus data download coyo/*.parquet --out images/ --threads 64 --resize 512"
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 
 

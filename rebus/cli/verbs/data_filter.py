@@ -59,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict, replace
 
-    from rebus.data.converting import without_pictures
+    from rebus.data.converting import without_images
     from rebus.data.filters import ALIGN, Filters, sift
     from rebus.data.layouts import open_layout
     from rebus.data.near_duplicates import looks_of
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("nothing is filtered: give --align or one of the filters; rebus data filter --help lists them")
     filters = replace(ALIGN if args.align else Filters(), **asked)
     layout, reader = open_source(args)
-    to = "parquet" if without_pictures(reader) else "webdataset"
+    to = "parquet" if without_images(reader) else "webdataset"
     if to == "parquet" and args.resize:
         raise UsageError("--resize: these files have no images; give it to rebus data download")
     if to == "parquet" and args.no_copies_of:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rebus.cli.arguments import positive
 from rebus.cli.dataset_arguments import add_source, open_source
 from rebus.cli.output import bold, emit, note, say, table
-from rebus.cli.output_files import check_picture
+from rebus.cli.output_files import check_image
 from rebus.core.atomic_write import write_bytes_atomically
 
 EXAMPLE = "rebus data inspect coco/ --split val --out sheet.jpg"
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None:
-        check_picture(args.out)
+        check_image(args.out)
     layout, reader = open_source(args)
     from rebus.data.inspecting import inspect
 

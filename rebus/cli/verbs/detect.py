@@ -6,7 +6,7 @@ from pathlib import Path
 from rebus.cli.arguments import add_decoding, add_images, add_list, add_model, add_regions, decoding, listed
 from rebus.cli.choose_model import open_model
 from rebus.cli.drawing_paths import drawer, drawing_paths
-from rebus.cli.image_arguments import find_pictures, hopeless, work_through
+from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
 from rebus.core.answers import Box
 
@@ -24,15 +24,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     labels = listed(args, "labels")
-    pictures = find_pictures(args.images)
-    drawings = drawing_paths(args.out, pictures)
-    code = hopeless(pictures, args)
+    files = find_images(args.images)
+    drawings = drawing_paths(args.out, files)
+    code = hopeless(files, args)
     if code is not None:
         return code
     model = open_model(args, "detect")
 
     def show(path: str, boxes: list[Box]) -> None:
-        start = "" if len(pictures) == 1 else f"{shown(path)}: "
+        start = "" if len(files) == 1 else f"{shown(path)}: "
         for box in boxes:
             left, top, right, bottom = box.xyxy
             say(f"{start}{shown(box.label)}  {left:.0f} {top:.0f} {right:.0f} {bottom:.0f}  {box.score:.2f}")
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"{start}nothing found")
 
     batch = work_through(
-        pictures,
+        files,
         lambda images: model.detect(images, labels, **decoding(args)),
         show,
         lambda boxes: {"boxes": [box.to_json() for box in boxes]},

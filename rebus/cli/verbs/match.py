@@ -6,7 +6,7 @@ from typing import Any
 
 from rebus.cli.arguments import add_images, add_model, add_regions, positive, read_lines
 from rebus.cli.choose_model import open_model
-from rebus.cli.image_arguments import find_pictures, hopeless, work_through
+from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import bold, say, shown
 from rebus.core.errors import UsageError
 
@@ -34,15 +34,15 @@ def run(args: argparse.Namespace) -> int:
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise UsageError('match wants sentences: --text "a dog on a beach", or --texts-file FILE with one a line')
-    pictures = find_pictures(args.images)
-    code = hopeless(pictures, args)
+    files = find_images(args.images)
+    code = hopeless(files, args)
     if code is not None:
         return code
     model = open_model(args, "match")
     from rebus.tasks.match import Matcher
 
     matcher = Matcher(model, texts)
-    width = max(len(shown(p.path)) for p in pictures)
+    width = max(len(shown(p.path)) for p in files)
     column = "probabilities" if args.probabilities else "scores"
 
     def work(images: Sequence[Any]) -> list[dict[str, list[float]]]:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"{shown(path):<{width}}  {' '.join(said)}")
 
     batch = work_through(
-        pictures,
+        files,
         work,
         show,
         lambda row: row,

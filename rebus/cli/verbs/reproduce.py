@@ -103,12 +103,12 @@ def _jobs(cells: int) -> int:
 
 
 def _write(out: Path | None, claim: Any, found: dict[str, Any]) -> None:
-    from rebus.reproduce.report import NO_PLOT, page, picture, summary
+    from rebus.reproduce.report import NO_PLOT, image, page, summary
     from rebus.reproduce.run_claim import RESULTS, document, write
 
     if out is None:
         return
-    drawn = picture(claim, found)
+    drawn = image(claim, found)
     if drawn is None:
         note(NO_PLOT)
     else:

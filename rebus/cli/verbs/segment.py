@@ -6,7 +6,7 @@ from pathlib import Path
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
 from rebus.cli.choose_model import open_model
 from rebus.cli.drawing_paths import drawer, drawing_paths
-from rebus.cli.image_arguments import find_pictures, hopeless, work_through
+from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
 from rebus.core.answers import Mask
 from rebus.core.errors import UsageError
@@ -25,15 +25,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.phrase.strip():
         raise UsageError("the phrase is empty")
-    pictures = find_pictures(args.images)
-    drawings = drawing_paths(args.out, pictures)
-    code = hopeless(pictures, args)
+    files = find_images(args.images)
+    drawings = drawing_paths(args.out, files)
+    code = hopeless(files, args)
     if code is not None:
         return code
     model = open_model(args, "segment")
 
     def show(path: str, masks: list[Mask]) -> None:
-        start = "" if len(pictures) == 1 else f"{shown(path)}: "
+        start = "" if len(files) == 1 else f"{shown(path)}: "
         for mask in masks:
             left, top, right, bottom = mask.box
             place = f"{left:.0f} {top:.0f} {right:.0f} {bottom:.0f}"
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"{start}nothing found")
 
     batch = work_through(
-        pictures,
+        files,
         lambda images: model.segment(images, args.phrase, **decoding(args)),
         show,
         lambda masks: {"masks": [mask.to_json() for mask in masks]},

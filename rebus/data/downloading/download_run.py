@@ -109,7 +109,7 @@ def settled(units: Units, count: int) -> Iterator[dict[str, Any]]:
         for line in lines:
             if line["row"] in same:
                 kept: dict[str, Any] = {name: line[name] for name in ("sha256", "url") if name in line}
-                yield {"row": line["row"], "outcome": "same_picture", "of": same[line["row"]], **kept}
+                yield {"row": line["row"], "outcome": "same_image", "of": same[line["row"]], **kept}
             else:
                 yield line
 

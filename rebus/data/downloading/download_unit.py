@@ -68,7 +68,7 @@ class Came:
     """What came of a row: an image, or a failure."""
 
     row: int
-    picture: Fitted | None
+    image: Fitted | None
     sha256: str = ""
     failure: Failure | None = None
 
@@ -123,7 +123,7 @@ def do_unit(
         with closing(_fetched(jobs, settings)) as arriving:
             for came in arriving:
                 guard.check(came, values[came.row][rows.url])
-                if came.picture is None:
+                if came.image is None:
                     assert came.failure is not None
                     note(came.row, came.failure.outcome, why=came.failure.why)
                     continue
@@ -138,8 +138,8 @@ def do_unit(
                 except BadRecord as error:
                     note(came.row, "annotations", why=error.reason)
                     continue
-                facts = {"key": key, "status": "success", "row": came.row, **came.picture.facts, "sha256": came.sha256}
-                tar.add(key, came.picture.data, came.picture.ending, text, said | facts)
+                facts = {"key": key, "status": "success", "row": came.row, **came.image.facts, "sha256": came.sha256}
+                tar.add(key, came.image.data, came.image.ending, text, said | facts)
                 note(came.row, "ok", shard=shard_name(unit), key=key, **names, **more)
     units.commit(unit, [{"shard": shard.name}, *journal])
 
@@ -151,7 +151,7 @@ def _facts(value: Mapping[str, Any], rows: Rows, text: str | None) -> dict[str, 
 
 def _in_image(facts: Mapping[str, Any], came: Came, rows: Rows, in_pixels: PixelsOfImages) -> dict[str, Any]:
     """The facts of a row, their boxes and phrases in the pixels of the image as it is written. Raises `BadRecord`."""
-    assert came.picture is not None
+    assert came.image is not None
     key = f"row {came.row}"
     said = any_case(facts)
     words = rows.in_words(came.row, {name: said.get(name) for name in (*_IN_PIXELS, "objects")}, key)
@@ -159,8 +159,8 @@ def _in_image(facts: Mapping[str, Any], came: Came, rows: Rows, in_pixels: Pixel
     record = record_of({name: words.get(name) for name in _IN_PIXELS} | size, key, None)
     if not has_places(record):
         return dict(facts)
-    record = in_pixels(record, came.picture.original)
-    record = resized(record, came.picture.original, came.picture.size, came.picture.scale)
+    record = in_pixels(record, came.image.original)
+    record = resized(record, came.image.original, came.image.size, came.image.scale)
     now_boxes = {"objects"} - words.keys()
     rest = {name: value for name, value in facts.items() if name.lower() not in {*_IN_PIXELS, *now_boxes}}
     return rest | annotations_of(record)
@@ -256,7 +256,7 @@ def _try(job: Job, settings: Settings, stopped: Callable[[], bool], held: ExitSt
 def _opened(data: bytes, fitting: Fitting) -> Fitted:
     kind = kind_of(data[:512]) if data else "an empty file"
     if kind not in ENDING:
-        raise Failure("no_picture", f"not an image, but {kind}")
+        raise Failure("no_image", f"not an image, but {kind}")
     try:
         return fit(data, fitting)
     except LimitExceeded as error:

@@ -4,7 +4,7 @@
 OUTCOMES = {
     "ok": "in a shard",
     "same_url": "an earlier row has the same web address",
-    "same_picture": "another row brought the same image",
+    "same_image": "another row brought the same image",
     "bad_url": "no web address of http or https, or one with a password in it",
     "bad_row": "the row cannot be read from the table",
     "address": "leads to an address that is not public",
@@ -19,7 +19,7 @@ OUTCOMES = {
     "encoded": "compressed, though that was not asked for",
     "broken": "no proper HTTP",
     "opted_out": "the site does not want its images used so (X-Robots-Tag)",
-    "no_picture": "something else than an image",
+    "no_image": "something else than an image",
     "damaged": "an image that cannot be read to its end",
     "annotations": "its boxes are damaged, or for an image of another aspect",
     "limit": "an image above a limit of size",

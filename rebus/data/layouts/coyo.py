@@ -44,7 +44,7 @@ CHECKED = (
     ("Parquet of `url`, `text` and scores (COYO-700M), or with images as bytes", "memory; samples written by hand"),
 )
 
-PICTURES = ("image", "jpg", "png", "webp", "img")
+IMAGES = ("image", "jpg", "png", "webp", "img")
 HELD_BYTES = 512 << 20  # of row groups held in memory by one process
 
 
@@ -74,13 +74,13 @@ def open(path: Path, split: str | None) -> "Parquet":
     groups, faults = [], []
     columns: list[str] | None = None
     annotations = Annotations()
-    picture: str | None = None
+    image: str | None = None
     for number, file in enumerate(files):
         try:
             with _parquet(file) as opened:
                 schema, metadata = opened.schema_arrow, opened.metadata
                 if columns is None:
-                    columns, picture = schema.names, _image_column(schema)
+                    columns, image = schema.names, _image_column(schema)
                     _check_columns(file, schema)
                     annotations = Annotations.of(opened, file)
                 elif schema.names != columns:
@@ -102,11 +102,11 @@ def open(path: Path, split: str | None) -> "Parquet":
         own = {files.index(file) for file in by_name or shards(path, (".parquet",), split)}
         places = places[[number in own for number in places[:, 0]]]
         chosen = _chosen_rows(files, places, None, told_by) or {}
-    together = None if picture is None else by_image(files, places, picture, chosen)
+    together = None if image is None else by_image(files, places, image, chosen)
     if together is not None:
         starts, firsts = np.cumsum([0, *places[:, 3]]), together.rows[together.begins[:-1]]
         chosen = {n: firsts[(firsts >= a) & (firsts < b)] - a for n, (a, b) in enumerate(pairwise(starts.tolist()))}
-    return Parquet(tuple(files), stamps, places, annotations, picture, tuple(faults), chosen, together)
+    return Parquet(tuple(files), stamps, places, annotations, image, tuple(faults), chosen, together)
 
 
 def _files_of(path: Path, split: str | None) -> tuple[list[Path], list[Path]]:
@@ -132,7 +132,7 @@ class Parquet:
     stamps: tuple[tuple[int, int], ...]
     groups: np.ndarray  # int64 (blocks, 4): file, row group in it, its first row in the file, its rows
     annotations: Annotations
-    picture: str | None  # the column with the images
+    image: str | None  # the column with the images
     faults: tuple[str, ...]
     chosen: Mapping[int, np.ndarray] = field(default_factory=dict)  # of a block, its rows where not all are read
 
@@ -150,7 +150,7 @@ class Parquet:
     @property
     def window(self) -> int:
         """Rows to be shuffled together: a row group is read whole, so that with images few may be open at once."""
-        return WINDOW if self.picture is None else 2 * int(self.groups[:, 3].max())
+        return WINDOW if self.image is None else 2 * int(self.groups[:, 3].max())
 
     def row_in_group(self, block: int, row: int) -> int:
         """Which row of the row group is row `row` of those that are read. Raises `IndexError`."""
@@ -175,8 +175,8 @@ class Parquet:
         key = f"{file.name}[{first + row}]"
         values = _row(_held(file, self.stamps[number], group), row, key)
         values = self.annotations.in_words(values, key)
-        image = None if self.picture is None else _bytes(values[self.picture.lower()], self.picture, key)
-        record = record_of(values, key, image, used=() if self.picture is None else (self.picture.lower(),))
+        image = None if self.image is None else _bytes(values[self.image.lower()], self.image, key)
+        record = record_of(values, key, image, used=() if self.image is None else (self.image.lower(),))
         if image is None and not record.captions:
             raise BadRecord(key, "has no text")
         return record
@@ -214,7 +214,7 @@ def _check_columns(file: Path, schema: "pa.Schema") -> None:
     if "text" not in {name.lower() for name in schema.names} and _image_column(schema) is None:
         raise BadTable(
             f"{file}: its columns are {', '.join(schema.names)}; wanted url and text, as COYO has them, "
-            f"or images as bytes in one of {', '.join(PICTURES)}"
+            f"or images as bytes in one of {', '.join(IMAGES)}"
         )
 
 
@@ -228,7 +228,7 @@ def _image_column(schema: "pa.Schema") -> str | None:
         return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
     columns = {name.lower(): name for name in reversed(schema.names)}
-    found = (columns[name] for name in PICTURES if name in columns)
+    found = (columns[name] for name in IMAGES if name in columns)
     return next((name for name in found if holds_bytes(schema.field(name).type)), None)
 
 

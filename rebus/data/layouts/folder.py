@@ -57,7 +57,7 @@ CHECKED = (
 
 TABLES = ("captions", "metadata")
 PERHAPS = ("annotations", "qa", "labels")  # names that other files have too
-PICTURES = tuple(
+IMAGES = tuple(
     ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .heic .heif".split()  # those of codec.formats
 )
 _ANNOTATIONS = ("annotations", "Annotations")
@@ -139,7 +139,7 @@ class ImageReader:
     def read(self, block: int, row: int) -> Record:
         number = block * BLOCK + row
         name, label = self.names[number], int(self.own[number])
-        image = _picture(self.places, name, name)
+        image = _image(self.places, name, name)
         if self.captioned:
             return _with_texts(image, name)
         return Record(key=name, image=image, label=None if label < 0 else self.labels[label])
@@ -180,10 +180,10 @@ def _record(row: dict[str, Any], places: MediaPaths, key: str, corners: bool) ->
     if column is None:
         error = LeftOut if "conversations" in row else BadRecord  # LLaVA's mixture holds texts without images
         raise error(key, f"names no image; its columns are {', '.join(row) or 'none'}")
-    return record_of(row, key, _picture(places, row[column], key), used=(column,), corners=corners)
+    return record_of(row, key, _image(places, row[column], key), used=(column,), corners=corners)
 
 
-def _picture(places: MediaPaths, name: Any, key: str) -> Path:
+def _image(places: MediaPaths, name: Any, key: str) -> Path:
     if not isinstance(name, str) or not name:
         raise BadRecord(key, f"the image's file must be a name; got {name!r}")
     if "://" in name:
@@ -234,7 +234,7 @@ def _other_tables(folder: Path) -> Iterator[Path]:
     """Tables by their ending, in order of name, but for those that belong to an image."""
     with suppress(OSError), os.scandir(folder) as entries:
         names = {entry.name for entry in entries}
-        stems = {name.rpartition(".")[0] for name in names if name.lower().endswith(PICTURES)}
+        stems = {name.rpartition(".")[0] for name in names if name.lower().endswith(IMAGES)}
         for name in sorted(names):
             stem, _, ending = name.rpartition(".")
             if f".{ending.lower()}" in ENDINGS and stem not in stems and not name.startswith("."):
@@ -318,7 +318,7 @@ def _open_images(path: Path, split: str | None) -> ImageReader:
     roots = _roots(path, split)
     found = [(root, file) for root in roots for file in _walk(root)]
     if not found:
-        other = "; ".join(_unread(path)) or f"no table of them and no images here ({' '.join(PICTURES)})"
+        other = "; ".join(_unread(path)) or f"no table of them and no images here ({' '.join(IMAGES)})"
         raise MissingFile(f"{path}: {other}")
     classes = [_class_of(file, root) for root, file in found]
     labels = tuple(sorted({name for name in classes if name is not None}))
@@ -375,5 +375,5 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iter
     for entry in shown:
         if entry.is_dir():
             yield from _walk(folder / entry.name, above | {here})
-        elif entry.name.lower().endswith(PICTURES):
+        elif entry.name.lower().endswith(IMAGES):
             yield folder / entry.name

@@ -55,14 +55,14 @@ class Karpathy:
         found: Counter[str] = Counter()
         spans: list[tuple[int, int]] = []
 
-        def picture(element: dict[str, Any], start: int, end: int) -> None:
+        def image(element: dict[str, Any], start: int, end: int) -> None:
             own = element.get("split")
             if isinstance(own, str):
                 found[own] += 1
             if not isinstance(own, str) or own == wanted or (wanted, own) == ("train", "restval"):
                 spans.append((start, end))  # what has no split is damaged, and shows in each
 
-        self._file.scan({"images": (["split"], picture)})
+        self._file.scan({"images": (["split"], image)})
         if wanted not in found:
             raise UsageError(f'{file}: no split "{wanted}"; there are {", ".join(sorted(found)) or "none"}')
         self._spans = np.array(spans, dtype=np.int64)
@@ -74,17 +74,17 @@ class Karpathy:
         start, end = self._spans[row].tolist()
         key = f"{self._file.path.name}:byte {start}"
         try:
-            picture = mapping(self._file.elements([(start, end)])[0], "the image")
-            key = f"{self._file.path.name}:{named(picture, 'cocoid', named(picture, 'imgid', f'byte {start}'))}"
-            name = words(picture, "filename")
-            folder = words(picture, "filepath") if "filepath" in picture else ""
-            captions = [words(mapping(item, "a sentence"), "raw") for item in listed(picture, "sentences")]
-            facts = {"image_id": picture.get("cocoid", picture.get("imgid")), "file_name": name}
+            image = mapping(self._file.elements([(start, end)])[0], "the image")
+            key = f"{self._file.path.name}:{named(image, 'cocoid', named(image, 'imgid', f'byte {start}'))}"
+            name = words(image, "filename")
+            folder = words(image, "filepath") if "filepath" in image else ""
+            captions = [words(mapping(item, "a sentence"), "raw") for item in listed(image, "sentences")]
+            facts = {"image_id": image.get("cocoid", image.get("imgid")), "file_name": name}
             return Record(
                 key=key,
                 image=self._places.find(f"{folder}/{name}" if folder else name),
                 captions=tuple(captions),
-                facts={**facts, "split": words(picture, "split")},
+                facts={**facts, "split": words(image, "split")},
             )
         except RebusError as error:
             raise BadRecord(key, str(error)) from None

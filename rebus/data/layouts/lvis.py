@@ -56,7 +56,7 @@ class Lvis:
         try:
             return Record(
                 key=key,
-                image=self._places.find(_picture(image)),
+                image=self._places.find(_image(image)),
                 things=tuple(thing(item, self._names) for item in annotations),
                 absent=self._labels_of(image, "neg_category_ids"),
                 incomplete=self._labels_of(image, "not_exhaustive_category_ids"),
@@ -74,7 +74,7 @@ class Lvis:
             raise RebusError(f"{name}: there is no category {error}") from None
 
 
-def _picture(image: dict[str, Any]) -> str:
+def _image(image: dict[str, Any]) -> str:
     """Folder and name of the image: the end of its address, for v1 names no file."""
     if "coco_url" in image:
         return "/".join(words(image, "coco_url").split("/")[-2:])

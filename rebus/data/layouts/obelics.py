@@ -3,7 +3,7 @@ bytes.
 
 Laurençon et al., "OBELICS: An Open Web-Scale Filtered Dataset of Interleaved Image-Text Documents", 2023;
 https://huggingface.co/datasets/HuggingFaceM4/OBELICS. Of the lists `images` and `texts`, one holds null wherever the
-other does not. Images fetched beforehand lie in `pictures/` or `images/`, named by the SHA-256 of their address, with
+other does not. Images fetched beforehand lie in `images/` or `images/`, named by the SHA-256 of their address, with
 or without an ending, at once or in folders of its first two digits; or `pictures.json` maps addresses to files.
 """
 

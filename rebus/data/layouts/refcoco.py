@@ -59,7 +59,7 @@ class RefCOCO:
         self._sort_out(_load(self._file), split or "val")
         own = {number for phrases in self._phrases for _, number in phrases}
         self._things = {number: annotations[number] for number in own if number in annotations}
-        self._pictures = np.array([images.get(owner, (-1, -1)) for owner in self._owners], dtype=np.int64)
+        self._images = np.array([images.get(owner, (-1, -1)) for owner in self._owners], dtype=np.int64)
         self.sizes = (len(self._owners) + len(self._damaged),)
         self._places = MediaPaths(_folders(self._file.parent))
 
@@ -69,7 +69,7 @@ class RefCOCO:
         owner, phrases = self._owners[row], self._phrases[row]
         key = f"{self._file.name}:{owner}"
         try:
-            start, end = self._pictures[row].tolist()
+            start, end = self._images[row].tolist()
             if start < 0:
                 raise RebusError(f"the image is not in {self._instances.path.name}")
             image = mapping(self._instances.elements([(start, end)])[0], "the image")

@@ -29,20 +29,20 @@ class Annotations:
     def __init__(self, paths: Sequence[Path]):
         self._files = [JsonFile.open(path) for path in paths]
         arrays = kept("annotations", paths, lambda: _Index(self._files).to_arrays())
-        self._pictures = arrays["images"]  # int64 (images, 3): file, start, end
+        self._images = arrays["images"]  # int64 (images, 3): file, start, end
         self._owned = [(arrays[f"begins.{n}"], arrays[f"places.{n}"]) for n in range(len(paths))]
         self._damaged, self.rest = json.loads(arrays["others"].tobytes())  # `rest`: what else each file has
 
     def __len__(self) -> int:
-        return len(self._pictures) + len(self._damaged)
+        return len(self._images) + len(self._damaged)
 
     def read(self, index: int) -> tuple[str, dict[str, Any], list[list[dict[str, Any]]]]:
         """Key, image and its annotations for each file. Raises `BadRecord`."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        if index >= len(self._pictures):
-            raise self._bad(*self._damaged[index - len(self._pictures)])
-        file, start, end = (int(value) for value in self._pictures[index])
+        if index >= len(self._images):
+            raise self._bad(*self._damaged[index - len(self._images)])
+        file, start, end = (int(value) for value in self._images[index])
         name = self._files[file].path.name
         try:
             image = mapping(self._files[file].elements([(start, end)])[0], "the image")
@@ -71,7 +71,7 @@ class _Index:
     """Where the images of the files lie, and the annotations of each."""
 
     def __init__(self, files: Sequence[JsonFile]):
-        self._pictures: dict[int | str, int] = {}  # id → number
+        self._images: dict[int | str, int] = {}  # id → number
         self._places: list[tuple[int, int, int]] = []
         self._damaged: list[tuple[int, Span, str]] = []
         self._rest: list[Mapping[str, Any]] = []
@@ -91,7 +91,7 @@ class _Index:
         spans: list[Span] = []
         here: set[int | str] = set()
 
-        def picture(element: dict[str, Any], start: int, end: int) -> None:
+        def image(element: dict[str, Any], start: int, end: int) -> None:
             number = element.get("id")
             if not is_identity(number):
                 self._damaged.append((index, (start, end), "an image without an id"))
@@ -99,8 +99,8 @@ class _Index:
                 self._damaged.append((index, (start, end), f"another image has the id {number}"))
             else:
                 here.add(number)
-                if number not in self._pictures:
-                    self._pictures[number] = len(self._places)
+                if number not in self._images:
+                    self._images[number] = len(self._places)
                     self._places.append((index, start, end))
 
         def annotation(element: dict[str, Any], start: int, end: int) -> None:
@@ -111,14 +111,14 @@ class _Index:
             else:
                 self._damaged.append((index, (start, end), "an annotation without an image_id"))
 
-        self._rest.append(file.scan({"images": (["id"], picture), "annotations": (["image_id"], annotation)}))
+        self._rest.append(file.scan({"images": (["id"], image), "annotations": (["image_id"], annotation)}))
         if not here:
             raise RebusError(f'{file.path}: no images: a list "images" with ids is wanted')
         return owners, spans
 
     def _group(self, index: int, owners: list[int | str], spans: list[Span]) -> tuple[np.ndarray, np.ndarray]:
         """Where each image's annotations begin among the spans, and the spans in the order of images."""
-        numbers = np.array([self._pictures.get(owner, -1) for owner in owners], dtype=np.int64)
+        numbers = np.array([self._images.get(owner, -1) for owner in owners], dtype=np.int64)
         places = np.array(spans, dtype=np.int64).reshape(-1, 2)
         for lost in np.flatnonzero(numbers < 0):
             self._damaged.append((index, spans[lost], f"there is no image {owners[lost]}"))

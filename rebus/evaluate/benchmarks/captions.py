@@ -40,7 +40,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     worst = Worst()
     for (key, again), text, texts, score in zip(examples, said, people, each, strict=True):
         if words(text) not in map(words, texts):
-            worst.add(Mistake(key=key, badness=-float(score), said=text, truth=texts[0], picture=again))
+            worst.add(Mistake(key=key, badness=-float(score), said=text, truth=texts[0], image=again))
     heights, _ = np.histogram(each, np.arange(11))
     names = [f"{low} to {low + 1}" for low in range(10)]
     spread = bars("cider", "how many images have which CIDEr-D", dict(zip(names, map(float, heights))), y="images")

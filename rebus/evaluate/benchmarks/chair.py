@@ -49,7 +49,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
                         badness=len(strange),
                         said=f"{said} (not there: {', '.join(dict.fromkeys(strange))})",
                         truth=", ".join(sorted(true)) or "none of the 80 things",
-                        picture=example.again,
+                        image=example.again,
                     )
                 )
     if not images:

@@ -40,12 +40,12 @@ class Seen:
     """What was met on the way."""
 
     worst: Worst
-    pictures: int = 0
+    images: int = 0
     unmarked: int = 0
     strange: int = 0
 
     def notes(self, by: By) -> list[str]:
-        found = [f"{self.pictures:,} images, by {by}"]
+        found = [f"{self.images:,} images, by {by}"]
         if self.unmarked:
             found.append(f"{self.unmarked:,} images in which nobody marked things were passed over")
         if self.strange:
@@ -60,8 +60,8 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     if not labels:
         raise UsageError(f"the data set has no labels of things; this benchmark reads {READS}")
     seen = Seen(Worst())
-    found = coco_scores(pictures(model, records, labels, options, seen), labels, by=options.by)
-    if not seen.pictures:
+    found = coco_scores(images(model, records, labels, options, seen), labels, by=options.by)
+    if not seen.images:
         raise UsageError("in none of the images did anybody mark things: there is nothing to measure")
     scores = asdict(found)
     by_class = {name: scores.pop(f"class_{name}") for name in ("ap", "ap50")}
@@ -73,7 +73,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     )
 
 
-def pictures(
+def images(
     model: Any, records: Records, labels: Sequence[str], options: Options, seen: Seen
 ) -> Iterator[tuple[Truth, Detections]]:
     """Truth and answers of each image, one batch at a time."""
@@ -96,7 +96,7 @@ def pictures(
         answers = find(model, [example for example, _ in marked], labels, options.by, options.together or len(labels))
         for (example, truth), own in zip(marked, answers, strict=True):
             kept = [answer for answer in own if answer.label in known]
-            seen.pictures += 1
+            seen.images += 1
             seen.strange += len(own) - len(kept)
             wrong: Mistake | None = mistake(example, truth, kept)
             if wrong is not None:

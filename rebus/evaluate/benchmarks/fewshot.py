@@ -179,7 +179,7 @@ def _worst(test: _Tests, logits: Tensor, right: Tensor, labels: Sequence[str]) -
                     badness=float(sure[row, best] - sure[row, right[row]]),
                     said=labels[best],
                     truth=test.truths[row],
-                    picture=test.again[row],
+                    image=test.again[row],
                 )
             )
     return worst

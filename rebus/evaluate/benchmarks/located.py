@@ -139,7 +139,7 @@ def mistake(example: Example, truth: Truth, answers: Sequence[Box | Mask]) -> Mi
         badness=badness,
         said=_listed([answer.label for answer in best[:_SHOWN]]),
         truth=f"{_listed([thing.label for thing in things])}; missed: {_listed([truth.labels[at] for at in left])}",
-        picture=example.again,
+        image=example.again,
         found=best,
         wanted=[Box(thing.box, thing.label, math.nan) for thing in things],
     )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rebus.core.errors import UsageError
-from rebus.evaluate.benchmarks.detection import Options, Seen, pictures, plots
+from rebus.evaluate.benchmarks.detection import Options, Seen, images, plots
 from rebus.evaluate.benchmarks.located import check_can
 from rebus.evaluate.benchmarks.walk import Source
 from rebus.evaluate.detection import group_scores, lvis_scores
@@ -28,7 +28,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     if not frequency:
         raise UsageError(f"the data set does not say which labels are rare; this benchmark reads {READS}")
     seen = Seen(Worst())
-    found = lvis_scores(pictures(model, records, list(frequency), options, seen), frequency, by=options.by)
+    found = lvis_scores(images(model, records, list(frequency), options, seen), frequency, by=options.by)
     sets = {
         "base": [name for name, often in frequency.items() if often != "r"],
         "novel": [name for name, often in frequency.items() if often == "r"],

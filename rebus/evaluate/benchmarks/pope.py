@@ -146,7 +146,7 @@ def _mistake(example: Example, question: Question, answer: str) -> Mistake:
         badness=badness,
         said=f"{question.text}: {answer}",
         truth=question.answers[0],
-        picture=example.again,
+        image=example.again,
     )
 
 

@@ -110,7 +110,7 @@ def _mistake(example: Example, phrase: Phrase, chosen: Any, overlap: float) -> M
         badness=1 - overlap + (chosen.score if chosen is not None else 0.0),
         said=f"“{phrase.text}”: {'nothing' if chosen is None else f'overlap {overlap:.2f}'}",
         truth=phrase.thing.label,
-        picture=example.again,
+        image=example.again,
         found=[] if chosen is None else [chosen],
         wanted=[Box(phrase.thing.box, phrase.thing.label, math.nan)],
     )

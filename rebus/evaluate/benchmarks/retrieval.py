@@ -154,12 +154,12 @@ def _summary(ranks: np.ndarray) -> dict[str, float]:
     return {**{f"r{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}, "median_rank": float(np.median(ranks))}
 
 
-def _mistake(read: _Read, picture: int, first: int, rank: int) -> Mistake:
-    own = [read.texts[at] for at in np.flatnonzero(read.owner == picture)]
+def _mistake(read: _Read, image: int, first: int, rank: int) -> Mistake:
+    own = [read.texts[at] for at in np.flatnonzero(read.owner == image)]
     return Mistake(
-        key=read.keys[picture],
+        key=read.keys[image],
         badness=rank,
         said=read.texts[first],
         truth=f"{own[0]} (its best caption came {rank}.)",
-        picture=read.again[picture],
+        image=read.again[image],
     )

@@ -76,7 +76,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
                         badness=float(scores[said] - scores[truth]),
                         said=captions[said],
                         truth=captions[truth],
-                        picture=example.again,
+                        image=example.again,
                     )
                 )
     everything = [right for rights in kinds.values() for right in rights]

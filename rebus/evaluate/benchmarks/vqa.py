@@ -90,5 +90,5 @@ def _mistake(example: Example, question: Question, answer: str, score: float) ->
         badness=1 - score,
         said=f"{question.text}: {answer}",
         truth=", ".join(common[:4]),
-        picture=example.again,
+        image=example.again,
     )

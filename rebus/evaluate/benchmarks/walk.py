@@ -111,7 +111,7 @@ class Records:
             self._refuse(f"{key}{error}")
             return None
 
-    def picture(self, place: Place) -> StoredImage | None:
+    def image(self, place: Place) -> StoredImage | None:
         return self.reader.read(*place).image
 
     def _some(self, waiting: Sequence[tuple[Place, Record]], check: Check | None) -> Iterator[list[Example]]:
@@ -127,7 +127,7 @@ class Records:
             return
         found = []
         for place, record, image in opened:
-            example = Example(record, image, place, partial(self.picture, place))
+            example = Example(record, image, place, partial(self.image, place))
             try:
                 _check_texts(example)
                 if check is not None:
@@ -215,9 +215,9 @@ def _content(record: Record) -> bytes:
     image = record.image
     if isinstance(image, Path):
         with image.open("rb") as file:
-            picture = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     else:
-        picture = hashlib.sha256(b"" if image is None else bytes(image)).hexdigest()
+        digest = hashlib.sha256(b"" if image is None else bytes(image)).hexdigest()
     truths = {
         "label": record.label,
         "captions": record.captions,
@@ -227,4 +227,4 @@ def _content(record: Record) -> bytes:
         "absent": record.absent,
         "incomplete": record.incomplete,
     }
-    return to_json([picture, truths], sort_keys=True, default=str).encode("ascii")
+    return to_json([digest, truths], sort_keys=True, default=str).encode("ascii")

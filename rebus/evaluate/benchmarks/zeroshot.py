@@ -124,5 +124,5 @@ def _mistake(example: Example, ranking: Ranking, truth: str) -> Mistake:
         badness=first,
         said=f"{ranking.top} ({first:.0%})",
         truth=f"{truth} ({ranking.probabilities[ranking.labels.index(truth)]:.1%})",
-        picture=example.again,
+        image=example.again,
     )

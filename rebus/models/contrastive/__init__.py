@@ -1,4 +1,4 @@
-"""Contrastive models: two towers, one space.
+"""Contrastive models: two encoders, one space.
 
 An image and a sentence are each turned into a unit vector, x and y, and training pulls the vectors of a pair
 together and pushes all other combinations of the batch apart. CLIP asks "which of these texts?" with a softmax over

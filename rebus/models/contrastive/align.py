@@ -1,4 +1,4 @@
-"""ALIGN: two towers, one softmax, and more noisy pairs than anybody could clean.
+"""ALIGN: two encoders, one softmax, and more noisy pairs than anybody could clean.
 
 Jia et al., "Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision", 2021. An
 EfficientNet without its last 1x1 convolution, and BERT read at [CLS], both from scratch. Google released no weights;
@@ -64,7 +64,7 @@ class ALIGN(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As Kakao's training code: Glorot for what leads into the shared space; the towers start themselves."""
+        """As Kakao's training code: Glorot for what leads into the shared space; the encoders start themselves."""
         for head in (self.image_head, self.text_head):
             if isinstance(head, nn.Linear):
                 nn.init.xavier_uniform_(head.weight)

@@ -18,7 +18,7 @@ def align_image(
     image_size: int = 289,
     momentum: float = 0.01,
 ) -> EfficientNetConfig:
-    """ALIGN's image tower: neither classes nor the last convolution. Padding is fixed since Kakao's network was built
+    """ALIGN's image encoder: neither classes nor the last convolution. Padding is fixed since Kakao's network was built
     for images of unknown size."""
     return EfficientNetConfig(
         variant=variant,
@@ -35,8 +35,8 @@ def align_image(
 class ALIGNConfig:
     image: EfficientNetConfig = field(default_factory=align_image)
     text: BERTConfig = field(default_factory=lambda: bert.PRESETS["base"])
-    embed: int = 640  # the width of the image tower, unless its features are projected
-    image_head: bool = False  # a linear layer after the image tower: the paper's ablations have one (Sec. 6.1)
+    embed: int = 640  # the width of the image encoder, unless its features are projected
+    image_head: bool = False  # a linear layer after the image encoder: the paper's ablations have one (Sec. 6.1)
     temperature: float = 1.0  # at first
 
 
@@ -75,7 +75,7 @@ def read_transformers(data: Mapping[str, Any]) -> ALIGNConfig:
     width = cfg.image.widths[-1]
     if not cfg.image_head and cfg.embed != width:
         raise BadConfig(
-            f"{fields.where}.projection_dim: texts are projected to the width of the image tower, {width}; got "
+            f"{fields.where}.projection_dim: texts are projected to the width of the image encoder, {width}; got "
             f"{cfg.embed}"
         )
     return cfg
@@ -122,13 +122,15 @@ def _keeps_width(multiplier: float) -> bool:
 def write_transformers(cfg: ALIGNConfig) -> dict[str, Any]:
     """The `config.json` from which the reference class builds the same network, where it has such a one.
 
-    Raises `BadConfig` for towers that the layout does not have.
+    Raises `BadConfig` for encoders that the layout does not have.
     """
     image = cfg.image
     if not cfg.text.pooler or image != align_image(
         variant=image.variant, scales=image.scales, image_size=image.image_size, momentum=image.momentum
     ):
-        raise BadConfig("AlignModel has a text tower with a pooler, and an image tower with neither head nor classes")
+        raise BadConfig(
+            "AlignModel has a text encoder with a pooler, and an image encoder with neither head nor classes"
+        )
     wide, deep = image.multipliers
     if _keeps_width(wide):
         raise BadConfig(_RESIDUAL.format(wide))

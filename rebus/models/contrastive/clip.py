@@ -1,4 +1,4 @@
-"""CLIP: two towers, one space, a softmax over the batch.
+"""CLIP: two encoders, one space, a softmax over the batch.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
 """
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rebus.backbones.block_keys import clip_vision, open_clip_blocks, transformers_blocks
 from rebus.backbones.examples import dual_encoder_example
-from rebus.backbones.released_configs import timm_tower
+from rebus.backbones.released_configs import timm_encoder
 from rebus.backbones.text.encoder import TextConfig, TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig, init_like_clip
 from rebus.core.outputs import Embeddings
@@ -209,7 +209,7 @@ def _open_clip_keys(cfg: CLIPConfig) -> KeyMap:
         [*vision, *_OPEN_CLIP_TEXT],
         ignore=["input_resolution", "context_length", "vocab_size", "attn_mask"],
         prefixes=["module."],
-        also=[("text.", "")],  # models with a "custom text" tower nest its names
+        also=[("text.", "")],  # models with a "custom text" encoder nest its names
     )
 
 
@@ -254,7 +254,7 @@ SYSTEM = System(
             name="open_clip",
             keys=_open_clip_keys,
             config_file="open_clip_config.json",
-            recognises=lambda data: "siglip" not in timm_tower(data),
+            recognises=lambda data: "siglip" not in timm_encoder(data),
             read_config=read_open_clip,
             write_config=write_open_clip,
             weights_name="open_clip_model",

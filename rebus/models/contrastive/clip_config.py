@@ -9,8 +9,8 @@ from rebus.backbones.released_configs import (
     Act,
     mlp_ratio,
     read_clip_vision,
+    read_encoder,
     read_open_clip_kwargs,
-    read_tower,
     write_open_clip_kwargs,
     write_text,
     write_vision,
@@ -42,12 +42,12 @@ class CLIPConfig:
         if self.end_id is not None and not 0 <= self.end_id < self.text.vocab_size:
             raise BadConfig(
                 f"the end token {self.end_id} (eos_token_id) is outside the {self.text.vocab_size:,} tokens of the "
-                "text tower: no text could be read"
+                "text encoder: no text could be read"
             )
 
 
-def _tower(top: Released, name: str) -> Released:
-    """A tower's configuration. Files of early versions repeat it in a second field, which the reference then reads
+def _encoder(top: Released, name: str) -> Released:
+    """An encoder's configuration. Files of early versions repeat it in a second field, which the reference then reads
     with that field's defaults in place of the first."""
     first, second = top.part(name), top.part(f"{name}_dict")
     return first if top.data.get(f"{name}_dict") is None else second
@@ -56,7 +56,7 @@ def _tower(top: Released, name: str) -> Released:
 def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
     """`config.json` of a `CLIPModel`."""
     top = Released(data)
-    text, image = _tower(top, "text_config"), _tower(top, "vision_config")
+    text, image = _encoder(top, "text_config"), _encoder(top, "vision_config")
     top.skip("logit_scale_init_value")
     text.skip("projection_dim", "bos_token_id", "pad_token_id")
     end, vocab = text.take("eos_token_id", int, 49_407), text.take("vocab_size", int, 49_408)
@@ -71,7 +71,7 @@ def read_transformers(data: Mapping[str, Any]) -> CLIPConfig:
         text=TextConfig(
             vocab_size=vocab,
             context=text.size("max_position_embeddings", 77),
-            **read_tower(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
+            **read_encoder(text, width=512, heads=8, mlp=2048, act="quick_gelu", eps=1e-5),
         ),
         embed=top.size("projection_dim", 512),
         end_id=None if end == 2 else end,  # 2 stands in OpenAI's files and means "the largest id", as trained
@@ -85,7 +85,7 @@ def write_transformers(cfg: CLIPConfig) -> dict[str, Any]:
     """The `config.json` from which a `CLIPModel` builds the same network."""
     image, text = cfg.image, cfg.text
     if not isinstance(image, ViTConfig):
-        raise BadConfig('the transformers layout has no ResNet towers; save with layout="open_clip"')
+        raise BadConfig('the transformers layout has no ResNet encoders; save with layout="open_clip"')
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
@@ -101,7 +101,7 @@ def write_transformers(cfg: CLIPConfig) -> dict[str, Any]:
 
 
 def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
-    """`open_clip_config.json`: the towers under `model_cfg`."""
+    """`open_clip_config.json`: the encoders under `model_cfg`."""
     file = Released(data, "open_clip_config.json")
     file.skip("preprocess_cfg")
     top = file.part("model_cfg")
@@ -117,12 +117,12 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
         raise BadConfig(f"{image.where}: wants at least one layer and one head; got layers {layers}, width {width}")
     check("MAX_LAYERS", max(layers if isinstance(layers, tuple) else (layers,)), f"{image.where}.layers")
     if isinstance(layers, tuple):
-        tower: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(
+        encoder: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(
             layers=layers, width=width, image_size=size, embed=embed, head_width=head_width
         )
     else:
         image_act, image_eps = read_open_clip_kwargs(image, act)
-        tower = ViTConfig(
+        encoder = ViTConfig(
             class_token=True,
             width=width,
             num_layers=layers,
@@ -140,7 +140,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
         raise BadConfig(f"{text.where}.pool_type: only argmax and eos are supported; got {pool!r}")
     text_act, text_eps = read_open_clip_kwargs(text, act)
     cfg = CLIPConfig(
-        image=tower,
+        image=encoder,
         text=TextConfig(
             width=text_width,
             num_layers=text.layers("layers", 12),

@@ -1,10 +1,10 @@
-"""LiT: a locked image tower teaches a text tower its space.
+"""LiT: a locked image encoder teaches a text encoder its space.
 
 Zhai et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", 2022. An image network that was trained on labels
 already sees well; captions only have to teach words to read it. Its weights and its running statistics never move, and
-only the way from its features into the shared space is learned (Sec. 4.2), beside the text tower.
+only the way from its features into the shared space is learned (Sec. 4.2), beside the text encoder.
 
-The image side reads the tower's features and, where the tower is a classifier, its opinion: softmax(logits / 2) over
+The image side reads the encoder's features and, where it is a classifier, its opinion: softmax(logits / 2) over
 the classes, whose rows in the shared space begin as the classes' names (`begin_with`). Before the first step an image
 is thus the mean of the names it resembles (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic
 Embeddings", 2013), so that few captions are enough; the paper's heads begin at random.
@@ -70,7 +70,7 @@ class LiT(nn.Module):
         nn.init.zeros_(self.text_head.bias)
 
     def train(self, mode: bool = True) -> "LiT":
-        """As any module, but the image tower always works as it does after training: its statistics stay."""
+        """As any module, but the image encoder always works as it does after training: its statistics stay."""
         super().train(mode)
         self.image.eval()
         return self
@@ -132,8 +132,8 @@ class ImageHead(nn.Module):
 
 
 def begin_with(network: LiT, tensors: Tensors, names: Float[Tensor, "V D"]) -> LiT:
-    """Put trained towers (`image.*`, `text.*`) into a network, and what its classes are called, as the text tower reads
-    it, into the head of images. Raises `BadCheckpoint` where something does not fit."""
+    """Put trained encoders (`image.*`, `text.*`) into a network, and what its classes are called, as the text encoder
+    reads it, into the head of images. Raises `BadCheckpoint` where something does not fit."""
     with torch.no_grad():
         places = F.normalize(network.text_head(names.float()), dim=-1)
     heads = {name: value for name, value in network.state_dict().items() if not name.startswith(("image.", "text."))}
@@ -159,12 +159,12 @@ def write_config(cfg: LiTConfig) -> dict[str, Any]:
 
 
 def image_spec(cfg: LiTConfig) -> ImageSpec:
-    """As the image tower was trained."""
+    """As the image encoder was trained."""
     return efficientnet.image_spec(cfg.image)
 
 
 def text_spec(cfg: LiTConfig) -> TextSpec:
-    """As the text tower was trained."""
+    """As the text encoder was trained."""
     return bert.text_spec(cfg.text)
 
 

@@ -1,4 +1,4 @@
-"""SigLIP and SigLIP 2: two towers, one space, a sigmoid on every pair.
+"""SigLIP and SigLIP 2: two encoders, one space, a sigmoid on every pair.
 
 Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023; Tschannen et al., "SigLIP 2", 2025.
 """
@@ -21,7 +21,7 @@ from rebus.backbones.block_keys import (
     transformers_blocks,
 )
 from rebus.backbones.examples import dual_encoder_example
-from rebus.backbones.released_configs import timm_tower
+from rebus.backbones.released_configs import timm_encoder
 from rebus.backbones.text.encoder import TextEncoder, to_the_left
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.core.outputs import Embeddings
@@ -109,7 +109,7 @@ class SigLIP(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As the reference: Xavier, the probe too; the towers start themselves."""
+        """As the reference: Xavier, the probe too; the encoders start themselves."""
         nn.init.xavier_uniform_(self.pool.probe[0])
         for module in (*self.pool.modules(), self.text_head):
             if isinstance(module, nn.Linear):
@@ -165,7 +165,7 @@ class SigLIP(nn.Module):
         return Embeddings(image, self.embed_text(tokens, mask), self.scale, self.bias)
 
 
-_TOWERS = [
+_ENCODERS = [
     *nested(siglip_vision(), ours="image."),
     ("vision_model.head.probe", "pool.probe"),
     ("vision_model.head.attention.in_proj_{p}", ("pool.attn.q.{p}", "pool.attn.k.{p}", "pool.attn.v.{p}")),
@@ -180,7 +180,7 @@ _TOWERS = [
     ("text_model.head.{p}", "text_head.{p}"),
 ]
 KEYS = KeyMap(
-    [*_TOWERS, (Unsqueezed("logit_scale"), "log_scale"), (Unsqueezed("logit_bias"), "bias")],
+    [*_ENCODERS, (Unsqueezed("logit_scale"), "log_scale"), (Unsqueezed("logit_bias"), "bias")],
     ignore=["*.position_ids"],
 )
 OPEN_CLIP_KEYS = KeyMap(
@@ -271,7 +271,7 @@ SYSTEM = System(
             name="open_clip",
             keys=lambda cfg: OPEN_CLIP_KEYS,
             config_file="open_clip_config.json",
-            recognises=lambda data: "siglip" in timm_tower(data),
+            recognises=lambda data: "siglip" in timm_encoder(data),
             read_config=read_open_clip,
             write_config=write_open_clip,
             weights_name="open_clip_model",

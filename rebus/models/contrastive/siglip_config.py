@@ -8,9 +8,9 @@ from typing import Any
 from rebus.backbones.released_configs import (
     Shapes,
     mlp_ratio,
+    read_encoder,
     read_open_clip_kwargs,
     read_siglip_vision,
-    read_tower,
     write_open_clip_kwargs,
     write_text,
     write_vision,
@@ -24,7 +24,7 @@ OPEN_CLIP = "open_clip_config.json"
 
 
 def siglip_text(**fields: Any) -> TextConfig:
-    """SigLIP's text tower: Base, version 1, where nothing else is said."""
+    """SigLIP's text encoder: Base, version 1, where nothing else is said."""
     defaults = {"width": 768, "num_heads": 12, "mlp_width": 3072, "vocab_size": 32_000, "context": 64}
     return TextConfig(causal=False, act="gelu_tanh", **{**defaults, "eps": 1e-6, **fields})
 
@@ -34,7 +34,7 @@ class SigLIPConfig:
     image: ViTConfig = field(default_factory=ViTConfig)
     text: TextConfig = field(default_factory=siglip_text)
     embed: int = 768
-    text_head: bool = True  # so400m i18n was released without the linear layer after the text tower
+    text_head: bool = True  # so400m i18n was released without the linear layer after the text encoder
     pad_id: int = 1  # version 1 pads with its end token, version 2 with 0; what was padded is seen
 
     @property
@@ -57,11 +57,11 @@ def read_transformers(data: Mapping[str, Any]) -> SigLIPConfig:
     image.demand("vision_use_head", True)
     vision = read_siglip_vision(image)
     vocab = text.size("vocab_size", 32_000)
-    tower = read_tower(text, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
+    encoder = read_encoder(text, width=768, heads=12, mlp=3072, act="gelu_pytorch_tanh", eps=1e-6)
     cfg = SigLIPConfig(
         image=vision,
-        text=TextConfig(vocab_size=vocab, context=text.size("max_position_embeddings", 64), causal=False, **tower),
-        embed=text.size("projection_size", tower["width"]),
+        text=TextConfig(vocab_size=vocab, context=text.size("max_position_embeddings", 64), causal=False, **encoder),
+        embed=text.size("projection_size", encoder["width"]),
         pad_id=text.take("pad_token_id", int, _released_pad(vocab)),
     )
     for part in (top, text, image):
@@ -93,17 +93,17 @@ def infer_big_vision(shapes: Mapping[str, tuple[int, ...]]) -> SigLIPConfig:
     vocab, _ = found.of("txt/Embed_0/embedding")
     positions = found.of("txt/pos_embedding")
     head = "txt/head/kernel" in found
-    tower = found.tower("txt/")
+    encoder = found.encoder("txt/")
     return SigLIPConfig(
         image=found.image(),
-        text=siglip_text(vocab_size=vocab, context=positions[-2], **tower),
-        embed=found.of("txt/head/kernel")[-1] if head else tower["width"],
+        text=siglip_text(vocab_size=vocab, context=positions[-2], **encoder),
+        embed=found.of("txt/head/kernel")[-1] if head else encoder["width"],
         text_head=head,
         pad_id=_released_pad(vocab),
     )
 
 
-_TIMM = {  # open_clip names its SigLIP vision towers by timm's names
+_TIMM = {  # open_clip names its SigLIP vision encoders by timm's names
     "base": (768, 12, 12, 3072),
     "large": (1024, 24, 16, 4096),
     "so400m": (1152, 27, 16, 4304),
@@ -112,7 +112,7 @@ _TIMM = {  # open_clip names its SigLIP vision towers by timm's names
 
 
 def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
-    """`open_clip_config.json`. Both towers get tanh-GELU, with which the weights were trained; open_clip itself runs
+    """`open_clip_config.json`. Both encoders get tanh-GELU, with which the weights were trained; open_clip itself runs
     some of them with exact GELU."""
     file = Released(data, OPEN_CLIP)
     file.skip("preprocess_cfg")
@@ -128,7 +128,7 @@ def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
     name = image.take("timm_model_name", str)
     match = re.fullmatch(r"vit_(\w+)_patch(\d+)_siglip(?:_gap)?(?:_\d+)?", name)
     if match is None or match[1] not in _TIMM:
-        raise BadConfig(f"{OPEN_CLIP}.model_cfg.vision_cfg.timm_model_name: {name!r} is no SigLIP tower we know")
+        raise BadConfig(f"{OPEN_CLIP}.model_cfg.vision_cfg.timm_model_name: {name!r} is no SigLIP encoder we know")
     width, layers, heads, mlp = _TIMM[match[1]]
     text_width, vocab = text.size("width", 512), text.size("vocab_size", 49_408)
     _, eps = read_open_clip_kwargs(text, "gelu_tanh")
@@ -161,12 +161,12 @@ def read_open_clip(data: Mapping[str, Any]) -> SigLIPConfig:
 
 
 def write_open_clip(cfg: SigLIPConfig) -> dict[str, Any]:
-    """The `model_cfg` of `open_clip_config.json`; its towers have published sizes only."""
+    """The `model_cfg` of `open_clip_config.json`; its encoders have published sizes only."""
     image, text = cfg.image, cfg.text
     size = (image.width, image.num_layers, image.num_heads, image.mlp_width)
     name = next((known for known, dims in _TIMM.items() if dims == size), None)
     if name is None or cfg.naflex:
-        raise BadConfig("the open_clip layout has SigLIP vision towers of the published fixed sizes only")
+        raise BadConfig("the open_clip layout has SigLIP vision encoders of the published fixed sizes only")
     return {
         "model_cfg": {
             "embed_dim": cfg.embed,

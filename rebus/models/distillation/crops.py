@@ -64,10 +64,10 @@ class CropsConfig:
             raise BadConfig(f"scales, temperature and std want numbers above 0; got {self}")
 
 
-_TINY_TOWER = {"width": 24, "num_layers": 1, "num_heads": 2, "mlp_width": 48}
+_TINY_WIDTHS = {"width": 24, "num_layers": 1, "num_heads": 2, "mlp_width": 48}
 _TINY_ENCODER = {
-    "image": {**_TINY_TOWER, "patch_size": 8, "image_size": 16, "class_token": True},
-    "text": {**_TINY_TOWER, "vocab_size": 64, "context": 12},
+    "image": {**_TINY_WIDTHS, "patch_size": 8, "image_size": 16, "class_token": True},
+    "text": {**_TINY_WIDTHS, "vocab_size": 64, "context": 12},
     "embed": 16,
 }
 PRESETS = {

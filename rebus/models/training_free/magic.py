@@ -63,10 +63,10 @@ class MAGICConfig:
 _SMALL = Part(system="gpt2", config={"vocab_size": 50_259})  # two were added: the start and the padding of a text
 _B32 = Part(system="clip", config={})
 _TINY_GPT2 = {"width": 24, "num_layers": 2, "num_heads": 3, "mlp_width": 40, "vocab_size": 96, "context": 64}
-_TINY_TOWER = {"width": 24, "num_layers": 1, "num_heads": 2, "mlp_width": 32}
+_TINY_ENCODER = {"width": 24, "num_layers": 1, "num_heads": 2, "mlp_width": 32}
 _TINY_CLIP = {
-    "image": {**_TINY_TOWER, "patch_size": 8, "image_size": 24, "class_token": True},
-    "text": {**_TINY_TOWER, "vocab_size": 64, "context": 12},
+    "image": {**_TINY_ENCODER, "patch_size": 8, "image_size": 24, "class_token": True},
+    "text": {**_TINY_ENCODER, "vocab_size": 64, "context": 12},
     "embed": 16,
 }
 PRESETS = {

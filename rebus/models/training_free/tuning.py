@@ -74,10 +74,10 @@ def tune(
     seen, read = pairs.nearest_images(image, ks[-1]), pairs.nearest_texts(text, ks[-1])
     trials = []
     for k in ks:
-        pictures, texts = (Nearest(n.similarity[:, :k], n.at[:, :k].contiguous()) for n in (seen, read))
-        common = _overlap(pictures, texts, len(pairs.kept))
+        images, texts = (Nearest(n.similarity[:, :k], n.at[:, :k].contiguous()) for n in (seen, read))
+        common = _overlap(images, texts, len(pairs.kept))
         for p in ps:
-            scores = score(pairs.relative(pictures, p), pairs.relative(texts, p))
+            scores = score(pairs.relative(images, p), pairs.relative(texts, p))
             trials.append(Trial(k, float(p), _first(scores), _first(scores.T), common))
     return sorted(trials, key=lambda t: -(t.image_to_text + t.text_to_image))
 
@@ -158,7 +158,7 @@ def _first(scores: Tensor) -> float:
 
 def _overlap(seen: Nearest, read: Nearest, width: int) -> Overlap:
     """Counted as scores of ones, so that memory follows k."""
-    pictures, texts = (relative(Nearest((n.similarity > 0).double(), n.at), 1.0, width) for n in (seen, read))
+    images, texts = (relative(Nearest((n.similarity > 0).double(), n.at), 1.0, width) for n in (seen, read))
     rows, columns = ((n.similarity > 0).sum(1).double().sqrt() for n in (seen, read))
-    shared = score(pictures, texts).double() * rows[:, None] * columns
+    shared = score(images, texts).double() * rows[:, None] * columns
     return Overlap(float(shared.mean()), float((shared < 0.5).double().mean()))

@@ -107,9 +107,9 @@ def thousand(server, closed: int) -> tuple[list[str | None], list[str]]:
         400: (urls[5], "same_url"),
         401: (urls[2], "same_url"),
         902: (urls[5] + "#part", "same_url"),
-        403: (server.url("ok", 5) + "/same", "same_picture"),
-        899: (server.url("ok", 5) + "/once-more", "same_picture"),
-        904: (server.url("ok", 899 - 1) + "/same", "same_picture"),
+        403: (server.url("ok", 5) + "/same", "same_image"),
+        899: (server.url("ok", 5) + "/once-more", "same_image"),
+        904: (server.url("ok", 899 - 1) + "/same", "same_image"),
     }
     for row, (url, outcome) in special.items():
         urls[row], outcomes[row] = url, outcome
@@ -169,7 +169,7 @@ def test_killed_at_every_step_of_writing(server, tmp_path, monkeypatch):
         Download([path], folder, settings).run()
         ends.append(check_whole(folder, len(urls)))
     assert len(ends) > 25
-    assert set(map(str, ends)) == {str(Counter({"ok": 6, "same_picture": 3}))}
+    assert set(map(str, ends)) == {str(Counter({"ok": 6, "same_image": 3}))}
     rows = [line["row"] for line in journal_of(folder) if line["outcome"] == "ok"]
     assert rows == [0, 1, 2, 4, 6, 8]  # the first of each
 
@@ -199,7 +199,7 @@ def test_smaller_pictures_and_the_hash_of_coyo(server, tmp_path):
     path = table(tmp_path / "t.parquet", urls, image_phash=["a", "b", "a", None])
     out = tmp_path / "out"
     settings = settings_for(server, fitting=Fitting(resize=15), phash=True, shard_size=2)
-    assert Download([path], out, settings).run() == Counter(ok=3, same_picture=1)
+    assert Download([path], out, settings).run() == Counter(ok=3, same_image=1)
     assert journal_of(out)[2]["of"] == 0
     for _, _, members in samples_of(out):
         assert Image.open(io.BytesIO(members["jpg"])).size == (20, 15)
@@ -385,8 +385,8 @@ def test_the_first_row_keeps_an_image_that_a_later_row_brought_sooner(tmp_path, 
 
     monkeypatch.setattr(download_unit, "fetch", first_comes_last)
     path = table(tmp_path / "t.parquet", ["http://a.example/first", "http://a.example/later"])
-    assert Download([path], tmp_path / "out", QUICK).run() == Counter(ok=1, same_picture=1)
-    assert [line["outcome"] for line in journal_of(tmp_path / "out")] == ["ok", "same_picture"]
+    assert Download([path], tmp_path / "out", QUICK).run() == Counter(ok=1, same_image=1)
+    assert [line["outcome"] for line in journal_of(tmp_path / "out")] == ["ok", "same_image"]
     check_whole(tmp_path / "out", 2)
 
 
@@ -430,7 +430,7 @@ def test_over_ray(server, tmp_path):
         finally:
             ray.shutdown()
     assert check_whole(tmp_path / "out", 24) == found
-    assert found == Counter(ok=12, http_404=4, damaged=4, no_picture=3, same_picture=1)
+    assert found == Counter(ok=12, http_404=4, damaged=4, no_image=3, same_image=1)
     assert sum(heard.values()) == 24
 
 

@@ -34,7 +34,7 @@ def test_a_good_file(server):
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind, end in EXPECTED.items() if end not in ("ok", "damaged", "no_picture", "limit")]
+    "kind", [kind for kind, end in EXPECTED.items() if end not in ("ok", "damaged", "no_image", "limit")]
 )
 def test_fault_12_every_fault_of_a_server(server, kind):
     began = time.monotonic()
