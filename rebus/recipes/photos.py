@@ -14,8 +14,8 @@ def lit_photos() -> TrainConfig:
     captions each. For so few, both encoders are locked and only heads learn; in the paper, with millions, the text
     encoder learns, too (`--set freeze=[]`). The heads begin with the names of the image encoder's classes.
     `asif/starter` has 0.33, 0.64 and 0.86 with the same photos. In seven folds of the training photos, where all
-    was chosen, R@5 is 0.75; 0.69 with heads that begin at random, 0.45 before the first step. Three other orders of the photos gave
-    R@1 0.36 to 0.39, R@5 0.71 to 0.73, R@10 0.88 on the held-out ones.
+    was chosen, R@5 is 0.75; 0.69 with heads that begin at random, 0.45 before the first step. Three other orders of
+    the photos gave R@1 0.36 to 0.39, R@5 0.71 to 0.73, R@10 0.88 on the held-out ones.
     """
     return TrainConfig(
         system="lit",
