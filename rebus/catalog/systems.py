@@ -132,5 +132,6 @@ BACKBONES = {  # networks of one input with checkpoints of their own: what a tra
     "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),
     "gpt2": SystemRow(module="rebus.backbones.text.gpt2", model_types=("gpt2",)),
     "llama": SystemRow(module="rebus.backbones.text.llama_layouts", model_types=("llama",)),
+    "t5": SystemRow(module="rebus.backbones.text.t5_layouts", model_types=("t5", "mt5", "umt5")),
     "mask_vqvae": SystemRow(module="rebus.backbones.vision.mask_vqvae", model_types=()),
 }
