@@ -181,7 +181,7 @@ def write_transformers(cfg: T5Config) -> dict[str, Any]:
 def text_spec(cfg: T5Config) -> TextSpec:
     """Prompts and answers end with </s>; the decoder begins by itself."""
     return TextSpec(
-        context=cfg.context, generates=True, vocab_size=cfg.vocab_size, pad_id=0, eos_id=1, separator="</s>"
+        context=cfg.context, generates=True, vocab_size=cfg.vocab_size, pad_id=0, eos_id=1, eos_after_prompt=True
     )
 
 
