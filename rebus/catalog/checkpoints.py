@@ -177,6 +177,26 @@ _SIMVLM = [
         ("huge", 1_555_725_120),
     )
 ]
+_PALI3 = [
+    card_of(
+        "pali3",
+        preset.replace("_", "-"),
+        preset=preset,
+        parameters=parameters,
+        license="never released",
+        instead="paligemma/3b-mix-224, its open descendant; or train one from SigLIP and T5, whose weights are open: "
+        "`rebus train pali3_siglip_t5`",
+        note=note,
+    )
+    for preset, parameters, note in (
+        ("5b_224", 5_076_572_544, "text part: T5 XL's shape and mT5's vocabulary, since UL2's were not published"),
+        ("5b_812", 5_081_744_256, "most tasks were measured at this size"),
+        ("5b_1064", 5_085_757_824, "documents and infographics were measured at this size"),
+        ("study_b16", 3_317_762_304, "with the image encoder ViT-B/16"),
+        ("study_l16", 3_535_789_056, "with the image encoder ViT-L/16"),
+        ("so400m_t5_xl", 3_264_560_880, "made of parts that were released: SigLIP So400m/14 and T5 1.1 XL"),
+    )
+]
 _VIRTEX = [
     _virtex("r50-l1-h512", 38_111_568, "width_ablations/bicaptioning_R_50_L1_H512"),
     _virtex("r50-l1-h768", 51_699_792, "width_ablations/bicaptioning_R_50_L1_H768"),
@@ -306,5 +326,17 @@ _STARTERS = [
 SMALL = "clip/b32"  # whose speed is measured where any model will do: it trains on every machine
 ROWS: dict[str, ModelCard] = {
     card.name: card
-    for card in (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_VISUALBERT, *_PALIGEMMA, *_VILD, *_MAGIC, *_STARTERS)
+    for card in (
+        *_CLIP,
+        *_SIGLIP,
+        *_ALIGN,
+        *_SIMVLM,
+        *_VIRTEX,
+        *_VISUALBERT,
+        *_PALIGEMMA,
+        *_PALI3,
+        *_VILD,
+        *_MAGIC,
+        *_STARTERS,
+    )
 }

@@ -67,6 +67,14 @@ SYSTEMS = {
         idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
         paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
     ),
+    "pali3": SystemRow(
+        module="rebus.models.unified.pali3",
+        model_types=("pali3",),
+        family="unified",
+        tasks=frozenset({"caption", "ask", "classify", "detect", "stream"}),
+        idea="a large contrastive image encoder, one linear layer, and a T5 that reads image and prompt and answers",
+        paper="Chen et al., PaLI-3 Vision Language Models: Smaller, Faster, Stronger, 2023",
+    ),
     "visualbert": SystemRow(
         module="rebus.models.masked_lm.visualbert",
         model_types=("visual_bert",),
@@ -132,5 +140,6 @@ BACKBONES = {  # networks of one input with checkpoints of their own: what a tra
     "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),
     "gpt2": SystemRow(module="rebus.backbones.text.gpt2", model_types=("gpt2",)),
     "llama": SystemRow(module="rebus.backbones.text.llama_layouts", model_types=("llama",)),
+    "t5": SystemRow(module="rebus.backbones.text.t5_layouts", model_types=("t5", "mt5", "umt5")),
     "mask_vqvae": SystemRow(module="rebus.backbones.vision.mask_vqvae", model_types=()),
 }

@@ -105,13 +105,12 @@ class LocationTokens:
                     rejected.append(piece)
         return found, rejected + self._strays(text[end:])
 
-    def token_starts(self, text: str) -> list[int]:
-        """Where in a text its location tokens begin."""
-        return [match.start() for match in self._location.finditer(text)]
-
-    def is_location(self, token: str) -> bool:
-        """Whether this token of the vocabulary states a location."""
-        return self._location.fullmatch(token) is not None
+    def log_probabilities(self, text: str, pieces: Sequence[str], logs: Sequence[float]) -> list[tuple[int, float]]:
+        """Where in a text each of its location tokens begins, and its log-probability; `pieces` are the tokens of the
+        text and `logs` theirs. Empty where location tokens were spelt out letter by letter."""
+        own = [log for piece, log in zip(pieces, logs, strict=True) if self._location.fullmatch(piece)]
+        starts = [match.start() for match in self._location.finditer(text)]
+        return [] if len(starts) > len(own) else list(zip(starts, own, strict=False))
 
     def _bin(self, value: float, side: int) -> int:
         nearest = self.rounding == "nearest"

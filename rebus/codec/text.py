@@ -91,7 +91,7 @@ class TextPipeline:
             if value is not None and not 0 <= value < tokenizer.vocab_size:
                 raise BadConfig(f"{role} {value} is outside the tokenizer's {tokenizer.vocab_size:,} tokens")
         check_end(tokenizer, spec)
-        separator = tokenizer.id_of(spec.separator)
+        separator = spec.eos_id if spec.eos_after_prompt else tokenizer.id_of(spec.separator)
         self._separator = [separator] if separator is not None else tokenizer.encode(spec.separator)
         self._read, self._cut = 0, list[int]()  # texts since the last report, and the tokens of those that were cut
         self._gathers = self._reported = False

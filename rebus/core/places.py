@@ -55,10 +55,7 @@ class LocationNotation(Protocol):
         """Every place in a generated text, and the pieces that make no sense."""
         ...
 
-    def token_starts(self, text: str) -> list[int]:
-        """Where in a text its location tokens begin."""
-        ...
-
-    def is_location(self, token: str) -> bool:
-        """Whether this token of the vocabulary states a location."""
+    def log_probabilities(self, text: str, pieces: Sequence[str], logs: Sequence[float]) -> list[tuple[int, float]]:
+        """Where in a generated text each location begins, and the log-probability of what states it, out of the
+        tokens of the text, as the vocabulary spells them, and theirs. Empty where nothing is known of them."""
         ...

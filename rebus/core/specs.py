@@ -59,7 +59,8 @@ class TextSpec:
     # a text that is too long is cut (True) or raises BadText (False); None: encoders cut it and say so once, generative
     # models, which would answer another question or learn half an answer, raise
     truncate: bool | None = None
-    separator: str = ""  # tokenised alone and put after the prompt: PaliGemma "\n", T5 and BART "</s>"
+    separator: str = ""  # tokenised alone and put after the prompt: PaliGemma "\n", BART "</s>"
+    eos_after_prompt: bool = False  # T5: prompts end with the end token, as answers do
     bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0

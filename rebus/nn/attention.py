@@ -19,6 +19,10 @@ from rebus.nn.rope import rotate
 Rope = tuple[Tensor, Tensor]
 KeysValues = tuple[Tensor, Tensor]  # of a context, (B, kv heads, S, head width) each
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values → all keys and values
+Bias = Tensor | Callable[[int, int], Tensor]  # (B or 1, H, Q, S), or (first, last) → these queries' rows of it
+
+
+_QUERIES_AT_A_TIME = 512  # where the bias is worked out in parts
 
 
 def attend(
@@ -30,13 +34,28 @@ def attend(
     causal: bool = False,
     scale: float | None = None,
     softcap: float | None = None,
-    bias: Float[Tensor, "#B H Q S"] | None = None,
+    bias: Bias | None = None,
 ) -> Float[Tensor, "B H Q K"]:
     """softmax(scale · q kᵀ + bias) v over the allowed keys. `scale` is 1/√K unless given. `bias`, such as that of
-    relative positions, goes with neither `causal` nor `softcap`.
+    relative positions, goes with neither `causal` nor `softcap`; one that is too large to be held comes as a function,
+    and some queries are done at a time.
 
     `softcap` c bends the scores to c · tanh(scores / c) (Gemma 2), which fused kernels cannot express.
     """
+    if callable(bias):
+        slices = ((i, min(i + _QUERIES_AT_A_TIME, q.shape[2])) for i in range(0, q.shape[2], _QUERIES_AT_A_TIME))
+        parts = (
+            attend(
+                q[:, :, i:j],
+                k,
+                v,
+                mask if mask is None or mask.shape[2] == 1 else mask[:, :, i:j],
+                scale=scale,
+                bias=bias(i, j),
+            )
+            for i, j in slices
+        )
+        return torch.cat(list(parts), dim=2)
     if bias is not None:
         bias = bias.to(q.dtype)  # before the mask, since the least float32 is −∞ in bfloat16
         allowed = bias if mask is None else bias.masked_fill(~mask, torch.finfo(q.dtype).min)
@@ -146,7 +165,7 @@ class Attention(nn.Module):
         causal: bool = False,
         rope: Rope | None = None,
         remember: Remember | None = None,
-        bias: Float[Tensor, "#B H Q N"] | None = None,
+        bias: Bias | None = None,
     ) -> Float[Tensor, "B Q O"]:
         """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen; `bias`
         is added to the scores. A lone row of queries (of a batch of 1) asks the keys of every row.

@@ -20,19 +20,13 @@ def open_all(model: TaskModel, images: Sequence[ImageSource]) -> list[Image.Imag
 def certainty(
     model: TaskModel, locations: LocationNotation, answer: Generated, found: Sequence[Located]
 ) -> list[float]:
-    """For each place the geometric mean of the probabilities of its location tokens."""
+    """For each place the geometric mean of the probabilities of its coordinates."""
     assert model.processor.text is not None
     tokenizer = model.processor.text.tokenizer
-    logs = [
-        log
-        for token, log in zip(answer.tokens, answer.log_probabilities, strict=True)
-        if locations.is_location(tokenizer.piece_of(token) or "")
-    ]
-    starts = locations.token_starts(answer.text)
-    if len(starts) > len(logs):  # spelt out letter by letter, which no trained model does: nothing is known of it
-        return [0.0 for _ in found]
+    pieces = [tokenizer.piece_of(token) or "" for token in answer.tokens]
+    logs = locations.log_probabilities(answer.text, pieces, answer.log_probabilities)
     scores = []
     for place in found:
-        own = [log for start, log in zip(starts, logs, strict=False) if place.span[0] <= start < place.span[1]]
-        scores.append(math.exp(sum(own) / len(own)))
+        own = [log for start, log in logs if place.span[0] <= start < place.span[1]]
+        scores.append(math.exp(sum(own) / len(own)) if own else 0.0)  # 0: no trained model writes so
     return scores

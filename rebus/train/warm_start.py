@@ -1,5 +1,6 @@
 """What a run starts from: a fresh network with the weights that its recipe takes from checkpoints."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from rebus import catalog
+from rebus.backbones.vision.vit import ViT
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.nn.frozen import set_trained
 from rebus.nn.lora import add_lora
 from rebus.open_checkpoint import Opened, open_checkpoint
 from rebus.train.config import Start, TrainConfig
 from rebus.train.sharded_tensors import share_of
+
+LOG = logging.getLogger("rebus")
 
 
 @lru_cache(maxsize=8)
@@ -76,9 +80,9 @@ def build(config: TrainConfig) -> Built:
 def copy_weights(network: nn.Module, start: Start) -> list[str]:
     """Copy a part of a checkpoint into a part of the network; gives the names that were filled, by our names.
 
-    Every weight of the network's part must be in the checkpoint, in its shape; what else is there (a classifier that
-    nobody asked for) stays there. Raises `BadCheckpoint` naming what does not fit, `UnknownName` for a part that is not
-    there.
+    Every weight of the network's part must be in the checkpoint, in its shape, but for the positions of an image
+    encoder for another image size, which are resized; what else is there (a classifier that nobody asked for) stays
+    there. Raises `BadCheckpoint` naming what does not fit, `UnknownName` for a part that is not there.
     """
     opened = opened_once(start.source)
     theirs = {_below(name, start.take): tensor for name, tensor in opened.tensors.items()}
@@ -89,15 +93,35 @@ def copy_weights(network: nn.Module, start: Start) -> list[str]:
         parts = {name.split(".")[0] for name in opened.tensors}
         raise unknown(f"part of {start.source}", start.take, parts)
     found = {name: theirs.get(_below(name, start.into)) for name in wanted}
-    wrong = [name for name, tensor in found.items() if tensor is None or tensor.shape != tuple(wanted[name].shape)]
+    wrong = [
+        name
+        for name, tensor in found.items()
+        if tensor is None or not (tensor.shape == tuple(wanted[name].shape) or _resizable(network, name, tensor.shape))
+    ]
     if wrong:
         what = {"": "the network", "image": "the image encoder"}.get(start.into, start.into)
         raise BadCheckpoint(f"{start.source}: {what} has another size: {', '.join(wrong[:3])} do not fit")
     with torch.no_grad():
         for name, tensor in found.items():
             assert tensor is not None
-            wanted[name].copy_(tensor.load())
+            values = tensor.load()
+            if values.shape != wanted[name].shape:
+                encoder = network.get_submodule(name.rpartition(".")[0])
+                assert isinstance(encoder, ViT)
+                values = encoder.resized_positions(values)
+                LOG.info("%s: its image encoder's %s positions became %s", start.source, tensor.shape[0], len(values))
+            wanted[name].copy_(values)
     return list(wanted)
+
+
+def _resizable(network: nn.Module, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape is the positions of the same image encoder for square images of another size."""
+    owner, _, leaf = name.rpartition(".")
+    encoder = network.get_submodule(owner)
+    if leaf != "positions" or not isinstance(encoder, ViT) or len(shape) != 2:
+        return False
+    places = shape[0] - encoder.cfg.class_token
+    return shape[1] == encoder.cfg.width and places > 0 and math.isqrt(places) ** 2 == places
 
 
 def _below(name: str, part: str) -> str | None:

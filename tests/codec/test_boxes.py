@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -144,7 +145,8 @@ def test_each_box_of_a_label_has_the_span_of_its_own_tokens():
         "car<loc_0><loc_0><loc_5><loc_5>",
         "<loc_1><loc_1><loc_9><loc_9>",
     ]
-    starts = FLORENCE_2.token_starts(text)
+    pieces = ["car", *re.findall("<loc_.>", text)]
+    starts = [start for start, _ in FLORENCE_2.log_probabilities(text, pieces, [0.0] * len(pieces))]
     assert [sum(one.span[0] <= start < one.span[1] for start in starts) for one in found] == [4, 4]
 
 
@@ -183,10 +185,15 @@ def test_quads_keep_their_corners():
 def test_tokens_of_one_notation_are_text_to_the_other():
     assert FLORENCE_2.parse(f"{BOX} cat") == ([], [])
     assert LOC_1024.parse("cat<loc_1><loc_2><loc_3><loc_4>") == ([], [])
-    assert LOC_1024.is_location("<loc0012>")
-    assert FLORENCE_2.is_location("<loc_12>")
-    assert not FLORENCE_2.is_location("<loc0012>")
-    assert not LOC_1024.is_location("<seg012>")
+    assert LOC_1024.log_probabilities("<loc0012>", ["<loc0012>"], [-1.0]) == [(0, -1.0)]
+    assert FLORENCE_2.log_probabilities("<loc_12>", ["<loc_12>"], [-1.0]) == [(0, -1.0)]
+    assert FLORENCE_2.log_probabilities("<loc0012>", ["<loc0012>"], [-1.0]) == []
+    assert LOC_1024.log_probabilities("<seg012>", ["<seg012>"], [-1.0]) == []
+
+
+def test_locations_that_are_spelt_out_letter_by_letter_have_no_probability():
+    pieces = ["<", "loc", "0012", ">"]
+    assert LOC_1024.log_probabilities("<loc0012>", pieces, [-1.0] * 4) == []
 
 
 @settings(max_examples=200, deadline=None)

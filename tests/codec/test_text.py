@@ -109,7 +109,7 @@ def test_an_encoder_decoder_reads_an_ended_prompt_and_answers_from_the_start_tok
     bart = TextPipeline(TOKENIZER, replace(TOWER, generates=True, separator="<eos>", bos_before_answer=True))
     assert bart("a red circle")[0].tolist() == [[2, *ids("a red circle"), 1]]
     assert bart.targets(["a", ""]).tolist() == [[2, *ids("a"), 1], [2, 1, -100]]
-    t5 = TextPipeline(TOKENIZER, replace(TOWER, generates=True, separator="<eos>", bos_id=None))
+    t5 = TextPipeline(TOKENIZER, replace(TOWER, generates=True, eos_after_prompt=True, bos_id=None))
     assert t5("a red")[0].tolist() == [[*ids("a red"), 1]]
     assert t5.targets("a").tolist() == [[*ids("a"), 1]]
 

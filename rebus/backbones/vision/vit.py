@@ -3,6 +3,7 @@
 Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +75,16 @@ class ViT(nn.Module):
         nn.init.normal_(self.positions, std=std)
         if self.class_token is not None:
             nn.init.normal_(self.class_token, std=std)
+
+    def resized_positions(self, table: Float[Tensor, "Q D"]) -> Float[Tensor, "P D"]:
+        """Positions of a network for square images of another size, as training at this one's begins with: bilinear
+        from corner to corner (the loading of big_vision's `vit.py`)."""
+        lead = int(self.cfg.class_token)
+        side = math.isqrt(len(table) - lead)
+        grid = resize_grid(
+            table[lead:], (side, side), self.cfg.grid, mode="bilinear", antialias=False, align_corners=True
+        )
+        return torch.cat([table[:lead], grid])
 
     def embed(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
         """Patches with their positions, class token in front; the table is resized to other image sizes."""
