@@ -128,14 +128,16 @@ class Model(Tasks):
         )
 
     def endings(self) -> dict[str, Any]:
-        """How this model's texts end: `eos_id`, `pad_id`, and `decode` where there is a tokenizer; `read` where another
-        network reads them."""
+        """How this model's texts begin and end: `eos_id`, `pad_id`, `first_id` and `last_id` where every answer begins
+        with a start token, and `decode` where there is a tokenizer; `read` where another network reads them."""
         text = self.processor.text
         spec = text.spec if text is not None else self.system.text_spec and self.system.text_spec(self.config)
         if spec is None:
             raise UsageError(f"{self.card.name} has no text")
         read = getattr(self.processor, "read", None)
-        return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": text and text.tokenizer.decode, "read": read}
+        forced = {"first_id": spec.bos_id, "last_id": spec.eos_id} if spec.bos_before_answer else {}
+        decode = text and text.tokenizer.decode
+        return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": decode, "read": read, **forced}
 
     def save(self, directory: str | os.PathLike[str], layout: str | None = None, *, part: str | None = None) -> Path:
         """Write the model in a released layout, whole or not at all; gives the directory.

@@ -350,7 +350,8 @@ def _by_config(path: Path) -> tuple[System, Layout, Any] | None:
     data = read_config(path) if (path / "config.json").is_file() else {}
     if "model_type" in data:
         system = catalog.system(catalog.system_of_type(str(data["model_type"])))
-        layout = next(one for one in system.layouts.values() if one.config_file == "config.json")
+        forms = [one for one in system.layouts.values() if one.config_file == "config.json"]
+        layout = next((one for one in forms if one.recognises is not None and one.recognises(data)), forms[0])
         return system, layout, _read(layout, data, path)
     there = {file.name for file in path.iterdir()}
     for system, layout in _layouts():

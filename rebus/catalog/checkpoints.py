@@ -65,6 +65,19 @@ def _paligemma(variant: str, preset: str, parameters: int) -> ModelCard:
     )
 
 
+def _florence2(variant: str, preset: str, parameters: int, note: str) -> ModelCard:
+    return card_of(
+        "florence2",
+        variant,
+        preset=preset,
+        parameters=parameters,
+        license="MIT",
+        released=True,
+        repo=f"microsoft/Florence-2-{variant}",
+        note=note,
+    )
+
+
 def _virtex(variant: str, parameters: int, zoo: str, writes: bool = True) -> ModelCard:
     return card_of(
         "virtex",
@@ -226,6 +239,12 @@ _PALIGEMMA = [
     for kind in ("pt", "mix")
     if not (kind == "mix" and side == 896)
 ]
+_FLORENCE2 = [
+    _florence2("base", "base", 231_414_016, "pretrained on FLD-5B: captions, boxes, masks, reading"),
+    _florence2("base-ft", "base", 231_414_016, "fine-tuned on a mixture of tasks"),
+    _florence2("large", "large_4k", 776_465_408, "pretrained further for 4,096 tokens of context"),
+    _florence2("large-ft", "large", 770_173_952, "fine-tuned on a mixture of tasks"),
+]
 _VILD = [
     card_of(
         "vild",
@@ -335,6 +354,7 @@ ROWS: dict[str, ModelCard] = {
         *_VISUALBERT,
         *_PALIGEMMA,
         *_PALI3,
+        *_FLORENCE2,
         *_VILD,
         *_MAGIC,
         *_STARTERS,

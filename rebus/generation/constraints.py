@@ -1,24 +1,37 @@
-"""What may be written: allowed tokens, and no n-gram twice."""
+"""What may be written: allowed tokens, no n-gram twice, and what every answer begins and ends with."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rebus.core.errors import UsageError
 
+class Forced(NamedTuple):
+    """Tokens that stand at a fixed place whatever the network says: `first`, and `last` where an answer of `room` tokens
+    has not ended before. They are certain, so that a score does not count them."""
+
+    room: int
+    first: int | None = None
+    last: int | None = None
+
+    def at(self, place: int) -> int | None:
+        """The token at a place, or None where the network chooses."""
+        return self.first if place == 0 and self.first is not None else self.last if place + 1 == self.room else None
+
+
 Allowed = Iterable[int] | Callable[[int, Sequence[int]], Iterable[int]]
 
 
 class Constraints:
-    """Puts forbidden tokens at -inf.
+    """Puts forbidden tokens at -inf; a forced one is all that is allowed, at 0.
 
     `allowed`: a set of ids, or a function (row, tokens so far) → ids. The end token ends a text only where it is
     among them. `no_repeat_ngram_size`: n tokens in a row occur once; a decoder-only prompt counts as text.
     """
 
-    def __init__(self, allowed: Allowed | None, no_repeat_ngram_size: int, context: Tensor | None):
+    def __init__(self, allowed: Allowed | None, no_repeat_ngram_size: int, context: Tensor | None, forced: Forced):
         if no_repeat_ngram_size < 0:
             raise UsageError(f"no_repeat_ngram_size must be 0 (off) or more; got {no_repeat_ngram_size}")
         self.function = allowed if callable(allowed) else None
@@ -28,9 +41,15 @@ class Constraints:
         self.mask: Tensor | None = None
         self.ngram = no_repeat_ngram_size
         self.context = context if no_repeat_ngram_size else None
+        self.forced = forced
 
     def __call__(self, scores: Tensor, rows: Tensor, text: Tensor) -> Tensor:
         """scores (R, V) of rows (R,) that have written text (R, t) → the same with forbidden tokens at -inf."""
+        forced = self.forced.at(text.shape[1])
+        if forced is not None:
+            scores = torch.full_like(scores, -torch.inf)
+            scores[:, forced] = 0
+            return scores
         if self.ids is not None:
             if self.mask is None:
                 self.mask = _mask([self.ids], scores)[0]

@@ -13,7 +13,7 @@ from rebus.core.capabilities import WritesText
 from rebus.core.errors import UsageError, unknown
 from rebus.core.finite import refuse
 from rebus.generation.beam import Beam
-from rebus.generation.constraints import Allowed, Constraints, prompt_text
+from rebus.generation.constraints import Allowed, Constraints, Forced, prompt_text
 from rebus.generation.contrastive import Contrastive
 from rebus.generation.decoding_state import Choose, DecodingState, Strings, has_fixed_rows, keep_rows
 from rebus.generation.greedy import Greedy
@@ -60,7 +60,7 @@ def options_of(strategy: str) -> frozenset[str]:
 
 
 # Everything that `generate` takes by name; what else a caller is given belongs to the batch.
-OPTIONS = frozenset({"strategy", "eos_id", "pad_id", "decode", "read", "on_token"}).union(
+OPTIONS = frozenset({"strategy", "eos_id", "pad_id", "first_id", "last_id", "decode", "read", "on_token"}).union(
     _names(_Common), *(_names(strategy) for strategy in STRATEGIES.values())
 )
 
@@ -71,6 +71,8 @@ def generate(
     *,
     eos_id: int | Sequence[int] | None,
     pad_id: int,
+    first_id: int | None = None,
+    last_id: int | None = None,
     decode: Decode | None = None,
     read: Read | None = None,
     strategy: str = "greedy",
@@ -82,13 +84,14 @@ def generate(
     New tokens only; a row keeps its end token and is filled with `pad_id` after it. A row's result does not depend on
     the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` and `max_sentences`
     (which need `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`).
+    `first_id`: what every answer begins with; `last_id`: what ends one that would be longer than `max_new_tokens`.
     `read`: texts → the tokens and mask of the encoder that judges them, where `beta` asks for that.
     `on_token(tokens (B,), log_probabilities (B,))` is called for each column, 0 where a row has ended; beam search
     has none to tell (`score_tokens` finds them). Raises `UsageError` for an option that the strategy does not have.
     """
     chosen, common = _settings(strategy, options, batch)
     stops = Stops(eos_id, common.stop, decode, common.max_sentences)
-    constraints = _constraints(network, batch, common)
+    constraints = _constraints(network, batch, common, first_id, last_id)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     if isinstance(chosen, Beam):
         if on_token is not None:
@@ -108,6 +111,8 @@ def stream(
     *,
     eos_id: int | Sequence[int] | None,
     pad_id: int,
+    first_id: int | None = None,
+    last_id: int | None = None,
     decode: Decode | None = None,
     read: Read | None = None,
     strategy: str = "greedy",
@@ -122,7 +127,7 @@ def stream(
     if isinstance(chosen, Beam):
         raise UsageError('beam search cannot stream: its words are known at the end. Use "greedy" or "sample"')
     stops = Stops(eos_id, common.stop, decode, common.max_sentences)
-    constraints = _constraints(network, batch, common)
+    constraints = _constraints(network, batch, common, first_id, last_id)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     return _write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, Strings(decode, read))
 
@@ -151,9 +156,12 @@ def _no_option(name: str) -> UsageError:
     return UsageError(f'no decoding option "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
 
 
-def _constraints(network: WritesText, batch: Mapping[str, Any], common: _Common) -> Constraints:
+def _constraints(
+    network: WritesText, batch: Mapping[str, Any], common: _Common, first: int | None, last: int | None
+) -> Constraints:
     context = prompt_text(network, batch) if common.no_repeat_ngram_size else None
-    return Constraints(common.allowed, common.no_repeat_ngram_size, context)
+    forced = Forced(common.max_new_tokens, first, last)
+    return Constraints(common.allowed, common.no_repeat_ngram_size, context, forced)
 
 
 @torch.inference_mode()

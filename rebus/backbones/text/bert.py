@@ -20,8 +20,7 @@ from rebus.core.errors import BadText
 from rebus.core.released_config import ACT_TO_RELEASED, Released, read_act
 from rebus.core.specs import TextSpec
 from rebus.core.system import Layout, System
-from rebus.nn.attention import Attention
-from rebus.nn.mlp import MLP
+from rebus.nn.block import PostNormBlock
 from rebus.nn.norms import LayerNorm
 from rebus.nn.pooling import masked_mean
 from rebus.weights.keymap import KeyMap
@@ -60,7 +59,7 @@ class BERT(nn.Module):
         self.positions = nn.Embedding(cfg.context, cfg.width)
         self.types = nn.Embedding(cfg.num_types, cfg.width)
         self.norm = LayerNorm(cfg.width, cfg.eps)
-        self.blocks = nn.ModuleList(BERTBlock(cfg) for _ in range(cfg.num_layers))
+        self.blocks = nn.ModuleList(bert_block(cfg) for _ in range(cfg.num_layers))
         self.pooler = nn.Linear(cfg.width, cfg.width) if cfg.pooler else None
         self.init_weights()
 
@@ -109,27 +108,9 @@ class BERT(nn.Module):
         return F.normalize(masked_mean(self(tokens, mask), mask), dim=-1)
 
 
-class BERTBlock(nn.Module):
-    """norm1(x + attn(x)), then norm2(x + mlp(x))."""
-
-    split_parts = ("attn", "mlp")
-
-    def __init__(self, cfg: BERTConfig):
-        super().__init__()
-        self.attn = Attention(cfg.width, cfg.num_heads)
-        self.norm1 = LayerNorm(cfg.width, cfg.eps)
-        self.mlp = MLP(cfg.width, cfg.mlp_width, cfg.act)
-        self.norm2 = LayerNorm(cfg.width, cfg.eps)
-
-    def join_products(self) -> None:
-        """For inference: one product for queries, keys and values."""
-        self.attn.join_qkv()
-
-    def forward(
-        self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "#B 1 #S S"] | None = None
-    ) -> Float[Tensor, "B S D"]:
-        x = self.norm1(x + self.attn(x, mask=mask))
-        return self.norm2(x + self.mlp(x))
+def bert_block(cfg: BERTConfig) -> PostNormBlock:
+    """One of its blocks."""
+    return PostNormBlock(cfg.width, cfg.num_heads, cfg.mlp_width, act=cfg.act, eps=cfg.eps)
 
 
 def visible(mask: Bool[Tensor, "B L"]) -> Bool[Tensor, "B 1 1 L"]:

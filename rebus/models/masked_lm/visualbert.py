@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rebus.backbones.examples import example_pixels, generator
 from rebus.backbones.text import bert
-from rebus.backbones.text.bert import BERT, BERTBlock, BERTConfig, visible
+from rebus.backbones.text.bert import BERT, BERTConfig, bert_block, visible
 from rebus.backbones.vision import resnet
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
@@ -64,7 +64,7 @@ class VisualBERT(nn.Module):
         self.region_proj = nn.Linear(cfg.region_width, width)
         self.region_types = nn.Embedding(cfg.text.num_types, width)
         self.region_positions = nn.Embedding(cfg.text.context, width)  # only the first is ever used
-        self.joint = BERTBlock(cfg.text) if cfg.late_fusion else None
+        self.joint = bert_block(cfg.text) if cfg.late_fusion else None
         blanks = cfg.head in ("pretraining", "phrases")
         self.blanks = BlankHead(cfg.text) if blanks else None
         self.match = nn.Linear(width, 2) if blanks else None

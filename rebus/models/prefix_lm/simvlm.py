@@ -27,9 +27,9 @@ from rebus.core.outputs import Predictions, Step
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
-from rebus.models.prefix_lm.decoder import Decoder
 from rebus.nn.block import Block
 from rebus.nn.cache import Cache, ContextCache
+from rebus.nn.decoder import Decoder
 from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.image_rows import real_images
 from rebus.nn.masks import attention_mask

@@ -25,11 +25,11 @@ from rebus.core.labels import IGNORED, reversed_rows
 from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
-from rebus.models.prefix_lm.decoder import Decoder
 from rebus.models.prefix_lm.virtex_config import CaptionerConfig, infer_config, read_config, write_config
 from rebus.models.prefix_lm.virtex_config import VirTexConfig as VirTexConfig
 from rebus.nn.attention import Attention
 from rebus.nn.cache import Cache, ContextCache
+from rebus.nn.decoder import Decoder
 from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.masks import attention_mask
 from rebus.nn.norms import LayerNorm

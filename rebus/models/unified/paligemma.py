@@ -19,10 +19,10 @@ from rebus.backbones.text.gemma_layouts import gemma_rows
 from rebus.backbones.vision.mask_vqvae import RELEASED_FILE, load_npz
 from rebus.backbones.vision.vit import ViT, ViTConfig
 from rebus.codec.boxes import LOC_1024
-from rebus.core.errors import BadText
 from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Companion, Layout, System
+from rebus.models.unified.image_prefix import embed_prefix
 from rebus.models.unified.paligemma_config import (
     GEMMA,
     GEMMA2,
@@ -35,9 +35,7 @@ from rebus.models.unified.paligemma_config import (
 )
 from rebus.models.unified.paligemma_config import PaliGemmaConfig as PaliGemmaConfig
 from rebus.nn.cache import Cache
-from rebus.nn.image_rows import ImageRows, real_images
 from rebus.nn.masks import causal_blocks
-from rebus.nn.only_shapes import only_shapes
 from rebus.weights.key_sides import nested
 from rebus.weights.keymap import KeyMap
 from rebus.weights.npz import big_vision
@@ -88,54 +86,6 @@ class PaliGemma(nn.Module):
         """Images as vectors of the language model's width."""
         return self.image_proj(self.image(pixels))
 
-    def embed_prefix(
-        self,
-        tokens: Int[Tensor, "T L"],
-        pixels: Tensor | None = None,
-        image_mask: Bool[Tensor, "B N"] | None = None,
-        owners: Int[Tensor, "T"] | None = None,
-        seen: Float[Tensor, "M P D"] | None = None,
-    ) -> Float[Tensor, "T L D"]:
-        """Tokens as vectors, placeholders replaced by their row's images in reading order.
-
-        pixels: (B, 3, H, W), or (B, N, 3, H, W) or (B, N, F, 3, H, W) with image_mask (B, N) where rows have other
-        numbers of images than N; `owners` says which row of images each prompt belongs to, and each image is encoded
-        once. Or give `seen`, what `see` returned, an image a row. Raises `BadText` where a prompt has not the
-        placeholders of its images, `UsageError` for shapes that are no rows of images.
-        """
-        places = tokens == self.cfg.image_id
-        x = self.text.embed(tokens.masked_fill(places, 0))
-        rows = images = None
-        if seen is not None:
-            rows = ImageRows(torch.ones(len(seen), dtype=torch.int64, device=seen.device), owners)
-        elif pixels is not None:
-            images, rows = real_images(pixels, image_mask), ImageRows.of(pixels, image_mask, owners)
-        if not (torch.compiler.is_compiling() or only_shapes(x)):
-            self._check_placeholders(places, rows)
-        if images is not None:
-            seen = self.see(images)
-        if rows is None or seen is None:
-            return x
-        return x.masked_scatter(places[..., None], rows.spread(seen).to(x.dtype))
-
-    def _check_placeholders(self, places: Bool[Tensor, "T L"], rows: ImageRows | None) -> None:
-        marks = places.sum(dim=1)
-        images = torch.zeros_like(marks) if rows is None else rows.of_texts()
-        if len(images) != len(marks):
-            raise BadText(
-                f"{len(marks)} prompts for {len(images)} rows of images: `owners` says which row each prompt belongs to"
-            )
-        each = self.cfg.num_image_tokens
-        wrong = ((images < 0) | (marks != images * each)).nonzero()
-        if len(wrong):
-            row = int(wrong[0])
-            if int(images[row]) < 0:
-                raise BadText(f"owners[{row}]: there is no such row of images")
-            raise BadText(
-                f"row {row}: {int(marks[row])} image placeholders in the tokens, but {int(images[row])} images of "
-                f"{each} each: {int(images[row]) * each} wanted"
-            )
-
     def forward(
         self,
         *,
@@ -148,12 +98,12 @@ class PaliGemma(nn.Module):
         seen: Float[Tensor, "M P D"] | None = None,
     ) -> Predictions:
         """Scores of `targets` (−100 at padding), each given the prefix and the targets before it; images and owners
-        as in `embed_prefix`.
+        as in `image_prefix.embed_prefix`.
 
         Without targets: the scores (T, 1, V) of the first token after the prefix.
         """
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        x = self.embed_prefix(tokens, pixels, image_mask, owners, seen)
+        x = embed_prefix(self, tokens, pixels, image_mask, owners, seen)
         length = tokens.shape[1]
         if targets is not None:
             given = targets[:, :-1]
@@ -178,7 +128,7 @@ class PaliGemma(nn.Module):
         """Read images and prompts; the cache has space for `room` tokens of answer."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         cache = self.text.empty_cache(len(tokens), tokens.shape[1] + room)
-        prefix = self.embed_prefix(tokens, pixels, image_mask, owners)
+        prefix = embed_prefix(self, tokens, pixels, image_mask, owners)
         hidden, cache = self.text.decode_cached(prefix, real, cache, whole=True)
         last = _last(hidden, real)
         return Step(self.text.logits(last), last, cache)

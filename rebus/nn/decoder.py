@@ -1,4 +1,4 @@
-"""The decoder of the family: words look at the words before them, then at what the encoder made of the image.
+"""A decoder beside an encoder: each token looks at the tokens before it, then at what the encoder made of its input.
 
 Vaswani et al., "Attention Is All You Need", 2017, Sec. 3.1.
 """
@@ -24,7 +24,7 @@ class Decoder(nn.Module):
         self.norm = LayerNorm(width, eps) if pre_norm else nn.Identity()
 
     def keys_values(self, seen: Float[Tensor, "B P D"]) -> tuple[KeysValues, ...]:
-        """What the encoder made of the image, as each block reads it."""
+        """What the encoder made of its input, as each block reads it."""
         return tuple(block.cross.keys_values(seen) for block in self.blocks)  # type: ignore[operator, union-attr]
 
     def forward(
