@@ -345,12 +345,14 @@ def _identify_gguf(file: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTe
 def _by_config(path: Path) -> tuple[System, Layout, Any] | None:
     """The layout whose configuration file lies in a directory, and what it says; None where there is no such file.
 
-    A `config.json` is told by its `model_type`, every other file by the layouts themselves.
+    A `config.json` is told by its `model_type`, every other file, and which of a system's layouts it is, by the
+    layouts themselves.
     """
     data = read_config(path) if (path / "config.json").is_file() else {}
     if "model_type" in data:
         system = catalog.system(catalog.system_of_type(str(data["model_type"])))
-        layout = next(one for one in system.layouts.values() if one.config_file == "config.json")
+        known = [one for one in system.layouts.values() if one.config_file == "config.json"]
+        layout = next((one for one in known if one.recognises is not None and one.recognises(data)), known[0])
         return system, layout, _read(layout, data, path)
     there = {file.name for file in path.iterdir()}
     for system, layout in _layouts():

@@ -30,7 +30,7 @@ def attend(
     causal: bool = False,
     scale: float | None = None,
     softcap: float | None = None,
-    bias: Float[Tensor, "#B H Q S"] | None = None,
+    bias: Float[Tensor, "#B H #Q S"] | None = None,
 ) -> Float[Tensor, "B H Q K"]:
     """softmax(scale · q kᵀ + bias) v over the allowed keys. `scale` is 1/√K unless given. `bias`, such as that of
     relative positions, goes with neither `causal` nor `softcap`.
@@ -146,7 +146,7 @@ class Attention(nn.Module):
         causal: bool = False,
         rope: Rope | None = None,
         remember: Remember | None = None,
-        bias: Float[Tensor, "#B H Q N"] | None = None,
+        bias: Float[Tensor, "#B H #Q N"] | None = None,
     ) -> Float[Tensor, "B Q O"]:
         """`rope` turns queries and keys; `remember` swaps the new keys and values for all that were ever seen; `bias`
         is added to the scores. A lone row of queries (of a batch of 1) asks the keys of every row.
