@@ -345,7 +345,8 @@ def _identify_gguf(file: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTe
 def _by_config(path: Path) -> tuple[System, Layout, Any] | None:
     """The layout whose configuration file lies in a directory, and what it says; None where there is no such file.
 
-    A `config.json` is told by its `model_type`, every other file by the layouts themselves.
+    A `config.json` is told by its `model_type`, every other file, and which of a system's layouts it is, by the
+    layouts themselves.
     """
     data = read_config(path) if (path / "config.json").is_file() else {}
     if "model_type" in data:

@@ -151,5 +151,8 @@ BACKBONES = {  # networks of one input with checkpoints of their own: what a tra
     "gpt2": SystemRow(module="rebus.backbones.text.gpt2", model_types=("gpt2",)),
     "llama": SystemRow(module="rebus.backbones.text.llama_layouts", model_types=("llama",)),
     "t5": SystemRow(module="rebus.backbones.text.t5_layouts", model_types=("t5", "mt5", "umt5")),
+    "mpt": SystemRow(module="rebus.backbones.text.mpt", model_types=("mpt", "mosaic_gpt")),
+    "gpt_neox": SystemRow(module="rebus.backbones.text.gpt_neox", model_types=("gpt_neox",)),
+    "opt": SystemRow(module="rebus.backbones.text.opt", model_types=("opt",)),
     "mask_vqvae": SystemRow(module="rebus.backbones.vision.mask_vqvae", model_types=()),
 }

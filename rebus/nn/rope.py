@@ -23,8 +23,11 @@ def rope_table(
 
 
 def rotate(
-    x: Float[Tensor, "B H S K"], table: tuple[Float[Tensor, "B 1 S K"], Float[Tensor, "B 1 S K"]]
+    x: Float[Tensor, "B H S K"], table: tuple[Float[Tensor, "B 1 S R"], Float[Tensor, "B 1 S R"]]
 ) -> Float[Tensor, "B H S K"]:
-    """Turn queries or keys to their positions."""
+    """Turn queries or keys to their positions; of a narrower table, the first channels of each head alone."""
     cos, sin = table
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    width = cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat([rotate(x[..., :width], table), x[..., width:]], dim=-1)
+    return torch.addcmul(x * cos, x.roll(width // 2, -1), sin)

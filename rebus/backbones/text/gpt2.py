@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.text.causal import Decoder
+from rebus.backbones.text.causal import Decoder, Layers, Places
 from rebus.core.released_config import Released, read_act
 from rebus.core.specs import TextSpec
 from rebus.core.system import Layout, System
 from rebus.nn.block import Block
 from rebus.nn.cache import Cache
 from rebus.nn.embedding import TokenEmbedding
-from rebus.nn.masks import attention_mask
 from rebus.nn.norms import LayerNorm
 from rebus.weights.key_sides import Row, Transposed
 from rebus.weights.keymap import KeyMap
@@ -74,27 +72,15 @@ class GPT2(Decoder):
         nn.init.normal_(self.positions.weight, std=0.01)
 
     def embed(self, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """The tokens' vectors; those of their positions are added by `decode`."""
+        """The tokens' vectors; those of their positions are added by `lay_out`."""
         return self.tokens(tokens)
 
-    def decode(self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """A whole sequence at once; `real` is False at padding, on either side."""
-        mask = attention_mask(torch.arange(x.shape[1], device=x.device), real)
-        x = x + self.positions((real.long().cumsum(1) - 1).clamp(min=0))
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.norm(x)
-
-    def decode_cached(
-        self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"], cache: Cache
-    ) -> tuple[Float[Tensor, "B S D"], Cache]:
-        """The next S tokens after those that the cache holds."""
-        cache, positions = cache.open(real)
-        mask = cache.causal()
-        x = x + self.positions(positions)
-        for i, block in enumerate(self.blocks):
-            x = block(x, mask, remember=partial(cache.write, i))
-        return self.norm(x), cache
+    def lay_out(self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"], cache: Cache | None = None) -> Layers:
+        """Positions put in, masks and cache tied to the blocks."""
+        places = Places.of(real, cache)
+        x = x + self.positions(places.positions)
+        blocks = [partial(block, mask=places.mask, remember=places.remember(i)) for i, block in enumerate(self.blocks)]
+        return Layers(x, blocks, places.cache)
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Scores over the vocabulary."""

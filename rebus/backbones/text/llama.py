@@ -10,16 +10,14 @@ its own forward over them.
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rebus.backbones.text.causal import Decoder
+from rebus.backbones.text.causal import Decoder, Layers, Places
 from rebus.nn.attention import Attention, Remember, Rope
 from rebus.nn.cache import Cache
 from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.linear import Linear
-from rebus.nn.masks import attention_mask
 from rebus.nn.mlp import GatedMLP
 from rebus.nn.rope import rope_table
 
@@ -87,28 +85,18 @@ class Llama(Decoder):
                 nn.init.normal_(module.weight, std=0.02)
 
     def embed(self, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """The tokens' vectors; where they stand is added by `decode`."""
+        """The tokens' vectors; where they stand is added by `lay_out`."""
         return self.tokens(tokens)
 
-    def decode(self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """A whole sequence at once; `real` is False at padding, on either side."""
-        positions = (real.long().cumsum(1) - 1).clamp(min=0)
-        mask = attention_mask(torch.arange(x.shape[1], device=x.device), real)
-        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
-        for block in self.blocks:
-            x = block(x, mask, rope)
-        return self.norm(x)
-
-    def decode_cached(
-        self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"], cache: Cache
-    ) -> tuple[Float[Tensor, "B S D"], Cache]:
-        """The next S tokens after those that the cache holds."""
-        cache, positions = cache.open(real)
-        mask = cache.causal()
-        rope = rope_table(positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
-        for i, block in enumerate(self.blocks):
-            x = block(x, mask, rope, partial(cache.write, i))
-        return self.norm(x), cache
+    def lay_out(self, x: Float[Tensor, "B S D"], real: Bool[Tensor, "B S"], cache: Cache | None = None) -> Layers:
+        """Positions, masks and cache tied to the blocks."""
+        places = Places.of(real, cache)
+        rope = rope_table(places.positions, self.cfg.head_width, self.cfg.rope_base, x.dtype)
+        blocks = [
+            partial(block, mask=places.mask, rope=rope, remember=places.remember(i))
+            for i, block in enumerate(self.blocks)
+        ]
+        return Layers(x, blocks, places.cache)
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Scores over the vocabulary."""
