@@ -1,5 +1,7 @@
 """A transformer block that normalises before attention and before the MLP (pre-LN): deep stacks train from scratch."""
 
+from collections.abc import Callable
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -31,6 +33,10 @@ class Block(nn.Module):
         causal: bool = False,
         remember: Remember | None = None,
         bias: Float[Tensor, "#B H S N"] | None = None,
+        between: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "B S D"]:
+        """`between`: what is done to the states between the two halves."""
         x = x + self.attn(self.norm1(x), mask=mask, causal=causal, remember=remember, bias=bias)
+        if between is not None:
+            x = between(x)
         return x + self.mlp(self.norm2(x))
