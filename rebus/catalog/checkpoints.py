@@ -225,6 +225,22 @@ _VIRTEX = [
     _virtex("r50-tokens", 43_998_032, "task_ablations/token_classification_R_50", writes=False),
     _virtex("r50-labels", 23_674_001, "task_ablations/multilabel_classification_R_50", writes=False),
 ]
+_VISUALGPT = [
+    card_of(
+        "visualgpt",
+        size.replace("_", "-"),
+        preset=size,
+        parameters=parameters,
+        license="never released",
+        instead="paligemma/3b-mix-224, which captions photos; or train one from GPT-2: `rebus plan visualgpt/base`",
+    )
+    for size, parameters in (
+        ("base", 213_400_320),
+        ("base_r101", 255_900_480),
+        ("medium", 633_953_280),
+        ("large", 1_402_232_064),
+    )
+]
 _PALIGEMMA_SIZES = {
     "3b": 2_923_335_408,
     "v2-3b": 3_032_094_960,
@@ -360,3 +376,5 @@ ROWS: dict[str, ModelCard] = {
         *_STARTERS,
     )
 }
+_ALL = (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_VISUALBERT, *_VISUALGPT, *_PALIGEMMA, *_VILD, *_MAGIC)
+ROWS: dict[str, ModelCard] = {card.name: card for card in (*_ALL, *_STARTERS)}

@@ -92,6 +92,15 @@ SYSTEMS = {
         "says whether the two belong together",
         paper="Li et al., VisualBERT: A Simple and Performant Baseline for Vision and Language, 2019",
     ),
+    "visualgpt": SystemRow(
+        module="rebus.models.cross_attention.visualgpt",
+        model_types=("visualgpt",),
+        family="cross_attention",
+        tasks=frozenset({"caption", "stream"}),
+        idea="GPT-2 looks at the image at every word; gates that can reopen balance what it sees with what it knows",
+        paper="Chen et al., VisualGPT: Data-efficient Adaptation of Pretrained Language Models for Image Captioning, "
+        "2022",
+    ),
     "simvlm": SystemRow(
         module="rebus.models.prefix_lm.simvlm",
         model_types=("simvlm",),

@@ -57,8 +57,24 @@ class Beam:
         constraints: Constraints,
         pad_id: int,
     ) -> Tensor:
-        """The best sentence of each prompt, (B, ≤ room) int64. Raises `UsageError` for `both_ways` of a network that
-        reads one way."""
+        """The best sentence of each prompt, (B, ≤ room) int64; as `candidates` raises."""
+        answers, lengths = self.candidates(network, batch, room, stops=stops, constraints=constraints, pad_id=pad_id)
+        return answers[:, 0, : int(lengths[:, 0].max())]
+
+    @torch.inference_mode()
+    def candidates(
+        self,
+        network: WritesText,
+        batch: Mapping[str, Any],
+        room: int,
+        *,
+        stops: Stops,
+        constraints: Constraints,
+        pad_id: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The sentences found for each prompt, best first: (B, num_beams, room) int64, and their lengths in tokens,
+        (B, num_beams), 0 where there were fewer. Raises `UsageError` for `both_ways` of a network that reads one way.
+        """
         W = self.num_beams
         if self.both_ways and not (isinstance(network, ReadsBackward) and network.reads_backward):
             raise UsageError("both_ways is for models that also read captions from right to left; this one does not")
@@ -133,13 +149,13 @@ class Beam:
             step = network.step(token.flatten(), cache.select(source.flatten()))
             logits, cache = step.logits, step.cache
             source = torch.arange(token.numel(), device=device).view_as(token)
-        best = torch.zeros(B, 1, dtype=torch.int64, device=device)
         if self.both_ways and isinstance(network, ReadsBackward):
             real = torch.arange(room, device=device) < lengths[..., None]
             back = network.backward_likelihood(answers.masked_fill(~real, IGNORED), **batch)
             totals = totals + self.both_ways * back / lengths.clamp(min=1) ** self.length_penalty
-            best = totals.argmax(dim=1, keepdim=True)
-        return _take(answers, best)[:, 0, : int(_take(lengths, best).max())]
+            best = totals.argsort(dim=1, descending=True, stable=True)
+            answers, lengths = _take(answers, best), _take(lengths, best)
+        return answers, lengths
 
     def _hopeful(self, total: Tensor, done_score: Tensor, done: Tensor, written: int, room: int) -> Tensor:
         """(R,) whether a beginning may still beat the worst finished sentence."""

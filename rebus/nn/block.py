@@ -1,6 +1,8 @@
 """Transformer blocks. `Block` normalises before attention and before the MLP (pre-LN): deep stacks train from scratch.
 `PostNormBlock` normalises each sum, as the first transformers did (BERT, BART)."""
 
+from collections.abc import Callable
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -32,8 +34,12 @@ class Block(nn.Module):
         causal: bool = False,
         remember: Remember | None = None,
         bias: Float[Tensor, "#B H S N"] | None = None,
+        between: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "B S D"]:
+        """`between`: what is done to the states between the two halves."""
         x = x + self.attn(self.norm1(x), mask=mask, causal=causal, remember=remember, bias=bias)
+        if between is not None:
+            x = between(x)
         return x + self.mlp(self.norm2(x))
 
 

@@ -22,6 +22,7 @@ from rebus.objectives.masked_text import MaskedTextLoss
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 from rebus.objectives.prefix_lm import PrefixLMLoss
+from rebus.objectives.self_critical import SelfCriticalLoss, self_critical
 
 Objective = (
     SoftmaxLoss
@@ -38,6 +39,7 @@ Objective = (
     | ContrastiveTokenLoss
     | MaskedLMLoss
     | AnswerLoss
+    | SelfCriticalLoss
 )
 # kind → objective, as a system names the one of its paper
 OBJECTIVES: dict[str, Any] = {objective.kind: objective for objective in get_args(Objective)}
@@ -75,6 +77,7 @@ __all__ = [
     "Objective",
     "PrefixLMLoss",
     "SeeAndSpeakLoss",
+    "SelfCriticalLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
     "attributes",
@@ -90,6 +93,7 @@ __all__ = [
     "next_token",
     "objective_of",
     "patch_names",
+    "self_critical",
     "sigmoid_contrastive",
     "soft_answers",
     "softmax_contrastive",

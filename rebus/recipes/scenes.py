@@ -24,6 +24,7 @@ from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
+from rebus.models.cross_attention.visualgpt_config import VisualGPTConfig
 from rebus.models.distillation.vild import ViLDConfig
 from rebus.models.prefix_lm.virtex import VirTexConfig
 from rebus.models.prefix_lm.virtex_config import CaptionerConfig
@@ -290,6 +291,38 @@ def magic_scenes() -> TrainConfig:
         optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=500),
         steps=1500,
         batch_size=64,
+        final_dtype="float16",
+    )
+
+
+def visualgpt_scenes() -> TrainConfig:
+    """`rebus train visualgpt_scenes` · the language model of `magic/scenes`, which read captions and saw no image,
+    learns to look. Its regions are the patches of the image tower of `paligemma/scenes`, two by two.
+    """
+    return TrainConfig(
+        system="visualgpt",
+        model=VisualGPTConfig(
+            text=magic_scenes().model,
+            region_width=4 * TOWER.width,
+            mlp_width=192,
+            image=TOWER,
+            merge=2,
+            start_id=BOS,
+            pad_id=PAD,
+            end_id=EOS,
+            max_new_tokens=40,
+            punctuation=True,
+        ),
+        objective=NextTokenLoss(),
+        data=SceneTasks(per_picture=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
+        steps=1000,
+        batch_size=32,
+        starts=(
+            Start(source="magic/scenes", take="text", into="text"),
+            Start(source="paligemma/scenes", take="image", into="image"),
+        ),
+        freeze=("image",),
         final_dtype="float16",
     )
 

@@ -1,5 +1,6 @@
 """The training loop: one, for every system, on one processor or many GPUs."""
 
+import itertools
 import signal
 import threading
 import time
@@ -93,7 +94,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.data = open_data(config)
         network, self.copied = build(config)
-        self.learner = Learner(config.objective, network)
+        self.learner = Learner(self._objective(), network)
         self.network = self.learner.network
         if config.bf16:
             round_frozen(self.network)
@@ -108,6 +109,15 @@ class Run:
         self.utilisation = Utilisation(config, place)
         self.records = Records(self.data.most_damaged)
         self.start = 0
+
+    def _objective(self) -> Any:
+        """The recipe's; one that has to know the data first is shown its batches and the processor."""
+        config = self.config
+        prepared = getattr(config.objective, "prepared", None)
+        if prepared is None:
+            return config.objective
+        batches = (self.data.batch(config.seed, i, config.batch_size) for i in itertools.count())
+        return prepared(self.data.processor, batches)
 
     def go_on_or_begin(self) -> None:
         """Take the weights of the newest checkpoint, or set those of the beginning."""

@@ -176,7 +176,8 @@ def test_a_row_does_not_depend_on_its_batch_or_padding(name, preset, side):
         logits = network(**batch, targets=targets).logits
         for b, row in enumerate(alone):
             real = targets[b] != IGNORED
-            single = network(pixels=batch["pixels"][b : b + 1], tokens=row, targets=targets[b : b + 1, real]).logits
+            image = {name: value[b : b + 1] for name, value in batch.items() if name not in ("tokens", "mask")}
+            single = network(**image, tokens=row, targets=targets[b : b + 1, real]).logits
             torch.testing.assert_close(logits[b, real], single[0], atol=1e-4, rtol=0)
 
 

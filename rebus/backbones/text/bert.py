@@ -35,7 +35,7 @@ class BERTConfig:
     vocab_size: int = 30_522
     context: int = 512
     num_types: int = 2  # segments: first and second sentence; VisualBERT: words and regions
-    act: Literal["gelu", "gelu_tanh"] = "gelu"
+    act: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
     eps: float = 1e-12
     pooler: bool = False  # tanh layer over the first token, trained by next-sentence prediction; sentences do without
     pad_id: int = 0
