@@ -82,12 +82,14 @@ def best_costs(
 def average_precision(scores: Float[Tensor, "N"], wanted: Bool[Tensor, "N"]) -> float:
     """Σ over thresholds (recall gained there) · precision, the area under the curve with no interpolation; images of
     equal scores are found together. 0 where nothing is wanted."""
+    if not wanted.any():
+        return 0.0
     order = scores.argsort(descending=True, stable=True)
     ranked, hits = scores[order], wanted[order].double().cumsum(dim=0)
     last = torch.cat([ranked[1:] != ranked[:-1], torch.tensor([True])])  # of those with its score
     hits, number = hits[last], torch.arange(1, len(ranked) + 1, dtype=torch.float64)[last]
     gained = hits.diff(prepend=hits.new_zeros(1))
-    return float((gained * hits / number).sum() / max(float(hits[-1]), 1.0))
+    return float((gained * hits / number).sum() / hits[-1])
 
 
 def _least(loss: Callable[[Linear], Tensor], features: Tensor, num_labels: int, steps: int) -> Linear:

@@ -84,7 +84,9 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     made.eval()
     (seen, own), (images, true) = (_features(made, 3 * seed + i, n) for i, n in ((1, budget.probe), (2, budget.test)))
     spread = seen.std(dim=0) + 1e-6
-    scores = svms((seen - seen.mean(dim=0)) / spread, own, budget.cost / len(seen))((images - seen.mean(dim=0)) / spread)
+    scores = svms((seen - seen.mean(dim=0)) / spread, own, budget.cost / len(seen))(
+        (images - seen.mean(dim=0)) / spread
+    )
     each = torch.tensor([average_precision(scores[:, i], true[:, i]) for i in range(true.shape[1])])
     return {"shapes": float(each[: len(SHAPES)].mean()), "shapes in colours": float(each[len(SHAPES) :].mean())}
 
