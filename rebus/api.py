@@ -241,6 +241,7 @@ def create(name: str, **overrides: Any) -> Model:
     if card.preset not in system.presets and not card.bundled:
         raise UsageError(f"{name} is assembled from trained parts; use rebus.load({name!r})")
     config = _overridden(config_of(name)[1], overrides)
+    card = replace(card, tasks=catalog.tasks_of(system, config))
     spec = system.image_spec(config) if system.image_spec else None
     blind = system.image_spec is not None and spec is None
     processor = Processor(None if spec is None else ImagePipeline(spec), None, reads_regions=blind)
@@ -312,7 +313,7 @@ def join(system: str, *, name: str = "", **parts_and_settings: Any) -> Model:
         parameters=sum(p.numel() for p in network.parameters()),
         idea=row.idea,
         paper=row.paper,
-        tasks=row.tasks,
+        tasks=catalog.tasks_of(kind, config),
         license="; ".join(dict.fromkeys(card.license for card in cards)),
         domain=PHOTOS if all(card.domain == PHOTOS for card in cards) else SHAPES,
     )

@@ -6,7 +6,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -161,10 +161,12 @@ def _open(name: str, path: Path, card: ModelCard | None) -> Opened:
             parameters=0,
             idea=row.idea,
             paper=row.paper,
-            tasks=row.tasks if system.tasks is None else system.tasks(config),
+            tasks=catalog.tasks_of(system, config),
             license="see the directory",
             domain=domain_in(path if path.is_dir() else path.parent),
         )
+    else:
+        card = replace(card, tasks=card.tasks & catalog.tasks_of(system, config))
     return Opened(
         name=name,
         path=path,

@@ -15,6 +15,7 @@ import rebus
 from rebus import catalog
 from rebus.backbones.vision.mask_vqvae import SMALL, MaskVQVAE, save_npz
 from rebus.core.errors import BadCheckpoint, BadConfig, MissingFile, UnknownName, UsageError
+from rebus.open_checkpoint import open_checkpoint
 from tests import tiny
 
 
@@ -186,6 +187,24 @@ def test_list_models_filters():
     released = {card.name for card in rebus.list_models(released=True)}
     assert released == {card.name for card in catalog.cards() if card.released} != set()
     assert len({card.name for card in rebus.list_models()}) == len(list(catalog.cards()))
+
+
+def test_the_catalogue_knows_the_tasks_of_every_head():
+    for card in catalog.cards():
+        system = catalog.system(card.system)
+        if card.preset in system.assemble:
+            continue
+        config = open_checkpoint(card.name).config if card.bundled else system.presets[card.preset]
+        assert card.tasks == catalog.tasks_of(system, config), card.name
+
+
+def test_tasks_follow_the_head_that_a_model_is_made_with():
+    with torch.device("meta"):
+        assert rebus.create("virtex/r50-l1-h512").tasks == {"caption", "stream"}
+        labels = rebus.create("virtex/r50-l1-h512", head="labels")
+        assert rebus.create("visualbert/vqa", head="phrases").tasks == {"detect"}
+    with pytest.raises(rebus.UnsupportedTask, match="cannot caption"):
+        labels.caption("image.png")
 
 
 def test_generate_does_not_depend_on_the_batch():

@@ -40,6 +40,7 @@ def bundled() -> dict[str, ModelCard]:
             domain=SHAPES,
             note=data.get("note", ""),
             scores={key: data[key] for key in ("command", "seed", "hardware", "scores") if key in data},
+            **({"tasks": frozenset(data["tasks"])} if "tasks" in data else {}),
         )
     return found
 
@@ -95,6 +96,11 @@ def system(name: str) -> System:
     look-up of those."""
     found: System | Callable[[Find], System] = import_module(system_row(name).module).SYSTEM
     return found if isinstance(found, System) else found(system)
+
+
+def tasks_of(system: System, config: Any) -> frozenset[str]:
+    """What a network of this configuration can do: all that its system does, or what its head gives of that."""
+    return system_row(system.name).tasks if system.tasks is None else system.tasks(config)
 
 
 def systems() -> Iterator[System]:

@@ -55,7 +55,7 @@ def measure(
     chosen = options_of(benchmark, options)
     if data is None:
         raise UsageError(f"{benchmark} needs --data PATH; it reads {module.READS}")
-    if not set(module.TASKS) & model.tasks:
+    if module.TASKS and not set(module.TASKS) & model.tasks:
         raise UnsupportedTask(
             f"{benchmark} needs a model that can {' or '.join(module.TASKS)}; "
             f"this one does {', '.join(sorted(model.tasks))}"

@@ -51,7 +51,7 @@ def scenes(seed: int, number: int) -> Scenes:
     apart = torch.stack([box_iou(*pair).amax(dim=1) < 0.3 for pair in zip(beside, true, strict=True)])
     shown = torch.from_numpy(classes.repeat(2, axis=1))
     return Scenes(
-        pixels=_drawn(classes, centres[0], centres[1], radius, rng),
+        pixels=drawn(classes, centres[0], centres[1], radius, rng),
         boxes=true.float(),
         classes=torch.from_numpy(classes),
         proposals=torch.cat([torch.from_numpy(near), beside], dim=1).float().clamp(0, SIZE),
@@ -60,20 +60,21 @@ def scenes(seed: int, number: int) -> Scenes:
     )
 
 
-def _drawn(classes: np.ndarray, x0: np.ndarray, y0: np.ndarray, radius: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Each thing on a noisy ground, by four samples a pixel."""
+def drawn(classes: np.ndarray, x0: np.ndarray, y0: np.ndarray, radius: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """Each thing on a noisy ground, by four samples a pixel. classes (N, K): rows in `NAMES`, −1 for none; centres and
+    radii (N, K) in pixels → (N, 3, 48, 48) in [−1, 1]."""
     number, fine = len(classes), 2
     ground = np.array(shapes.BACKGROUNDS, dtype=np.float32)[rng.integers(len(shapes.BACKGROUNDS), size=number)] / 255
-    drawn = np.broadcast_to(ground[:, :, None, None], (number, 3, SIZE, SIZE)).copy()
+    image = np.broadcast_to(ground[:, :, None, None], (number, 3, SIZE, SIZE)).copy()
     inks = np.array(list(shapes.COLOURS.values()), dtype=np.float32) / 255
     at = (np.arange(SIZE * fine) + 0.5) / fine
-    for thing in range(MOST):
+    for thing in range(classes.shape[1]):
         kind = np.maximum(classes[:, thing], 0)
         far = radius[:, thing, None, None]
         x, y = ((at - centre[:, thing, None]) for centre in (x0, y0))
         inside = shapes.is_inside(kind[:, None, None] // len(inks), x[:, None, :] / far, y[:, :, None] / far)
         inside = inside & (classes[:, thing] != ABSENT)[:, None, None]
         ink = inside.reshape(number, SIZE, fine, SIZE, fine).mean(axis=(2, 4), dtype=np.float32)[:, None]
-        drawn += ink * (inks[kind % len(inks)][:, :, None, None] - drawn)
-    drawn += shapes.NOISE * rng.standard_normal(drawn.shape, dtype=np.float32)
-    return torch.from_numpy(2 * drawn - 1)
+        image += ink * (inks[kind % len(inks)][:, :, None, None] - image)
+    image += shapes.NOISE * rng.standard_normal(image.shape, dtype=np.float32)
+    return torch.from_numpy(2 * image - 1)

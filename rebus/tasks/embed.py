@@ -23,7 +23,7 @@ def embed_images(model: TaskModel, images: Any, *, batching: BatchOptions = AS_I
 
     Raises what `open_image` raises, also with `on_error="skip"` where not one image can be read.
     """
-    return _all_images(model, images, model.network.embed_image, batching=batching)
+    return all_images(model, images, model.network.embed_image, batching=batching)
 
 
 def embed_texts(model: TaskModel, texts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
@@ -47,7 +47,7 @@ class Comparison:
         """(n, d) float32 on the CPU; rows of NaN for images that are skipped."""
         network = self.model.network
         see = network.embed_image if self.dense else network.image_vectors
-        return _all_images(self.model, images, see, unit=self.dense, batching=batching)
+        return all_images(self.model, images, see, unit=self.dense, batching=batching)
 
     def texts(self, texts: str | Sequence[str]) -> Tensor:
         """(n, d) float32 on the CPU."""
@@ -79,7 +79,7 @@ def scaled(model: TaskModel, cosines: Tensor) -> Tensor:
     return found if bias is None else found + bias.detach().float().cpu()
 
 
-def _all_images(
+def all_images(
     model: TaskModel, images: Any, see: See, unit: bool = True, batching: BatchOptions = AS_IT_SUITS
 ) -> Tensor:
     sources, _ = many_images(images)

@@ -217,7 +217,7 @@ def test_a_model_is_saved_and_loaded(name, preset, tmp_path):
     opened = open_checkpoint(folder)
     assert (opened.system.name, opened.layout.name, opened.config) == (name, layout.name, network.cfg)
     again = rebus.load(folder, device="cpu")
-    tasks = catalog.SYSTEMS[name].tasks if system.tasks is None else system.tasks(network.cfg)
+    tasks = catalog.tasks_of(system, network.cfg)
     assert again.tasks == tasks <= catalog.SYSTEMS[name].tasks
     with torch.no_grad():
         for one, other in zip(network(**batch), again(**batch), strict=True):

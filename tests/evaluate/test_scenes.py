@@ -16,7 +16,7 @@ from rebus.evaluate.metrics import box_iou, mask_iou
 class Oracle:
     """Looks the scene up by its pixels."""
 
-    tasks = frozenset({"match", "ask", "caption", "detect", "segment"})
+    tasks = frozenset({"match", "classify", "ask", "caption", "detect", "segment"})
 
     def __init__(self) -> None:
         drawn = [scene(i, "test") for i in range(100)] + [scene(i, "test", count=1) for i in range(100)]
@@ -65,6 +65,22 @@ def test_a_wrong_word_spoils_a_caption() -> None:
     assert scores["captions"] < 0.6
     assert 0.8 < scores["caption_attributes"] < 1
     assert "questions" not in scores
+
+
+def test_who_only_says_whether_a_text_fits_is_asked_for_no_labels() -> None:
+    class PairReader(Oracle):
+        tasks = frozenset({"match"})
+        classify = None  # type: ignore[assignment]
+
+    scores = evaluate(PairReader(), "scenes", number=100)
+    assert (scores["image_to_text"], "classify" in scores) == (1.0, False)
+
+
+def test_a_bundled_model_is_measured_on_what_its_head_gives() -> None:
+    """All of VisualBERT's heads have one class; this one answers questions and cannot match."""
+    scores = evaluate(rebus.load("visualbert/scenes", device="cpu"), "scenes", number=100)
+    assert scores["questions"] > 0.9
+    assert not {"image_to_text", "detection_ap50"} & scores.keys()
 
 
 def test_mistakes_are_named() -> None:

@@ -62,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     some.add_argument(
         "--yes-no", choices=("official", "any-case"), help="pope: how answers are read (official, as its script does)"
     )
-    some.add_argument("--support", metavar="SPLIT", help="fewshot: the split to learn from (train)")
+    some.add_argument("--support", metavar="SPLIT", help="fewshot, linear_probe: the split to learn from (train)")
     some.add_argument("--shots", metavar="N,N", type=_numbers, help="fewshot: images a label (0,1,2,4,8,16)")
     some.add_argument("--draws", metavar="N", type=positive, help="fewshot: how often they are drawn (3)")
 

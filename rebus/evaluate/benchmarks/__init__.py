@@ -1,12 +1,14 @@
 """Benchmarks on data as it lies on disk, one file each.
 
-A module here has `READS` (one line: what it wants to find), `TASKS` (it needs one of these), a frozen dataclass
-`Options`, and `run(model, source, options) -> Outcome`. It asks for task methods of the model, never for a system.
+A module here has `READS` (one line: what it wants to find), `TASKS` (it needs one of these; none: `run` says what it
+needs), a frozen dataclass `Options`, and `run(model, source, options) -> Outcome`. It asks for task methods of the
+model, never for a system.
 """
 
 BENCHMARKS = {
     "zeroshot": "rebus.evaluate.benchmarks.zeroshot",
     "fewshot": "rebus.evaluate.benchmarks.fewshot",
+    "linear_probe": "rebus.evaluate.benchmarks.linear_probe",
     "retrieval": "rebus.evaluate.benchmarks.retrieval",
     "captions": "rebus.evaluate.benchmarks.captions",
     "vqa": "rebus.evaluate.benchmarks.vqa",

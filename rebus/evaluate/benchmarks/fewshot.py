@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from rebus.core.errors import UsageError
 from rebus.evaluate.benchmarks.walk import Place, Records, Source
 from rebus.evaluate.benchmarks.zeroshot import Names, templates_for
+from rebus.evaluate.linear_probe import softmax_regression
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 from rebus.tasks.classify import Classifier
 from rebus.tasks.embed import Comparison
@@ -52,7 +53,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     for shots in most:
         for order in orders:
             seen, own = _chosen(known, order, shots)
-            said = _probe(seen, own, len(names.candidates), vectors)
+            said = softmax_regression(seen, own, len(names.candidates), _STRENGTH)(vectors)
             curves["linear probe"].setdefault(shots, []).append(_share(said, right))
             means = _means(seen, own, len(names.candidates))
             curves["nearest mean"].setdefault(shots, []).append(_share(vectors @ means.T, right))
@@ -140,24 +141,6 @@ def _chosen(known: Mapping[Place, Tensor], order: Sequence[Sequence[Place]], sho
         for place in [place for place in places if place in known][:shots]
     ]
     return torch.stack([vector for vector, _ in rows]), torch.tensor([label for _, label in rows])
-
-
-def _probe(seen: Tensor, own: Tensor, num_labels: int, vectors: Tensor) -> Tensor:
-    """Logits of a softmax regression learnt from `seen`: strength · Σ loss + ½ ‖W‖², near its minimum."""
-    weight = torch.zeros(seen.shape[1], num_labels, requires_grad=True)
-    bias = torch.zeros(num_labels, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-5)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        penalty = weight.square().sum() / (2 * _STRENGTH * len(own))  # both per image, for the search's sake
-        loss = F.cross_entropy(seen @ weight + bias, own) + penalty
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return (vectors @ weight + bias).detach()
 
 
 def _means(seen: Tensor, own: Tensor, num_labels: int) -> Tensor:

@@ -320,6 +320,7 @@ SYSTEM = System(
             infer_config=infer_config,
         ),
     },
+    tasks=lambda cfg: frozenset({"caption", "stream"} if cfg.head == "captions" else ()),
     prompts=Prompts(caption=""),
     decoding={"caption": {"strategy": "beam", "num_beams": 5, "length_penalty": 0.0, "max_new_tokens": 30}},
     objective=lambda cfg: "label set" if cfg.head == "labels" else "captions both ways",

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from rebus.core.errors import UnsupportedTask
-from rebus.evaluate.benchmarks.fewshot import _means, _probe
+from rebus.evaluate.benchmarks.fewshot import _means
+from rebus.evaluate.linear_probe import softmax_regression
 from rebus.evaluate.measure import measure
 from tests.evaluate.benchmarks.samples import Told, coloured
 
@@ -42,10 +43,11 @@ def test_the_probe_is_at_its_minimum():
     centres = torch.nn.functional.normalize(torch.randn(3, 8, generator=g), dim=-1)
     own = torch.arange(3).repeat(5)
     seen = torch.nn.functional.normalize(centres[own] + 0.2 * torch.randn(15, 8, generator=g), dim=-1)
-    assert torch.equal(_probe(seen, own, 3, centres).argmax(1), torch.arange(3))
+    probe = softmax_regression(seen, own, 3, 31.6)
+    assert torch.equal(probe(centres).argmax(1), torch.arange(3))
     assert torch.equal((centres @ _means(seen, own, 3).T).argmax(1), torch.arange(3))
-    twice = _probe(seen.repeat(2, 1), own.repeat(2), 3, centres)
-    assert not torch.allclose(twice, _probe(seen, own, 3, centres))  # more data weigh more against the penalty
+    twice = softmax_regression(seen.repeat(2, 1), own.repeat(2), 3, 31.6)
+    assert not torch.allclose(twice.weight, probe.weight)  # more data weigh more against the penalty
 
 
 def test_models_that_do_not_embed(folder):

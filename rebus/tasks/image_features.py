@@ -1,0 +1,33 @@
+"""What an image encoder makes of images, whatever the model around it does with that."""
+
+from typing import Any
+
+from torch import Tensor
+
+from rebus.core.capabilities import EmbedsImages
+from rebus.core.errors import UnsupportedTask
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
+from rebus.tasks.embed import See, all_images
+from rebus.tasks.task_model import TaskModel
+
+
+def image_features(model: TaskModel, images: Any, *, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
+    """(n, d) float32 on the CPU, rows of NaN for images that are skipped. Of a dual encoder its embeddings; of other
+    models one vector of their image encoder: the class token, or the mean over the places of the last grid.
+
+    Raises `UnsupportedTask` for a model without one, and what `open_image` raises.
+    """
+    return all_images(model, images, _encoder(model), unit=False, batching=batching)
+
+
+def _encoder(model: TaskModel) -> See:
+    network = model.network
+    if isinstance(network, EmbedsImages):
+        dense = getattr(network, "is_dense", True)
+        return network.embed_image if dense else network.image_vectors  # type: ignore[attr-defined, no-any-return]
+    inside = getattr(network, "image", None) or network
+    for whole, one in (("forward", "pooled"), ("feature_map", "features")):
+        if hasattr(inside, whole) and hasattr(inside, one):
+            found: See = getattr(inside, one)
+            return found
+    raise UnsupportedTask(f"{model.system.name} has no image encoder that gives one vector an image")
