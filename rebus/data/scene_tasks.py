@@ -28,9 +28,9 @@ ALL_SHAPES = " ; ".join(SHAPES)
 
 @dataclass(frozen=True)
 class SceneTasks:
-    """Images with `per_picture` different tasks each, drawn with the given odds.
+    """Images with `per_picture` different tasks each, drawn with the given odds; who asks, asks `questions` questions.
 
-    `tokens` and `targets` have `per_picture` rows for each image, which `owners` gives. `names`, `present` and `boxes`
+    `tokens` and `targets` have a row for each caption, question, … of an image, which `owners` gives. `names`, `present` and `boxes`
     say what each patch shows. The first `tower_first` batches hold these alone, of as many images as later batches
     have rows of text. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can
     already see and caption (0: never).
@@ -41,6 +41,7 @@ class SceneTasks:
     patch: int = 12
     tower_first: int = 0
     per_picture: int = 2
+    questions: int = 1
     caption: float = 0.4
     detect: float = 0.3
     ask: float = 0.2
@@ -89,7 +90,7 @@ class SceneTasks:
         return {
             "caption": Form(_caption, prompt="caption"),
             "detect": Form(_detect, prompt="detect", places=True),
-            "ask": Form(_ask, prompt="ask"),
+            "ask": Form(partial(_ask, self.questions), prompt="ask"),
             "segment": Form(partial(_segment, self.codebook), prompt="segment", places=True),
         }
 
@@ -122,12 +123,13 @@ def _caption(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(given.prompt, _scene(record).captions[0]),))
 
 
-def _ask(record: Record, given: Given) -> Example:
-    s, kinds = _scene(record), answer_kinds()
-    while True:
+def _ask(number: int, record: Record, given: Given) -> Example:
+    s, kinds, texts = _scene(record), answer_kinds(), list[TextRow]()
+    while len(texts) < number:
         pair = ask(kinds[int(given.rng.integers(len(kinds)))], s.objects, given.rng, s.scale)
         if pair is not None:
-            return Example(given.images, (TextRow(filled(given.prompt, question=pair[0]), pair[1]),))
+            texts.append(TextRow(filled(given.prompt, question=pair[0]), pair[1]))
+    return Example(given.images, tuple(texts))
 
 
 def _detect(record: Record, given: Given) -> Example:

@@ -19,6 +19,7 @@ RECIPES = {
     "siglip_scenes": "rebus.recipes.scenes",
     "align_scenes": "rebus.recipes.scenes",
     "virtex_scenes": "rebus.recipes.scenes",
+    "simvlm_scenes": "rebus.recipes.scenes",
     "vit_scenes": "rebus.recipes.scenes",
     "bert_scenes": "rebus.recipes.scenes",
     "magic_scenes": "rebus.recipes.scenes",
