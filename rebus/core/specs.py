@@ -60,6 +60,8 @@ class TextSpec:
     # models, which would answer another question or learn half an answer, raise
     truncate: bool | None = None
     separator: str = ""  # tokenised alone and put after the prompt: PaliGemma "\n", T5 and BART "</s>"
+    empty_prompts: bool = False  # encoder-decoders, whose answers begin by themselves: a prompt may hold no token at
+    # all; other models are given the end token then, since a text begins where another one ends
     bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0

@@ -28,12 +28,12 @@ ALL_SHAPES = " ; ".join(SHAPES)
 
 @dataclass(frozen=True)
 class SceneTasks:
-    """Images with `per_picture` different tasks each, drawn with the given odds; who asks, asks `questions` questions.
+    """Images with `per_picture` different tasks each, drawn with the given odds; `questions`: how many one asks.
 
-    `tokens` and `targets` have a row for each caption, question, … of an image, which `owners` gives. `names`, `present` and `boxes`
-    say what each patch shows. The first `tower_first` batches hold these alone, of as many images as later batches
-    have rows of text. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can
-    already see and caption (0: never).
+    `tokens` and `targets` have a row for each caption, question, …, whose image `owners` gives. `names`, `present` and
+    `boxes` say what each patch shows. The first `tower_first` batches hold these alone, of `per_picture` times as many
+    images. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can already see
+    and caption (0: never).
     """
 
     kind: Literal["scene tasks"] = "scene tasks"

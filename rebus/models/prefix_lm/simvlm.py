@@ -285,6 +285,7 @@ def text_spec(cfg: SimVLMConfig) -> TextSpec:
         generates=True,
         pad_id=cfg.pad_id,
         eos_id=cfg.end_id,
+        empty_prompts=True,
     )
 
 
