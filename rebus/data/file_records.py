@@ -123,12 +123,12 @@ def _form(
     reader: Reader, processor: Processor, locations: LocationNotation | None, answers: Sequence[str] | None
 ) -> FormName:
     """What fits the model, and for generative ones what the data hold."""
+    if answers is not None:
+        return "answers"
     spec = None if processor.text is None else processor.text.spec
     if spec is not None and spec.generates:
         return _generative_form(reader, locations)
-    if spec is not None and spec.beside_images:
-        return "caption pairs" if answers is None else "answers"
-    return "pairs"
+    return "caption pairs" if spec is not None and spec.beside_images else "pairs"
 
 
 def _generative_form(reader: Reader, locations: LocationNotation | None) -> FormName:

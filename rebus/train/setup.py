@@ -90,7 +90,7 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
             return _of_scenes(config, data.open(text, system.prompts, system.locations))
         if isinstance(data, SceneCaptionPairs):
             return _of_scenes(config, data.open(text))
-        if "answers" not in system.companions:
+        if "answers" not in system.suited_to(config.model).companions:
             raise UsageError(f"{config.system} picks no answers from a list, as data.kind={data.kind!r} wants it to")
         return _of_scenes(config, data.open(text, system.prompts, system.companions["answers"].file))
     batches: Batches = data
@@ -140,7 +140,7 @@ def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str])
 def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list[str] | None:
     """The list of a network that picks its answers from one: `files.answers`, which is saved with the model, or that
     beside the weights it starts from. Raises `UsageError` where it has another number of answers than the network."""
-    system = catalog.system(str(config.system))
+    system = catalog.system(str(config.system)).suited_to(config.model)
     companion = system.companions.get("answers")
     if companion is None or (system.tasks is not None and "ask" not in system.tasks(config.model)):
         return None

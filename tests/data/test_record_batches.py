@@ -254,7 +254,7 @@ def test_pairs_and_plain_texts_share_a_batch(folder: Path, processors: dict[str,
     parted = torch.cat([mixed.batch(0, 1, 6, share=(i, 2))["image_mask"] for i in range(2)])
     assert torch.equal(parted, batch["image_mask"])
     assert mixed.batch(0, 0, 3, "val")["image_mask"].sum() == 2
-    with pytest.raises(UsageError, match="together mixes caption, ask, detect, text in one batch; .* caption, pairs"):
+    with pytest.raises(UsageError, match=r"together mixes caption, ask, detect, text in one batch; .* caption, pairs"):
         wrong = replace(mixture, parts=(parts[0], replace(parts[0], form="pairs")))
         mixed_batches(wrong, processors["paligemma"], PALIGEMMA)
 

@@ -41,7 +41,7 @@ def test_a_part_of_several_is_named_by_its_number() -> None:
     for setting, wrong in (("data.parts.2.path=x", "'2' is none of its 2 parts"), ("data.parts.a.path=x", "'a' is")):
         with pytest.raises(UsageError, match=wrong):
             override(config, [setting])
-    with pytest.raises(UnknownName, match='did you mean "data.parts.0.path"'):
+    with pytest.raises(UnknownName, match=r'did you mean "data\.parts\.0\.path"'):
         override(config, ["data.parts.0.pth=x"])
 
 
