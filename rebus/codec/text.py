@@ -279,7 +279,7 @@ class TextPipeline:
         else:
             seen = image * images
         start = [] if self.spec.bos_id is None else [self.spec.bos_id]
-        if not (seen or start or body or self._separator) and self.spec.eos_id is not None:
+        if not (seen or start or body or self._separator or self.spec.empty_prompts) and self.spec.eos_id is not None:
             start = [self.spec.eos_id]  # nothing to continue: a text begins where another one ends
         room = self.spec.context - len(seen) - len(start) - len(self._separator)
         if self.spec.truncate and room >= 0:

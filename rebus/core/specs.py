@@ -61,6 +61,8 @@ class TextSpec:
     truncate: bool | None = None
     separator: str = ""  # tokenised alone and put after the prompt: PaliGemma "\n", BART "</s>"
     eos_after_prompt: bool = False  # T5: prompts end with the end token, as answers do
+    empty_prompts: bool = False  # encoder-decoders, whose answers begin by themselves: a prompt may hold no token at
+    # all; other models are given the end token then, since a text begins where another one ends
     bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0

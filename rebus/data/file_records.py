@@ -26,11 +26,12 @@ from rebus.data.held_out import open_parts
 from rebus.data.inspecting import chosen
 from rebus.data.layouts import open_layout
 from rebus.data.record import BadRecord, Reader, Record
-from rebus.data.record_batches import TRIES, MixedBatches, Plan, RecordBatches
+from rebus.data.record_batches import TRIES, MixedBatches, MixedRecords, Plan, RecordBatches
 from rebus.data.shuffle import WINDOW, ShuffledOrder
 
 LOG = logging.getLogger("rebus")
 _LOOKED_AT = 20  # records, for what a data set holds
+_GENERATIVE = ("caption", "ask", "detect", "text")  # forms of a prompt and an answer each
 
 # of `rebus.data.forms.FORMS`
 FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers"]
@@ -76,11 +77,14 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Several data sets: each batch comes from one of them, as often as its weight says."""
+    """Several data sets: each batch comes from one of them, as often as its weight says; `together`: each row does, so
+    that a batch holds all of them, such as eight pairs of image and text to one text alone. How files are read
+    together (`fast`, `threads`, `truncate`, `most_damaged`) is what the first part says."""
 
     kind: Literal["mixture"] = "mixture"
     parts: tuple[Files, ...] = ()
     weights: tuple[float, ...] = ()
+    together: bool = False
 
 
 def file_batches(
@@ -101,13 +105,7 @@ def file_batches(
         files = replace(files, form=_form(parts[0], processor, locations, answers))
     if FORMS[files.form].sees and processor.image is None and files.regions is None:
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
-    source = FileRecords(files, parts, prompts, locations)
-    options: dict[str, Any] = {
-        "fast": files.fast,
-        "threads": files.threads,
-        "most_damaged": files.most_damaged,
-        "truncate": files.truncate,
-    }
+    source, options = FileRecords(files, parts, prompts, locations), _options(files)
     if files.form == "caption pairs":
         return CaptionPairBatches(source, processor, **options)
     if files.form == "answers":
@@ -117,16 +115,20 @@ def file_batches(
     return RecordBatches(source, processor, **options)
 
 
+def _options(files: Files) -> dict[str, Any]:
+    return {name: getattr(files, name) for name in ("fast", "threads", "most_damaged", "truncate")}
+
+
 def _form(
     reader: Reader, processor: Processor, locations: LocationNotation | None, answers: Sequence[str] | None
 ) -> FormName:
     """What fits the model, and for generative ones what the data hold."""
+    if answers is not None:
+        return "answers"
     spec = None if processor.text is None else processor.text.spec
     if spec is not None and spec.generates:
         return _generative_form(reader, locations)
-    if spec is not None and spec.beside_images:
-        return "caption pairs" if answers is None else "answers"
-    return "pairs"
+    return "caption pairs" if spec is not None and spec.beside_images else "pairs"
 
 
 def _generative_form(reader: Reader, locations: LocationNotation | None) -> FormName:
@@ -148,10 +150,19 @@ def mixed_batches(
     prompts: Prompts,
     locations: LocationNotation | None = None,
     measured: bool = True,
-) -> MixedBatches:
-    """The batches of a `Mixture`, as `file_batches` gives those of its parts."""
+) -> MixedBatches | RecordBatches:
+    """The batches of a `Mixture`, as `file_batches` gives those of its parts. Raises `UsageError` for parts that
+    cannot share a batch."""
     parts = [file_batches(part, processor, prompts, locations, measured) for part in mixture.parts]
-    return MixedBatches(parts, mixture.weights)
+    if not mixture.together:
+        return MixedBatches(parts, mixture.weights)
+    sources = [part.source for part in parts]
+    forms = [source.files.form for source in sources if isinstance(source, FileRecords)]
+    if not all(form in _GENERATIVE for form in forms):
+        raise UsageError(
+            f"data.together mixes {', '.join(_GENERATIVE)} in one batch; the parts are of the forms {', '.join(forms)}"
+        )
+    return RecordBatches(MixedRecords(sources, mixture.weights), processor, **_options(mixture.parts[0]))
 
 
 class FileRecords:

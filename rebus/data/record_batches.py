@@ -240,29 +240,65 @@ class MixedBatches:
     counts its own."""
 
     def __init__(self, parts: Sequence[RecordBatches], weights: Sequence[float]):
-        if not parts or len(parts) != len(weights) or min(weights) <= 0:
-            raise UsageError("a mixture wants one weight above 0 for each of its parts")
-        self.parts = list(parts)
+        self.turns, self.parts = Turns(weights, len(parts)), list(parts)
         self.processor = self.parts[0].processor
         self.most_damaged = min(part.most_damaged for part in self.parts)
-        self.pattern = even_pattern(weights)
-        self.before = [np.cumsum([0, *(self.pattern == i)]) for i in range(len(self.parts))]
 
     def batch(
         self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
     ) -> dict[str, Any]:
         """Batch number `index`, of whichever part's turn it is."""
-        which, own = self._part(index)
+        which, own = self.turns.at(index)
         return self.parts[which].batch(seed, own, batch_size, split, share)
 
     def texts(self, seed: int, index: int, batch_size: int) -> list[TextRow]:
         """As of `RecordBatches`."""
-        which, own = self._part(index)
+        which, own = self.turns.at(index)
         return self.parts[which].texts(seed, own, batch_size)
 
-    def _part(self, index: int) -> tuple[int, int]:
-        """Whose turn it is, and the number of its batch."""
-        turn, at = divmod(index, len(self.pattern))
+
+class MixedRecords:
+    """Several sources in each batch: row number i is from the part whose turn it is, and each part counts its own
+    records. Parts give each record a generator of its own (`one_stream` False)."""
+
+    one_stream = False
+
+    def __init__(self, parts: Sequence[Source], weights: Sequence[float]):
+        self.turns, self.parts = Turns(weights, len(parts)), list(parts)
+        self.name = " and ".join(part.name for part in parts)
+
+    def plan(self, index: int, batch_size: int, split: str) -> Plan:
+        """As of `Source`."""
+        makes = [part.plan(index, batch_size, split).make for part in self.parts]
+
+        def make(record: Record, rng: np.random.Generator) -> Example:
+            return makes[record.facts[_PART]](record, rng)
+
+        return Plan(range(index * batch_size, (index + 1) * batch_size), make)
+
+    def read(self, seed: int, number: int, split: str, attempt: int) -> Record:
+        """As of `Source`; what stands in for a damaged record is of the same part."""
+        which, own = self.turns.at(number)
+        record = self.parts[which].read(seed, own, split, attempt)
+        return replace(record, facts={**record.facts, _PART: which})
+
+
+_PART = "part of the mixture"  # fact of a record
+
+
+class Turns:
+    """Whose turn it is among several parts, each as often as its weight says. Raises `UsageError` for other numbers of
+    weights than of parts, and for weights that are not above 0."""
+
+    def __init__(self, weights: Sequence[float], parts: int):
+        if not parts or len(weights) != parts or min(weights) <= 0:
+            raise UsageError("a mixture wants one weight above 0 for each of its parts")
+        self.pattern = even_pattern(weights)
+        self.before = [np.cumsum([0, *(self.pattern == i)]) for i in range(parts)]
+
+    def at(self, number: int) -> tuple[int, int]:
+        """The part of turn `number`, and how many turns it had before."""
+        turn, at = divmod(number, len(self.pattern))
         which = int(self.pattern[at])
         counts = self.before[which]
         return which, int(turn * counts[-1] + counts[at])

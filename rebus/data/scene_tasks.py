@@ -29,12 +29,12 @@ ALL_SHAPES = " ; ".join(SHAPES)
 
 @dataclass(frozen=True)
 class SceneTasks:
-    """Images with `per_image` different tasks each, drawn with the given odds.
+    """Images with `per_image` different tasks each, drawn with the given odds; `questions`: how many one asks.
 
-    `tokens` and `targets` have `per_image` rows for each image, which `owners` gives. `names`, `present` and `boxes`
-    say what each patch shows. The first `encoder_first` batches hold these alone, of as many images as later batches
-    have rows of text. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can
-    already see and caption (0: never).
+    `tokens` and `targets` have a row for each caption, question, …, whose image `owners` gives. `names`, `present` and
+    `boxes` say what each patch shows. The first `encoder_first` batches hold these alone, of `per_image` times as many
+    images. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can already see
+    and caption (0: never).
     """
 
     kind: Literal["scene tasks"] = "scene tasks"
@@ -42,6 +42,7 @@ class SceneTasks:
     patch: int = 12
     encoder_first: int = 0
     per_image: int = 2
+    questions: int = 1
     caption: float = 0.4
     detect: float = 0.3
     ask: float = 0.2
@@ -91,7 +92,7 @@ class SceneTasks:
         return {
             "caption": Form(_caption, prompt="caption"),
             "detect": Form(_detect, prompt="detect", places=True),
-            "ask": Form(_ask, prompt="ask"),
+            "ask": Form(partial(_ask, self.questions), prompt="ask"),
             "segment": Form(partial(_segment, self.codebook), prompt="segment", places=True),
         }
 
@@ -124,12 +125,13 @@ def _caption(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(given.prompt, _scene(record).captions[0]),))
 
 
-def _ask(record: Record, given: Given) -> Example:
-    s, kinds = _scene(record), answer_kinds()
-    while True:
+def _ask(number: int, record: Record, given: Given) -> Example:
+    s, kinds, texts = _scene(record), answer_kinds(), list[TextRow]()
+    while len(texts) < number:
         pair = ask(kinds[int(given.rng.integers(len(kinds)))], s.objects, given.rng, s.scale)
         if pair is not None:
-            return Example(given.images, (TextRow(filled(given.prompt, question=pair[0]), pair[1]),))
+            texts.append(TextRow(filled(given.prompt, question=pair[0]), pair[1]))
+    return Example(given.images, tuple(texts))
 
 
 def _detect(record: Record, given: Given) -> Example:

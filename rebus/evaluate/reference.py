@@ -13,9 +13,10 @@ from torch import Tensor
 
 from rebus.codec.text import filled_prompt
 from rebus.core.answers import Box
-from rebus.core.capabilities import FindsRegions, PicksAnswers
+from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import BadCheckpoint, NotFinite
 from rebus.data.scenes import SHAPES, scene
+from rebus.tasks import ask
 
 FILE = "reference.json"
 TEXTS = ("a red circle", "small solid red circle, large striped blue star", "a cat on a mat")
@@ -35,7 +36,7 @@ def held_out_images(number: int = 3, size: int = 96) -> list[Image.Image]:
 def picks_answers(model: Any) -> bool:
     """Whether the model answers questions about images from a list, with the files that it has."""
     there = model.processor.image is not None and model.processor.text is not None
-    return there and isinstance(model.network, PicksAnswers) and "ask" in model.tasks
+    return there and ask.picks_answers(model) and "ask" in model.tasks
 
 
 def questions_batch(model: Any, images: list[Image.Image]) -> dict[str, Tensor]:

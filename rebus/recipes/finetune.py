@@ -12,6 +12,7 @@ from rebus.objectives import (
     ContrastiveTokenLoss,
     DistilledDetectionLoss,
     NextTokenLoss,
+    PrefixLMLoss,
     SigmoidLoss,
     SoftmaxLoss,
 )
@@ -100,6 +101,20 @@ def magic_captions() -> TrainConfig:
         optim=Optim(lr=2e-5, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, warmup=2000, schedule="linear", final=0.0),
         steps=20_000,
         batch_size=128,
+    )
+
+
+def simvlm_captions() -> TrainConfig:
+    """`rebus train simvlm_captions --set start_from=DIR --set data.path=photos`: the prompt is read, the caption
+    written, at the highest of the paper's three rates; `--set data.form=ask` for questions that are answered in words.
+    """
+    return TrainConfig(
+        objective=PrefixLMLoss(at_random=0.0),
+        data=Files(),
+        optim=Optim(lr=5e-5, betas=(0.9, 0.999), weight_decay=0.01, warmup=50, schedule="linear", final=0.0),
+        steps=1000,
+        batch_size=64,
+        batch_norm="frozen",
     )
 
 

@@ -8,7 +8,7 @@ preprocessor files (`--set processor=DIR`), and many GPUs: `torchrun … -m rebu
 from dataclasses import replace
 
 from rebus.data.detection_batches import Detection
-from rebus.data.file_records import Files
+from rebus.data.file_records import Files, Mixture
 from rebus.models.contrastive.clip import PRESETS as CLIP
 from rebus.models.contrastive.siglip import PRESETS as SIGLIP
 from rebus.models.distillation.vild import PRESETS as VILD
@@ -74,18 +74,47 @@ def simvlm_base() -> TrainConfig:
     """SimVLM base: a million steps of 4,096 pairs of ALIGN's data, which nobody else has, and 512 texts of C4
     · published after fine-tuning: VQAv2 test-std 78.14, COCO CIDEr 134.8 (recalled, as are rate and schedule).
 
-    Here of COYO's pairs alone: `--set data.path=COYO`, and `--set processor=DIR` with a tokenizer of 32,000 pieces.
+    Here of COYO's pairs and C4's texts, in every batch eight to one: `--set data.parts.0.path=COYO --set
+    data.parts.1.path=C4`, and `--set processor=DIR` with a tokenizer of 32,000 pieces. COYO comes as addresses: fetched
+    by img2dataset, its pairs lie in tars.
     """
+    pairs = Files(layout="webdataset", form="caption", prompt="", least_crop=0.2, truncate=True)
+    texts = Files(layout="c4", form="text", truncate=True)
     return TrainConfig(
         system="simvlm",
         model=SIMVLM["base"],
         objective=PrefixLMLoss(),
-        data=Files(layout="webdataset", form="caption", prompt="", least_crop=0.2, truncate=True),
+        data=Mixture(parts=(pairs, texts), weights=(8.0, 1.0), together=True),
         optim=Optim(lr=5e-4, betas=(0.9, 0.999), weight_decay=0.01, warmup=20_000, schedule="linear", final=0.0),
         steps=1_000_000,
-        batch_size=4096,
+        batch_size=4096 + 512,
         bf16=True,
         spike=20.0,
+        devices=_GPU,
+        workers=8,
+    )
+
+
+def simvlm_vqa() -> TrainConfig:
+    """SimVLM base fine-tuned for VQA 2.0, whose 3,129 commonest answers a linear layer scores · published test-std
+    78.14 (recalled). The paper chose its rate from 1e-5, 2e-5 and 5e-5; batch and number of epochs are ours.
+
+    Begins where `rebus train simvlm_base --out runs/simvlm_base` ended: `--set processor=runs/simvlm_base/final --set
+    data.path=VQA --set data.answers=answers_vqa.txt`. A preprocessor of 480 pixels sees as the paper's did.
+    """
+    batch, epochs = 256, 10
+    parts = ("image", "image_proj", "image_positions", "tokens", "positions", "encoder", "decoder")
+    return TrainConfig(
+        system="simvlm",
+        model=replace(SIMVLM["base"], head="answers"),
+        objective=AnswerLoss(),
+        data=Files(layout="vqa", form="answers"),
+        optim=Optim(lr=2e-5, betas=(0.9, 0.999), weight_decay=0.01, warmup=500, schedule="linear", final=0.0),
+        steps=_QUESTIONS // batch * epochs,
+        batch_size=batch,
+        batch_norm="frozen",
+        starts=tuple(Start(source="runs/simvlm_base/final", take=part, into=part) for part in parts),
+        bf16=True,
         devices=_GPU,
         workers=8,
     )

@@ -33,11 +33,16 @@ def ask(
     options. Raises `MissingFile` where its checkpoint lacks that list.
     """
     pairs, many = question_pairs(model, images, questions, prompt)
-    if isinstance(model.network, PicksAnswers):
+    if picks_answers(model):
         answers = _picked(model, pairs, decoding, batching)
     else:
         answers = generate_texts(model, pairs, decoding_for(model, "ask", decoding), batching)
     return answers if many else answers[0]
+
+
+def picks_answers(model: TaskModel) -> bool:
+    """Whether questions are answered from a list (`PicksAnswers`); networks that can may have another head."""
+    return isinstance(model.network, PicksAnswers) and "answers" in model.system.companions
 
 
 def question_pairs(

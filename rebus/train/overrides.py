@@ -41,6 +41,12 @@ def override(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
 
 
 def _set(config: C, path: list[str], text: str, whole: str) -> C:
+    if isinstance(config, tuple) and len(path) > 1:
+        at = int(path[0]) if path[0].isdecimal() else len(config)
+        if at >= len(config):
+            raise UsageError(f"--set {whole}: {path[0]!r} is none of its {len(config)} parts, which count from 0")
+        parts = [*config[:at], _set(config[at], path[1:], text, whole), *config[at + 1 :]]
+        return typing.cast(C, tuple(parts))
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise UsageError(f"--set {whole}: there is nothing below {'.'.join(whole.split('.')[: -len(path)])}")
     names = [f.name for f in dataclasses.fields(config)]

@@ -82,7 +82,8 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
 
 
 def _inputs_of(config: TrainConfig) -> ModelInputs:
-    system, answers = catalog.system(str(config.system)), catalog.system(str(config.system)).companions.get("answers")
+    system = catalog.system(str(config.system)).suited_to(config.model)
+    answers = system.companions.get("answers")
     return ModelInputs(
         system=system.name,
         text=None if system.text_spec is None else system.text_spec(config.model),
@@ -136,7 +137,7 @@ def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str])
 def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list[str] | None:
     """The list of a network that picks its answers from one: `files.answers`, which is saved with the model, or that
     beside the weights it starts from. Raises `UsageError` where it has another number of answers than the network."""
-    system = catalog.system(str(config.system))
+    system = catalog.system(str(config.system)).suited_to(config.model)
     companion = system.companions.get("answers")
     if companion is None or (system.tasks is not None and "ask" not in system.tasks(config.model)):
         return None

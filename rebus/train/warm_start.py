@@ -128,6 +128,8 @@ def _below(name: str, part: str) -> str | None:
     """A name inside a part, without the part's; None for what lies elsewhere."""
     if not part:
         return name
+    if name == part:  # a single weight
+        return ""
     return name.removeprefix(part + ".") if name.startswith(part + ".") else None
 
 

@@ -89,6 +89,16 @@ def test_an_empty_prompt_is_still_a_prompt():
     assert TextPipeline(TOKENIZER, TOWER)("")[0].tolist() == [[2, 1]]
 
 
+def test_answers_that_begin_by_themselves_need_no_prompt():
+    """Encoder-decoders: an empty prompt has no token, beside one that has some, too."""
+    spec = replace(WRITER, bos_id=None, separator="", image_token_id=None, num_image_tokens=0)
+    assert TextPipeline(TOKENIZER, spec)(["", "a circle"])[0].tolist() == [[1, 0], ids("a circle")]
+    own = TextPipeline(TOKENIZER, replace(spec, empty_prompts=True))
+    mask = own(["", "a circle"])[1]
+    assert mask.tolist() == [[False, False], [True, True]]
+    assert own([""])[0].shape == (1, 0)
+
+
 def test_a_separator_without_a_piece_of_its_own_is_encoded():
     pipeline = TextPipeline(TOKENIZER, replace(WRITER, separator="? ."))
     assert pipeline("a")[0].tolist() == [[2, *ids("a ? .")]]

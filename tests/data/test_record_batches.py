@@ -237,3 +237,34 @@ def test_fault_16_an_answer_longer_than_the_context_is_a_damaged_record(
     batches = [allowed.batch(0, i, 5) for i in range(2)]
     assert not any("damaged" in batch for batch in batches)
     assert max(batch["targets"].shape[1] for batch in batches) == context
+
+
+def test_pairs_and_plain_texts_share_a_batch(folder: Path, processors: dict[str, Any], tmp_path: Path) -> None:
+    texts = [f"{'red ' * (i % 5 + 1)}circle" for i in range(30)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    parts = (Files(path=str(folder), form="caption"), Files(path=str(tmp_path), form="text", val_split=None))
+    mixture = Mixture(parts=parts, weights=(2.0, 1.0), together=True)
+    mixed = mixed_batches(mixture, processors["paligemma"], PALIGEMMA)
+    batch = mixed.batch(0, 1, 6)
+    assert batch["pixels"].shape[:2] == (6, 1)
+    assert batch["image_mask"].tolist() == [[True], [False], [True], [True], [False], [True]]
+    alone = [file_batches(part, processors["paligemma"], PALIGEMMA) for part in parts]
+    assert torch.equal(batch["pixels"][batch["image_mask"]], alone[0].batch(0, 1, 4)["pixels"])  # its own next four
+    assert mixed.texts(0, 1, 6)[1::3] == alone[1].texts(0, 1, 2)
+    parted = torch.cat([mixed.batch(0, 1, 6, share=(i, 2))["image_mask"] for i in range(2)])
+    assert torch.equal(parted, batch["image_mask"])
+    assert mixed.batch(0, 0, 3, "val")["image_mask"].sum() == 2
+    with pytest.raises(UsageError, match=r"together mixes caption, ask, detect, text in one batch; .* caption, pairs"):
+        wrong = replace(mixture, parts=(parts[0], replace(parts[0], form="pairs")))
+        mixed_batches(wrong, processors["paligemma"], PALIGEMMA)
+
+
+def test_a_damaged_text_gives_way_to_another_text(folder: Path, processors: dict[str, Any], tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "" if i % 3 == 0 else "a red circle"}) for i in range(40)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines) + "\n")
+    parts = (Files(path=str(folder), form="caption"), Files(path=str(tmp_path), form="text", val_split=None))
+    mixed = mixed_batches(Mixture(parts=parts, weights=(1.0, 1.0), together=True), processors["paligemma"], PALIGEMMA)
+    batch = mixed.batch(0, 0, 16)
+    assert batch["image_mask"][:, 0].tolist() == [True, False] * 8
+    assert batch["damaged"]
+    assert all("texts.jsonl" in line for line in batch["damaged"])

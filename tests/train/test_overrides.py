@@ -34,6 +34,17 @@ def test_a_field_of_an_optional_part_asks_for_the_part() -> None:
         override(config, ["start_from.x=1"])
 
 
+def test_a_part_of_several_is_named_by_its_number() -> None:
+    config = override(recipe("simvlm_base"), ["data.parts.0.path=pairs", "data.parts.1.path=texts"])
+    assert [part.path for part in config.data.parts] == ["pairs", "texts"]  # type: ignore[union-attr]
+    assert [part.form for part in config.data.parts] == ["caption", "text"]  # type: ignore[union-attr]
+    for setting, wrong in (("data.parts.2.path=x", "'2' is none of its 2 parts"), ("data.parts.a.path=x", "'a' is")):
+        with pytest.raises(UsageError, match=wrong):
+            override(config, [setting])
+    with pytest.raises(UnknownName, match=r'did you mean "data\.parts\.0\.path"'):
+        override(config, ["data.parts.0.pth=x"])
+
+
 def test_misspelt_names_get_a_suggestion() -> None:
     with pytest.raises(UnknownName, match=r'no field "optim.lrr"; did you mean "optim.lr"'):
         override(recipe("clip_scenes"), ["optim.lrr=1"])

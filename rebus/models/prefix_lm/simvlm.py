@@ -21,12 +21,12 @@ from rebus.backbones.examples import generator
 from rebus.backbones.vision import resnet
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import BadText, UsageError
+from rebus.core.errors import BadText, UnsupportedTask, UsageError
 from rebus.core.labels import IGNORED
-from rebus.core.outputs import Predictions, Step
+from rebus.core.outputs import Choices, Predictions, Step
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
-from rebus.core.system import Layout, System
+from rebus.core.system import Companion, Layout, System
 from rebus.nn.block import Block
 from rebus.nn.cache import Cache, ContextCache
 from rebus.nn.decoder import Decoder
@@ -36,6 +36,7 @@ from rebus.nn.masks import attention_mask
 from rebus.nn.norms import LayerNorm
 from rebus.nn.only_shapes import only_shapes
 from rebus.nn.positions import resize_grid
+from rebus.weights.companions import read_answers
 from rebus.weights.keymap import OwnNames
 
 EPS = 1e-6
@@ -59,6 +60,8 @@ class SimVLMConfig:
     pad_id: int = 0
     start_id: int = 1
     end_id: int = 2
+    head: Literal["text", "answers"] = "text"
+    num_answers: int = 3129  # of the head "answers": a list of them is scored, as the paper's VQA is
 
     @property
     def grid(self) -> int:
@@ -100,6 +103,7 @@ class SimVLM(nn.Module):
         self.positions = nn.Embedding(cfg.context, cfg.width)
         self.encoder = Encoder(cfg)
         self.decoder = Decoder(cfg.width, cfg.num_layers, cfg.num_heads, cfg.mlp_width, pre_norm=True, eps=EPS)
+        self.choice = nn.Linear(cfg.width, cfg.num_answers) if cfg.head == "answers" else None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -160,9 +164,12 @@ class SimVLM(nn.Module):
         mask: Bool[Tensor, "T L"] | None = None,
         targets: Int[Tensor, "T S"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
-    ) -> Predictions:
+    ) -> Predictions | Choices:
         """Scores of `targets` (−100 at padding), each given the prefix and the targets before it; without targets, of
-        the first token (T, 1, V). pixels (B, 3, H, W), or (B, 1, 3, H, W) with image_mask (B, 1)."""
+        the first token (T, 1, V). pixels (B, 3, H, W), or (B, 1, 3, H, W) with image_mask (B, 1).
+
+        With the head "answers", scores of the listed answers (T, A), read where the first token would be (Sec. 4.1).
+        """
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         self._check_length(real, targets)
         seen, seen_real = self.encode(tokens, real, pixels, image_mask, owners)
@@ -172,7 +179,15 @@ class SimVLM(nn.Module):
         x = self._embed(given, real.sum(dim=1, keepdim=True) + at)
         mask = attention_mask(at)
         hidden = self.decoder(x, self.decoder.keys_values(seen), mask, seen_mask=seen_real[:, None, None])
-        return Predictions(self.logits(hidden))
+        return Predictions(self.logits(hidden)) if self.choice is None else Choices(self.choice(hidden[:, 0]))
+
+    def answer_logits(self, **batch: Tensor) -> Float[Tensor, "T A"]:
+        """Scores of the listed answers; the first, `<unk>`, stands for all others and is never given."""
+        if self.choice is None:
+            raise UnsupportedTask('this SimVLM answers in words; one with the head "answers" picks from a list')
+        logits = self(**batch).logits
+        never = torch.arange(logits.shape[1], device=logits.device) == 0
+        return logits.masked_fill(never, -torch.inf)
 
     def start(
         self,
@@ -285,15 +300,22 @@ def text_spec(cfg: SimVLMConfig) -> TextSpec:
         generates=True,
         pad_id=cfg.pad_id,
         eos_id=cfg.end_id,
+        empty_prompts=True,
     )
 
 
 def example(config: SimVLMConfig, rows: int, *, prompt: int = 16, answer: int = 16) -> dict[str, Tensor]:
-    """`rows` images with `prompt` tokens of prefix and `answer` target tokens."""
+    """`rows` images with `prompt` tokens of prefix and `answer` target tokens, or scores of the answers of a list."""
     random = generator()
     pixels = torch.randn(rows, 3, config.image_size, config.image_size, generator=random)
     text = torch.randint(3, config.vocab_size, (rows, prompt + answer), generator=random)
-    return {"pixels": pixels, "tokens": text[:, :prompt], "targets": text[:, prompt:].contiguous()}
+    batch = {"pixels": pixels, "tokens": text[:, :prompt]}
+    if config.head == "answers":
+        return {**batch, "scores": torch.eye(config.num_answers)[torch.arange(rows) % config.num_answers]}
+    return {**batch, "targets": text[:, prompt:].contiguous()}
+
+
+_ALL = frozenset({"caption", "ask", "classify", "complete", "stream"})
 
 
 SYSTEM = System(
@@ -306,10 +328,20 @@ SYSTEM = System(
             name="transformers", keys=lambda cfg: OwnNames(), read_config=read_config, write_config=write_config
         )
     },
+    tasks=lambda cfg: _ALL if cfg.head == "text" else frozenset({"ask"}),
     prompts=Prompts(caption="a picture of", ask="{question}", classify="a picture of", complete="{document}"),
-    objective="prefix lm",
+    objective=lambda cfg: "prefix lm" if cfg.head == "text" else "soft answers",
     example=example,
     image_spec=image_spec,
     any_image_size=True,
     text_spec=text_spec,
+    companions={
+        "answers": Companion(
+            file="answers_vqa.txt",
+            load=read_answers,
+            tasks=frozenset({"ask"}),
+            purpose="there are no answers to pick from: put the list of the network's training beside its weights",
+        )
+    },
+    suited=lambda cfg: {"companions": {}} if cfg.head == "text" else {},
 )
