@@ -4,7 +4,7 @@ Su et al., "A Contrastive Framework for Neural Text Generation", 2022, eq. 5. `b
 text goes with an image (Su et al., "Language Models Can See", 2022, eq. 4; `judged_text.py` here).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from rebus.generation.decoding_state import Choice, Choose, DecodingState, Strin
 from rebus.generation.judged_text import JudgedText
 
 _ROUNDING = 1e-4  # of cosines and sums
-Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +29,11 @@ class Contrastive:
     `start` shows of the prompt: its last state (B, D), or all of them if the network gives `hidden` (B, P, D).
     Fit is the share of the candidate in a softmax over how well the text with it goes with what the network was shown,
     of networks that say so (`JudgesText`); others refuse a `beta` above 0.
-    `guide(rows (R,), text (R, t), candidates (R, k))` → (R, k) numbers to add.
     """
 
     k: int = 5
     alpha: float = 0.6
     beta: float = 0.0
-    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -73,12 +70,10 @@ class _Search:
             self.real[:, : self.num_seen] = mask
 
     def __call__(self, place: DecodingState) -> Choice:
-        alpha, guide = self.settings.alpha, self.settings.guide
+        alpha = self.settings.alpha
         k = min(self.settings.k, place.scores.shape[-1])
         probability, candidate = place.scores.softmax(dim=-1, dtype=torch.float32).topk(k, dim=-1)  # R k
         score = (1 - alpha) * probability
-        if guide is not None:
-            score = score + guide(place.rows, place.text, candidate)
         if self.judge is not None:
             score = score + self.settings.beta * self.judge(place, candidate)
         if alpha == 0:

@@ -61,20 +61,6 @@ def test_the_network_is_stepped_once_a_token():
     assert network.rows_stepped == 5 * 3 * len(PROMPTS)
 
 
-def test_a_guide_adds_to_the_score_and_is_told_what_was_written():
-    network, seen = TinyWriter(), []
-
-    def guide(rows, text, candidates):
-        seen.append((rows.tolist(), text.tolist()))
-        return 10.0 * (candidates == candidates.amin(dim=1, keepdim=True))
-
-    tokens = contrastive(network, PROMPTS, k=3, alpha=0.1, guide=guide, max_new_tokens=4)
-    first = network.start(room=1, tokens=PROMPTS).logits.topk(3).indices.amin(dim=1)
-    assert torch.equal(tokens[:, 0], first)
-    rows, text = seen[-1]
-    assert text == tokens[rows, :3].tolist()
-
-
 def test_prompt_states_count_where_the_network_shows_them():
     class Open(TinyWriter):
         def start(self, **batch):
