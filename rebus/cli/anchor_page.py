@@ -42,7 +42,12 @@ def anchor_page(
 
 
 def _row(one: Any, file: Path | None) -> str:
-    numbers = (f"{one.contribution:.4f}", f"{one.image_similarity:.3f}", f"{one.text_similarity:.3f}", f"{one.weight:g}")
+    numbers = (
+        f"{one.contribution:.4f}",
+        f"{one.image_similarity:.3f}",
+        f"{one.text_similarity:.3f}",
+        f"{one.weight:g}",
+    )
     cells = "".join(f"<td class='number'>{number}</td>" for number in numbers)
     seen = "" if file is None else _image(file)
     return f"<tr>{cells}<td>{seen}</td><td>{_text(one.caption or '')}</td><td>{_text(one.id)}</td></tr>"

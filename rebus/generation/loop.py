@@ -80,15 +80,16 @@ def generate(
     """Write after the prompts of `batch` (`pixels`, `tokens`, `mask`, …): (B, ≤ max_new_tokens) int64.
 
     New tokens only; a row keeps its end token and is filled with `pad_id` after it. A row's result does not depend on
-    the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` and `max_sentences`
-    (which need `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`).
+    the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` and `max_sentences`,
+    and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`). `decode`: ids → text, which `stop`,
+    `max_sentences` and a pattern in `allowed` need.
     `read`: texts → the tokens and mask of the encoder that judges them, where `beta` asks for that.
     `on_token(tokens (B,), log_probabilities (B,))` is called for each column, 0 where a row has ended; beam search
     has none to tell (`score_tokens` finds them). Raises `UsageError` for an option that the strategy does not have.
     """
     chosen, common = _settings(strategy, options, batch)
     stops = Stops(eos_id, common.stop, decode, common.max_sentences)
-    constraints = _constraints(network, batch, common)
+    constraints = _constraints(network, batch, common, decode)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     if isinstance(chosen, Beam):
         if on_token is not None:
@@ -122,7 +123,7 @@ def stream(
     if isinstance(chosen, Beam):
         raise UsageError('beam search cannot stream: its words are known at the end. Use "greedy" or "sample"')
     stops = Stops(eos_id, common.stop, decode, common.max_sentences)
-    constraints = _constraints(network, batch, common)
+    constraints = _constraints(network, batch, common, decode)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     return _write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, Strings(decode, read))
 
@@ -151,9 +152,9 @@ def _no_option(name: str) -> UsageError:
     return UsageError(f'no decoding option "{name}"' + (f'; did you mean "{near[0]}"?' if near else ""))
 
 
-def _constraints(network: WritesText, batch: Mapping[str, Any], common: _Common) -> Constraints:
+def _constraints(network: WritesText, batch: Mapping[str, Any], common: _Common, decode: Decode | None) -> Constraints:
     context = prompt_text(network, batch) if common.no_repeat_ngram_size else None
-    return Constraints(common.allowed, common.no_repeat_ngram_size, context)
+    return Constraints(common.allowed, common.no_repeat_ngram_size, context, decode)
 
 
 @torch.inference_mode()

@@ -20,7 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="an image")
     parser.add_argument("text", metavar="TEXT", help="a sentence")
     parser.add_argument("--top", metavar="N", type=positive, default=10, help="anchors that are shown (%(default)s)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="the anchors' images: a sheet (.png, .jpg, …) or a page (.html)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="the anchors' images: a sheet (.png, .jpg, …) or a page (.html)"
+    )
     parser.add_argument(
         "--images", metavar="DIR", type=Path, default=Path(), help="where the anchors' images lie (here)"
     )
