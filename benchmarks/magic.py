@@ -5,11 +5,12 @@
 
 FOLDER is `flickr8k_1k`, as `benchmarks/README.md` describes it. Each image is captioned as the model does it, without
 its guide (`beta=0`, contrastive search, which says the same of every image), and of scenes with the guide shown another
-image. Prints one JSON document.
+image. Prints one JSON document; how far it is goes to the standard error, a line for each ten images.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,10 +24,11 @@ from rebus.evaluate.caption_metrics import bleu, cider_d, rouge_l, words
 from rebus.evaluate.scenes import caption_scores
 
 SHOWN = 10
-KINDS: dict[str, Callable[[Any, Sequence[Any]], tuple[list[str], int]]] = {  # → captions, how many were written
-    "guided": lambda model, images: (model.caption(list(images)), len(images)),
-    "unguided": lambda model, images: ([model.caption(images[0], beta=0.0)], 1),
-    "guided by another image": lambda model, images: (model.caption([*images[-1:], *images[:-1]]), len(images)),
+AT_ONCE = 10
+KINDS: dict[str, Callable[[Sequence[Any]], tuple[Sequence[Any], dict[str, float]]]] = {  # what is captioned, and how
+    "guided": lambda images: (images, {}),
+    "unguided": lambda images: (images[:1], {"beta": 0.0}),
+    "guided by another image": lambda images: ([*images[-1:], *images[:-1]], {}),
 }
 
 
@@ -90,12 +92,17 @@ def scenes(number: int) -> dict[str, Any]:
 
 
 def captioned(model: Any, images: Sequence[Any], kinds: Sequence[str]) -> Iterator[tuple[str, list[str], float, float]]:
-    """(kind, captions, wall seconds an image, processor seconds an image) for some of `KINDS`."""
+    """(kind, captions, wall seconds an image, processor seconds an image) for some of `KINDS`; says how far it is."""
     for kind in kinds:
-        began, used = time.perf_counter(), time.process_time()
-        said, number = KINDS[kind](model, images)
+        shown, options = KINDS[kind](images)
+        began, used, said = time.perf_counter(), time.process_time(), []
+        for first in range(0, len(shown), AT_ONCE):
+            said += model.caption(list(shown[first : first + AT_ONCE]), batch_size=AT_ONCE, **options)
+            print(
+                f"{kind}: {len(said)} of {len(shown)}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True
+            )
         wall, cpu = time.perf_counter() - began, time.process_time() - used
-        yield kind, said * (len(images) // len(said)), wall / number, cpu / number
+        yield kind, said * (len(images) // len(said)), wall / len(said), cpu / len(said)
 
 
 def _mean_match(encoder: Any, images: Sequence[Any], captions: Sequence[str], size: int = 100) -> float:

@@ -23,10 +23,15 @@ def check_folder(folder: Path, *, create: bool = False) -> None:
         raise CannotWrite(f"{folder}: cannot be written: {error.strerror}. Choose another --out") from None
 
 
-def check_image(path: Path) -> None:
-    """Raise `UsageError` for an ending that is no image's, `CannotWrite` where the file cannot be made."""
-    if path.suffix.lower() not in IMAGE_ENDINGS:
-        raise UsageError(f"--out {path}: an image ends in {', '.join(IMAGE_ENDINGS)}; got {path.suffix or 'nothing'}")
+def check_image(path: Path, *, page: str | None = None) -> None:
+    """Raise `UsageError` for an ending that is no image's, `CannotWrite` where the file cannot be made.
+
+    `page`: the ending of pages, where one may be written in an image's place.
+    """
+    ending = path.suffix.lower()
+    if ending not in IMAGE_ENDINGS and ending != page:
+        wanted = ", ".join(IMAGE_ENDINGS) + (f", a page in {page}" if page else "")
+        raise UsageError(f"--out {path}: an image ends in {wanted}; got {path.suffix or 'nothing'}")
     if path.is_dir():
-        raise CannotWrite(f"{path} is a folder; --out names the image to write")
+        raise CannotWrite(f"{path} is a folder; --out names the file to write")
     check_folder(path.parent)

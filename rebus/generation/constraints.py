@@ -1,16 +1,20 @@
 """What may be written: allowed tokens, no n-gram twice, and what every answer begins and ends with."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rebus.core.errors import UsageError
+from rebus.generation.stopping import Decode
+
 
 class Forced(NamedTuple):
-    """Tokens that stand at a fixed place whatever the network says: `first`, and `last` where an answer of `room` tokens
-    has not ended before. They are certain, so that a score does not count them."""
+    """Tokens that stand at a fixed place whatever the network says: `first`, and `last` where an answer of `room`
+    tokens has not ended before. They are certain, so that a score does not count them."""
 
     room: int
     first: int | None = None
@@ -21,23 +25,38 @@ class Forced(NamedTuple):
         return self.first if place == 0 and self.first is not None else self.last if place + 1 == self.room else None
 
 
-Allowed = Iterable[int] | Callable[[int, Sequence[int]], Iterable[int]]
+Allowed = str | Iterable[int] | Callable[[int, Sequence[int]], Iterable[int]]
 
 
 class Constraints:
     """Puts forbidden tokens at -inf; a forced one is all that is allowed, at 0.
 
-    `allowed`: a set of ids, or a function (row, tokens so far) → ids. The end token ends a text only where it is
-    among them. `no_repeat_ngram_size`: n tokens in a row occur once; a decoder-only prompt counts as text.
+    `allowed`: a set of ids, a function (row, tokens so far) → ids, or a regular expression that the text of a token
+    matches from end to end (control tokens have none), which wants `decode`. The end token ends a text only where it
+    is among them. `no_repeat_ngram_size`: n tokens in a row occur once; a decoder-only prompt counts as text.
     """
 
-    def __init__(self, allowed: Allowed | None, no_repeat_ngram_size: int, context: Tensor | None, forced: Forced):
+    def __init__(
+        self,
+        allowed: Allowed | None,
+        no_repeat_ngram_size: int,
+        context: Tensor | None,
+        forced: Forced,
+        decode: Decode | None = None,
+    ):
         if no_repeat_ngram_size < 0:
             raise UsageError(f"no_repeat_ngram_size must be 0 (off) or more; got {no_repeat_ngram_size}")
         self.function = allowed if callable(allowed) else None
-        self.ids = None if allowed is None or callable(allowed) else sorted({int(i) for i in allowed})
-        if self.ids is not None and not self.ids:
-            raise UsageError("allowed is empty: name at least one token")
+        self.ids: Callable[[int], Sequence[int]] | None = None  # of a vocabulary of so many tokens
+        if isinstance(allowed, str):
+            if decode is None:
+                raise UsageError("a pattern in allowed wants decode: the function that turns token ids into text")
+            self.ids = partial(_tokens_like, allowed, decode)
+        elif allowed is not None and not callable(allowed):
+            named = sorted({int(i) for i in allowed})
+            if not named:
+                raise UsageError("allowed is empty: name at least one token")
+            self.ids = lambda num_tokens: named
         self.mask: Tensor | None = None
         self.ngram = no_repeat_ngram_size
         self.context = context if no_repeat_ngram_size else None
@@ -52,7 +71,7 @@ class Constraints:
             return scores
         if self.ids is not None:
             if self.mask is None:
-                self.mask = _mask([self.ids], scores)[0]
+                self.mask = _mask([self.ids(scores.shape[-1])], scores)[0]
             scores = scores.masked_fill(~self.mask, -torch.inf)
         if self.function is not None:
             written = zip(rows.tolist(), text.tolist(), strict=True)
@@ -66,6 +85,19 @@ class Constraints:
                 text = torch.cat([self.context[rows], text], dim=1)
             scores = forbid_repeats(scores, text, self.ngram)
         return scores
+
+
+@lru_cache(maxsize=8)
+def _tokens_like(pattern: str, decode: Decode, num_tokens: int) -> Sequence[int]:
+    """The tokens whose text matches a regular expression from end to end."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"allowed is no regular expression: {error}") from None
+    found = [token for token in range(num_tokens) if expression.fullmatch(decode([token]))]
+    if not found:
+        raise UsageError(f"no token of this model matches {pattern!r}, which allowed asks for")
+    return found
 
 
 def _mask(ids: Sequence[Sequence[int]], scores: Tensor) -> Tensor:

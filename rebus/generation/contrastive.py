@@ -4,7 +4,7 @@ Su et al., "A Contrastive Framework for Neural Text Generation", 2022, eq. 5. `b
 text goes with an image (Su et al., "Language Models Can See", 2022, eq. 4; `judged_text.py` here).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from rebus.generation.decoding_state import Choice, Choose, DecodingState, Strin
 from rebus.generation.judged_text import JudgedText
 
 _ROUNDING = 1e-4  # of cosines and sums
-Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +28,14 @@ class Contrastive:
     Likeness is the largest cosine between the state after the candidate and those of the context. The context is what
     `start` shows of the prompt: its last state (B, D), or all of them if the network gives `hidden` (B, P, D).
     Fit is the share of the candidate in a softmax over how well the text with it goes with what the network was shown,
-    of networks that say so (`JudgesText`); others refuse a `beta` above 0.
-    `guide(rows (R,), text (R, t), candidates (R, k))` → (R, k) numbers to add.
+    of networks that say so (`JudgesText`); others refuse a `beta` above 0. Candidates less probable than `min_p` times
+    the most probable are left out (Li et al., "Contrastive Decoding", 2023, eq. 3).
     """
 
     k: int = 5
     alpha: float = 0.6
     beta: float = 0.0
-    guide: Guide | None = None
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -45,6 +44,8 @@ class Contrastive:
             raise UsageError(f"alpha must be between 0 and 1; got {self.alpha}")
         if not 0 <= self.beta < torch.inf:
             raise UsageError(f"beta must be 0 or more; got {self.beta}")
+        if not 0 <= self.min_p <= 1:
+            raise UsageError(f"min_p must be between 0 and 1; got {self.min_p}")
 
     def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any], strings: Strings) -> Choose:
         judge = JudgedText(network, strings) if self.beta else None
@@ -73,19 +74,17 @@ class _Search:
             self.real[:, : self.num_seen] = mask
 
     def __call__(self, place: DecodingState) -> Choice:
-        alpha, guide = self.settings.alpha, self.settings.guide
+        alpha = self.settings.alpha
         k = min(self.settings.k, place.scores.shape[-1])
         probability, candidate = place.scores.softmax(dim=-1, dtype=torch.float32).topk(k, dim=-1)  # R k
+        # A candidate that the constraints forbid has probability 0; it must not win by being unlike the rest.
+        possible = (probability > 0) & (probability >= self.settings.min_p * probability[:, :1])
         score = (1 - alpha) * probability
-        if guide is not None:
-            score = score + guide(place.rows, place.text, candidate)
         if self.judge is not None:
-            score = score + self.settings.beta * self.judge(place, candidate)
+            score = score + self.settings.beta * self.judge(place, candidate, possible)
+        score = score.masked_fill(~possible, -torch.inf)
         if alpha == 0:
             return Choice(_pick(candidate, score.argmax(dim=-1)))
-
-        # A candidate that the constraints forbid has probability 0; it must not win by being unlike the rest.
-        score = score.masked_fill(probability == 0, -torch.inf)
         row, which = self._hopeful(score).nonzero(as_tuple=True)  # C candidates, row by row
         ahead = self.network.step(candidate[row, which], place.step.cache.select(row))
         state = F.normalize(ahead.hidden.float(), dim=-1)

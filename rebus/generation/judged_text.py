@@ -16,8 +16,8 @@ _AT_ONCE = 256  # texts that the judge reads together
 
 
 class JudgedText:
-    """`(place, candidates (R, k))` → (R, k) shares of the candidates. A text that several candidates make is read
-    once, and not again where the step before read it."""
+    """`(place, candidates (R, k), possible (R, k))` → (R, k) shares of the possible candidates, 0 of the others. A text
+    that several candidates make is read once, and not again where the step before read it."""
 
     def __init__(self, network: object, strings: Strings):
         if not isinstance(network, JudgesText):
@@ -29,15 +29,15 @@ class JudgedText:
         self.network, self.decode, self.read = network, strings.decode, strings.read
         self.known: dict[str, Tensor] = {}
 
-    def __call__(self, place: DecodingState, candidate: Tensor) -> Tensor:
+    def __call__(self, place: DecodingState, candidate: Tensor, possible: Tensor) -> Tensor:
         begun = place.text[:, max(0, place.at + 1 - WINDOW) :].tolist()
+        read = torch.where(possible, candidate, candidate[:, :1])  # what is read anyway, in place of the others
         texts = [
-            self.decode([*before, new]).strip()
-            for before, row in zip(begun, candidate.tolist(), strict=True)
-            for new in row
+            self.decode([*before, new]).strip() for before, row in zip(begun, read.tolist(), strict=True) for new in row
         ]
         vectors = self._vectors(texts, candidate.device).unflatten(0, candidate.shape)
-        return self.network.judge(place.step.cache, vectors).float().softmax(dim=-1)
+        fit = self.network.judge(place.step.cache, vectors).float()
+        return fit.masked_fill(~possible, -torch.inf).softmax(dim=-1)
 
     def _vectors(self, texts: list[str], device: torch.device) -> Tensor:
         """(T, E) of texts, some of which are alike."""

@@ -82,8 +82,9 @@ def generate(
     """Write after the prompts of `batch` (`pixels`, `tokens`, `mask`, …): (B, ≤ max_new_tokens) int64.
 
     New tokens only; a row keeps its end token and is filled with `pad_id` after it. A row's result does not depend on
-    the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` and `max_sentences`
-    (which need `decode`: ids → text), and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`).
+    the others. `options`: `max_new_tokens`, `allowed`, `no_repeat_ngram_size`, `guidance`, `stop` and `max_sentences`,
+    and the fields of the strategy (`Greedy`, `Sample`, `Beam`, `Contrastive`). `decode`: ids → text, which `stop`,
+    `max_sentences` and a pattern in `allowed` need.
     `first_id`: what every answer begins with; `last_id`: what ends one that would be longer than `max_new_tokens`.
     `read`: texts → the tokens and mask of the encoder that judges them, where `beta` asks for that.
     `on_token(tokens (B,), log_probabilities (B,))` is called for each column, 0 where a row has ended; beam search
@@ -91,7 +92,7 @@ def generate(
     """
     chosen, common = _settings(strategy, options, batch)
     stops = Stops(eos_id, common.stop, decode, common.max_sentences)
-    constraints = _constraints(network, batch, common, first_id, last_id)
+    constraints = _constraints(network, batch, common, Forced(common.max_new_tokens, first_id, last_id), decode)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     if isinstance(chosen, Beam):
         if on_token is not None:
@@ -127,7 +128,7 @@ def stream(
     if isinstance(chosen, Beam):
         raise UsageError('beam search cannot stream: its words are known at the end. Use "greedy" or "sample"')
     stops = Stops(eos_id, common.stop, decode, common.max_sentences)
-    constraints = _constraints(network, batch, common, first_id, last_id)
+    constraints = _constraints(network, batch, common, Forced(common.max_new_tokens, first_id, last_id), decode)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)
     return _write(network, batch, common.max_new_tokens, chosen, stops, constraints, pad_id, Strings(decode, read))
 
@@ -157,11 +158,10 @@ def _no_option(name: str) -> UsageError:
 
 
 def _constraints(
-    network: WritesText, batch: Mapping[str, Any], common: _Common, first: int | None, last: int | None
+    network: WritesText, batch: Mapping[str, Any], common: _Common, forced: Forced, decode: Decode | None
 ) -> Constraints:
     context = prompt_text(network, batch) if common.no_repeat_ngram_size else None
-    forced = Forced(common.max_new_tokens, first, last)
-    return Constraints(common.allowed, common.no_repeat_ngram_size, context, forced)
+    return Constraints(common.allowed, common.no_repeat_ngram_size, context, forced, decode)
 
 
 @torch.inference_mode()

@@ -348,7 +348,7 @@ def visualgpt_scenes() -> TrainConfig:
             punctuation=True,
         ),
         objective=NextTokenLoss(),
-        data=SceneTasks(per_picture=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
+        data=SceneTasks(per_image=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
         steps=1000,
         batch_size=32,

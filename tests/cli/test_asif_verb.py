@@ -1,10 +1,14 @@
 """`rebus asif`: a model of a captioned folder, why it answers, and what changes when its anchors do."""
 
+import base64
+import html
+import io
 import json
 import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 import rebus
 from rebus.cli import main
@@ -133,6 +137,35 @@ def test_an_explanation_adds_up_and_is_drawn(run, mine, photos, tmp_path):
     code, _, err = run("explain", "siglip/scenes", photos / "3.png", "a red circle")
     assert code == 2
     assert "has no anchors" in err
+
+
+def test_an_explanation_is_a_page_in_which_text_is_text(run, mine, photos, tmp_path):
+    model = rebus.load(mine, device="cpu")
+    hostile = "<script>alert(1)</script> & 'quoted'"
+    add_anchors(model, [photos / "3.png"], [hostile], ["<b>#0"])
+    odd = recipe.save_edited(model, mine, tmp_path / "odd")
+    page, broken = tmp_path / "why.html", tmp_path / "photos"
+    shutil.copytree(photos, broken)
+    for file in broken.glob("*.png"):
+        file.write_bytes(b"<html>")  # what a failed download left in an image's place
+    options = "--top", 4, "--out", page, "--images", broken
+    code, _, err = run("explain", odd, photos / "3.png", hostile, *options)
+    assert code == 0, err
+    said = page.read_text()
+    assert "<script>" not in said
+    assert "<b>" not in said
+    assert said.count(html.escape(hostile)) == 3, "title, heading and the anchor's caption"
+    assert "&lt;b&gt;#0" in said
+    assert said.count("<tr>") == 1 + 4 + 1, "a head, the anchors and how many more there are"
+    assert "an HTML page" in said
+    found = explain(rebus.load(odd, device="cpu"), photos / "3.png", hostile)
+    assert all(f"{one.contribution:.4f}" in said for one in found.anchors[:4])
+    with Image.open(io.BytesIO(base64.b64decode(said.split("base64,")[1].split("'")[0]))) as image:
+        assert max(image.size) == 96
+    assert not list(tmp_path.glob(".*")), "no draft is left"
+    code, _, err = run("explain", odd, photos / "3.png", hostile, "--out", tmp_path / "why.txt")
+    assert code == 2
+    assert ".html" in err
 
 
 def test_anchors_are_edited_in_place_or_elsewhere(run, mine, photos, tmp_path):

@@ -70,3 +70,19 @@ def test_the_prompt_is_text_only_where_the_answer_continues_it():
     assert prompt_text(network, {"pixels": torch.zeros(2, 3, 4, 4)}) is None
     network.encoder_decoder = True
     assert prompt_text(network, {"tokens": tokens}) is None
+
+
+def test_a_pattern_allows_the_tokens_whose_text_it_matches_from_end_to_end():
+    letters = {i: chr(ord("a") + i) for i in range(2, 10)} | {4: "12", 5: "e1"}
+
+    def decode(ids):
+        return "".join(letters.get(i, "") for i in ids)
+
+    tokens = write(allowed="[a-z]|12", decode=decode)
+    assert torch.equal(tokens, write(allowed=[2, 3, 4, 6, 7, 8, 9]))
+    assert not torch.equal(tokens, write())
+    for pattern, message in (("[", "no regular expression"), ("zebra", "no token of this model matches 'zebra'")):
+        with pytest.raises(UsageError, match=message):
+            write(allowed=pattern, decode=decode)
+    with pytest.raises(UsageError, match="wants decode"):
+        write(allowed="[a-z]")

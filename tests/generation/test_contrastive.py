@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rebus.core.errors import UsageError
 from rebus.generation import generate
 from tests.generation.tiny_writer import EOS, PAD, PROMPTS, TinyWriter
 
@@ -10,7 +11,7 @@ def contrastive(network, tokens, **options):
     return generate(network, {"tokens": tokens}, eos_id=EOS, pad_id=PAD, **options)
 
 
-def transcribed(network, prompt, k, alpha, length):
+def transcribed(network, prompt, k, alpha, length, min_p=0.0):
     """Eq. 5 of the paper in float64, each candidate read from the start, by hand."""
     tokens = prompt.tolist()
     states = [network.start(room=9, tokens=prompt[None]).hidden[0]]
@@ -18,6 +19,8 @@ def transcribed(network, prompt, k, alpha, length):
         probability = network.start(room=9, tokens=torch.tensor([tokens])).logits[0].softmax(-1)
         best, best_score, best_state = None, float("-inf"), None
         for v in probability.topk(k).indices.tolist():
+            if probability[v] < min_p * probability.max():
+                continue
             state = network.start(room=9, tokens=torch.tensor([[*tokens, v]])).hidden[0]
             likeness = max(torch.cosine_similarity(state, seen, dim=0).item() for seen in states)
             score = (1 - alpha) * probability[v].item() - alpha * likeness
@@ -43,12 +46,13 @@ def test_k_one_is_greedy():
     assert torch.equal(contrastive(network, PROMPTS, k=1, alpha=0.6), greedy)
 
 
-@pytest.mark.parametrize("alpha", [0.2, 0.6, 1.0])
-def test_equals_the_formula_of_the_paper(alpha):
+@pytest.mark.parametrize(("alpha", "min_p"), [(0.2, 0.0), (0.6, 0.0), (1.0, 0.0), (0.6, 0.7), (1.0, 0.5)])
+def test_equals_the_formula_of_the_paper(alpha, min_p):
     network = TinyWriter(5).double()
-    found = contrastive(network, PROMPTS, k=4, alpha=alpha)
+    found = contrastive(network, PROMPTS, k=4, alpha=alpha, min_p=min_p)
+    assert min_p == 0 or not torch.equal(found, contrastive(network, PROMPTS, k=4, alpha=alpha))
     for row, prompt in zip(found.tolist(), PROMPTS, strict=True):
-        expected = transcribed(network, prompt, 4, alpha, 8)
+        expected = transcribed(network, prompt, 4, alpha, 8, min_p)
         assert row[: len(expected)] == expected
 
 
@@ -61,18 +65,12 @@ def test_the_network_is_stepped_once_a_token():
     assert network.rows_stepped == 5 * 3 * len(PROMPTS)
 
 
-def test_a_guide_adds_to_the_score_and_is_told_what_was_written():
-    network, seen = TinyWriter(), []
-
-    def guide(rows, text, candidates):
-        seen.append((rows.tolist(), text.tolist()))
-        return 10.0 * (candidates == candidates.amin(dim=1, keepdim=True))
-
-    tokens = contrastive(network, PROMPTS, k=3, alpha=0.1, guide=guide, max_new_tokens=4)
-    first = network.start(room=1, tokens=PROMPTS).logits.topk(3).indices.amin(dim=1)
-    assert torch.equal(tokens[:, 0], first)
-    rows, text = seen[-1]
-    assert text == tokens[rows, :3].tolist()
+def test_min_p_of_one_leaves_the_most_probable_token():
+    network = TinyWriter()
+    greedy = generate(network, {"tokens": PROMPTS}, eos_id=EOS, pad_id=PAD, max_new_tokens=8)
+    assert torch.equal(contrastive(network, PROMPTS, k=5, alpha=1.0, min_p=1.0), greedy)
+    with pytest.raises(UsageError, match="min_p must be between 0 and 1"):
+        contrastive(network, PROMPTS, min_p=1.5)
 
 
 def test_prompt_states_count_where_the_network_shows_them():

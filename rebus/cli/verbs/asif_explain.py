@@ -4,13 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from rebus.cli.anchor_page import anchor_page
 from rebus.cli.arguments import add_placement, positive
 from rebus.cli.choose_model import open_model
 from rebus.cli.output import bold, emit, note, say, shown, table
-from rebus.cli.output_files import check_folder, check_image
+from rebus.cli.output_files import check_image
 from rebus.core.atomic_write import write_bytes_atomically
 
-EXAMPLE = 'rebus asif explain mine dog.jpg "a dog in the snow" --out why.png --images photos/'
+PAGE = ".html"
+EXAMPLE = 'rebus asif explain mine dog.jpg "a dog in the snow" --out why.html --images photos/'
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="an image")
     parser.add_argument("text", metavar="TEXT", help="a sentence")
     parser.add_argument("--top", metavar="N", type=positive, default=10, help="anchors that are shown (%(default)s)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="a sheet of the anchors' images (.png, .jpg, …)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="the anchors' images: a sheet (.png, .jpg, …) or a page (.html)"
+    )
     parser.add_argument(
         "--images", metavar="DIR", type=Path, default=Path(), help="where the anchors' images lie (here)"
     )
@@ -27,8 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None:
-        check_image(args.out)
-        check_folder(args.out.parent)
+        check_image(args.out, page=PAGE)
     model = open_model(args, None)
     from rebus.tasks.anchors import explain
 
@@ -36,8 +39,14 @@ def run(args: argparse.Namespace) -> int:
     shown_anchors = found.anchors[: args.top]
     rest = sum(one.contribution for one in found.anchors[args.top :])
     if args.out is not None:
-        write_bytes_atomically(args.out, _sheet(args, shown_anchors, found.score))
-        note(f"the sheet is in {args.out}")
+        with_files = [(one, _file(args.images, one.id)) for one in shown_anchors]
+        if args.out.suffix.lower() == PAGE:
+            more = len(found.anchors) - len(shown_anchors), rest
+            drawn = anchor_page(Path(args.image), args.text, found.score, with_files, more).encode()
+        else:
+            drawn = _sheet(args, with_files, found.score)
+        write_bytes_atomically(args.out, drawn)
+        note(f"the anchors are in {args.out}")
     if args.json:
         anchors = [one._asdict() for one in shown_anchors]
         emit({"model": model.card.name, "score": found.score, "num_anchors": len(found.anchors), "anchors": anchors,
@@ -56,21 +65,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sheet(args: argparse.Namespace, anchors: list[Any], score: float) -> bytes:
+def _sheet(args: argparse.Namespace, anchors: list[tuple[Any, Path | None]], score: float) -> bytes:
     """The image first, then its anchors; where an anchor has no file here its caption stands alone."""
     from rebus.cli.contact_sheet import contact_sheet
     from rebus.data.record import Record
     from rebus.tasks.draw import encoded
 
-    first = Record(key=args.image, image=Path(args.image), captions=(f"{score:.4f} {args.text}",))
-    records = [first]
-    for one in anchors:
-        file = next((path for path in _files(args.images, one.id) if path.is_file()), None)
+    records = [Record(key=args.image, image=Path(args.image), captions=(f"{score:.4f} {args.text}",))]
+    for one, file in anchors:
         said = f"{one.contribution:.4f} {one.caption or one.id}"
         records.append(Record(key=one.id, image=file, captions=(said,)))
     return encoded(contact_sheet(records), args.out.suffix)
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    """Where the image of an anchor may lie: its id is a path, with `#number` where it has several captions."""
-    return [folder / name, folder / name.rpartition("#")[0], Path(name)]
+def _file(folder: Path, name: str) -> Path | None:
+    """Where the image of an anchor lies: its id is a path, with `#number` where it has several captions."""
+    places = folder / name, folder / name.rpartition("#")[0], Path(name)
+    return next((path for path in places if path.is_file()), None)

@@ -43,6 +43,8 @@ class MAGICConfig:
     k: int = 45
     alpha: float = 0.1
     beta: float = 2.0
+    min_p: float = 0.0
+    plain_captions: bool = False  # whether captions are made of `PLAIN` tokens alone
     max_new_tokens: int = 15  # the paper's 16 count the start token
     max_sentences: int | None = None
     stop: str | None = None
@@ -53,6 +55,7 @@ class MAGICConfig:
             ("k above 0", self.k > 0),
             ("alpha from 0 to 1", 0 <= self.alpha <= 1),
             ("beta of 0 or more", self.beta >= 0),
+            ("min_p from 0 to 1", 0 <= self.min_p <= 1),
             ("max_new_tokens above 0", self.max_new_tokens > 0),
             ("max_sentences above 0", self.max_sentences != 0),
         ):
@@ -60,6 +63,8 @@ class MAGICConfig:
                 raise BadConfig(f"magic: wants {name}; got {getattr(self, name.split()[0])}")
 
 
+# No digits, quotes, names and line ends; who has to say something begins as captions do.
+PLAIN = r" ?[a-z]+| ?[.]| ?(?:A|An|The|Two|Three|Four|Some|Several|Many|People|Children|Men|Women)"
 _SMALL = Part(system="gpt2", config={"vocab_size": 50_259})  # two were added: the start and the padding of a text
 _B32 = Part(system="clip", config={})
 _TINY_GPT2 = {"width": 24, "num_layers": 2, "num_heads": 3, "mlp_width": 40, "vocab_size": 96, "context": 64}
@@ -170,7 +175,7 @@ class MAGIC(nn.Module):
 
 def decoding(cfg: MAGICConfig) -> dict[str, Any]:
     """The options of `rebus.generation` that a configuration stands for."""
-    names = ("k", "alpha", "beta", "max_new_tokens", "max_sentences", "stop")
+    names = ("k", "alpha", "beta", "min_p", "max_new_tokens", "max_sentences", "stop")
     return {"strategy": "contrastive", **{name: getattr(cfg, name) for name in names}}
 
 
@@ -213,7 +218,7 @@ def joined(find: Find) -> System:
         options = decoding(cfg)
         return {
             "prompts": Prompts(caption=cfg.prompt, complete="{document} " if cfg.closes_prompt else "{document}"),
-            "decoding": {"caption": options, "complete": options},
+            "decoding": {"caption": options | ({"allowed": PLAIN} if cfg.plain_captions else {}), "complete": options},
             "any_image_size": part(cfg, "guide")[0].any_image_size,
         }
 

@@ -20,15 +20,39 @@ from rebus.weights.gguf import open_gguf
 # Chosen on a few training photos of Flickr8k alone, by the guide's score, by CIDEr-D and by reading what was said: with
 # a larger beta or k rare words come in that the guide likes and nobody would say.
 PROMPT = """Captions of photographs:
-1. A man in a red shirt rides a horse on the beach .
-2. Two children play with a ball in a park .
-3. A black dog runs through the snow .
-4. A woman in a white dress walks down the street .
-5. A boy jumps into a swimming pool .
-6. A group of people sit around a table .
-7. A brown dog catches a frisbee .
-8."""
-SETTINGS: dict[str, Any] = {"guide_scale": 30.0, "k": 16, "alpha": 0.1, "beta": 1.5, "max_new_tokens": 16}
+A man in a red shirt is riding a horse on the beach .
+Two children are playing with a ball in a park .
+A black dog is running through the snow .
+A woman in a white dress is walking down the street .
+A boy is jumping into a swimming pool .
+A group of people are sitting around a table .
+A brown dog is catching a frisbee in the grass .
+A girl in a pink jacket is climbing a rock .
+A surfer is riding a big wave .
+Two dogs are playing in the water .
+A football player is kicking the ball .
+A person on a bike is riding down a dirt road .
+A plate of food is on a wooden table .
+A cat is sleeping on a couch .
+A red car is parked in front of a house .
+A boat is floating on a calm lake .
+A bird is sitting on a branch .
+A train is coming down the tracks .
+A baby is smiling at the camera .
+Many people are standing in front of a building .
+A skier is going down a snowy hill .
+A horse is jumping over a fence .
+A bowl of fruit is next to a glass of water .
+A dog with a stick in its mouth is running on the beach .
+"""
+SETTINGS: dict[str, Any] = {
+    "guide_scale": 60.0,
+    "k": 24,
+    "alpha": 0.1,
+    "beta": 1.5,
+    "min_p": 0.03,
+    "max_new_tokens": 20,
+}
 
 
 def assemble_starter() -> Assembled:
@@ -45,8 +69,8 @@ def assemble_starter() -> Assembled:
         text=Part(system="llama", config=to_dict(text)),
         guide=Part(system="asif", config=to_dict(guide.config)),
         prompt=PROMPT,
+        plain_captions=True,
         max_sentences=1,
-        stop="\n",
         **SETTINGS,
     )
     joined = {

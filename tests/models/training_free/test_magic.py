@@ -1,7 +1,9 @@
 """MAGIC: the score is the paper's, text goes to the guide as a string, and any two models can be joined."""
 
 import json
+import re
 import shutil
+import string
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -16,7 +18,7 @@ from rebus.core.errors import BadConfig, MissingExtra, MissingFile, UnknownName,
 from rebus.data.scenes import scene
 from rebus.generation import generate
 from rebus.generation.contrastive import _Search
-from rebus.models.training_free.magic import PRESETS
+from rebus.models.training_free.magic import PLAIN, PRESETS
 
 IMAGES = [scene(i, "test").image for i in range(3)]
 LENGTH = 12
@@ -38,7 +40,7 @@ def model(language_model, guide):
 
 
 @torch.no_grad()
-def written_plainly(language_model, guide, image, k, alpha, beta, scale, prompt=None):
+def written_plainly(language_model, guide, image, k, alpha, beta, scale, prompt=None, min_p=0.0):
     """Eq. 4 of the paper as it stands there: everything is computed anew for each token, one candidate at a time."""
     network, words = language_model.network, language_model.processor.text
     context, new = [words.spec.eos_id] if prompt is None else words.tokenizer.encode(prompt), []
@@ -46,7 +48,7 @@ def written_plainly(language_model, guide, image, k, alpha, beta, scale, prompt=
         tokens = torch.tensor([context + new])
         states = F.normalize(network(tokens).hidden[0], dim=-1)
         probability = network(tokens).logits[0, -1].softmax(-1)
-        likeliest = probability.topk(k).indices.tolist()
+        likeliest = [v for v in probability.topk(k).indices.tolist() if probability[v] >= min_p * probability.max()]
         texts = [words.tokenizer.decode([*new, v]) for v in likeliest]
         fit = (scale * torch.as_tensor(guide.match(image, texts))[0]).softmax(-1)
         scores = []
@@ -76,6 +78,26 @@ def test_the_guide_reads_what_is_generated_and_the_penalty_sees_the_prompt_too(m
     prompt = "a picture of a small"
     found = tokens_of(model, IMAGES[0], prompt, k=5, alpha=0.4, beta=0.3)
     assert found == written_plainly(language_model, guide, IMAGES[0], 5, 0.4, 0.3, 15.0, prompt)
+
+
+def test_candidates_below_min_p_have_no_share_of_the_fit(model, language_model, guide):
+    found = [tokens_of(model, image, k=6, alpha=0.1, beta=2.0, min_p=0.05) for image in IMAGES]
+    assert found == [written_plainly(language_model, guide, image, 6, 0.1, 2.0, 15.0, min_p=0.05) for image in IMAGES]
+    assert found != [tokens_of(model, image, k=6, alpha=0.1, beta=2.0) for image in IMAGES]
+
+
+def test_plain_captions_hold_no_digits_quotes_or_names(language_model, guide):
+    plain = rebus.join("magic", text=language_model, guide=guide, k=6, plain_captions=True, max_new_tokens=LENGTH)
+    options = plain.system.suited(plain.config)["decoding"]
+    assert options["caption"]["allowed"] == PLAIN
+    assert "allowed" not in options["complete"]
+    for piece in (" dog", "ing", ".", " .", " A", "Two", " Children"):
+        assert re.fullmatch(PLAIN, piece), piece
+    for piece in ("", "\n", "1", "$", "’", '"', " Paris", " DOG", ",", "dog cat", "é"):
+        assert not re.fullmatch(PLAIN, piece), piece
+    texts = plain.caption(IMAGES)
+    assert texts == [plain.caption(image) for image in IMAGES]
+    assert not set("".join(texts)) - set(string.ascii_letters + " .")
 
 
 def test_without_beta_it_is_contrastive_search_and_without_alpha_greedy(model, language_model):
@@ -180,6 +202,7 @@ def test_what_does_not_go_together_is_refused(model, language_model, guide, tmp_
         ({"text": language_model, "guide": guide, "betta": 1.0}, BadConfig, "did you mean beta"),
         ({"text": language_model, "guide": guide, "alpha": 2.0}, BadConfig, "alpha from 0 to 1"),
         ({"text": language_model, "guide": guide, "guide_scale": 0.0}, BadConfig, "guide_scale above 0"),
+        ({"text": language_model, "guide": guide, "min_p": -1.0}, BadConfig, "min_p from 0 to 1"),
     ):
         with pytest.raises(error, match=message):
             rebus.join("magic", **parts)

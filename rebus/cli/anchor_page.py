@@ -1,0 +1,71 @@
+"""An explanation as one HTML file that needs nothing else: the image and its text, then a row for each anchor."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rebus.core.errors import RebusError
+
+_SIDE = 160  # pixels of an image, at most
+_STYLE = (
+    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
+    "padding:0 1rem}table{border-collapse:collapse}td,th{padding:.4rem .8rem;text-align:left;"
+    "border-bottom:1px solid #8886}.number{text-align:right;font-variant-numeric:tabular-nums}img{display:block}"
+)
+_NUMBERS = ("share", "image", "text", "weight")
+
+
+def anchor_page(
+    image: Path, text: str, score: float, anchors: Sequence[tuple[Any, Path | None]], more: tuple[int, float]
+) -> str:
+    """`anchors`: those that are shown, each with the file of its image where there is one. `more`: how many others
+    there are, and the sum of their shares. Names and captions are text, whatever they hold."""
+    head = "".join(f"<th class='number'>{name}</th>" for name in _NUMBERS)
+    rows = [_row(one, file) for one, file in anchors]
+    if more[0]:
+        rows.append(f"<tr><td class='number'>{more[1]:.4f}</td><td colspan='6'>{more[0]:,} more anchors</td></tr>")
+    return "\n".join(
+        (
+            f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{_text(text)}</title>",
+            f"<style>{_STYLE}</style></head><body><h1>{score:.4f} {_text(text)}</h1>{_image(image)}",
+            "<p>The shares of all anchors add up to the score.</p>",
+            f"<table><thead><tr>{head}<th></th><th>caption</th><th>anchor</th></tr></thead><tbody>",
+            *rows,
+            "</tbody></table></body></html>",
+        )
+    )
+
+
+def _row(one: Any, file: Path | None) -> str:
+    numbers = (
+        f"{one.contribution:.4f}",
+        f"{one.image_similarity:.3f}",
+        f"{one.text_similarity:.3f}",
+        f"{one.weight:g}",
+    )
+    cells = "".join(f"<td class='number'>{number}</td>" for number in numbers)
+    seen = "" if file is None else _image(file)
+    return f"<tr>{cells}<td>{seen}</td><td>{_text(one.caption or '')}</td><td>{_text(one.id)}</td></tr>"
+
+
+def _image(path: Path) -> str:
+    """A small copy inside the page, or why there is none."""
+    from rebus.codec.decode_image import open_image
+
+    try:
+        small = open_image(path)
+    except RebusError as error:
+        return _text(str(error))
+    small.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return f"<img alt='{_text(path.name)}' src='data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+
+
+def _text(words: str) -> str:
+    return html.escape(words.encode("utf-8", "replace").decode())  # a name's stray bytes are no UTF-8
