@@ -22,6 +22,7 @@ from rebus.objectives.masked_text import MaskedTextLoss
 from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 from rebus.objectives.prefix_lm import PrefixLMLoss
+from rebus.objectives.span_corruption import Denoiser, SpanCorruptionLoss, ul2_denoisers
 
 Objective = (
     SoftmaxLoss
@@ -32,6 +33,7 @@ Objective = (
     | BothWaysLoss
     | LabelSetLoss
     | PrefixLMLoss
+    | SpanCorruptionLoss
     | DistilledDetectionLoss
     | AttributesLoss
     | MaskedTextLoss
@@ -65,6 +67,7 @@ __all__ = [
     "CodebookLoss",
     "Contrast",
     "ContrastiveTokenLoss",
+    "Denoiser",
     "DistilledDetectionLoss",
     "LabelSetLoss",
     "Learner",
@@ -77,6 +80,7 @@ __all__ = [
     "SeeAndSpeakLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
+    "SpanCorruptionLoss",
     "attributes",
     "backward",
     "check_parts",
@@ -94,4 +98,5 @@ __all__ = [
     "soft_answers",
     "softmax_contrastive",
     "split",
+    "ul2_denoisers",
 ]
