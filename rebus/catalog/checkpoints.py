@@ -368,6 +368,7 @@ ROWS: dict[str, ModelCard] = {
         *_SIMVLM,
         *_VIRTEX,
         *_VISUALBERT,
+        *_VISUALGPT,
         *_PALIGEMMA,
         *_PALI3,
         *_FLORENCE2,
@@ -376,5 +377,3 @@ ROWS: dict[str, ModelCard] = {
         *_STARTERS,
     )
 }
-_ALL = (*_CLIP, *_SIGLIP, *_ALIGN, *_SIMVLM, *_VIRTEX, *_VISUALBERT, *_VISUALGPT, *_PALIGEMMA, *_VILD, *_MAGIC)
-ROWS: dict[str, ModelCard] = {card.name: card for card in (*_ALL, *_STARTERS)}

@@ -101,6 +101,30 @@ def _caption(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(given.prompt, one_of(record, record.captions, "caption", given.rng)),))
 
 
+def _split_caption(record: Record, given: Given) -> Example:
+    """A caption cut before a word by lot: {text} before it, at word {at}, is part of the prompt, and the rest is to be
+    written (SplitCap; Chen et al., "PaLI", 2022, Sec. 3.3)."""
+    words = one_of(record, record.captions, "caption", given.rng).split()
+    at = int(given.rng.integers(max(len(words), 1)))
+    prompt = filled(given.prompt, at=str(at), text=" ".join(words[:at])).rstrip()
+    return Example(given.images, (TextRow(prompt, " ".join(words[at:])),))
+
+
+def _ask_back(record: Record, given: Given) -> Example:
+    """The question that has the {answer} of the prompt."""
+    question = one_of(record, record.questions, "question", given.rng)
+    prompt = filled(given.prompt, answer=one_of(record, question.answers, "answer", given.rng))
+    return Example(given.images, (TextRow(prompt, question.text),))
+
+
+def _objects(record: Record, given: Given) -> Example:
+    """The names of all objects, each once, in the order of the alphabet."""
+    labels = sorted({thing.label for thing in record.things})
+    if not labels:
+        raise LeftOut(record.key, "it has no boxes")
+    return Example(given.images, (TextRow(given.prompt, ", ".join(labels)),))
+
+
 def _ask(record: Record, given: Given) -> Example:
     question = one_of(record, record.questions, "question", given.rng)
     prompt = question.text if question.is_prompt else filled(given.prompt, question=question.text)
@@ -151,7 +175,10 @@ OWN = "own"  # array of an example: whether its second caption stays with its im
 FORMS: Mapping[str, Form] = {
     "pairs": Form(_pairs),
     "caption": Form(_caption, prompt="caption"),
+    "split caption": Form(_split_caption, prompt="caption"),
     "ask": Form(_ask, prompt="ask"),
+    "ask back": Form(_ask_back, prompt="ask"),
+    "objects": Form(_objects, prompt="ask"),
     "caption pairs": Form(_caption_pair),
     "answers": Form(_answers),
     "detect": Form(_detect, prompt="detect", places=True),

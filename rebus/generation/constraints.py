@@ -41,7 +41,7 @@ class Constraints:
         allowed: Allowed | None,
         no_repeat_ngram_size: int,
         context: Tensor | None,
-        forced: Forced,
+        forced: Forced = Forced(0),
         decode: Decode | None = None,
     ):
         if no_repeat_ngram_size < 0:

@@ -23,6 +23,7 @@ from rebus.objectives.next_token import NextTokenLoss, next_token
 from rebus.objectives.patch_names import SeeAndSpeakLoss, patch_names
 from rebus.objectives.prefix_lm import PrefixLMLoss
 from rebus.objectives.self_critical import SelfCriticalLoss, self_critical
+from rebus.objectives.span_corruption import Denoiser, SpanCorruptionLoss, ul2_denoisers
 
 Objective = (
     SoftmaxLoss
@@ -33,6 +34,7 @@ Objective = (
     | BothWaysLoss
     | LabelSetLoss
     | PrefixLMLoss
+    | SpanCorruptionLoss
     | DistilledDetectionLoss
     | AttributesLoss
     | MaskedTextLoss
@@ -67,6 +69,7 @@ __all__ = [
     "CodebookLoss",
     "Contrast",
     "ContrastiveTokenLoss",
+    "Denoiser",
     "DistilledDetectionLoss",
     "LabelSetLoss",
     "Learner",
@@ -80,6 +83,7 @@ __all__ = [
     "SelfCriticalLoss",
     "SigmoidLoss",
     "SoftmaxLoss",
+    "SpanCorruptionLoss",
     "attributes",
     "backward",
     "check_parts",
@@ -98,4 +102,5 @@ __all__ = [
     "soft_answers",
     "softmax_contrastive",
     "split",
+    "ul2_denoisers",
 ]

@@ -47,6 +47,10 @@ RECIPES = {
     "vild_resnet152_ensemble": "rebus.recipes.papers",
     "visualbert_coco": "rebus.recipes.papers",
     "visualbert_vqa": "rebus.recipes.papers",
+    **dict.fromkeys(
+        ("pali3_siglip", "pali3_ul2", "pali3_224", "pali3_812", "pali3_1064", "pali3_transfer", "pali3_siglip_t5"),
+        "rebus.recipes.pali3",
+    ),
     "lit_photos": "rebus.recipes.photos",
 }
 

@@ -337,9 +337,9 @@ def visualgpt_scenes() -> TrainConfig:
         system="visualgpt",
         model=VisualGPTConfig(
             text=magic_scenes().model,
-            region_width=4 * TOWER.width,
+            region_width=4 * ENCODER.width,
             mlp_width=192,
-            image=TOWER,
+            image=ENCODER,
             merge=2,
             start_id=BOS,
             pad_id=PAD,

@@ -174,7 +174,8 @@ def _fitting(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
 
 
 def processor_of(config: TrainConfig) -> Processor:
-    """The tokenizer and preprocessor that the recipe names, or those of the checkpoint that it starts from."""
+    """The tokenizer and preprocessor that the recipe names, or those of the checkpoint that it starts from. Where these
+    are of a language model alone, images are seen as the system's own models see them."""
     name = config.processor or config.start_from
     if name is None:
         raise UsageError("processor says whose tokenizer and preprocessor are used: --set processor=DIR")
@@ -184,4 +185,7 @@ def processor_of(config: TrainConfig) -> Processor:
     system = catalog.system(str(config.system))
     fixed = system.image_spec is not None and not system.any_image_size and system.image_spec(config.model)
     side = fixed.size[0] if fixed and fixed.resize != "patches" else None
+    if fixed and opened.system.image_spec is None:  # a language model's folder, whose tokenizer alone is meant
+        text = processor_in(opened.folder, system, config.model).text
+        return Processor(ImagePipeline(fixed), text)
     return processor_in(opened.folder, system, config.model, image_size=side)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rebus.cli.arguments import read_lines
-from rebus.cli.image_arguments import find_pictures
+from rebus.cli.image_arguments import find_images
 from rebus.core.errors import MissingFile
 
 
@@ -17,7 +17,7 @@ def test_files_folders_and_patterns(pictures, tmp_path):
     inner.mkdir()
     Image.new("RGB", (8, 8)).save(inner / "D.JPG")
     words = [str(pictures / "b.png"), str(pictures), str(pictures / "[ac].png")]
-    names = [picture.path.removeprefix(f"{pictures}/") for picture in find_pictures(words)]
+    names = [picture.path.removeprefix(f"{pictures}/") for picture in find_images(words)]
     assert names == ["b.png", "a.png", "b.png", "c.png", "inner/D.JPG", "a.png", "c.png"]
 
 
@@ -33,7 +33,7 @@ def test_files_folders_and_patterns(pictures, tmp_path):
 def test_what_is_not_there_is_said_without_loading_a_model(pictures, tmp_path, run, monkeypatch, name, said):
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr("rebus.cli.verbs.classify.open_model", lambda *_: pytest.fail("a model was loaded"))
-    found = find_pictures([str(tmp_path / name)])
+    found = find_images([str(tmp_path / name)])
     assert isinstance(found[0].error, MissingFile)
     code, out, err = run("classify", tmp_path / name, "--labels", "a,b")
     assert (code, out) == (1, "")
@@ -64,7 +64,7 @@ def test_a_web_address_is_refused(bundled, run):
 def test_odd_names_fail_alone(pictures, monkeypatch):
     monkeypatch.chdir(pictures)
     (pictures / "a.png").rename("~nobody.png")
-    found = find_pictures(["~nobody.png", "~no-such-person/x.png", "x" * 300 + ".png", "b\0.png", "b.png"])
+    found = find_images(["~nobody.png", "~no-such-person/x.png", "x" * 300 + ".png", "b\0.png", "b.png"])
     assert [picture.error is None for picture in found] == [True, False, False, False, True]
     assert "too long" in str(found[2].error)
 
@@ -92,7 +92,7 @@ def test_links_to_folders_are_followed_once(pictures, tmp_path):
     (pictures / "linked").symlink_to(other)
     (other / "back").symlink_to(pictures)
     (other / "self").symlink_to(other / "self")
-    found = find_pictures([str(pictures)])
+    found = find_images([str(pictures)])
     names = [picture.path.removeprefix(f"{pictures}/") for picture in found]
     assert names == ["a.png", "b.png", "linked/c.png", "linked/self"]
     assert "symbolic links" in str(found[-1].error)

@@ -242,7 +242,7 @@ def test_the_fast_path_decodes_no_more_than_it_needs(monkeypatch):
     seen = []
     monkeypatch.setattr(resize, "fast", lambda decoded, spec: seen.append(decoded) or np.zeros((24, 32, 3), np.uint8))
     ImagePipeline(SQUASH, fast=True)([encoded(photo(801, 603), "JPEG")])
-    assert seen[0].picture.size == (101, 76)  # an eighth, and at least twice 32 × 24
+    assert seen[0].image.size == (101, 76)  # an eighth, and at least twice 32 × 24
     assert seen[0].box == (0, 0, 801 / 8, 603 / 8)
     assert seen[0].full_size == (801, 603)
 

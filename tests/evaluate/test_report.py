@@ -23,7 +23,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 def mistake(**more):
-    given = {"key": "a|b", "badness": 1.0, "said": "a <cat>", "truth": "a dog", "picture": lambda: picture()}
+    given = {"key": "a|b", "badness": 1.0, "said": "a <cat>", "truth": "a dog", "image": lambda: picture()}
     return Mistake(**(given | more))
 
 
@@ -66,7 +66,7 @@ def test_all_of_it(tmp_path):
     mask[10:40, 20:50] = True
     box = Box((10, 10, 50, 50), "cat", 0.9)
     worst = [mistake(), mistake(found=[box], wanted=[box]), mistake(found=[Mask(mask, (20, 10, 50, 40), "cat", 0.5)])]
-    report.write_report(result([*worst, mistake(picture=lambda: b"torn")], charts), tmp_path / "new" / "out")
+    report.write_report(result([*worst, mistake(image=lambda: b"torn")], charts), tmp_path / "new" / "out")
     out = tmp_path / "new" / "out"
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert files == [

@@ -157,4 +157,4 @@ def _seen(model: Any, records: Records, labels: Sequence[str], single: bool) -> 
 
 
 def _mistake(test: _Seen, row: int, badness: float, said: str, true: str) -> Mistake:
-    return Mistake(key=test.keys[row], badness=badness, said=said, truth=true, picture=test.again[row])
+    return Mistake(key=test.keys[row], badness=badness, said=said, truth=true, image=test.again[row])

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from rebus.backbones.block_keys import clip_vision, siglip_vision
 from rebus.backbones.examples import example_pixels, generator
 from rebus.backbones.text import gpt2
-from rebus.backbones.text.bert import BERTBlock, BERTConfig, visible
+from rebus.backbones.text.bert import BERTConfig, bert_block, visible
 from rebus.backbones.text.causal import last_real
 from rebus.backbones.text.gpt2 import GPT2
 from rebus.backbones.vision import resnet
@@ -247,7 +247,7 @@ class Encoder(nn.Module):
         own = BERTConfig(width=width, num_heads=cfg.text.num_heads, mlp_width=cfg.mlp_width, act="relu", eps=1e-5)
         self.proj = nn.Linear(cfg.region_width, width)
         self.norm = LayerNorm(width, 1e-5)
-        self.blocks = nn.ModuleList(BERTBlock(own) for _ in range(cfg.num_levels))
+        self.blocks = nn.ModuleList(bert_block(own) for _ in range(cfg.num_levels))
 
     def forward(
         self, regions: Float[Tensor, "B R F"], mask: Bool[Tensor, "B 1 1 R"] | None
