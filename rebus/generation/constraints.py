@@ -8,9 +8,10 @@ from torch import Tensor
 
 from rebus.core.errors import UsageError
 
+
 class Forced(NamedTuple):
-    """Tokens that stand at a fixed place whatever the network says: `first`, and `last` where an answer of `room` tokens
-    has not ended before. They are certain, so that a score does not count them."""
+    """Tokens that stand at a fixed place whatever the network says: `first`, and `last` where an answer of `room`
+    tokens has not ended before. They are certain, so that a score does not count them."""
 
     room: int
     first: int | None = None
