@@ -9,7 +9,7 @@ Importing it is cheap: torch comes in when something needs it.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rebus.core.answers import Box, Mask, Ranking
+from rebus.core.answers import Box, Mask, Ranking, TextLine
 from rebus.core.card import ModelCard
 from rebus.core.errors import (
     BadCheckpoint,
@@ -61,6 +61,7 @@ __all__ = [
     "Ranking",
     "RebusError",
     "RegionFiles",
+    "TextLine",
     "UnknownName",
     "UnsupportedTask",
     "UsageError",

@@ -79,8 +79,8 @@ SYSTEMS = {
         module="rebus.models.unified.florence2",
         model_types=("florence2",),
         family="unified",
-        tasks=frozenset({"caption", "stream"}),
-        idea="a vision transformer and a BART: each task is a sentence that asks and one that answers, places too",
+        tasks=frozenset({"caption", "classify", "detect", "segment", "read", "perform", "stream"}),
+        idea="a vision transformer and a BART: a sentence asks for a task, a sentence answers it, places included",
         paper="Xiao et al., Florence-2: Advancing a Unified Representation for a Variety of Vision Tasks, 2024",
     ),
     "visualbert": SystemRow(

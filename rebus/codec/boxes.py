@@ -15,7 +15,7 @@ back within half a bin.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -112,6 +112,11 @@ class LocationTokens:
         starts = [match.start() for match in self._location.finditer(text)]
         return [] if len(starts) > len(own) else list(zip(starts, own, strict=False))
 
+    def point(self, tokens: Sequence[str]) -> Point:
+        """The point (x, y) of two location tokens, in shares of the image's width and height."""
+        one, other = (self._share(int(self._location.fullmatch(token)[1])) for token in tokens)  # type: ignore[index]
+        return (other, one) if self.order == "yxyx" else (one, other)
+
     def _bin(self, value: float, side: int) -> int:
         nearest = self.rounding == "nearest"
         place = round(value / side * (self.bins - 1)) if nearest else math.floor(value / (side / self.bins))
@@ -119,6 +124,15 @@ class LocationTokens:
 
     def _share(self, place: int) -> float:
         return place / (self.bins - 1) if self.rounding == "nearest" else (place + 0.5) / self.bins
+
+    def beyond(self, token: str) -> bool:
+        """Whether a location token is of no bin."""
+        return int(self._location.fullmatch(token)[1]) >= self.bins  # type: ignore[index]
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression of one location token, without groups."""
+        return _regex(self.token, group=False)
 
     @cached_property
     def _location(self) -> re.Pattern[str]:
@@ -185,6 +199,11 @@ LOC_1024 = LocationTokens(
     between=" ; ",
     masks=MaskTokens(num_codes=128, each=16, token="<seg{:03d}>"),
 )
+
+
+# Florence-2's, of boxes and of the corners of writing.
+LOC_1000 = LocationTokens(bins=1000, token="<loc_{}>", order="xyxy", rounding="floor", label="before")
+QUADS_1000 = replace(LOC_1000, num_points=4)
 
 
 def in_pixels(xyxy: XYXY, size: tuple[int, int]) -> XYXY:

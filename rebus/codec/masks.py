@@ -5,9 +5,11 @@ box and back. PaliGemma's conventions: the box is in whole pixels, resizing is b
 belongs to the mask where the decoded value is above 0.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch.nn import functional
 
 from rebus.core.places import XYXY, Located, LocationNotation, Rejected
@@ -41,6 +43,15 @@ def crop_mask(mask: np.ndarray, xyxy: XYXY) -> np.ndarray:
     """
     left, top, right, bottom = _whole(tuple(round(v) for v in xyxy), (mask.shape[1], mask.shape[0]))
     return _resize(mask[top:bottom, left:right].astype(np.float32), (MASK_SIDE, MASK_SIDE))
+
+
+def fill_polygons(polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> np.ndarray:
+    """Polygons of points (x, y) in pixels → bool (height, width) of `size` (width, height), True inside any of them."""
+    image = Image.new("1", size)
+    pen = ImageDraw.Draw(image)
+    for polygon in polygons:
+        pen.polygon([tuple(point) for point in polygon], fill=1, outline=1)
+    return np.array(image, dtype=np.bool_)
 
 
 def paste_mask(small: np.ndarray, xyxy: XYXY, size: tuple[int, int]) -> np.ndarray:

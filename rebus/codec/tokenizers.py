@@ -26,8 +26,8 @@ from rebus.core.strict_json import to_json
 _MARKUP = re.compile(r"<[|/]?[A-Za-z@][\w@.:-]*\|?>|\[[@A-Z][\w@]*\]")
 # Gemma's vocabulary holds these for web text, "<table>" among them; elsewhere "<s>" and "</s>" are control tokens.
 _HTML = re.compile(r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code)>")
-# Control tokens in which a model states places and masks: answers hold them, so they are read back as text.
-SPOKEN = re.compile(r"<(?:loc|seg)_?\d+>")
+# Control tokens in which a model states places, masks and outlines: answers hold them, so they are read back as text.
+SPOKEN = re.compile(r"<(?:loc|seg)_?\d+>|</?poly>|<sep>")
 
 
 class Tokenizer:

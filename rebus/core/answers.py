@@ -58,6 +58,23 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class TextLine:
+    """Writing in an image. `corners`: four (x, y) in pixels of the given image, from the upper left of the writing on,
+    as it is read; they need not be a rectangle."""
+
+    text: str
+    corners: tuple[tuple[float, float], ...]
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "corners": [[finite_or_none(v, 2) for v in corner] for corner in self.corners],
+            "score": finite_or_none(self.score, 6),
+        }
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Labels with probabilities, best first. Iterates over `(label, probability)`."""
 

@@ -21,6 +21,7 @@ class Located:
     codes: tuple[int, ...]  # the codes of its mask, or none
     span: tuple[int, int]  # where in the text
     points: tuple[tuple[float, float], ...] = ()
+    outlines: tuple[tuple[tuple[float, float], ...], ...] = ()  # polygons that enclose it together, or none
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,22 @@ class Rejected:
 
     text: str
     reason: str
+
+
+class OutlineNotation(Protocol):
+    """Polygons ⇄ text, in the location tokens of a `LocationNotation`."""
+
+    def tokens(self, polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> str:
+        """The polygons (x, y) of one thing, in pixels of an image of (width, height)."""
+        ...
+
+    def parse(self, text: str) -> tuple[list[Located], list[Rejected]]:
+        """Everything that a generated text outlines, and the pieces that make no sense."""
+        ...
+
+    def is_marked(self, text: str) -> bool:
+        """Whether a text says by its tokens that the locations in it are outlines."""
+        ...
 
 
 class LocationNotation(Protocol):

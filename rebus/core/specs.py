@@ -77,12 +77,24 @@ class Prompts:
     ask: str | None = None  # holds {question}
     match: str | None = None  # holds {text}, of networks that read image and text together
     detect: str | None = None  # holds {labels}, joined by " ; ", or {phrase} where one is looked for at a time
+    detect_all: str | None = None  # where no labels are given; None: as if "object" were
     segment: str | None = None  # holds {phrase}
+    read: str | None = None  # the writing in an image, with its place
     classify: str | None = None  # the prompt under which the likelihood of a label is measured
     complete: str | None = None  # holds {document}, text and images in turn
     imagine: str | None = None  # holds {prompt}
     controls: tuple[str, ...] = ()  # what in these prompts is a control token, such as [MASK]
     drops: str = ""  # characters that are left out of questions, as they were in training
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedTask:
+    """A task that a release gives a name of its own (`<OD>`): what is asked, and what is answered."""
+
+    prompt: str  # holds {text}, the caller's, or {region}, the location tokens of a box, where it needs one
+    answer: Literal["text", "boxes", "lines", "masks", "boxes or masks"] = "text"
+    skip: frozenset[str] = frozenset()  # labels of boxes that name nothing
+    label: str | None = None  # what every box is called; None: as the text says
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from rebus.core.config import from_dict
 from rebus.core.errors import BadConfig, UsageError
-from rebus.core.places import LocationNotation
-from rebus.core.specs import ImageSpec, ImageTokens, Prompts, TextSpec
+from rebus.core.places import LocationNotation, OutlineNotation
+from rebus.core.specs import ImageSpec, ImageTokens, NamedTask, Prompts, TextSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +110,9 @@ class System:
     # trained with positions of that size, and a preprocessor of another is refused
     text_spec: Callable[[Any], TextSpec] | None = None  # config → how they read text
     locations: LocationNotation | None = None  # how its text states places
+    lines: LocationNotation | None = None  # how it states lines of writing, by their corners
+    outlines: OutlineNotation | None = None  # how it states masks, by polygons
+    named_tasks: Mapping[str, NamedTask] = field(default_factory=dict)  # the release's own names of tasks
     image_tokens: Callable[[Any], ImageTokens] | None = None  # config → how its text states images
     companions: Mapping[str, Companion] = field(default_factory=dict)
     decoding: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task → options where the user gives none

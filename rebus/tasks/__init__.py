@@ -8,6 +8,8 @@
     ask.py       ask                          an answer to a question about it, generated or picked from a list
     detect.py    detect                       boxes, by location tokens or by a network that finds regions
     segment.py   segment                      masks, likewise
+    read.py      read                         lines of writing, with their corners
+    perform.py   perform                      a task by the name that its release gives it
     complete.py  complete                     what follows a document of text and images in turn
     imagine.py   imagine                      an image of what a prompt describes
     stream.py    stream                       caption, ask and complete, piece by piece

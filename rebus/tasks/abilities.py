@@ -20,7 +20,8 @@ def abilities(system: System, network: Any = None) -> frozenset[str]:
     """The names of the task methods. `network`: one of the system's networks, or by default the class of them.
 
     Vectors and scores follow from the network alone. A generative model needs a prompt for a task, a notation of
-    places for detection, mask codes in it and their decoder for segmentation, and a form of images to draw one.
+    places for detection, one of outlines, or mask codes and their decoder, for segmentation, one of lines of writing
+    for reading, and a form of images to draw one.
     """
     network = system.network if network is None else network
     found: set[str] = set()
@@ -45,8 +46,12 @@ def abilities(system: System, network: Any = None) -> frozenset[str]:
         if system.locations is not None and _has_prompt(system, "detect"):
             found.add("detect")
         masks = system.locations is not None and system.locations.mask_codes and _needed(system, "segment")
-        if masks and _has_prompt(system, "segment"):
+        if (masks or system.outlines is not None) and _has_prompt(system, "segment"):
             found.add("segment")
+        if system.lines is not None and _has_prompt(system, "read"):
+            found.add("read")
+        if system.named_tasks:
+            found.add("perform")
         draws = _can(network, DrawsImages) or _needed(system, "imagine")
         if system.image_tokens is not None and draws and _has_prompt(system, "imagine"):
             found.add("imagine")

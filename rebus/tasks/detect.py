@@ -4,7 +4,6 @@ says which of an image's regions a phrase means."""
 from collections.abc import Sequence
 from typing import Any
 
-from rebus.codec.boxes import parse_boxes
 from rebus.codec.images import ImageSource
 from rebus.core.answers import Box
 from rebus.core.capabilities import FindsRegions, GroundsPhrases
@@ -12,10 +11,11 @@ from rebus.core.errors import UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import distinct
 from rebus.tasks.inputs import many_images
-from rebus.tasks.location_scores import certainty, open_all
+from rebus.tasks.located_answers import boxes_of
+from rebus.tasks.location_scores import open_all
 from rebus.tasks.phrase_grounding import ground_phrases
 from rebus.tasks.region_finding import LastSeen, RegionFinder
-from rebus.tasks.task_model import TaskModel, decoding_for, locations_of, no_decoding, prompt_for
+from rebus.tasks.task_model import TaskModel, decoding_for, no_decoding, prompt_for
 from rebus.tasks.text_generation import generate_batch, generation_batch
 
 ANYTHING = "object"  # what is looked for where no label is given
@@ -55,11 +55,11 @@ def detect(
         no_decoding(model, decoding)
         answers = ground_phrases(model, sources, wanted, batching)
         return answers if many else answers[0]
-    prompt = prompt_for(model, "detect").replace("{labels}", " ; ".join(wanted))
+    prompts = _prompts(model, None if labels is None else wanted)
     options = decoding_for(model, "detect", decoding)
     answers = in_batches(
         sources,
-        lambda batch: _generated(model, batch, prompt, options),
+        lambda batch: _generated(model, batch, prompts, options),
         size=generation_batch(model),
         what="images",
         options=batching,
@@ -118,15 +118,28 @@ def _one_name_each(names: Sequence[Sequence[str]]) -> list[str]:
     return [several[0] for several in names]
 
 
+def _prompts(model: TaskModel, labels: Sequence[str] | None) -> list[tuple[str, str | None]]:
+    """What is asked of each image, and what the boxes of the answer are called; None: as it says itself."""
+    every = model.system.prompts.detect_all
+    if labels is None and every is not None:
+        return [(every, None)]
+    prompt = prompt_for(model, "detect")
+    names = [ANYTHING] if labels is None else labels
+    if "{phrase}" in prompt:
+        return [(prompt.replace("{phrase}", name.strip()), name) for name in names]
+    return [(prompt.replace("{labels}", " ; ".join(names)), None)]
+
+
 def _generated(
-    model: TaskModel, sources: Sequence[ImageSource], prompt: str, options: dict[str, Any]
+    model: TaskModel,
+    sources: Sequence[ImageSource],
+    prompts: Sequence[tuple[str, str | None]],
+    options: dict[str, Any],
 ) -> list[list[Box]]:
-    locations = locations_of(model)
     images = open_all(model, sources)
-    generated = generate_batch(model, [(image, prompt) for image in images], options, likelihood=True)
-    boxes = []
-    for image, answer in zip(images, generated, strict=True):
-        found, _ = locations.parse(answer.text)
-        kept, _ = parse_boxes(locations, answer.text, image.size, certainty(model, locations, answer, found))
-        boxes.append(sorted(kept, key=lambda box: -box.score))
-    return boxes
+    boxes: list[list[Box]] = [[] for _ in images]
+    for prompt, label in prompts:
+        generated = generate_batch(model, [(image, prompt) for image in images], options, likelihood=True)
+        for own, image, answer in zip(boxes, images, generated, strict=True):
+            own += boxes_of(model, image, answer, label)
+    return [sorted(own, key=lambda box: -box.score) for own in boxes]

@@ -10,9 +10,10 @@ generator, a stack, or the path of a folder, whose images come in the order of `
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from rebus.core.answers import Box, Mask, Ranking
+from rebus.core.answers import Box, Mask, Ranking, TextLine
+from rebus.tasks.options import Batching, Decoding, OnError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,40 +28,6 @@ if TYPE_CHECKING:
 
     OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions
     Images = OneImage | Iterable[OneImage]
-
-OnError = Literal["raise", "skip"]
-
-
-class Batching(TypedDict, total=False):
-    """How many items at a time, and whether a progress bar is shown."""
-
-    batch_size: int | None
-    progress: bool | None
-
-
-class Decoding(Batching, total=False):
-    """The decoding options of `rebus.generation`, which strategy takes which is said there."""
-
-    max_new_tokens: int
-    strategy: Literal["greedy", "sample", "beam", "contrastive"]
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    seed: int | Sequence[int] | None
-    num_beams: int
-    length_penalty: float
-    early_stopping: bool | Literal["never"]
-    both_ways: float
-    no_repeat_ngram_size: int
-    k: int
-    alpha: float
-    beta: float
-    min_p: float
-    stop: str | Sequence[str] | None
-    max_sentences: int | None
-    allowed: Any
-    guidance: Any
-    do_sample: bool
 
 
 class Tasks:
@@ -341,6 +308,44 @@ class Tasks:
 
         batching, decoding = _divided(options, on_error)
         return segment(self._can("segment"), images, phrases, batching=batching, **decoding)
+
+    @overload
+    def read(
+        self, images: "OneImage", *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+    ) -> list[TextLine]: ...
+    @overload
+    def read(
+        self, images: "Iterable[OneImage]", *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+    ) -> list[list[TextLine]]: ...
+    @overload
+    def read(
+        self, images: "Images", *, on_error: Literal["skip"], **options: Unpack[Decoding]
+    ) -> list[list[TextLine] | None]: ...
+    def read(self, images: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
+        """Lines of writing in the order of reading, with their four corners in pixels of the given image (OCR)."""
+        from rebus.tasks.read import read
+
+        batching, decoding = _divided(options, on_error)
+        return read(self._can("read"), images, batching=batching, **decoding)
+
+    def perform(
+        self,
+        images: "Images",
+        task: str,
+        text: str | None = None,
+        region: tuple[float, float, float, float] | None = None,
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[Decoding],
+    ) -> Any:
+        """A task by its release's own name (`"<DENSE_REGION_CAPTION>"`): text, boxes, lines of writing or masks.
+
+        `text`: the caption or phrase that some are about; `region`: xyxy in pixels, of those about a region.
+        """
+        from rebus.tasks.perform import perform
+
+        batching, decoding = _divided(options, on_error)
+        return perform(self._can("perform"), images, task, text, region, batching=batching, **decoding)
 
     def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
         """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""

@@ -1,4 +1,4 @@
-"""Masks of the things that phrases name: by mask tokens in text, or by a network that finds regions."""
+"""Masks of the things that phrases name: by mask tokens or polygons in text, or by a network that finds regions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from rebus.codec.masks import parse_segments, paste_mask
 from rebus.core.answers import Mask
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import BadText
-from rebus.core.places import LocationNotation
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.inputs import in_pairs
+from rebus.tasks.located_answers import masks_of
 from rebus.tasks.location_scores import certainty, open_all
 from rebus.tasks.region_finding import LastSeen, RegionFinder
 from rebus.tasks.task_model import TaskModel, companion, decoding_for, locations_of, no_decoding, prompt_for
@@ -36,19 +36,20 @@ def segment(
     """
     finds = isinstance(model.network, FindsRegions)
     prompt = "" if finds else prompt_for(model, "segment")
-    locations, decoder = (None, None) if finds else (locations_of(model), companion(model, "mask_decoder"))
+    outlined = model.system.outlines is not None
+    decoder = None if finds or outlined else companion(model, "mask_decoder")
     pairs, many = in_pairs(images, phrases, "phrases")
     for _, phrase in pairs:
         if not isinstance(phrase, str) or not phrase.strip():
             raise BadText(f"a phrase must be a text that is not empty; got {phrase!r}")
-    if locations is None:
+    if finds:
         no_decoding(model, decoding)
         answers = _found(model, pairs, batching)
     else:
         options = decoding_for(model, "segment", decoding)
 
         def work(batch: Sequence[ImagePair]) -> list[list[Mask]]:
-            return _generated(model, batch, prompt, options, locations, decoder)
+            return _generated(model, batch, prompt, options, decoder)
 
         answers = in_batches(pairs, work, size=generation_batch(model), what="images", options=batching)
     return answers if many else answers[0]
@@ -72,7 +73,6 @@ def _generated(
     pairs: Sequence[ImagePair],
     prompt: str,
     options: dict[str, Any],
-    locations: LocationNotation,
     decoder: Any,
 ) -> list[list[Mask]]:
     images = open_all(model, [source for source, _ in pairs])
@@ -80,15 +80,14 @@ def _generated(
     asked = [(image, prompt.replace("{phrase}", phrase)) for image, phrase in zip(images, phrases, strict=True)]
     generated = generate_batch(model, asked, options, likelihood=True)
     return [
-        _masks(model, locations, decoder, image, phrase, answer)
+        masks_of(model, image, answer, phrase) if decoder is None else _decoded(model, decoder, image, phrase, answer)
         for image, phrase, answer in zip(images, phrases, generated, strict=True)
     ]
 
 
-def _masks(
-    model: TaskModel, locations: LocationNotation, decoder: Any, image: Image.Image, phrase: str, answer: Generated
-) -> list[Mask]:
+def _decoded(model: TaskModel, decoder: Any, image: Image.Image, phrase: str, answer: Generated) -> list[Mask]:
     """`decoder.decode(codes (R, n)) → (R, M, M)`, above 0 inside the thing."""
+    locations = locations_of(model)
     found, _ = parse_segments(locations, answer.text)
     if not found:
         return []

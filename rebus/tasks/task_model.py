@@ -21,6 +21,8 @@ DECODING: Mapping[str, Mapping[str, Any]] = {
     "ask": {"max_new_tokens": 32},
     "detect": {"max_new_tokens": 256},
     "segment": {"max_new_tokens": 128},
+    "read": {"max_new_tokens": 256},
+    "perform": {"max_new_tokens": 256},
     "complete": {"max_new_tokens": 64},
     "imagine": {"strategy": "sample"},
 }
@@ -95,10 +97,15 @@ def no_decoding(model: TaskModel, decoding: Mapping[str, Any]) -> None:
         )
 
 
+def no_places(model: TaskModel) -> UnsupportedTask:
+    """The error of a system whose text states no places of the kind that is wanted."""
+    return UnsupportedTask(f"{model.system.name} neither finds regions nor states places in its text")
+
+
 def locations_of(model: TaskModel) -> LocationNotation:
     """How the system states places in text. Raises `UnsupportedTask` where it states none."""
     if model.system.locations is None:
-        raise UnsupportedTask(f"{model.system.name} neither finds regions nor states places in its text")
+        raise no_places(model)
     return model.system.locations
 
 

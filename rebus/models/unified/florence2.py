@@ -19,17 +19,22 @@ from rebus.backbones.text import bart
 from rebus.backbones.text.bart import BART, BARTConfig
 from rebus.backbones.vision import davit
 from rebus.backbones.vision.davit import DaViT
+from rebus.codec.boxes import LOC_1000, QUADS_1000
+from rebus.codec.polygons import PolygonTokens
 from rebus.core.errors import BadImage
 from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
 from rebus.models.unified.florence2_config import (
+    NO_REPEAT,
+    NUM_BEAMS,
     Florence2Config,
     is_original,
     read_config,
     write_original,
     write_transformers,
 )
+from rebus.models.unified.florence2_tasks import TASKS
 from rebus.models.unified.image_prefix import embed_prefix
 from rebus.nn.cache import ContextCache
 from rebus.nn.norms import LayerNorm
@@ -178,6 +183,21 @@ def original_keys(cfg: Florence2Config) -> KeyMap:
     )
 
 
+# The release adds these to the tokens of BART's file, in this order.
+_PAIRS = "cap ncap dcap grounding seg".split()
+ADDED_TOKENS = (
+    *(f"<{end}{name}>" for name in ("od", "ocr") for end in ("", "/")),
+    *(f"<loc_{place}>" for place in range(1000)),
+    *(f"<{end}{name}>" for name in _PAIRS for end in ("", "/")),
+    "<sep>",
+    *(f"<{end}{name}>" for name in ("region_cap", "region_to_desciption", "proposal", "poly") for end in ("", "/")),
+    "<and>",
+    "<image>",
+)
+RELEASED_IMAGE_ID = 51_289
+DECODING = {"strategy": "beam", "num_beams": NUM_BEAMS, "no_repeat_ngram_size": NO_REPEAT, "early_stopping": True}
+
+
 def image_spec(cfg: Florence2Config) -> ImageSpec:
     """As DaViT sees them."""
     return davit.image_spec(cfg.image)
@@ -190,6 +210,7 @@ def text_spec(cfg: Florence2Config) -> TextSpec:
         vocab_size=max(cfg.text.vocab_size, cfg.image_id + 1),
         image_token_id=cfg.image_id,
         num_image_tokens=cfg.num_image_tokens,
+        added_tokens=ADDED_TOKENS if cfg.image_id == RELEASED_IMAGE_ID else (),
     )
 
 
@@ -220,7 +241,19 @@ SYSTEM = System(
             ),
         ),
     },
-    prompts=Prompts(caption="What does the image describe?"),
+    prompts=Prompts(
+        caption=TASKS["<CAPTION>"].prompt,
+        classify=TASKS["<CAPTION>"].prompt,
+        detect="Locate {phrase} in the image.",
+        detect_all=TASKS["<OD>"].prompt,
+        segment="Locate {phrase} in the image with mask",
+        read=TASKS["<OCR_WITH_REGION>"].prompt,
+    ),
+    named_tasks=TASKS,
+    locations=LOC_1000,
+    lines=QUADS_1000,
+    outlines=PolygonTokens(),
+    decoding=dict.fromkeys(("caption", "detect", "segment", "read", "perform"), DECODING),
     objective="next token",
     example=generative_example,
     image_spec=image_spec,

@@ -1,0 +1,38 @@
+"""The keyword arguments of tasks, typed."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+OnError = Literal["raise", "skip"]
+
+
+class Batching(TypedDict, total=False):
+    """How many items at a time, and whether a progress bar is shown."""
+
+    batch_size: int | None
+    progress: bool | None
+
+
+class Decoding(Batching, total=False):
+    """The decoding options of `rebus.generation`, which strategy takes which is said there."""
+
+    max_new_tokens: int
+    strategy: Literal["greedy", "sample", "beam", "contrastive"]
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | Sequence[int] | None
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    both_ways: float
+    no_repeat_ngram_size: int
+    k: int
+    alpha: float
+    beta: float
+    stop: str | Sequence[str] | None
+    max_sentences: int | None
+    allowed: Any
+    guidance: Any
+    guide: Any
+    do_sample: bool
