@@ -76,6 +76,15 @@ SYSTEMS = {
         "says whether the two belong together",
         paper="Li et al., VisualBERT: A Simple and Performant Baseline for Vision and Language, 2019",
     ),
+    "flamingo": SystemRow(
+        module="rebus.models.frozen_lm.flamingo_layouts",
+        model_types=("flamingo", "idefics"),
+        family="frozen_lm",
+        tasks=frozenset({"caption", "ask", "classify", "complete", "stream"}),
+        idea="a frozen language model looks at images through gated blocks between its own, and learns new tasks from "
+        "examples in the prompt",
+        paper="Alayrac et al., Flamingo: a Visual Language Model for Few-Shot Learning, 2022",
+    ),
     "simvlm": SystemRow(
         module="rebus.models.prefix_lm.simvlm",
         model_types=("simvlm",),
