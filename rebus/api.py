@@ -14,7 +14,7 @@ from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
 from rebus.core.card import PHOTOS, SHAPES, ModelCard, domain_files
 from rebus.core.config import from_dict, to_dict
-from rebus.core.errors import UnsupportedTask, UsageError
+from rebus.core.errors import BadCheckpoint, UnsupportedTask, UsageError
 from rebus.core.system import System
 from rebus.generation import OPTIONS
 from rebus.generation import generate as write
@@ -279,6 +279,12 @@ def load(
     if quantize not in (None, "int8"):
         raise UsageError(f'quantize is None or "int8"; got {quantize!r}')
     opened = open_checkpoint(source, revision)
+    if not opened.layout.whole:
+        known = ", ".join(card.name for card in catalog.cards() if card.system == opened.system.name and card.parts)
+        raise BadCheckpoint(
+            f"{opened.name} holds what was trained of {opened.system.name}, and not the networks that it was trained "
+            f"over. Load it by a name that says which these are: {known}"
+        )
     found = opened.processor(image_size) if processor is None else opened.processor_of(processor, image_size)
     model = _model(opened, target, kind, found)
     if quantize is not None:

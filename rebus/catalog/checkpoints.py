@@ -281,6 +281,31 @@ _MAGIC = [
     _magic("flickr30k", 275_718_657, "cambridgeltl/magic_flickr30k", "a GPT-2 that read Flickr30k's captions"),
     _magic("stories", 275_717_889, "cambridgeltl/simctg_rocstories", "a story after a title, guided by an image"),
 ]
+_FLAMINGO = [
+    card_of(
+        "flamingo",
+        f"open-{variant}",
+        preset=f"open_{variant.removesuffix('-instruct').replace('-', '_')}",
+        parameters=parameters,
+        license="MIT; that of the language model applies too",
+        released=True,
+        parts={"trained": f"openflamingo/OpenFlamingo-{repo}", "text": text, "image": "clip/l14"},
+        ready=variant != "9b-v1",
+    )
+    for variant, parameters, repo, text in (
+        ("3b", 2_558_648_368, "3B-vitl-mpt1b", "anas-awadalla/mpt-1b-redpajama-200b"),
+        ("3b-instruct", 2_558_648_368, "3B-vitl-mpt1b-langinstruct", "anas-awadalla/mpt-1b-redpajama-200b-dolly"),
+        ("4b", 4_039_823_392, "4B-vitl-rpj3b", "togethercomputer/RedPajama-INCITE-Base-3B-v1"),
+        (
+            "4b-instruct",
+            4_039_823_392,
+            "4B-vitl-rpj3b-langinstruct",
+            "togethercomputer/RedPajama-INCITE-Instruct-3B-v1",
+        ),
+        ("9b", 8_131_313_680, "9B-vitl-mpt7b", "anas-awadalla/mpt-7b"),
+        ("9b-v1", 8_220_442_640, "9B-deprecated", "huggyllama/llama-7b"),
+    )
+]
 _VISUALBERT = [card_of("visualbert", variant, **fields) for variant, fields in visualbert.CARDS.items()]
 _STARTERS = [
     card_of(
@@ -374,6 +399,7 @@ ROWS: dict[str, ModelCard] = {
         *_FLORENCE2,
         *_VILD,
         *_MAGIC,
+        *_FLAMINGO,
         *_STARTERS,
     )
 }

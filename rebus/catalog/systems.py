@@ -101,6 +101,15 @@ SYSTEMS = {
         paper="Chen et al., VisualGPT: Data-efficient Adaptation of Pretrained Language Models for Image Captioning, "
         "2022",
     ),
+    "flamingo": SystemRow(
+        module="rebus.models.frozen_lm.flamingo_layouts",
+        model_types=("flamingo", "idefics"),
+        family="frozen_lm",
+        tasks=frozenset({"caption", "ask", "classify", "complete", "stream"}),
+        idea="a frozen language model looks at images through gated blocks between its own, and learns new tasks from "
+        "examples in the prompt",
+        paper="Alayrac et al., Flamingo: a Visual Language Model for Few-Shot Learning, 2022",
+    ),
     "simvlm": SystemRow(
         module="rebus.models.prefix_lm.simvlm",
         model_types=("simvlm",),

@@ -269,30 +269,39 @@ class TextPipeline:
 
     def _prompt(self, index: int, body: list[int], images: int) -> list[int]:
         """`images [bos] body separator`: the start token comes after the last placeholder, marked or in front, as the
-        released processor of PaliGemma has it."""
-        place = self.spec.image_token_id
-        image = [] if place is None else [place] * self.spec.num_image_tokens
-        if _MARK in body:
-            last = len(body) - body[::-1].index(_MARK)
-            seen = [token for part in body[:last] for token in (image if part == _MARK else [part])]
-            body = body[last:]
-        else:
-            seen = image * images
+        released processor of PaliGemma has it, or at the very beginning (`bos_first`)."""
+        seen, body = self._images(body, images)
         start = [] if self.spec.bos_id is None else [self.spec.bos_id]
         if not (seen or start or body or self._separator or self.spec.empty_prompts) and self.spec.eos_id is not None:
             start = [self.spec.eos_id]  # nothing to continue: a text begins where another one ends
+        seen, start = (start + seen, []) if self.spec.bos_first else (seen, start)
         room = self.spec.context - len(seen) - len(start) - len(self._separator)
         if self.spec.truncate and room >= 0:
             body = body[:room]
         row = seen + start + body + self._separator
         if len(row) > self.spec.context:
-            placed = len(image) * images
+            placed = self.spec.num_image_tokens * images
             placeholders = f"{_number(images)} ({placed:,} tokens) and " if placed else ""
             raise BadText(
                 f"prompt {index}: {placeholders}{len(row) - placed:,} tokens of text make {len(row):,}; "
                 f"the context holds {self.spec.context:,}. Shorten it, or allow it to be cut (--truncate)"
             )
         return row
+
+    def _images(self, body: list[int], images: int) -> tuple[list[int], list[int]]:
+        """A prompt up to its last image, which is in front where none is marked, and what comes after."""
+        place, around = self.spec.image_token_id, self.spec.image_around_id
+        image = [] if place is None else [place] * self.spec.num_image_tokens
+        last = len(body) - body[::-1].index(_MARK) if _MARK in body else 0
+        seen: list[int] = []
+        for part in body[:last] or [_MARK] * images:
+            if part != _MARK:
+                seen.append(part)
+            elif around is None:
+                seen += image
+            else:
+                seen += [*([around] if seen[-1:] != [around] else []), *image, around]
+        return seen, body[last:]
 
 
 def check_end(tokenizer: Tokenizer, spec: TextSpec) -> None:

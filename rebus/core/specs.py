@@ -1,6 +1,7 @@
 """How a checkpoint wants its images and its texts: plain data, read from the released files and written back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -66,6 +67,8 @@ class TextSpec:
     bos_before_answer: bool = False  # BART: answers begin with the start token too
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0
+    image_around_id: int | None = None  # put before and after a placeholder; neighbouring ones share it (IDEFICS)
+    bos_first: bool = False  # whether the start token comes before images, too, and not after the last of them
     beside_images: bool = False  # encoders that read a text and its images together, of which a row may have several
 
 
@@ -83,6 +86,8 @@ class Prompts:
     classify: str | None = None  # the prompt under which the likelihood of a label is measured
     complete: str | None = None  # holds {document}, text and images in turn
     imagine: str | None = None  # holds {prompt}
+    after_example: Mapping[str, str] = field(default_factory=dict)  # task → what follows the answer of an example, of
+    # models that learn a task from examples in the prompt
     controls: tuple[str, ...] = ()  # what in these prompts is a control token, such as [MASK]
     drops: str = ""  # characters that are left out of questions, as they were in training
 

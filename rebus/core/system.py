@@ -37,6 +37,7 @@ class Layout:
     weights_name: str = "model"  # stem of the file of weights
     antialias: bool = False  # positions that are resized, as the reference resizes those of this layout
     wrappers: Collection[str] = ("state_dict", "model")  # where in a pickle the weights lie
+    whole: bool = True  # False: its files hold trained parts alone, which are laid over other checkpoints
     save: Callable[[Path, Any, Mapping[str, Any]], None] | None = None  # (directory, config, tensors by their names):
     # for layouts that are not a configuration beside safetensors
 

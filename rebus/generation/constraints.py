@@ -25,6 +25,7 @@ class Forced(NamedTuple):
         return self.first if place == 0 and self.first is not None else self.last if place + 1 == self.room else None
 
 
+NOTHING_FORCED = Forced(0)
 Allowed = str | Iterable[int] | Callable[[int, Sequence[int]], Iterable[int]]
 
 
@@ -41,7 +42,7 @@ class Constraints:
         allowed: Allowed | None,
         no_repeat_ngram_size: int,
         context: Tensor | None,
-        forced: Forced = Forced(0),
+        forced: Forced = NOTHING_FORCED,
         decode: Decode | None = None,
     ):
         if no_repeat_ngram_size < 0:

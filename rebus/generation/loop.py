@@ -135,7 +135,9 @@ def stream(
 
 def _settings(strategy: str, options: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Strategy, _Common]:
     for name, value in batch.items():
-        if value is not None and not isinstance(value, Tensor):
+        if (
+            value is not None and not isinstance(value, Tensor) and not hasattr(value, "select")
+        ):  # a cache to go on from
             raise _no_option(name)
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES, f"There are: {', '.join(STRATEGIES)}.")

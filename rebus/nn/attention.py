@@ -129,7 +129,7 @@ class Attention(nn.Module):
     """Self-attention, or cross-attention when `context` is given.
 
     `num_kv_heads` below `num_heads` shares keys and values between heads. `qk_norm` builds a norm over the head
-    width that is put on queries and keys (ViT-22B, Chameleon).
+    width that is put on queries and keys (ViT-22B, Chameleon). `context_width`: of the context, where it has another.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Attention(nn.Module):
         *,
         num_kv_heads: int | None = None,
         head_width: int | None = None,
+        context_width: int | None = None,
         bias: bool = True,
         scale: float | None = None,
         softcap: float | None = None,
@@ -149,8 +150,8 @@ class Attention(nn.Module):
         self.head_width = head_width or width // num_heads
         self.scale, self.softcap = scale, softcap
         self.q = Linear(width, self.num_heads * self.head_width, bias)
-        self.k = Linear(width, self.num_kv_heads * self.head_width, bias)
-        self.v = Linear(width, self.num_kv_heads * self.head_width, bias)
+        self.k = Linear(context_width or width, self.num_kv_heads * self.head_width, bias)
+        self.v = Linear(context_width or width, self.num_kv_heads * self.head_width, bias)
         self.qkv: nn.Module | None = None  # takes the place of q, k and v once they are joined
         self.out = Linear(self.num_heads * self.head_width, width, bias)
         self.q_norm = qk_norm(self.head_width) if qk_norm else nn.Identity()
@@ -159,7 +160,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "#B Q D"],
-        context: Float[Tensor, "B S D"] | None = None,
+        context: Float[Tensor, "B S C"] | None = None,
         *,
         mask: Bool[Tensor, "#B 1 #Q N"] | None = None,
         causal: bool = False,
@@ -183,7 +184,7 @@ class Attention(nn.Module):
         out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap, bias=bias)
         return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
 
-    def keys_values(self, context: Float[Tensor, "B S D"]) -> KeysValues:
+    def keys_values(self, context: Float[Tensor, "B S C"]) -> KeysValues:
         """A context as `look_up` reads it: worked out once, read at every step of decoding."""
         k = self.k_norm(self._heads(self.k(context), self.num_kv_heads))
         return k, self._heads(self.v(context), self.num_kv_heads)

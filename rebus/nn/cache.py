@@ -40,6 +40,22 @@ class Cache:
             next_position=torch.zeros(rows, dtype=torch.int64, device=device),
         )
 
+    def longer(self, slots: int) -> "Cache":
+        """A copy with space for `slots` tokens more, at the end."""
+
+        def more(tensor: Tensor, dim: int) -> Tensor:
+            shape = [*tensor.shape]
+            shape[dim] = slots
+            return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim)
+
+        return replace(
+            self,
+            keys=tuple(more(k, 2) for k in self.keys),
+            values=tuple(more(v, 2) for v in self.values),
+            real=more(self.real, 1),
+            positions=more(self.positions, 1),
+        )
+
     def open(self, real: Bool[Tensor, "B S"]) -> tuple["Cache", Int[Tensor, "B S"]]:
         """Claim slots for S tokens, padding included; gives the cache that knows them and their positions."""
         length = real.shape[1]

@@ -17,11 +17,17 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)², of Primer and Flamingo."""
+    return F.relu(x).square()
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "quick_gelu": quick_gelu,
     "relu": F.relu,
+    "squared_relu": squared_relu,
     "silu": F.silu,
 }
 

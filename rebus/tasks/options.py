@@ -30,9 +30,9 @@ class Decoding(Batching, total=False):
     k: int
     alpha: float
     beta: float
+    min_p: float
     stop: str | Sequence[str] | None
     max_sentences: int | None
     allowed: Any
     guidance: Any
-    guide: Any
     do_sample: bool

@@ -70,8 +70,10 @@ def prompts(system, network, lengths=(4, 2, 3), side="right"):
 
 
 def layouts(system, config):
-    """Those that can hold a configuration."""
+    """Those that can hold a configuration, and all of its weights."""
     for layout in system.layouts.values():
+        if not layout.whole:
+            continue
         try:
             if layout.write_config is not None:
                 layout.write_config(config)

@@ -36,10 +36,9 @@ def network():
 @torch.no_grad()
 def test_queries_and_keys_are_normalised_over_all_heads_together(network):
     """The first layer, written out."""
-    cfg, tokens = network.cfg, torch.arange(3, 10)[None]
-    block = network.blocks[0]
+    tokens, block, norm = torch.arange(3, 10)[None], network.blocks[0], torch.nn.functional.layer_norm
     x = network.tokens(tokens)
-    normed = torch.nn.functional.layer_norm(x, (24,), block.norm1.weight)
+    normed = norm(x, (24,), block.norm1.weight)
     q, k, v = (getattr(block.attn, n)(normed) for n in "qkv")
     q, k = (
         torch.nn.functional.layer_norm(y, (24,), n.norm.weight)
