@@ -17,6 +17,8 @@ CLAIMS = {  # name → what is claimed
     "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
     "vild": "copying a dual encoder's embeddings, a detector finds classes of which it never saw a box",
     "magic": "guided by a dual encoder, a language model that never saw an image describes it, without gradients",
+    "virtex": "an image encoder learns more from captions than from class labels of as many images, or twice as many",
+    "visualbert": "pre-training on captions and on the task's text makes a better judge of statements about images",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
 }
