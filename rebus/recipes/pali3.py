@@ -79,7 +79,7 @@ def _mixture(read: float, find: float) -> Mixture:
         ): 0.55 - read - find,
         Files(path="cc3m", layout="webdataset", form="caption", truncate=True): 0.1,
         Files(
-            path=_OCR, layout="webdataset", form="caption", prompt="Generate the ocr_text in EN:", truncate=True
+            path="webli-ocr", layout="webdataset", form="caption", prompt="Generate the ocr_text in EN:", truncate=True
         ): read,
         Files(path="vq2a", layout="vqa", form="ask"): 0.1,
         Files(path="vq2a", layout="vqa", form="ask back", prompt="Generate a question in EN for {answer}:"): 0.1,
