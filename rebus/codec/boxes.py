@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rebus.core.answers import Box
 from rebus.core.places import XYXY, Located, LocationNotation, Rejected
@@ -52,6 +52,7 @@ class LocationTokens:
     between: str = ""  # what separates two things
     num_points: int = 2  # of each place: 2 corners of a box, 4 of a quad
     masks: MaskTokens | None = None
+    words: ClassVar[Sequence[str]] = ()
 
     @property
     def mask_codes(self) -> int:

@@ -56,6 +56,12 @@ class LocationNotation(Protocol):
         """How many codes of a learned codebook state the mask of a thing; 0 where text states no masks."""
         ...
 
+    @property
+    def words(self) -> Sequence[str]:
+        """The words that state coordinates, of which a vocabulary of whole words needs each; none where coordinates
+        have tokens of their own."""
+        ...
+
     def box_tokens(self, xyxy: XYXY, size: tuple[int, int]) -> str:
         """The location tokens of a box in pixels. What lies outside the image is clipped."""
         ...

@@ -29,6 +29,7 @@ RECIPES = {
     "visualbert_scenes_pretrain": "rebus.recipes.scene_readings",
     "paligemma_scenes": "rebus.recipes.scenes",
     "paligemma_scenes_mix": "rebus.recipes.scenes",
+    "pali3_scenes": "rebus.recipes.pali3",
     "paligemma_captions": "rebus.recipes.finetune",
     "paligemma_lora": "rebus.recipes.finetune",
     "simvlm_captions": "rebus.recipes.finetune",
