@@ -10,9 +10,10 @@ generator, a stack, or the path of a folder, whose images come in the order of `
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rebus.core.answers import Box, Mask, Ranking
+from rebus.tasks.call_options import Batching, Classifying, Decoding, OnError, Showing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,43 +25,10 @@ if TYPE_CHECKING:
     from rebus.tasks.batching import BatchOptions
     from rebus.tasks.classify import Classifier
     from rebus.tasks.detect import Detector
+    from rebus.tasks.few_shot import Shots
 
     OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions
     Images = OneImage | Iterable[OneImage]
-
-OnError = Literal["raise", "skip"]
-
-
-class Batching(TypedDict, total=False):
-    """How many items at a time, and whether a progress bar is shown."""
-
-    batch_size: int | None
-    progress: bool | None
-
-
-class Decoding(Batching, total=False):
-    """The decoding options of `rebus.generation`, which strategy takes which is said there."""
-
-    max_new_tokens: int
-    strategy: Literal["greedy", "sample", "beam", "contrastive"]
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    seed: int | Sequence[int] | None
-    num_beams: int
-    length_penalty: float
-    early_stopping: bool | Literal["never"]
-    both_ways: float
-    no_repeat_ngram_size: int
-    k: int
-    alpha: float
-    beta: float
-    stop: str | Sequence[str] | None
-    max_sentences: int | None
-    allowed: Any
-    guidance: Any
-    guide: Any
-    do_sample: bool
 
 
 class Tasks:
@@ -130,7 +98,7 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> Ranking: ...
     @overload
     def classify(
@@ -141,7 +109,7 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> list[Ranking]: ...
     @overload
     def classify(
@@ -152,7 +120,7 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: Literal["skip"],
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> list[Ranking | None]: ...
     def classify(
         self,
@@ -162,16 +130,16 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: OnError = "raise",
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> Any:
         """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set.
 
-        `multi`: each label's own probability, of models with a sigmoid.
+        `multi`: each label's own probability, of models with a sigmoid. `examples`: (image, label) of some others.
         """
         from rebus.tasks.classify import classify
 
-        batching = _divided(options, on_error)[0]
-        return classify(self._can("classify"), images, labels, templates, multi, batching=batching)
+        batching, shown = _divided(options, on_error)
+        return classify(self._can("classify"), images, labels, templates, multi, batching=batching, **shown)
 
     def classifier(
         self, labels: Sequence[str], templates: str | Sequence[str] | None = None, multi: bool = False
@@ -188,7 +156,7 @@ class Tasks:
         prompt: "Prompt | None" = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> str: ...
     @overload
     def caption(
@@ -197,7 +165,7 @@ class Tasks:
         prompt: "Prompt | Sequence[Prompt] | None" = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str]: ...
     @overload
     def caption(
@@ -206,12 +174,12 @@ class Tasks:
         prompt: "Prompt | Sequence[Prompt] | None" = None,
         *,
         on_error: Literal["skip"],
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str | None]: ...
     def caption(
-        self, images: Any, prompt: Any = None, *, on_error: OnError = "raise", **options: Unpack[Decoding]
+        self, images: Any, prompt: Any = None, *, on_error: OnError = "raise", **options: Unpack[Showing]
     ) -> Any:
-        """What is in the image, in a sentence."""
+        """What is in the image, in a sentence. `examples`: (image, caption) of some others."""
         from rebus.tasks.caption import caption
 
         batching, decoding = _divided(options, on_error)
@@ -225,7 +193,7 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> str: ...
     @overload
     def ask(
@@ -235,7 +203,7 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str]: ...
     @overload
     def ask(
@@ -245,7 +213,7 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: Literal["skip"],
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str | None]: ...
     def ask(
         self,
@@ -254,9 +222,10 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: OnError = "raise",
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> Any:
-        """The answer to a question about the image. `prompt`: another than the model's own, with {question} in it."""
+        """The answer to a question about the image. `prompt`: another than the model's own, with {question} in it.
+        `examples`: (image, question, answer) of some others."""
         from rebus.tasks.ask import ask
 
         batching, decoding = _divided(options, on_error)
@@ -341,6 +310,13 @@ class Tasks:
 
         batching, decoding = _divided(options, on_error)
         return segment(self._can("segment"), images, phrases, batching=batching, **decoding)
+
+    def shots(self, task: str, examples: Any, **how: Any) -> "Shots":
+        """Examples for many calls of "caption", "ask" or "classify": read once, or with `encoder` and `number` the
+        nearest of them for each image (`rebus.tasks.few_shot.Shots`)."""
+        from rebus.tasks.few_shot import Shots
+
+        return Shots(self._can(task), task, examples, **how)
 
     def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
         """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""
