@@ -186,6 +186,8 @@ def _likelihood(
     examples, of the mean token, averaged over the orders of these."""
     prompt, choices = prompt_for(model, "classify"), choices.to(model.device)
 
+    every: Sequence[Shots | None] = shots or [None]
+
     def score(batch: Sequence[ImageSource], one: Shots | None) -> Tensor:
         pairs = [(image, prompt) for image in batch]
         taken = inputs(model, pairs) if one is None else one.inputs(pairs)
@@ -193,7 +195,7 @@ def _likelihood(
         return total if one is None else total / length
 
     def weigh(batch: Sequence[ImageSource]) -> list[Tensor]:
-        total = torch.stack([score(batch, one) for one in shots or [None]]).mean(dim=0)
+        total = torch.stack([score(batch, one) for one in every]).mean(dim=0)
         return list(total.unflatten(1, (num_labels, -1)).logsumexp(dim=2).cpu())
 
     size = batch_size(model, cpu=4, accelerator=16)

@@ -30,7 +30,7 @@ Example = Sequence[Any]  # (image, answer), or (image, question, answer); an ima
 class _Shown(NamedTuple):
     """One example: its images, none or one, and its part of the prompt."""
 
-    images: list[ImageSource]
+    images: Sequence[ImageSource]
     prompt: tuple[str | Control | ImageMark, ...]
 
 
@@ -111,7 +111,7 @@ class Shots:
         for name, text in zip(wanted[1:], texts, strict=True):
             if not isinstance(text, str) or not text.strip():
                 raise BadText(f"example {index}: {name} must be a text that is not empty; got {text!r}")
-        asked = _filled(self.model, self.task, self.prompt, texts[0]) if len(texts) > 1 else self.prompt
+        asked = _filled(self.model, self.prompt, texts[0]) if len(texts) > 1 else self.prompt
         mark = () if image is None else (ImageMark(),)
         return image, (*mark, asked + texts[-1].strip(), *self._end)
 
@@ -160,10 +160,10 @@ def shots_of(model: TaskModel, task: str, examples: Any, prompt: str | None = No
     return examples
 
 
-def _filled(model: TaskModel, task: str, prompt: str, question: str) -> str:
+def _filled(model: TaskModel, prompt: str, question: str) -> str:
     """The prompt with a question in it, plain text."""
-    prompts = replace(model.system.prompts, controls=(), **{task: prompt})
-    asked = filled_prompt(prompts, task, question=question.strip())
+    prompts = replace(model.system.prompts, controls=(), ask=prompt)
+    asked = filled_prompt(prompts, "ask", question=question.strip())
     assert isinstance(asked, str)
     return asked
 

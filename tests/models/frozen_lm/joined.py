@@ -12,11 +12,7 @@ from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.specs import ImageSpec
 from rebus.save_checkpoint import save_checkpoint
 
-WORDS = sorted(
-    {
-        *"a red green blue circle square what colour is it yes no dog cat the Output : Question Short answer ?".lower().split()
-    }
-)
+WORDS = "? : a answer blue cat circle colour dog green is it no output question red short square the what yes".split()
 TOKENIZER = word_level_tokenizer(WORDS, ("<pad>", "<eos>", "<unk>"))
 
 
