@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
-from rebus.core.answers import Box
+from rebus.core.answers import Box, TextLine
 from rebus.core.places import XYXY, Located, LocationNotation, Rejected
 
 Point = tuple[float, float]
@@ -81,6 +81,13 @@ class LocationTokens:
             else:
                 things.append(box.label + tokens)
         return self.between.join(things)
+
+    def lines_text(self, lines: Sequence[TextLine], size: tuple[int, int]) -> str:
+        """The ground truth of reading: each line with the tokens of its corners."""
+        things = ((line.text, self.tokens(line.corners, size)) for line in lines)
+        if self.label == "after":
+            return self.between.join(f"{tokens} {text}" for text, tokens in things)
+        return self.between.join(text + tokens for text, tokens in things)
 
     def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
         """The ground truth of segmentation for one thing: its box, the codes of its mask, its label."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rebus.core.answers import Box
+from rebus.core.answers import Box, TextLine
 
 XYXY = tuple[float, float, float, float]
 
@@ -68,6 +68,10 @@ class LocationNotation(Protocol):
 
     def detection_text(self, boxes: Sequence[Box], size: tuple[int, int]) -> str:
         """The ground truth of detection: boxes with their labels, in the order given."""
+        ...
+
+    def lines_text(self, lines: Sequence[TextLine], size: tuple[int, int]) -> str:
+        """The ground truth of reading: lines of writing with their corners, in the order given."""
         ...
 
     def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
