@@ -16,6 +16,7 @@ CLAIMS = {  # name → what is claimed
     "align": "more noisy pairs beat fewer clean ones; smoothed labels and a learned temperature",
     "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
     "vild": "copying a dual encoder's embeddings, a detector finds classes of which it never saw a box",
+    "visualgpt": "gates that can reopen adapt a language model to images with fewer pairs than plain cross-attention",
     "magic": "guided by a dual encoder, a language model that never saw an image describes it, without gradients",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
