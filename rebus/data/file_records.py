@@ -33,7 +33,7 @@ LOG = logging.getLogger("rebus")
 _LOOKED_AT = 20  # records, for what a data set holds
 
 # of `rebus.data.forms.FORMS`
-FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers"]
+FormName = Literal["auto", "pairs", "caption", "captions", "ask", "detect", "text", "caption pairs", "answers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,9 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
-    "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text" without
-    images; for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is what fits
+    "pairs" of image and caption for dual encoders; for generative models "caption", "captions" (all of an image at
+    once), "ask", "detect", or "text" without images; for encoders that read image and text together "caption pairs" or
+    "answers" of a list; "auto" is what fits
     the model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask"
     of questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned from in place
     of the images of the same names. `answers`: the list of answers, one a line, where `start_from` has none.

@@ -101,6 +101,11 @@ def _caption(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(given.prompt, one_of(record, record.captions, "caption", given.rng)),))
 
 
+def _captions(record: Record, given: Given) -> Example:
+    one_of(record, record.captions, "caption", given.rng)  # or there is none
+    return Example(given.images, tuple(TextRow(given.prompt, text) for text in record.captions))
+
+
 def _ask(record: Record, given: Given) -> Example:
     question = one_of(record, record.questions, "question", given.rng)
     prompt = question.text if question.is_prompt else filled(given.prompt, question=question.text)
@@ -151,6 +156,7 @@ OWN = "own"  # array of an example: whether its second caption stays with its im
 FORMS: Mapping[str, Form] = {
     "pairs": Form(_pairs),
     "caption": Form(_caption, prompt="caption"),
+    "captions": Form(_captions, prompt="caption"),
     "ask": Form(_ask, prompt="ask"),
     "caption pairs": Form(_caption_pair),
     "answers": Form(_answers),

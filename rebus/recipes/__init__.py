@@ -20,6 +20,7 @@ RECIPES = {
     "align_scenes": "rebus.recipes.scenes",
     "virtex_scenes": "rebus.recipes.scenes",
     "visualgpt_scenes": "rebus.recipes.scenes",
+    "visualgpt_scenes_cider": "rebus.recipes.scenes",
     "vit_scenes": "rebus.recipes.scenes",
     "bert_scenes": "rebus.recipes.scenes",
     "magic_scenes": "rebus.recipes.scenes",
@@ -44,6 +45,8 @@ RECIPES = {
     "vild_resnet152_ensemble": "rebus.recipes.papers",
     "visualbert_coco": "rebus.recipes.papers",
     "visualbert_vqa": "rebus.recipes.papers",
+    "visualgpt_coco": "rebus.recipes.papers",
+    "visualgpt_coco_cider": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
 }
 
