@@ -38,6 +38,7 @@ FormName = Literal[
     "auto",
     "pairs",
     "caption",
+    "captions",
     "split caption",
     "ask",
     "ask back",
@@ -55,18 +56,19 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
-    "pairs" of image and caption for dual encoders; for generative models "caption", "split caption" (go on after {at}
-    words, {text}), "ask", "ask back" (the question of an {answer}), "objects" (name them all), "detect", "read" (boxes
-    that are labelled with what is written in them), or "text" without images; for encoders that read image and text
-    together "caption pairs" or "answers" of a list; "auto" is what fits the model: "pairs", "caption pairs", "answers"
-    or "caption", or where there are no captions "detect" of boxes, "ask" of questions. `regions`: a file or folder of
-    region features (`rebus.RegionFiles`), which are learned from in place of the images of the same names. `answers`:
-    the list of answers, one a line, where `start_from` has none. `prompt`: another one than the model's own for that
-    form; it may hold {question}, {labels}, or what the form gives. `val_split`: what is held out; None, or a data set
-    without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share of the
-    image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the data
-    set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction of
-    their size (`rebus.codec.images`). `truncate`: prompts and answers longer than the context are cut; by default
+    "pairs" of image and caption for dual encoders; for generative models "caption", "captions" (all of an image at
+    once), "split caption" (go on after {at} words, {text}), "ask", "ask back" (the question of an {answer}), "objects"
+    (name them all), "detect", "read" (boxes that are labelled with what is written in them), or "text" without images;
+    for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is what fits the
+    model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask" of
+    questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned from in place of
+    the images of the same names. `answers`: the list of answers, one a line, where `start_from` has none. `prompt`:
+    another one than the model's own for that form; it may hold {question}, {labels}, or what the form gives.
+    `val_split`: what is held out; None, or a data set without splits: a tenth of `split`, by lot. `least_crop`: below
+    1, a random square of at least that share of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect"
+    asks images without boxes for one of the data set's labels, to be answered by nothing; otherwise they are left out.
+    `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`). `truncate`: prompts and answers longer
+    than the context are cut; by default
     such a record counts as damaged. Dual encoders always cut.
     """
 

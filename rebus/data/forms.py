@@ -126,6 +126,11 @@ def _objects(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(given.prompt, ", ".join(labels)),))
 
 
+def _captions(record: Record, given: Given) -> Example:
+    one_of(record, record.captions, "caption", given.rng)  # or there is none
+    return Example(given.images, tuple(TextRow(given.prompt, text) for text in record.captions))
+
+
 def _ask(record: Record, given: Given) -> Example:
     question = one_of(record, record.questions, "question", given.rng)
     prompt = question.text if question.is_prompt else filled(given.prompt, question=question.text)
@@ -195,6 +200,7 @@ FORMS: Mapping[str, Form] = {
     "pairs": Form(_pairs),
     "caption": Form(_caption, prompt="caption"),
     "split caption": Form(_split_caption, prompt="caption"),
+    "captions": Form(_captions, prompt="caption"),
     "ask": Form(_ask, prompt="ask"),
     "ask back": Form(_ask_back, prompt="ask"),
     "objects": Form(_objects, prompt="ask"),

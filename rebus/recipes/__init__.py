@@ -21,6 +21,7 @@ RECIPES = {
     "virtex_scenes": "rebus.recipes.scene_captions",
     "visualgpt_scenes": "rebus.recipes.scene_captions",
     "simvlm_scenes": "rebus.recipes.scene_captions",
+    "visualgpt_scenes_cider": "rebus.recipes.scene_captions",
     "vit_scenes": "rebus.recipes.scenes",
     "bert_scenes": "rebus.recipes.scenes",
     "magic_scenes": "rebus.recipes.scene_captions",
@@ -55,6 +56,8 @@ RECIPES = {
         ("pali3_siglip", "pali3_ul2", "pali3_224", "pali3_812", "pali3_1064", "pali3_transfer", "pali3_siglip_t5"),
         "rebus.recipes.pali3",
     ),
+    "visualgpt_coco": "rebus.recipes.papers",
+    "visualgpt_coco_cider": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
 }
 

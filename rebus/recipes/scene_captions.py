@@ -16,6 +16,7 @@ from rebus.objectives import (
     ContrastiveTokenLoss,
     NextTokenLoss,
     PrefixLMLoss,
+    SelfCriticalLoss,
 )
 from rebus.recipes.scenes import ENCODER
 from rebus.train.config import Optim, Start, TrainConfig
@@ -104,8 +105,11 @@ def simvlm_scenes() -> TrainConfig:
 
 
 def visualgpt_scenes() -> TrainConfig:
-    """`rebus train visualgpt_scenes` · the language model of `magic/scenes`, which read captions and saw no image,
-    learns to look. Its regions are the patches of the image tower of `paligemma/scenes`, two by two.
+    """`rebus train visualgpt_scenes` · one processor core among many other processes, 15 minutes · of 1,000 held-out
+    scenes 0.959 are captioned without a mistake, 0.868 of those with combinations never seen.
+
+    The language model of `magic/scenes`, which read captions and saw no image, learns to look. Its regions are the
+    patches of the image encoder of `paligemma/scenes`, two by two.
     """
     return TrainConfig(
         system="visualgpt",
@@ -132,4 +136,18 @@ def visualgpt_scenes() -> TrainConfig:
         ),
         freeze=("image",),
         final_dtype="float16",
+    )
+
+
+def visualgpt_scenes_cider() -> TrainConfig:
+    """`rebus train visualgpt_scenes_cider --set start_from=RUN/final` · VisualGPT's second stage, by CIDEr-D."""
+    return replace(
+        visualgpt_scenes(),
+        objective=SelfCriticalLoss(max_new_tokens=30),
+        optim=Optim(lr=3e-4, weight_decay=0.0, warmup=20, schedule="constant"),
+        steps=200,
+        batch_size=16,
+        seed=1,
+        start_from="visualgpt/scenes",
+        starts=(),
     )

@@ -24,6 +24,7 @@ from rebus.reproduce import (
     vild,
     virtex,
     visualbert,
+    visualgpt,
 )
 from rebus.reproduce import cells_world as cells
 from rebus.reproduce import shapes_world as shapes
@@ -55,6 +56,9 @@ SMALL = {
         visualbert.Budget(
             scenes=20, caption_steps=2, statements=16, statement_steps=2, steps=2, batch_size=4, test=10, width=16
         )
+    ),
+    "visualgpt": lambda: visualgpt.visualgpt(
+        visualgpt.Budget(texts=40, few=8, more=16, text_steps=2, steps=2, batch_size=4, test=5, width=8)
     ),
     "magic": lambda: magic.magic(
         magic.Budget(clip_steps=2, text_steps=2, batch_size=8, train=64, test=3, bent=1, width=8, k=3)
