@@ -183,7 +183,9 @@ class FileRecords:
         if not 0 < files.least_crop <= 1:
             raise UsageError(f"data.least_crop is a share of the image, above 0 and at most 1; got {files.least_crop}")
         self.files, self.form, self.locations, self.name = files, FORMS[files.form], locations, files.path
-        self.prompt = None if self.form.prompt is None else files.prompt or getattr(prompts, self.form.prompt)
+        self.prompt = files.prompt
+        if self.prompt is None and self.form.prompt is not None:
+            self.prompt = getattr(prompts, self.form.prompt)
         if self.prompt is None and self.form.prompt is not None:
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
         if self.form.places and locations is None:

@@ -18,6 +18,7 @@ CLAIMS = {  # name → what is claimed
     "vild": "copying a dual encoder's embeddings, a detector finds classes of which it never saw a box",
     "magic": "guided by a dual encoder, a language model that never saw an image describes it, without gradients",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
+    "simvlm": "reading any beginning of a text and writing the rest teaches more than span corruption or plain LM",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
 }
 
