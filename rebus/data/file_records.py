@@ -199,7 +199,7 @@ class FileRecords:
         if not 0 < files.least_crop <= 1:
             raise UsageError(f"data.least_crop is a share of the image, above 0 and at most 1; got {files.least_crop}")
         self.files, self.form, self.locations, self.name = files, FORMS[files.form], locations, files.path
-        self.prompt = None if self.form.prompt is None else files.prompt or form_prompt(prompts, self.form)
+        self.prompt = form_prompt(prompts, self.form) if files.prompt is None else files.prompt
         if self.prompt is None and self.form.prompt is not None:
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
         if self.form.places and locations is None:

@@ -97,7 +97,7 @@ def simvlm_scenes() -> TrainConfig:
         objective=PrefixLMLoss(at_random=0.25),
         data=SceneTasks(questions=2, caption=0.5, detect=0.0, ask=0.5, segment=0.0),
         optim=Optim(lr=1.5e-3, rates=(("image", 0.3),), matrices="muon", warmup=100, schedule="constant", cooldown=400),
-        steps=2400,
+        steps=1600,
         batch_size=32,
         starts=tuple(Start(source="virtex/scenes", take=f"image.net.{s}", into=f"image.net.{s}") for s in stages),
         final_dtype="float16",

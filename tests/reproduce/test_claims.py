@@ -21,6 +21,7 @@ from rebus.reproduce import (
     paligemma,
     regions_world,
     siglip,
+    simvlm,
     vild,
     virtex,
     visualbert,
@@ -59,6 +60,9 @@ SMALL = {
     ),
     "visualgpt": lambda: visualgpt.visualgpt(
         visualgpt.Budget(texts=40, few=8, more=16, text_steps=2, steps=2, batch_size=4, test=5, width=8)
+    ),
+    "simvlm": lambda: simvlm.simvlm(
+        simvlm.Budget(pairs=40, steps=2, questions=30, tuning=2, batch_size=8, test=40, width=16, num_layers=1)
     ),
     "magic": lambda: magic.magic(
         magic.Budget(clip_steps=2, text_steps=2, batch_size=8, train=64, test=3, bent=1, width=8, k=3)
