@@ -21,7 +21,7 @@ from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.pali3 import G14, SYSTEM, UL2_3B, PaLI3Config
 from rebus.models.unified.pali3 import PRESETS as PALI3
 from rebus.objectives import NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SpanCorruptionLoss, ul2_denoisers
-from rebus.recipes.scenes import TOWER
+from rebus.recipes.scenes import ENCODER
 from rebus.train.config import Devices, Optim, Start, TrainConfig
 
 _GPU = Devices(device="cuda", compile=True, recompute=True)
@@ -187,12 +187,12 @@ def pali3_scenes() -> TrainConfig:
     As in `paligemma_scenes` the image encoder first learns to name what each patch shows, in place of the paper's
     billions of pairs, and goes on with that beside.
     """
-    data = SceneTasks(caption=0.2, detect=0.1, ask=0.3, segment=0.0, read=0.4, tower_first=1600, turn=3600)
+    data = SceneTasks(caption=0.2, detect=0.1, ask=0.3, segment=0.0, read=0.4, encoder_first=1600, turn=3600)
     words = data.tokenizer(SYSTEM.prompts, SYSTEM.locations).vocab_size
     return TrainConfig(
         system="pali3",
         model=PaLI3Config(
-            image=TOWER,
+            image=ENCODER,
             text=T5Config(
                 width=128,
                 num_layers=2,

@@ -4,7 +4,7 @@ import argparse
 
 from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
 from rebus.cli.choose_model import open_model
-from rebus.cli.image_arguments import find_pictures, hopeless, work_through
+from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
 from rebus.core.answers import TextLine
 
@@ -18,14 +18,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    pictures = find_pictures(args.images)
-    code = hopeless(pictures, args)
+    files = find_images(args.images)
+    code = hopeless(files, args)
     if code is not None:
         return code
     model = open_model(args, "read")
 
     def show(path: str, lines: list[TextLine]) -> None:
-        start = "" if len(pictures) == 1 else f"{shown(path)}: "
+        start = "" if len(files) == 1 else f"{shown(path)}: "
         for line in lines:
             corners = "  ".join(f"{x:.0f} {y:.0f}" for x, y in line.corners)
             say(f"{start}{shown(line.text)}  {corners}  {line.score:.2f}")
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"{start}nothing found")
 
     batch = work_through(
-        pictures,
+        files,
         lambda images: model.read(images, **decoding(args)),
         show,
         lambda lines: {"lines": [line.to_json() for line in lines]},
