@@ -143,10 +143,10 @@ def visualgpt_scenes_cider() -> TrainConfig:
     """`rebus train visualgpt_scenes_cider --set start_from=RUN/final` · VisualGPT's second stage, by CIDEr-D."""
     return replace(
         visualgpt_scenes(),
-        objective=SelfCriticalLoss(max_new_tokens=30),
+        objective=SelfCriticalLoss(max_new_tokens=30, corpus=256),
         optim=Optim(lr=3e-4, weight_decay=0.0, warmup=20, schedule="constant"),
         steps=200,
-        batch_size=16,
+        batch_size=8,
         seed=1,
         start_from="visualgpt/scenes",
         starts=(),

@@ -38,11 +38,11 @@ class Budget:
     texts: int = 6000  # captions that the language model reads
     few: int = 60  # of them with an image: 1%
     more: int = 600  # 10%
-    text_steps: int = 750
-    steps: int = 600
+    text_steps: int = 400
+    steps: int = 300
     batch_size: int = 32
     test: int = 400
-    lr: float = 1e-3
+    lr: float = 2e-3
     width: int = 64
     region_width: int = 64
     noise: float = 0.2
