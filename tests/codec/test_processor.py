@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,6 +199,19 @@ def test_files_win_over_the_systems_defaults(tmp_path):
     # The settings win over the map, and roles that the system does not use stay unused.
     end = made.text.tokenizer.id_of("<|endoftext|>")
     assert made.text.spec == TextSpec(context=20, pad_id=end, bos_id=None, eos_id=end - 1)
+
+
+def test_a_system_may_keep_its_own_ids(tmp_path):
+    """GPT-2's files name one token for all roles, or none; VisualGPT begins with another."""
+    clip_folder(tmp_path)
+    own = TextSpec(context=77, pad_id=3, bos_id=4, eos_id=5, generates=True, own_ids=True)
+    for config in (
+        {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "tokenizer_class": "GPT2Tokenizer"},
+        {"add_bos_token": False},
+    ):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        assert load_processor(tmp_path, None, own).text.spec == own
+        assert load_processor(tmp_path, None, replace(own, own_ids=False)).text.spec.bos_id is None
 
 
 def test_a_text_is_never_longer_than_the_network_reads(tmp_path):

@@ -38,6 +38,14 @@ def test_two_towers_start_end_and_zero_padding():
     assert (tokens.dtype, mask.dtype) == (torch.int64, torch.bool)
 
 
+def test_a_leading_space_is_before_prompts_and_answers_and_not_before_nothing():
+    spaced = TextPipeline(TOKENIZER, replace(WRITER, leading_space=True, lower=True))
+    assert [spaced.prepare(text) for text in ("A red", "")] == [" a red", ""]
+    plain = TextPipeline(TOKENIZER, WRITER)
+    assert torch.equal(spaced(["A red", ""])[0], plain(["a red", ""])[0])  # whole words: there are no spaces to see
+    assert torch.equal(spaced.targets("A red"), plain.targets("a red"))
+
+
 def test_too_long_keeps_the_end_token_last():
     tokens, _ = TextPipeline(TOKENIZER, TOWER)("a red circle of the blue square")
     assert tokens.tolist() == [[2, *ids("a red circle of"), 1]]

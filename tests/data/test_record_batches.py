@@ -113,6 +113,20 @@ def test_writers_get_prompts_and_answers(form: Any, prompt: str, folder: Path, p
         assert {a.replace(" ", "") for a in answers} <= {k.replace(" ", "") for k in known[form]}
 
 
+def test_all_captions_of_an_image_are_its_rows(folder: Path, processors: dict[str, Any]) -> None:
+    processor = processors["paligemma"]
+    data = file_batches(Files(path=str(folder), form="captions"), processor, PALIGEMMA, LOC_1024)
+    table = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    known = {tuple(caption.replace(" ", "") for caption in row["captions"]) for row in table}
+    batch = data.batch(0, 0, 4)
+    answers = processor.decode(batch["targets"])
+    owners = batch["owners"].tolist() if "owners" in batch else list(range(4))
+    assert len(answers) > 4
+    for image in range(4):
+        mine = tuple(a.replace(" ", "") for a, owner in zip(answers, owners, strict=True) if owner == image)
+        assert mine in known
+
+
 def test_fault_30_damaged_records_give_way_and_are_named(
     folder: Path, processors: dict[str, Any], tmp_path: Path
 ) -> None:
