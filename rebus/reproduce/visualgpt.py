@@ -135,7 +135,13 @@ def _learn(budget: Budget, network: GPT2 | VisualGPT, data: Pairs, number: int, 
 
 def _captions(network: VisualGPT, test: Pairs) -> list[list[str]]:
     batch = {"regions": test.regions, "tokens": test.tokens[:, :1]}
-    written = generate(network, batch, eos_id=_END, pad_id=_PAD, max_new_tokens=_LENGTH)
+    written = generate(
+        network,  # type: ignore[arg-type]
+        batch,
+        eos_id=_END,
+        pad_id=_PAD,
+        max_new_tokens=_LENGTH,
+    )
     return [[_WORDS[token] for token in row] for row in written.tolist()]
 
 
