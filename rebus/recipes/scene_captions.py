@@ -140,11 +140,13 @@ def visualgpt_scenes() -> TrainConfig:
 
 
 def visualgpt_scenes_cider() -> TrainConfig:
-    """`rebus train visualgpt_scenes_cider --set start_from=RUN/final` · VisualGPT's second stage, by CIDEr-D."""
+    """`rebus train visualgpt_scenes_cider --set start_from=RUN/final` · one busy processor core, 4 minutes · VisualGPT's
+    second stage: from a captioner of 70 steps, CIDEr-D of 128 held-out scenes 3.82 before, 4.36 after.
+    """
     return replace(
         visualgpt_scenes(),
         objective=SelfCriticalLoss(max_new_tokens=30, corpus=256),
-        optim=Optim(lr=3e-4, weight_decay=0.0, warmup=20, schedule="constant"),
+        optim=Optim(lr=1e-4, weight_decay=0.0, warmup=20, schedule="constant"),
         steps=200,
         batch_size=8,
         seed=1,
