@@ -140,8 +140,8 @@ def visualgpt_scenes() -> TrainConfig:
 
 
 def visualgpt_scenes_cider() -> TrainConfig:
-    """`rebus train visualgpt_scenes_cider --set start_from=RUN/final` · one busy processor core, 4 minutes · VisualGPT's
-    second stage: from a captioner of 70 steps, CIDEr-D of 128 held-out scenes 3.82 before, 4.36 after.
+    """`rebus train visualgpt_scenes_cider --set start_from=RUN/final` · one busy processor core, 4 minutes · the second
+    stage: from a captioner of 70 steps, CIDEr-D of 128 held-out scenes 3.82 before, 4.36 after.
     """
     return replace(
         visualgpt_scenes(),
