@@ -288,10 +288,18 @@ class TextPipeline:
             )
         return row
 
+    def _image_ids(self) -> list[int]:
+        """What stands for an image: its placeholders, between the tokens that begin and end it where there are any."""
+        if self.spec.image_token_id is None:
+            return []
+        begin, end = self.spec.image_begin_id, self.spec.image_end_id
+        placeholders = [self.spec.image_token_id] * self.spec.num_image_tokens
+        return [*([] if begin is None else [begin]), *placeholders, *([] if end is None else [end])]
+
     def _images(self, body: list[int], images: int) -> tuple[list[int], list[int]]:
         """A prompt up to its last image, which is in front where none is marked, and what comes after."""
-        place, around = self.spec.image_token_id, self.spec.image_around_id
-        image = [] if place is None else [place] * self.spec.num_image_tokens
+        around = self.spec.image_around_id
+        image = self._image_ids()
         last = len(body) - body[::-1].index(_MARK) if _MARK in body else 0
         seen: list[int] = []
         for part in body[:last] or [_MARK] * images:
