@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rebus.catalog.checkpoints import ROWS, SMALL, card_of
+from rebus.catalog.card_of import card_of
+from rebus.catalog.checkpoints import ROWS, SMALL
 from rebus.catalog.systems import BACKBONES, SYSTEMS, SystemRow
 from rebus.core.card import SHAPES, ModelCard
 from rebus.core.errors import UnknownName, unknown

@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
-from rebus.core.answers import Box
+from rebus.core.answers import Box, TextLine
 from rebus.core.places import XYXY, Located, LocationNotation, Rejected
 
 Point = tuple[float, float]
@@ -52,6 +52,7 @@ class LocationTokens:
     between: str = ""  # what separates two things
     num_points: int = 2  # of each place: 2 corners of a box, 4 of a quad
     masks: MaskTokens | None = None
+    words: ClassVar[Sequence[str]] = ()
 
     @property
     def mask_codes(self) -> int:
@@ -80,6 +81,13 @@ class LocationTokens:
             else:
                 things.append(box.label + tokens)
         return self.between.join(things)
+
+    def lines_text(self, lines: Sequence[TextLine], size: tuple[int, int]) -> str:
+        """The ground truth of reading: each line with the tokens of its corners."""
+        things = ((line.text, self.tokens(line.corners, size)) for line in lines)
+        if self.label == "after":
+            return self.between.join(f"{tokens} {text}" for text, tokens in things)
+        return self.between.join(text + tokens for text, tokens in things)
 
     def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
         """The ground truth of segmentation for one thing: its box, the codes of its mask, its label."""

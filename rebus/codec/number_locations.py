@@ -7,6 +7,7 @@ al., "PaLI-X", 2023, whose notation PaLI-3 keeps).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rebus.core.answers import Box
 from rebus.core.errors import UsageError
@@ -23,7 +24,12 @@ class NumberLocations:
     coordinate goes to the nearest. Masks are not stated."""
 
     bins: int = 1000
-    mask_codes = 0
+    mask_codes: ClassVar[int] = 0
+
+    @property
+    def words(self) -> Sequence[str]:
+        """Every number of the grid."""
+        return [str(line) for line in range(self.bins)]
 
     def box_tokens(self, xyxy: XYXY, size: tuple[int, int]) -> str:
         """The four numbers of a box in pixels of an image of `size` (width, height), clipped to it."""

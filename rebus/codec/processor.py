@@ -236,14 +236,14 @@ def _text_spec(tokenizer: Tokenizer, default: TextSpec, open_clip: Mapping[str, 
         ("eos_id", ("eos_token", "sep_token")),
     ):
         found = next((names[role] for role in roles if role in names), None)
-        if found is None or getattr(default, field) is None:
+        if found is None or getattr(default, field) is None or default.own_ids:
             continue
         changes[field] = tokenizer.id_of(found)
         if changes[field] is None:
             raise BadConfig(f"tokenizer_config.json: {roles[0]} {found!r} is not in the tokenizer")
     # GPT-2's tokenizer puts no start token unless its settings say so; those of other classes do as their system does.
     plain = default.generates and config.get("tokenizer_class") in ("GPT2Tokenizer", "GPT2TokenizerFast")
-    if config.get("add_bos_token", not plain) is False:
+    if config.get("add_bos_token", not plain) is False and not default.own_ids:
         changes["bos_id"] = None
     sentences = _object(tokenizer.files, "sentence_bert_config.json")
     lengths = (default.context, config.get("model_max_length"), sentences.get("max_seq_length"))

@@ -253,7 +253,8 @@ class TextPipeline:
         if self.spec.canonical:
             text = canonical(text)
         text = text.lower() if self.spec.lower else text
-        return without_accents(text) if self.spec.strip_accents else text
+        text = without_accents(text) if self.spec.strip_accents else text
+        return f" {text}" if self.spec.leading_space and text else text
 
     def _whole(self, index: int, body: list[int]) -> list[int]:
         """`[bos] body eos` within the context; when the body is too long the end token stays last."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rebus.core.answers import Box
+from rebus.core.answers import Box, TextLine
 
 XYXY = tuple[float, float, float, float]
 
@@ -56,12 +56,22 @@ class LocationNotation(Protocol):
         """How many codes of a learned codebook state the mask of a thing; 0 where text states no masks."""
         ...
 
+    @property
+    def words(self) -> Sequence[str]:
+        """The words that state coordinates, of which a vocabulary of whole words needs each; none where coordinates
+        have tokens of their own."""
+        ...
+
     def box_tokens(self, xyxy: XYXY, size: tuple[int, int]) -> str:
         """The location tokens of a box in pixels. What lies outside the image is clipped."""
         ...
 
     def detection_text(self, boxes: Sequence[Box], size: tuple[int, int]) -> str:
         """The ground truth of detection: boxes with their labels, in the order given."""
+        ...
+
+    def lines_text(self, lines: Sequence[TextLine], size: tuple[int, int]) -> str:
+        """The ground truth of reading: lines of writing with their corners, in the order given."""
         ...
 
     def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:

@@ -49,11 +49,15 @@ class TextSpec:
     vocab_size: int | None = None  # rows of the network's token embedding, which a tokenizer must fit; None: any
     eos_id: int | None = None  # appended to the texts of encoders and to the answers of generative models
     bos_id: int | None = None  # put before a text or prompt
+    own_ids: bool = (
+        False  # these ids, whatever the tokenizer's files call theirs (VisualGPT starts with "<?" of GPT-2's)
+    )
     read_at: int | Literal["largest"] | None = None  # encoders that read a text at one token (CLIP): the first of this
     # id, or the largest id, which must be the end token; None: they read elsewhere
     pad_to_context: bool = False  # always (n, context): SigLIP was trained so and reads the last position
     lower: bool = False
     strip_accents: bool = False  # VirTex: NFKD, without combining marks
+    leading_space: bool = False  # VisualGPT: a text begins with a space, so that its first word is one inside of a text
     canonical: bool = False  # SigLIP v1: strip ASCII punctuation, collapse white space
     clean: bool = False  # CLIP: ftfy, HTML entities, white space
     added_tokens: tuple[str, ...] = ()  # control tokens that the system adds to those of the file, in this order

@@ -128,6 +128,8 @@ class System:
     read_processor: Callable[[Path, Any], Any] | None = None  # (directory, config) → the processor of a system whose
     # files are more than a tokenizer and a preprocessor
     suited: Callable[[Any], Mapping[str, Any]] | None = None  # config → fields of this `System` that depend on it
+    borrow: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = None  # tensors of a file of another
+    # network, by its names → those that a network of this system can begin with, by ours; None for an unknown file
     # config → the checkpoints that stay whole beside it, each a catalogue name or a folder inside its own: the network
     # is given theirs by `hand(image=…, text=…)`, images are seen as by "image" and text is read as by "text"
     handed: Callable[[Any], Mapping[str, str]] | None = None

@@ -21,7 +21,7 @@ from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.answer_batches import AnswerBatches
 from rebus.data.caption_pairs import CaptionPairBatches
 from rebus.data.damaged_files import check_files
-from rebus.data.forms import FORMS, Example, Given
+from rebus.data.forms import FORMS, Example, Given, form_prompt
 from rebus.data.held_out import open_parts
 from rebus.data.inspecting import chosen
 from rebus.data.layouts import open_layout
@@ -38,11 +38,13 @@ FormName = Literal[
     "auto",
     "pairs",
     "caption",
+    "captions",
     "split caption",
     "ask",
     "ask back",
     "objects",
     "detect",
+    "read",
     "text",
     "caption pairs",
     "answers",
@@ -54,18 +56,19 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
-    "pairs" of image and caption for dual encoders; for generative models "caption", "split caption" (go on after {at}
-    words, {text}), "ask", "ask back" (the question of an {answer}), "objects" (name them all), "detect", or "text"
-    without images; for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is
-    what fits the model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of
-    boxes, "ask" of questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned
-    from in place of the images of the same names. `answers`: the list of answers, one a line, where `start_from` has
-    none. `prompt`: another one than the model's own for that form; it may hold {question}, {labels}, or what the form
-    gives. `val_split`: what is held out; None, or a data set without splits: a tenth of `split`, by lot. `least_crop`:
-    below 1, a random square of at least that share of the image's area is seen (CLIP, ALIGN). `negatives`: whether
-    "detect" asks images without boxes for one of the data set's labels, to be answered by nothing; otherwise they are
-    left out. `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`). `truncate`: prompts and
-    answers longer than the context are cut; by default
+    "pairs" of image and caption for dual encoders; for generative models "caption", "captions" (all of an image at
+    once), "split caption" (go on after {at} words, {text}), "ask", "ask back" (the question of an {answer}), "objects"
+    (name them all), "detect", "read" (boxes that are labelled with what is written in them), or "text" without images;
+    for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is what fits the
+    model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask" of
+    questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned from in place of
+    the images of the same names. `answers`: the list of answers, one a line, where `start_from` has none. `prompt`:
+    another one than the model's own for that form; it may hold {question}, {labels}, or what the form gives.
+    `val_split`: what is held out; None, or a data set without splits: a tenth of `split`, by lot. `least_crop`: below
+    1, a random square of at least that share of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect"
+    asks images without boxes for one of the data set's labels, to be answered by nothing; otherwise they are left out.
+    `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`). `truncate`: prompts and answers longer
+    than the context are cut; by default
     such a record counts as damaged. Dual encoders always cut.
     """
 
@@ -196,7 +199,7 @@ class FileRecords:
         if not 0 < files.least_crop <= 1:
             raise UsageError(f"data.least_crop is a share of the image, above 0 and at most 1; got {files.least_crop}")
         self.files, self.form, self.locations, self.name = files, FORMS[files.form], locations, files.path
-        self.prompt = None if self.form.prompt is None else files.prompt or getattr(prompts, self.form.prompt)
+        self.prompt = form_prompt(prompts, self.form) if files.prompt is None else files.prompt
         if self.prompt is None and self.form.prompt is not None:
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
         if self.form.places and locations is None:

@@ -14,9 +14,10 @@ from PIL import Image
 
 from rebus.codec.decode_image import ImageSource
 from rebus.codec.regions import ImageRegions
-from rebus.core.answers import Box
+from rebus.core.answers import Box, TextLine
 from rebus.core.places import LocationNotation
-from rebus.data.record import BadRecord, LeftOut, Record
+from rebus.core.specs import Prompts
+from rebus.data.record import BadRecord, LeftOut, Record, Thing
 
 
 class TextRow(NamedTuple):
@@ -125,6 +126,11 @@ def _objects(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(given.prompt, ", ".join(labels)),))
 
 
+def _captions(record: Record, given: Given) -> Example:
+    one_of(record, record.captions, "caption", given.rng)  # or there is none
+    return Example(given.images, tuple(TextRow(given.prompt, text) for text in record.captions))
+
+
 def _ask(record: Record, given: Given) -> Example:
     question = one_of(record, record.questions, "question", given.rng)
     prompt = question.text if question.is_prompt else filled(given.prompt, question=question.text)
@@ -140,6 +146,24 @@ def _detect(record: Record, given: Given) -> Example:
     boxes = [Box(thing.box, thing.label, 1.0) for thing in things]
     prompt = filled(given.prompt, labels=" ; ".join(labels))
     return Example(given.images, (TextRow(prompt, given.notation.detection_text(boxes, given.size)),))
+
+
+def _read(record: Record, given: Given) -> Example:
+    """Things are lines of writing: the label is what is written, the corners those of its outline where that is one
+    polygon of four, else of its box. From top to bottom."""
+    if not record.things:
+        raise BadRecord(record.key, "it has no boxes with what is written in them")
+    lines = [TextLine(thing.label, _corners(thing), 1.0) for thing in record.things if not thing.crowd]
+    lines.sort(key=lambda line: line.corners[0][1])
+    return Example(given.images, (TextRow(given.prompt, given.notation.lines_text(lines, given.size)),))
+
+
+def _corners(thing: Thing) -> tuple[tuple[float, float], ...]:
+    outline = thing.outline
+    if isinstance(outline, list) and len(outline) == 1 and len(outline[0]) == 8:
+        return tuple(zip(outline[0][0::2], outline[0][1::2], strict=True))
+    left, top, right, bottom = thing.box
+    return (left, top), (right, top), (right, bottom), (left, bottom)
 
 
 def _missing(record: Record, labels: Sequence[str]) -> Sequence[str]:
@@ -176,14 +200,23 @@ FORMS: Mapping[str, Form] = {
     "pairs": Form(_pairs),
     "caption": Form(_caption, prompt="caption"),
     "split caption": Form(_split_caption, prompt="caption"),
+    "captions": Form(_captions, prompt="caption"),
     "ask": Form(_ask, prompt="ask"),
     "ask back": Form(_ask_back, prompt="ask"),
     "objects": Form(_objects, prompt="ask"),
     "caption pairs": Form(_caption_pair),
     "answers": Form(_answers),
     "detect": Form(_detect, prompt="detect", places=True),
+    "read": Form(_read, prompt="read", places=True),
     "text": Form(_text, sees=False),
 }
+
+
+def form_prompt(prompts: Prompts, form: Form) -> str | None:
+    """The prompt by which a form asks; for all boxes of an image that without labels, where the system has one."""
+    if form.prompt == "detect" and prompts.detect_all is not None:
+        return prompts.detect_all
+    return None if form.prompt is None else getattr(prompts, form.prompt)
 
 
 def one_of(record: Record, among: Sequence[Any], what: str, rng: np.random.Generator) -> Any:

@@ -1,7 +1,8 @@
-"""Scenes as prompts and answers, for generative models: caption, question, detection, segmentation, several for each
-image, in the prompts and the spelling of boxes and masks of a system.
+"""Scenes as prompts and answers, for generative models: caption, question, detection, segmentation, reading, several
+for each image, in the prompts and the spelling of boxes and masks of a system.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from rebus.codec.tokenizers import Tokenizer
 from rebus.core.answers import Box
 from rebus.core.errors import UsageError
 from rebus.core.places import LocationNotation
@@ -20,9 +22,10 @@ from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_masks import mask_codes
 from rebus.data.scene_patches import patch_owners
 from rebus.data.scene_records import SceneRecords
-from rebus.data.scene_tokenizer import scenes_processor
-from rebus.data.scenes import COLOURS, SHAPES, Scene, SceneObject, answer_kinds
+from rebus.data.scene_tokenizer import scenes_processor, scenes_tokenizer
+from rebus.data.scenes import COLOURS, NOTICES, SHAPES, Scene, SceneObject, answer_kinds, vocabulary
 from rebus.data.scenes.language import ask
+from rebus.data.scenes.writing import QUESTION
 
 ALL_SHAPES = " ; ".join(SHAPES)
 
@@ -32,9 +35,10 @@ class SceneTasks:
     """Images with `per_image` different tasks each, drawn with the given odds; `questions`: how many one asks.
 
     `tokens` and `targets` have a row for each caption, question, …, whose image `owners` gives. `names`, `present` and
-    `boxes` say what each patch shows. The first `encoder_first` batches hold these alone, of `per_image` times as many
-    images. From batch `turn` on questions have the odds `ask_later`: they are easy to learn for who can already see
-    and caption (0: never).
+    `boxes` say what each patch shows. Images of which one is asked what is written have a number or a word in them, if
+    there is room. The first `encoder_first` batches hold these alone, of `per_image` times as many images. From batch
+    `turn` on questions have the odds `ask_later`: they are easy to learn for who can already see and caption (0:
+    never).
     """
 
     kind: Literal["scene tasks"] = "scene tasks"
@@ -47,6 +51,7 @@ class SceneTasks:
     detect: float = 0.3
     ask: float = 0.2
     segment: float = 0.1
+    read: float = 0.0
     turn: int = 0
     ask_later: float = 0.5
     codebook: str = "mask_vqvae/scenes"  # what writes masks as tokens: a bundled name or a directory
@@ -69,10 +74,34 @@ class SceneTasks:
             if form.places and locations is None and getattr(self, name):
                 raise UsageError(f"the model states no places in text, as {name} wants it to: --set data.{name}=0")
         plan = partial(self._plan, prompts, locations)
-        places = any(form.places and getattr(self, name) for name, form in forms.items())
+        tokens, words = self._places(locations), self.words(prompts, locations)
         return RecordBatches(
-            SceneRecords(self.size, plan, fields=()), scenes_processor(text, self.size, locations=places)
+            SceneRecords(self.size, plan, fields=()),
+            scenes_processor(text, self.size, locations=tokens, more=words),
         )
+
+    def words(self, prompts: Prompts, locations: LocationNotation | None = None) -> tuple[str, ...]:
+        """What such texts hold besides the vocabulary of scenes: the words of a system's prompts, the digits and
+        notices that are read, and coordinates where they are words."""
+        asked = [
+            getattr(prompts, str(form.prompt)) or "" for name, form in self._forms().items() if getattr(self, name)
+        ]
+        spoken = re.findall(r"\w+|[^\w\s]", re.sub(r"\{\w+\}", " ", " ".join(asked)).lower().replace("_", " _ "))
+        read = (*"0123456789", *NOTICES, *QUESTION.split()) if self.read else ()
+        places = locations.words if locations is not None and self._any_places() else ()
+        known = set(vocabulary())
+        return tuple(word for word in dict.fromkeys((*places, *spoken, *read)) if word not in known)
+
+    def tokenizer(self, prompts: Prompts, locations: LocationNotation | None = None) -> Tokenizer:
+        """The tokenizer of models that learn from this, for a system's prompts and notation of places."""
+        return scenes_tokenizer(self._places(locations), more=self.words(prompts, locations))
+
+    def _any_places(self) -> bool:
+        return any(form.places and getattr(self, name) for name, form in self._forms().items())
+
+    def _places(self, locations: LocationNotation | None) -> bool:
+        """Whether texts hold location tokens."""
+        return self._any_places() and locations is not None and not locations.words
 
     def _plan(
         self, prompts: Prompts, locations: LocationNotation | None, index: int, batch_size: int, split: str
@@ -81,7 +110,7 @@ class SceneTasks:
         if split == "train" and index < self.encoder_first:
             return Plan(range(index * stride, (index + 1) * stride), self._patches)
         asked = self.ask_later if 0 < self.turn <= index else self.ask
-        odds = np.array([self.caption, self.detect, asked, self.segment])
+        odds = np.array([self.caption, self.detect, asked, self.segment, self.read][: len(self._forms())])
         forms = tuple(self._forms().values())
         asking = [(form, getattr(prompts, str(form.prompt))) for form in forms]
         make = partial(self._tasks, odds / odds.sum(), asking, locations)
@@ -89,12 +118,13 @@ class SceneTasks:
 
     def _forms(self) -> dict[str, Form]:
         """The tasks in the order of their odds."""
-        return {
+        forms = {
             "caption": Form(_caption, prompt="caption"),
             "detect": Form(_detect, prompt="detect", places=True),
             "ask": Form(partial(_ask, self.questions), prompt="ask"),
             "segment": Form(partial(_segment, self.codebook), prompt="segment", places=True),
         }
+        return forms | {"read": Form(_read, prompt="ask")} if self.read else forms
 
     def _patches(self, record: Record, rng: np.random.Generator) -> Example:
         assert record.image is not None
@@ -110,10 +140,14 @@ class SceneTasks:
     ) -> Example:
         assert record.image is not None
         texts: list[TextRow] = []
-        for task in rng.choice(len(asking), size=self.per_image, replace=False, p=odds):
+        chosen = rng.choice(len(asking), size=self.per_image, replace=False, p=odds)
+        for task in chosen:
             form, prompt = asking[task]
             texts += form.make(record, Given(record.image, prompt, rng, locations)).texts
-        return Example((record.image,), tuple(texts), patch_owners(_scene(record), self.patch))
+        image, scene = record.image, _scene(record)
+        if any(asking[task][0].make is _read for task in chosen) and scene.writing is not None:
+            image = scene.writing.planes.transpose(1, 2, 0)
+        return Example((image,), tuple(texts), patch_owners(scene, self.patch))
 
 
 def _scene(record: Record) -> Scene:
@@ -132,6 +166,13 @@ def _ask(number: int, record: Record, given: Given) -> Example:
         if pair is not None:
             texts.append(TextRow(filled(given.prompt, question=pair[0]), pair[1]))
     return Example(given.images, tuple(texts))
+
+
+def _read(record: Record, given: Given) -> Example:
+    """What is written; nothing, where there was no room."""
+    writing = _scene(record).writing
+    answer = "" if writing is None else writing.spelled
+    return Example(given.images, (TextRow(filled(given.prompt, question=QUESTION), answer),))
 
 
 def _detect(record: Record, given: Given) -> Example:

@@ -17,13 +17,15 @@ PAD, EOS, BOS, IMAGE = 0, 1, 2, 4
 
 
 @cache
-def scenes_tokenizer(locations: bool = False, mask: bool = False) -> Tokenizer:
+def scenes_tokenizer(locations: bool = False, mask: bool = False, more: tuple[str, ...] = ()) -> Tokenizer:
     """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for generative
-    models; `mask`: with `MASK`, for masked language models."""
-    words = (*vocabulary(), "\n") if locations else vocabulary()
+    models; `mask`: with `MASK`, for masked language models; `more`: words after all others."""
+    own = (*vocabulary(), "\n") if locations else vocabulary()
+    words = tuple(dict.fromkeys((*own, *more)))
     specials = (*SPECIALS[:-1], MASK) if mask else SPECIALS
     return _LookUp(
-        word_level_tokenizer(words, specials, locations=1024 if locations else 0, segments=128 if locations else 0)
+        word_level_tokenizer(words, specials, locations=1024 if locations else 0, segments=128 if locations else 0),
+        words,
     )
 
 
@@ -33,10 +35,11 @@ def scenes_processor(
     locations: bool = False,
     mask: bool = False,
     files: Mapping[str, bytes] | None = None,
+    more: tuple[str, ...] = (),
 ) -> Processor:
     """The processor of a model that is trained on scenes of `size` × `size` pixels, values scaled to [−1, 1]; `files`
-    are saved with it."""
-    pipeline = TextPipeline(scenes_tokenizer(locations, mask), text)
+    are saved with it. `locations`, `mask`, `more`: of the tokenizer."""
+    pipeline = TextPipeline(scenes_tokenizer(locations, mask, more), text)
     return Processor(ImagePipeline(ImageSpec(size=(size, size)), threads=1), pipeline, sources=files)
 
 
@@ -49,9 +52,9 @@ def scenes_text(context: int) -> TextPipeline:
 class _LookUp(Tokenizer):
     """The same tokens as `Tokenizer`, ten times as fast where a text holds nothing but words of the scenes world."""
 
-    def __init__(self, plain: Tokenizer):
+    def __init__(self, plain: Tokenizer, words: Sequence[str]):
         super().__init__(json.loads(plain.files["tokenizer.json"]), plain.files)
-        self._words = {word: token for word in vocabulary() if (token := plain.id_of(word)) is not None}
+        self._words = {word: token for word in words if (token := plain.id_of(word)) is not None}
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts at once."""

@@ -238,7 +238,7 @@ def _of_example(trace: Trace) -> str:
     patches = f" is {trace.patches:,} patches" if trace.patches else ""
     read = f", with {trace.text} tokens of text, padded" if trace.text else ""
     if trace.prompt is not None:
-        read = f", with {trace.prompt} tokens of prompt and {trace.answer} of answer"
+        read = f", with {trace.prompt} token{'s' * (trace.prompt > 1)} of prompt and {trace.answer} of answer"
     return f"an image{size}{patches}{read}"
 
 

@@ -17,8 +17,9 @@ class Learning:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How a step is made. `prompt` and `answer`: tokens that a generative model reads and writes (None: 16, and the
-    rest of 128 up to 224 px or of 512 above, as PaliGemma was trained). `ranks`: GPUs that split each matrix."""
+    """How a step is made. `prompt` and `answer`: tokens that a generative model reads and writes (None: 16, or the
+    start token alone of a captioner, and the rest of 128 up to 224 px or of 512 above, as PaliGemma was trained, or of
+    the longest text where that is shorter). `ranks`: GPUs that split each matrix."""
 
     prompt: int | None = None
     answer: int | None = None

@@ -38,7 +38,7 @@ def trace(system: System, config: Any, step: Step) -> Trace:
         raise UsageError(f"{system.name} describes no batch that could be planned")
     spec = system.image_spec(config) if system.image_spec is not None else None
     size = None if spec is None else spec.size
-    prompt, answer = _lengths(step, size)
+    prompt, answer = _lengths(system, config, step, size)
     with _garbage_kept():
         run = _Run(system, config, objective, step, prompt, answer)
     grid = getattr(config.image, "grid", None)
@@ -71,10 +71,20 @@ def _garbage_kept() -> Iterator[None]:
             gc.enable()
 
 
-def _lengths(step: Step, size: tuple[int, int] | None) -> tuple[int, int]:
+def _lengths(system: System, config: Any, step: Step, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Tokens of the prompt, which of a model that nobody asks anything is its start token, and of the answer. Raises
+    `UsageError` for more than the model can read."""
     together = 128 if size is None or max(size) <= 224 else 512
-    prompt = _PROMPT if step.prompt is None else step.prompt
-    return prompt, max(1, together - prompt) if step.answer is None else step.answer
+    spec = system.text_spec(config) if system.text_spec is not None else None
+    longest = spec.context if spec is not None and spec.generates else None
+    asked = system.prompts.caption != "" or system.prompts.ask is not None
+    prompt = (_PROMPT if asked else 1) if step.prompt is None else step.prompt
+    answer = max(1, min(together, longest or together) - prompt) if step.answer is None else step.answer
+    if longest is not None and prompt + answer > longest:
+        raise UsageError(
+            f"{prompt:,} tokens of prompt and {answer:,} of answer: {system.name} reads {longest:,} together"
+        )
+    return prompt, answer
 
 
 class _Run:

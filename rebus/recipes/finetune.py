@@ -5,6 +5,8 @@ and preprocessor come from there. `--set retention.path=OTHER` measures on other
 wise_ft=0.5` keeps weights halfway between old and new.
 """
 
+from dataclasses import replace
+
 from rebus.data.detection_batches import Detection
 from rebus.data.file_records import Files
 from rebus.objectives import (
@@ -43,6 +45,30 @@ def paligemma_lora() -> TrainConfig:
         batch_size=16,
         lora=LoRA(parts=("text.blocks",), rank=16, alpha=16.0),
     )
+
+
+def florence2_boxes() -> TrainConfig:
+    """`rebus train florence2_boxes --set start_from=florence2/base-ft --set data.path=boxes`: one's own boxes, asked
+    for all at once (`<OD>`). All weights move, slowly, in float32."""
+    return TrainConfig(
+        objective=NextTokenLoss(),
+        data=Files(form="detect"),
+        optim=Optim(lr=5e-6, betas=(0.9, 0.999), weight_decay=0.01, warmup=50, final=0.0),
+        steps=1000,
+        batch_size=8,
+    )
+
+
+def florence2_captions() -> TrainConfig:
+    """`rebus train florence2_captions --set start_from=florence2/base --set data.path=photos`: one's own captions, in
+    answer to `<CAPTION>`; `--set data.prompt="Describe in detail what is shown in the image."` for long ones."""
+    return replace(florence2_boxes(), data=Files(form="caption"))
+
+
+def florence2_reading() -> TrainConfig:
+    """`rebus train florence2_reading --set start_from=florence2/base-ft --set data.path=receipts`: lines of writing,
+    which are boxes or outlines of four corners labelled with what is written in them (`<OCR_WITH_REGION>`)."""
+    return replace(florence2_boxes(), data=Files(form="read"))
 
 
 def clip_captions() -> TrainConfig:

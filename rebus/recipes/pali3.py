@@ -7,17 +7,21 @@ In one folder, with the data under the names that the recipes give:
     rebus train pali3_1064 --out 1064            rebus train pali3_transfer --set data.path=VQA --out vqa
 
 Neither data nor batch sizes and rates of the paper are known: what is said of stages, sizes and freezing is the
-paper's, the rest is ours, in the ranges of PaLI and SigLIP. `pali3_siglip_t5` goes the same way from released parts.
+paper's, the rest is ours, in the ranges of PaLI and SigLIP. `pali3_siglip_t5` goes the same way from released parts,
+and `pali3_scenes` is a small one of the scenes world.
 """
 
 from dataclasses import replace
 
 from rebus.backbones.text.encoder import TextConfig
+from rebus.backbones.text.t5 import T5Config
 from rebus.data.file_records import Files, Mixture
+from rebus.data.scene_tasks import SceneTasks
 from rebus.models.contrastive.siglip import SigLIPConfig
-from rebus.models.unified.pali3 import G14, UL2_3B
+from rebus.models.unified.pali3 import G14, SYSTEM, UL2_3B, PaLI3Config
 from rebus.models.unified.pali3 import PRESETS as PALI3
-from rebus.objectives import NextTokenLoss, SigmoidLoss, SpanCorruptionLoss, ul2_denoisers
+from rebus.objectives import NextTokenLoss, SeeAndSpeakLoss, SigmoidLoss, SpanCorruptionLoss, ul2_denoisers
+from rebus.recipes.scenes import ENCODER
 from rebus.train.config import Devices, Optim, Start, TrainConfig
 
 _GPU = Devices(device="cuda", compile=True, recompute=True)
@@ -79,7 +83,7 @@ def _mixture(read: float, find: float) -> Mixture:
         ): 0.55 - read - find,
         Files(path="cc3m", layout="webdataset", form="caption", truncate=True): 0.1,
         Files(
-            path=_OCR, layout="webdataset", form="caption", prompt="Generate the ocr_text in EN:", truncate=True
+            path="webli-ocr", layout="webdataset", form="caption", prompt="Generate the ocr_text in EN:", truncate=True
         ): read,
         Files(path="vq2a", layout="vqa", form="ask"): 0.1,
         Files(path="vq2a", layout="vqa", form="ask back", prompt="Generate a question in EN for {answer}:"): 0.1,
@@ -173,4 +177,39 @@ def pali3_siglip_t5() -> TrainConfig:
         bf16=True,
         devices=_GPU,
         workers=8,
+    )
+
+
+def pali3_scenes() -> TrainConfig:
+    """`rebus train pali3_scenes`: captions, questions, boxes in plain numbers and reading, of scenes in which a number
+    or a word is written. Not run yet.
+
+    As in `paligemma_scenes` the image encoder first learns to name what each patch shows, in place of the paper's
+    billions of pairs, and goes on with that beside.
+    """
+    data = SceneTasks(caption=0.2, detect=0.1, ask=0.3, segment=0.0, read=0.4, encoder_first=1600, turn=3600)
+    words = data.tokenizer(SYSTEM.prompts, SYSTEM.locations).vocab_size
+    return TrainConfig(
+        system="pali3",
+        model=PaLI3Config(
+            image=ENCODER,
+            text=T5Config(
+                width=128,
+                num_layers=2,
+                num_decoder_layers=2,
+                num_heads=4,
+                head_width=32,
+                mlp_width=256,
+                mlp="gated silu",  # the tanh form of GELU is several times slower on a processor
+                vocab_size=words,
+                context=64,
+            ),
+        ),
+        objective=SeeAndSpeakLoss(),
+        data=data,
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, again=1600, schedule="constant", cooldown=800),
+        steps=6000,
+        batch_size=32,
+        position_waves=5.0,
+        final_dtype="float16",
     )

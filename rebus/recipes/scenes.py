@@ -5,10 +5,8 @@ from dataclasses import replace
 from rebus.backbones.text.bert import BERTConfig
 from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.gemma import GemmaConfig
-from rebus.backbones.text.gpt2 import GPT2Config
 from rebus.backbones.vision.mask_rcnn import MaskRCNNConfig, detector_backbone
 from rebus.backbones.vision.mask_vqvae import SMALL
-from rebus.backbones.vision.resnet import ResNetConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.data.detection_batches import SCENES, Detection
 from rebus.data.scene_captions import SceneCaptions
@@ -16,29 +14,21 @@ from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_tasks import SceneTasks
-from rebus.data.scene_texts import SceneTexts
-from rebus.data.scene_tokenizer import BOS, EOS, IMAGE, PAD, scenes_tokenizer
+from rebus.data.scene_tokenizer import EOS, IMAGE, PAD, scenes_tokenizer
 from rebus.data.scenes import NOVEL_LABELS
 from rebus.models.contrastive.align import ALIGNConfig
 from rebus.models.contrastive.align_config import align_image
 from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
-from rebus.models.cross_attention.visualgpt_config import VisualGPTConfig
 from rebus.models.distillation.vild import ViLDConfig
-from rebus.models.prefix_lm.simvlm import SimVLMConfig
-from rebus.models.prefix_lm.virtex import VirTexConfig
-from rebus.models.prefix_lm.virtex_config import CaptionerConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
 from rebus.objectives import (
     AttributesLoss,
-    BothWaysLoss,
     CodebookLoss,
-    ContrastiveTokenLoss,
     DistilledDetectionLoss,
     MaskedTextLoss,
     NextTokenLoss,
-    PrefixLMLoss,
     SeeAndSpeakLoss,
     SigmoidLoss,
     SoftmaxLoss,
@@ -207,66 +197,6 @@ def align_scenes() -> TrainConfig:
     )
 
 
-def virtex_scenes() -> TrainConfig:
-    """`rebus train virtex_scenes` · one processor core among many other processes, 109 minutes · of 1,000 held-out
-    scenes 0.987 are captioned without a mistake, 0.768 of those with combinations never seen.
-
-    A small ResNet learns to see from captions alone, read both ways.
-    """
-    words = scenes_tokenizer().vocab_size
-    return TrainConfig(
-        system="virtex",
-        model=VirTexConfig(
-            image=ResNetConfig(
-                variant="resnet18", num_classes=0, depths=(1, 1, 1, 1), channels=(32, 64, 96, 128), stride=8
-            ),
-            text=CaptionerConfig(width=128, num_layers=2, num_heads=4, mlp_width=256, vocab_size=words, context=48),
-            image_size=96,
-            pad_id=PAD,
-            start_id=BOS,
-            end_id=EOS,
-        ),
-        objective=BothWaysLoss(unknown=None),
-        data=SceneTasks(per_image=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
-        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
-        steps=1600,
-        batch_size=64,
-        final_dtype="float16",
-    )
-
-
-def simvlm_scenes() -> TrainConfig:
-    """`rebus train simvlm_scenes`
-
-    Its convolutions are those of `virtex/scenes`, as the first three stages of a ResNet would be a photo model's.
-    """
-    text = scenes_tokenizer().vocab_size
-    stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
-    return TrainConfig(
-        system="simvlm",
-        model=SimVLMConfig(
-            image=replace(virtex_scenes().model.image, stages=3, stride=16),
-            width=128,
-            num_layers=3,
-            num_heads=4,
-            mlp_width=256,
-            vocab_size=text,
-            context=48,
-            image_size=96,
-            pad_id=PAD,
-            start_id=BOS,
-            end_id=EOS,
-        ),
-        objective=PrefixLMLoss(at_random=0.25),
-        data=SceneTasks(questions=2, caption=0.5, detect=0.0, ask=0.5, segment=0.0),
-        optim=Optim(lr=1.5e-3, rates=(("image", 0.3),), matrices="muon", warmup=100, schedule="constant", cooldown=400),
-        steps=2400,
-        batch_size=32,
-        starts=tuple(Start(source="virtex/scenes", take=f"image.net.{s}", into=f"image.net.{s}") for s in stages),
-        final_dtype="float16",
-    )
-
-
 def vit_scenes() -> TrainConfig:
     """`rebus train vit_scenes` · one processor core, six to eight minutes: an image encoder that reads no text,
     taught by the classes of each object's attributes. Of held-out objects it names 77% of the colours, 69% of the
@@ -303,60 +233,6 @@ def bert_scenes() -> TrainConfig:
         optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=150),
         steps=500,
         batch_size=128,
-        final_dtype="float16",
-    )
-
-
-def magic_scenes() -> TrainConfig:
-    """`rebus train magic_scenes`: the language model of `magic/scenes`, which reads captions and sees no image."""
-    return TrainConfig(
-        system="gpt2",
-        model=GPT2Config(
-            width=96,
-            num_layers=3,
-            num_heads=4,
-            mlp_width=192,
-            vocab_size=scenes_tokenizer().vocab_size,
-            context=48,
-            act="gelu",
-        ),
-        objective=ContrastiveTokenLoss(),
-        data=SceneTexts(),
-        optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=500),
-        steps=1500,
-        batch_size=64,
-        final_dtype="float16",
-    )
-
-
-def visualgpt_scenes() -> TrainConfig:
-    """`rebus train visualgpt_scenes` · the language model of `magic/scenes`, which read captions and saw no image,
-    learns to look. Its regions are the patches of the image tower of `paligemma/scenes`, two by two.
-    """
-    return TrainConfig(
-        system="visualgpt",
-        model=VisualGPTConfig(
-            text=magic_scenes().model,
-            region_width=4 * ENCODER.width,
-            mlp_width=192,
-            image=ENCODER,
-            merge=2,
-            start_id=BOS,
-            pad_id=PAD,
-            end_id=EOS,
-            max_new_tokens=40,
-            punctuation=True,
-        ),
-        objective=NextTokenLoss(),
-        data=SceneTasks(per_image=1, caption=1.0, detect=0.0, ask=0.0, segment=0.0),
-        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
-        steps=1000,
-        batch_size=32,
-        starts=(
-            Start(source="magic/scenes", take="text", into="text"),
-            Start(source="paligemma/scenes", take="image", into="image"),
-        ),
-        freeze=("image",),
         final_dtype="float16",
     )
 

@@ -16,8 +16,12 @@ CLAIMS = {  # name → what is claimed
     "align": "more noisy pairs beat fewer clean ones; smoothed labels and a learned temperature",
     "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
     "vild": "copying a dual encoder's embeddings, a detector finds classes of which it never saw a box",
+    "visualgpt": "gates that can reopen adapt a language model to images with fewer pairs than plain cross-attention",
     "magic": "guided by a dual encoder, a language model that never saw an image describes it, without gradients",
+    "virtex": "an image encoder learns more from captions than from class labels of as many images, or twice as many",
+    "visualbert": "pre-training on captions and on the task's text makes a better judge of statements about images",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
+    "simvlm": "reading any beginning of a text and writing the rest teaches more than span corruption or plain LM",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
 }
 

@@ -15,24 +15,23 @@ PAD, START, END, MASK = 0, 1, 2, 3  # START opens a text, END ends it or stands 
 RELATIONS = ("left of", "right of", "above", "below")
 NUM_CLASSES = len(regions.NAMES)
 NUM_COLOURS = len(shapes.COLOUR_NAMES)
-_WORDS = sorted({*" ".join(regions.NAMES).split(), *" ".join(RELATIONS).split(), *"a the is large small".split()})
+_WORDS = sorted({*" ".join(regions.NAMES).split(), *" ".join(RELATIONS).split(), *"a the is".split()})
 IDS = {word: number for number, word in enumerate(_WORDS, start=4)}
 WORDS = tuple(IDS.values())
 VOCAB_SIZE = len(IDS) + 4
 ABSENT = regions.ABSENT
 FEATURES = 32  # numbers of a region
 _NOISE = 0.3  # of its features
-_RADII = ((4.5, 6.0), (7.5, 9.5))  # pixels: small, large
-_CELL = regions.SIZE // 2
+SIZE = 32
+_CELL = SIZE // 2
 
 
 @dataclass(frozen=True)
 class Scenes:
     """Things (N, K) in any order, no two of a scene alike: `classes`, the row in `regions_world.NAMES`, −1 for none;
-    `large`; their centres `x`, `y` and `radius` in pixels."""
+    their centres `x`, `y` and `radius` in pixels."""
 
     classes: np.ndarray
-    large: np.ndarray
     x: np.ndarray
     y: np.ndarray
     radius: np.ndarray
@@ -47,9 +46,9 @@ class Scenes:
         return torch.from_numpy(found[:, :NUM_CLASSES])
 
     def pixels(self, seed: int) -> Tensor:
-        """float32 (N, 3, 48, 48) in [−1, 1]."""
+        """float32 (N, 3, 32, 32) in [−1, 1]."""
         rng = np.random.Generator(np.random.PCG64([seed, 1]))
-        return regions.drawn(self.classes, self.x, self.y, self.radius, rng)
+        return regions.drawn(self.classes, self.x, self.y, self.radius, rng, size=SIZE)
 
     def regions(self, seed: int) -> tuple[Tensor, Tensor]:
         """float32 (N, K, 32), what a detector would say of each thing, with noise; bool (N, K), which are there."""
@@ -58,7 +57,7 @@ class Scenes:
             [
                 np.eye(len(shapes.SHAPES))[kinds // NUM_COLOURS],
                 np.eye(NUM_COLOURS)[kinds % NUM_COLOURS],
-                np.stack([self.large, 4 * self.x / regions.SIZE - 2, 4 * self.y / regions.SIZE - 2], axis=-1),
+                np.stack([4 * self.x / SIZE - 2, 4 * self.y / SIZE - 2], axis=-1),
             ],
             axis=-1,
         )
@@ -79,18 +78,17 @@ def scenes(seed: int, number: int, fewest: int = 2, most: int = 2) -> Scenes:
     classes = rng.permuted(np.tile(np.arange(NUM_CLASSES), (number, 1)), axis=1)[:, :most]
     counts = rng.integers(fewest, most + 1, size=number)
     classes[np.arange(most) >= counts[:, None]] = ABSENT
-    large = rng.random(classes.shape) < 0.5
-    radius = rng.uniform(*np.moveaxis(np.array(_RADII)[large.astype(int)], -1, 0))
+    radius = rng.uniform(3.5, 6.5, size=classes.shape)
     cells = rng.permuted(np.tile(np.arange(4), (number, 1)), axis=1)[:, :most]
-    x, y = (_CELL * at + rng.uniform(radius + 1, _CELL - radius - 1) for at in (cells % 2, cells // 2))
-    return Scenes(classes, large, x, y, radius)
+    x, y = (_CELL * at + rng.uniform(radius, _CELL - radius) for at in (cells % 2, cells // 2))
+    return Scenes(classes, x, y, radius)
 
 
 def caption(s: Scenes, row: int, rng: np.random.Generator) -> str:
-    """ "a large red circle left of a small blue square", of two of its things."""
+    """ "a red circle left of a blue square", of two of its things."""
     one, other = _two(s, row, rng)
-    named = [f"a {('small', 'large')[int(s.large[row, i])]} {regions.NAMES[s.classes[row, i]]}" for i in (one, other)]
-    return f"{named[0]} {_relation(s, row, one, other)} {named[1]}"
+    first, second = (regions.NAMES[s.classes[row, i]] for i in (one, other))
+    return f"a {first} {_relation(s, row, one, other)} a {second}"
 
 
 def statement(s: Scenes, row: int, rng: np.random.Generator) -> tuple[str, bool]:

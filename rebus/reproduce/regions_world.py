@@ -60,21 +60,23 @@ def scenes(seed: int, number: int) -> Scenes:
     )
 
 
-def drawn(classes: np.ndarray, x0: np.ndarray, y0: np.ndarray, radius: np.ndarray, rng: np.random.Generator) -> Tensor:
+def drawn(
+    classes: np.ndarray, x0: np.ndarray, y0: np.ndarray, radius: np.ndarray, rng: np.random.Generator, size: int = SIZE
+) -> Tensor:
     """Each thing on a noisy ground, by four samples a pixel. classes (N, K): rows in `NAMES`, −1 for none; centres and
-    radii (N, K) in pixels → (N, 3, 48, 48) in [−1, 1]."""
+    radii (N, K) in pixels → (N, 3, size, size) in [−1, 1]."""
     number, fine = len(classes), 2
     ground = np.array(shapes.BACKGROUNDS, dtype=np.float32)[rng.integers(len(shapes.BACKGROUNDS), size=number)] / 255
-    image = np.broadcast_to(ground[:, :, None, None], (number, 3, SIZE, SIZE)).copy()
+    image = np.broadcast_to(ground[:, :, None, None], (number, 3, size, size)).copy()
     inks = np.array(list(shapes.COLOURS.values()), dtype=np.float32) / 255
-    at = (np.arange(SIZE * fine) + 0.5) / fine
+    at = (np.arange(size * fine) + 0.5) / fine
     for thing in range(classes.shape[1]):
         kind = np.maximum(classes[:, thing], 0)
         far = radius[:, thing, None, None]
         x, y = ((at - centre[:, thing, None]) for centre in (x0, y0))
         inside = shapes.is_inside(kind[:, None, None] // len(inks), x[:, None, :] / far, y[:, :, None] / far)
         inside = inside & (classes[:, thing] != ABSENT)[:, None, None]
-        ink = inside.reshape(number, SIZE, fine, SIZE, fine).mean(axis=(2, 4), dtype=np.float32)[:, None]
+        ink = inside.reshape(number, size, fine, size, fine).mean(axis=(2, 4), dtype=np.float32)[:, None]
         image += ink * (inks[kind % len(inks)][:, :, None, None] - image)
     image += shapes.NOISE * rng.standard_normal(image.shape, dtype=np.float32)
     return torch.from_numpy(2 * image - 1)

@@ -11,6 +11,7 @@ from rebus.core.capabilities import PicksAnswers
 from rebus.core.errors import BadCheckpoint, BadText, UsageError
 from rebus.core.finite import check_finite
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
+from rebus.tasks.few_shot import shots_of
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.task_model import TaskModel, batch_size, companion, decoding_for, no_decoding, prompt_for
 from rebus.tasks.text_generation import Pair, generate_texts, inputs
@@ -22,6 +23,7 @@ def ask(
     questions: str | Sequence[str],
     prompt: str | None = None,
     *,
+    examples: Any = None,
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
 ) -> str | list[str]:
@@ -29,14 +31,16 @@ def ask(
 
     `prompt` replaces the system's own; {question} in it is where the question goes, so that "{question}" alone gives
     the model each question as a whole prompt, which may be empty then.
+    `examples`: (image, question, answer) of some others, shown before, or the `Shots` made of them.
     A network that picks from a list of answers (`PicksAnswers`) gives the likeliest of them, and takes no decoding
     options. Raises `MissingFile` where its checkpoint lacks that list.
     """
     pairs, many = question_pairs(model, images, questions, prompt)
+    shots = shots_of(model, "ask", examples, prompt)
     if picks_answers(model):
         answers = _picked(model, pairs, decoding, batching)
     else:
-        answers = generate_texts(model, pairs, decoding_for(model, "ask", decoding), batching)
+        answers = generate_texts(model, pairs, decoding_for(model, "ask", decoding), batching, shots)
     return answers if many else answers[0]
 
 

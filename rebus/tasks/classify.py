@@ -21,9 +21,11 @@ from rebus.core.limits import check
 from rebus.generation import score_choices
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.embed import Comparison, has_sigmoid, scaled
+from rebus.tasks.few_shot import Shots, shots_of
 from rebus.tasks.inputs import many_images
 from rebus.tasks.prompts import fill, templates_of
-from rebus.tasks.task_model import TaskModel, batch_size, on_device, one_report, prompt_for
+from rebus.tasks.task_model import TaskModel, batch_size, one_report, prompt_for
+from rebus.tasks.text_generation import inputs
 
 log = logging.getLogger("rebus")
 
@@ -35,6 +37,8 @@ def classify(
     templates: str | Sequence[str] | None = None,
     multi: bool = False,
     *,
+    examples: Any = None,
+    orders: int = 1,
     batching: BatchOptions = AS_IT_SUITS,
 ) -> Ranking | list[Ranking]:
     """All labels with their probabilities, best first, for each image.
@@ -44,9 +48,11 @@ def classify(
     "dog ") are merged and logged.
     Probabilities sum to 1 over the labels, but those of a dual encoder with a sigmoid (SigLIP) are each label's own
     when there is a single label, or with `multi`, which other models refuse.
+    `examples`: (image, label) of some others, shown to a generative model before, or the `Shots` made of them. A label
+    then counts by the mean log-probability of its tokens, averaged over `orders` random orders of the examples.
     Raises `UsageError` for no labels, `BadText` for an empty one, `LimitExceeded` above MAX_LABELS.
     """
-    return Classifier(model, labels, templates, multi).rank(images, batching)
+    return Classifier(model, labels, templates, multi, examples=examples, orders=orders).rank(images, batching)
 
 
 class Classifier:
@@ -58,8 +64,15 @@ class Classifier:
         labels: Sequence[str],
         templates: str | Sequence[str] | None = None,
         multi: bool = False,
+        *,
+        examples: Any = None,
+        orders: int = 1,
     ):
+        if isinstance(orders, bool) or not isinstance(orders, int) or orders < 1:
+            raise UsageError(f"orders wants a whole number above 0; got {orders!r}")
         self.model = model
+        shots = shots_of(model, "classify", examples)
+        self.shots = None if shots is None else shots.orders(orders)
         text = model.processor.text
         self.labels = distinct(labels, str.strip if text is None else lambda label: text.prepare(label.strip()))
         network = model.network
@@ -74,7 +87,8 @@ class Classifier:
             self.weights = label_vectors(model, self.labels, sentences, average)
         elif isinstance(network, WritesText):
             sentences = templates_of(templates or "plain")
-            self.choices = _choices(model, [fill(text, label) for label in self.labels for text in sentences])
+            texts = [fill(text, label) for label in self.labels for text in sentences]
+            self.choices = _choices(model, texts, ends=self.shots is None)
         else:
             raise UnsupportedTask(
                 f"{model.system.name} neither embeds images and text nor generates text: it cannot classify"
@@ -92,7 +106,7 @@ class Classifier:
         if self.compares:
             scores = _compare(self.model, sources, self.weights, batching)
         else:
-            scores = _likelihood(self.model, sources, self.choices, len(self.labels), batching)
+            scores = _likelihood(self.model, sources, self.choices, len(self.labels), self.shots, batching)
         answers = [None if row is None else _ranking(self.labels, row, self.apart) for row in scores]
         return answers if many else answers[0]
 
@@ -161,26 +175,40 @@ def _compare(
 
 
 def _likelihood(
-    model: TaskModel, images: list[ImageSource], choices: Tensor, num_labels: int, batching: BatchOptions
+    model: TaskModel,
+    images: list[ImageSource],
+    choices: Tensor,
+    num_labels: int,
+    shots: list[Shots] | None,
+    batching: BatchOptions,
 ) -> list[Tensor | None]:
-    """(C,) log-likelihoods of the labels after the system's prompt; of several sentences, their mean likelihood."""
+    """(C,) log-likelihoods of the labels after the system's prompt; of several sentences, their mean likelihood. After
+    examples, of the mean token, averaged over the orders of these."""
     prompt, choices = prompt_for(model, "classify"), choices.to(model.device)
 
+    every: Sequence[Shots | None] = shots or [None]
+
+    def score(batch: Sequence[ImageSource], one: Shots | None) -> Tensor:
+        pairs = [(image, prompt) for image in batch]
+        taken = inputs(model, pairs) if one is None else one.inputs(pairs)
+        total, length = score_choices(model.network, taken, choices, rows_at_once=16 * len(batch))
+        return total if one is None else total / length
+
     def weigh(batch: Sequence[ImageSource]) -> list[Tensor]:
-        inputs = on_device(model, model.processor(images=list(batch), texts=[prompt] * len(batch)))
-        total = score_choices(model.network, inputs, choices, rows_at_once=16 * len(batch)).total
+        total = torch.stack([score(batch, one) for one in every]).mean(dim=0)
         return list(total.unflatten(1, (num_labels, -1)).logsumexp(dim=2).cpu())
 
     size = batch_size(model, cpu=4, accelerator=16)
     return in_batches(images, weigh, size=size, what="images", options=batching)
 
 
-def _choices(model: TaskModel, texts: Sequence[str]) -> Tensor:
-    """(C, S) ids of the answers, the end token last, padded with -100. Control tokens stay plain text."""
+def _choices(model: TaskModel, texts: Sequence[str], ends: bool = True) -> Tensor:
+    """(C, S) ids of the answers, the end token last unless not `ends`, padded with -100. Control tokens stay plain
+    text."""
     text = model.processor.text
     if text is None:
         raise MissingFile(f"this checkpoint has no {model.processor.text_missing}, without which it cannot read labels")
-    end = [] if text.spec.eos_id is None else [text.spec.eos_id]
+    end = [text.spec.eos_id] if ends and text.spec.eos_id is not None else []
     rows = [ids + end for ids in text.tokenizer.encode_batch([text.prepare(one) for one in texts])]
     longest = max(map(len, rows))
     if longest > text.spec.context:  # never cut: labels that begin alike would become the same answer

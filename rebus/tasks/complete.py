@@ -84,8 +84,15 @@ def _parts(model: TaskModel, number: int, document: Document) -> _Parts:
     if not any(not isinstance(part, str) or part.strip() for part in document):
         raise UsageError(f"document {number} is empty: give texts and images")
     before, _, after = prompt_for(model, "complete").partition("{document}")
-    pieces = [part if isinstance(part, str) else ImageMark() for part in (before, *document, after)]
     images: list[ImageSource] = [part for part in document if not isinstance(part, str)]
+    text = model.processor.text
+    if (
+        text is not None
+        and text.spec.image_token_id is None
+        and not any(isinstance(part, str) for part in document[: len(images)])
+    ):
+        document = document[len(images) :]  # images that come first need no place in texts that have none for them
+    pieces = [part if isinstance(part, str) else ImageMark() for part in (before, *document, after)]
     return number, images, Pieces(*(piece for piece in pieces if piece != ""))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rebus.core.answers import Box, Mask, Ranking, TextLine
-from rebus.tasks.options import Batching, Decoding, OnError
+from rebus.tasks.call_options import Batching, Classifying, Decoding, OnError, Showing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rebus.tasks.batching import BatchOptions
     from rebus.tasks.classify import Classifier
     from rebus.tasks.detect import Detector
+    from rebus.tasks.few_shot import Shots
 
     OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions
     Images = OneImage | Iterable[OneImage]
@@ -97,7 +98,7 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> Ranking: ...
     @overload
     def classify(
@@ -108,7 +109,7 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> list[Ranking]: ...
     @overload
     def classify(
@@ -119,7 +120,7 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: Literal["skip"],
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> list[Ranking | None]: ...
     def classify(
         self,
@@ -129,16 +130,16 @@ class Tasks:
         multi: bool = False,
         *,
         on_error: OnError = "raise",
-        **options: Unpack[Batching],
+        **options: Unpack[Classifying],
     ) -> Any:
         """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set.
 
-        `multi`: each label's own probability, of models with a sigmoid.
+        `multi`: each label's own probability, of models with a sigmoid. `examples`: (image, label) of some others.
         """
         from rebus.tasks.classify import classify
 
-        batching = _divided(options, on_error)[0]
-        return classify(self._can("classify"), images, labels, templates, multi, batching=batching)
+        batching, shown = _divided(options, on_error)
+        return classify(self._can("classify"), images, labels, templates, multi, batching=batching, **shown)
 
     def classifier(
         self, labels: Sequence[str], templates: str | Sequence[str] | None = None, multi: bool = False
@@ -155,7 +156,7 @@ class Tasks:
         prompt: "Prompt | None" = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> str: ...
     @overload
     def caption(
@@ -164,7 +165,7 @@ class Tasks:
         prompt: "Prompt | Sequence[Prompt] | None" = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str]: ...
     @overload
     def caption(
@@ -173,12 +174,12 @@ class Tasks:
         prompt: "Prompt | Sequence[Prompt] | None" = None,
         *,
         on_error: Literal["skip"],
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str | None]: ...
     def caption(
-        self, images: Any, prompt: Any = None, *, on_error: OnError = "raise", **options: Unpack[Decoding]
+        self, images: Any, prompt: Any = None, *, on_error: OnError = "raise", **options: Unpack[Showing]
     ) -> Any:
-        """What is in the image, in a sentence."""
+        """What is in the image, in a sentence. `examples`: (image, caption) of some others."""
         from rebus.tasks.caption import caption
 
         batching, decoding = _divided(options, on_error)
@@ -192,7 +193,7 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> str: ...
     @overload
     def ask(
@@ -202,7 +203,7 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: Literal["raise"] = ...,
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str]: ...
     @overload
     def ask(
@@ -212,7 +213,7 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: Literal["skip"],
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> list[str | None]: ...
     def ask(
         self,
@@ -221,9 +222,10 @@ class Tasks:
         prompt: str | None = None,
         *,
         on_error: OnError = "raise",
-        **options: Unpack[Decoding],
+        **options: Unpack[Showing],
     ) -> Any:
-        """The answer to a question about the image. `prompt`: another than the model's own, with {question} in it."""
+        """The answer to a question about the image. `prompt`: another than the model's own, with {question} in it.
+        `examples`: (image, question, answer) of some others."""
         from rebus.tasks.ask import ask
 
         batching, decoding = _divided(options, on_error)
@@ -346,6 +348,13 @@ class Tasks:
 
         batching, decoding = _divided(options, on_error)
         return perform(self._can("perform"), images, task, text, region, batching=batching, **decoding)
+
+    def shots(self, task: str, examples: Any, **how: Any) -> "Shots":
+        """Examples for many calls of "caption", "ask" or "classify": read once, or with `encoder` and `number` the
+        nearest of them for each image (`rebus.tasks.few_shot.Shots`)."""
+        from rebus.tasks.few_shot import Shots
+
+        return Shots(self._can(task), task, examples, **how)
 
     def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
         """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""

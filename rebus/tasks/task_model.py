@@ -48,7 +48,17 @@ class TaskModel(Protocol):
     def endings(self) -> dict[str, Any]: ...
 
 
-def on_device(model: TaskModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class Placed(Protocol):
+    """What lies on a device, in a precision."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+def on_device(model: Placed, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The batch where the network is; images in its precision."""
     return {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)

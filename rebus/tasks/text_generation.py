@@ -1,23 +1,32 @@
 """What the tasks of generative models share: images and prompts in, text out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from rebus.codec.images import ImageSource
+from rebus.codec.processor import Processor
 from rebus.codec.text import Prompt
 from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED
 from rebus.generation import cut, score_tokens
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
-from rebus.tasks.task_model import TaskModel, batch_size, on_device
+from rebus.tasks.task_model import Placed, TaskModel, batch_size, on_device
 
 ImagePair = tuple[ImageSource, Prompt]
 Pair = ImagePair | tuple[list[ImageSource], Prompt]  # of an interleaved prompt, the images in the order of their marks
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Shown(Protocol):
+    """Examples of a task (`rebus.tasks.few_shot.Shots`)."""
+
+    def inputs(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """What the network takes for (image, prompt) after the examples."""
+        ...
 
 
 class Generated(NamedTuple):
@@ -29,12 +38,16 @@ class Generated(NamedTuple):
 
 
 def generate_texts(
-    model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any], batching: BatchOptions = AS_IT_SUITS
+    model: TaskModel,
+    pairs: Sequence[Pair],
+    options: Mapping[str, Any],
+    batching: BatchOptions = AS_IT_SUITS,
+    shots: Shown | None = None,
 ) -> list[str]:
-    """Answers to (image, prompt), in order."""
+    """Answers to (image, prompt), in order; after examples, where there are `shots`."""
 
     def work(batch: Sequence[Pair], options: Mapping[str, Any]) -> list[str]:
-        return [answer.text for answer in generate_batch(model, batch, options)]
+        return [answer.text for answer in generate_batch(model, batch, options, shots=shots)]
 
     return in_seeded_batches(pairs, options, generation_batch(model), work, batching=batching)
 
@@ -66,10 +79,15 @@ def generation_batch(model: TaskModel) -> int:
 
 
 def generate_batch(
-    model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any], *, likelihood: bool = False
+    model: TaskModel,
+    pairs: Sequence[Pair],
+    options: Mapping[str, Any],
+    *,
+    likelihood: bool = False,
+    shots: Shown | None = None,
 ) -> list[Generated]:
     """One batch of answers; with `likelihood`, how probable each of their tokens was."""
-    batch = inputs(model, pairs)
+    batch = inputs(model, pairs) if shots is None else shots.inputs(pairs)
     heard: list[Tensor] = []
     listen = likelihood and options.get("strategy") != "beam"
     hook = {"on_token": lambda _, log_probability: heard.append(log_probability)} if listen else {}
@@ -90,7 +108,13 @@ def generate_batch(
     ]
 
 
-def inputs(model: TaskModel, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+class Reader(Placed, Protocol):
+    """What `inputs` needs of a model."""
+
+    processor: Processor
+
+
+def inputs(model: Reader, pairs: Sequence[Pair]) -> dict[str, Tensor]:
     """What the network takes."""
     images, prompts = zip(*pairs, strict=True)
     none = all(isinstance(image, list) and not image for image in images)

@@ -14,7 +14,7 @@ from rebus.nn.lora import merge_lora
 from rebus.objectives.patch_names import HEAD
 from rebus.save_checkpoint import save_checkpoint
 from rebus.train.config import TrainConfig
-from rebus.train.warm_start import opened_once, starts_of, starts_whole
+from rebus.train.warm_start import domain_of, opened_once, starts_of, starts_whole
 from rebus.weights.companions import companion_files
 
 
@@ -47,7 +47,7 @@ def save_final(config: TrainConfig, network: nn.Module, processor: Processor | N
 def _domain(config: TrainConfig) -> str:
     """What the finished model counts as: that of what it started from, however little it learned since, or else that of
     its data."""
-    starts = [opened_once(start.source).card.domain for start in starts_of(config)]
+    starts = [domain_of(str(config.system), start.source) for start in starts_of(config)]
     drawn = PHOTOS not in starts if starts else not isinstance(config.data, Files | Mixture)
     return SHAPES if drawn else PHOTOS
 

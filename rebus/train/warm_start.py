@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from rebus import catalog
 from rebus.backbones.vision.vit import ViT
+from rebus.core.card import PHOTOS
 from rebus.core.errors import BadCheckpoint, UsageError, unknown
 from rebus.nn.frozen import set_trained
 from rebus.nn.lora import add_lora
 from rebus.open_checkpoint import Opened, open_checkpoint
 from rebus.train.config import Start, TrainConfig
 from rebus.train.sharded_tensors import share_of
+from rebus.weights.checkpoint_files import open_weights
+from rebus.weights.hub import find
+from rebus.weights.lazy_tensor import LazyTensor
 
 LOG = logging.getLogger("rebus")
 
@@ -26,6 +30,23 @@ LOG = logging.getLogger("rebus")
 def opened_once(name: str) -> Opened:
     """A checkpoint that a run asks for more than once."""
     return open_checkpoint(name)
+
+
+@lru_cache(maxsize=8)
+def _borrowed(system: str, source: str) -> Mapping[str, LazyTensor] | None:
+    """What a system makes of the file of another network; None where it makes nothing of it."""
+    borrow = catalog.system(system).borrow
+    if borrow is None or catalog.find(source) is not None:
+        return None
+    try:
+        return borrow(open_weights(find(source)))
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{source}: {error}") from None
+
+
+def domain_of(system: str, source: str) -> str:
+    """What a checkpoint that a run starts from counts as; another network's file is of the world at large."""
+    return PHOTOS if _borrowed(system, source) else opened_once(source).card.domain
 
 
 def starts_whole(config: TrainConfig) -> bool:
@@ -58,7 +79,7 @@ def build(config: TrainConfig) -> Built:
     network: nn.Module = catalog.system(str(config.system)).build(config.model)
     copied: dict[str, str] = {}
     for start in starts_of(config):
-        copied |= dict.fromkeys(copy_weights(network, start), start.source)
+        copied |= dict.fromkeys(copy_weights(network, start, str(config.system)), start.source)
     set_trained(network, config.freeze, False)
     if config.lora is not None:
         add_lora(network, config.lora.parts, config.lora.rank, config.lora.alpha)
@@ -77,20 +98,21 @@ def build(config: TrainConfig) -> Built:
     return Built(network, copied)
 
 
-def copy_weights(network: nn.Module, start: Start) -> list[str]:
-    """Copy a part of a checkpoint into a part of the network; gives the names that were filled, by our names.
+def copy_weights(network: nn.Module, start: Start, system: str) -> list[str]:
+    """Copy a part of a checkpoint into a part of the network, which is of `system`; gives the names that were filled,
+    by our names.
 
     Every weight of the network's part must be in the checkpoint, in its shape, but for the positions of an image
     encoder for another image size, which are resized; what else is there (a classifier that nobody asked for) stays
     there. Raises `BadCheckpoint` naming what does not fit, `UnknownName` for a part that is not there.
     """
-    opened = opened_once(start.source)
-    theirs = {_below(name, start.take): tensor for name, tensor in opened.tensors.items()}
+    tensors = _borrowed(system, start.source) or opened_once(start.source).tensors
+    theirs = {_below(name, start.take): tensor for name, tensor in tensors.items()}
     wanted = {name: value for name, value in network.state_dict().items() if _below(name, start.into) is not None}
     if not wanted:
         raise unknown("part of the network", start.into, [name for name, _ in network.named_modules() if name])
     if not any(name is not None for name in theirs):
-        parts = {name.split(".")[0] for name in opened.tensors}
+        parts = {name.split(".")[0] for name in tensors}
         raise unknown(f"part of {start.source}", start.take, parts)
     found = {name: theirs.get(_below(name, start.into)) for name in wanted}
     wrong = [

@@ -268,3 +268,34 @@ def test_a_damaged_text_gives_way_to_another_text(folder: Path, processors: dict
     assert batch["image_mask"][:, 0].tolist() == [True, False] * 8
     assert batch["damaged"]
     assert all("texts.jsonl" in line for line in batch["damaged"])
+
+
+def test_a_caption_is_cut_and_gone_on_with(folder: Path, processors: dict[str, Any]) -> None:
+    template = "caption en at {at}: {text}"
+    files = Files(path=str(folder), form="split caption", prompt=template)
+    source = file_batches(files, processors["paligemma"], PALIGEMMA).source
+    record = source.read(0, 0, "train", 0)
+    seen = set()
+    for seed in range(40):
+        (row,) = source.make(record, np.random.default_rng(seed)).texts
+        assert row.prompt is not None
+        at, _, text = row.prompt.removeprefix("caption en at ").partition(":")
+        assert len(text.split()) == int(at)
+        assert " ".join([*text.split(), *row.text.split()]) in record.captions
+        assert row.text  # the last word is always left to write
+        seen.add(int(at))
+    assert {0, 1, 2} <= seen  # nothing before it: a caption as ever
+
+
+def test_questions_are_asked_back_and_objects_listed(folder: Path, processors: dict[str, Any]) -> None:
+    def made(form: Any, prompt: str) -> tuple[Any, Any]:
+        files = Files(path=str(folder), form=form, prompt=prompt)
+        source = file_batches(files, processors["paligemma"], PALIGEMMA).source
+        record = source.read(0, 0, "train", 0)
+        return record, source.make(record, np.random.default_rng(0)).texts[0]
+
+    record, row = made("ask back", "a question for {answer}:")
+    (question,) = record.questions
+    assert row == (f"a question for {question.answers[0]}:", question.text)
+    record, row = made("objects", "list the objects present")
+    assert row == ("list the objects present", ", ".join(sorted({thing.label for thing in record.things})))

@@ -170,6 +170,6 @@ def test_panels_say_what_they_are_and_how_much_they_leave_out(monkeypatch):
     monkeypatch.setattr(report, "font_for", lambda text, size: said.append(text) or font_for(text, size))
     boxes = [Box((i, i, i + 20, i + 20), "cat", 0.5) for i in range(11)]
     one = mistake(found=boxes, wanted=boxes[:2])
-    assert report._picture(one)
+    assert report._image(one)
     assert "prediction, 8 of 11 shown" in said
     assert "ground truth" in said

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from rebus.core.errors import NotFinite
-from rebus.generation import generate
+from rebus.generation import Beam, generate
+from rebus.generation.constraints import Constraints
+from rebus.generation.stopping import Stops
 from tests.generation.tiny_writer import EOS, PAD, PROMPTS, VOCAB, TinyWriter
 
 
@@ -33,6 +35,48 @@ def test_many_beams_find_the_best_sentence_of_all():
         if score > best_score:
             best, best_score = list(text[:length]), score
     assert found[: len(best)] == best
+
+
+class SixTokens(TinyWriter):
+    """The same with the first six tokens of its vocabulary alone."""
+
+    def start(self, **inputs):
+        step = super().start(**inputs)
+        return step._replace(logits=step.logits[:, :6])
+
+    def step(self, token, cache):
+        step = super().step(token, cache)
+        return step._replace(logits=step.logits[:, :6])
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_beams_for_all_beginnings_equal_an_exhaustive_search_to_depth_5(seed, length_penalty):
+    """Six tokens: 5⁴ beginnings of four tokens go on, and each ends where its end token comes. Beams find the best of
+    all sentences, and further ones in order."""
+    network, room = SixTokens(seed, sharp=1.0), 5
+    whole = [text for text in itertools.product(range(6), repeat=room) if EOS not in text[:-1]]
+    ended = [(*text, EOS) for n in range(room - 1) for text in itertools.product(range(6), repeat=n) if EOS not in text]
+    texts = whole + ended
+    targets = torch.full((len(texts), room), PAD)
+    for row, text in enumerate(texts):
+        targets[row, : len(text)] = torch.tensor(text)
+    real = torch.arange(room) < torch.tensor([len(text) for text in texts])[:, None]
+    with torch.no_grad():
+        logits = network(tokens=PROMPTS[:1].expand(len(texts), -1), targets=targets).logits.log_softmax(-1)
+    each = (logits.gather(-1, targets[..., None])[..., 0] * real).sum(1) / real.sum(1) ** length_penalty
+    best = each.topk(3)
+
+    search = Beam(num_beams=5**4, length_penalty=length_penalty, early_stopping="never")
+    stops, free = Stops(EOS, None, None), Constraints(None, 0, None)
+    found, lengths = search.candidates(
+        network, {"tokens": PROMPTS[:1]}, room, stops=stops, constraints=free, pad_id=PAD
+    )
+    for place, index in enumerate(best.indices.tolist()):
+        assert tuple(found[0, place, : lengths[0, place]].tolist()) == texts[index]
+    chosen = beam(network, PROMPTS[:1], num_beams=5**4, length_penalty=length_penalty, max_new_tokens=room,
+                  early_stopping="never")[0].tolist()  # fmt: skip
+    assert tuple(chosen[: len(texts[best.indices[0]])]) == texts[best.indices[0]]
 
 
 def test_a_longer_sentence_wins_with_a_larger_length_penalty():

@@ -14,7 +14,7 @@ from rebus.core.errors import UsageError
 from rebus.nn import linear as linear_module
 from rebus.nn.blocks import blocks_of
 from rebus.plan.step import Learning, Memory, Step, Trace
-from rebus.plan.trace import _highest, trace
+from rebus.plan.trace import _highest, _lengths, trace
 from rebus.train.distributed import _split
 from tests.plan.networks import ANSWER, PROMPT, counted, narrow, saved
 
@@ -48,6 +48,26 @@ CASES = [
     ("visualbert", "vqa", FLOAT),
     ("visualbert", "vqa_pre", HALF),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "step", "lengths"),
+    [
+        ("virtex", "tiny", FLOAT, (1, 23)),
+        ("virtex", "tiny", Step(bf16=False, prompt=4), (4, 20)),
+        ("virtex", "tiny", Step(bf16=False, prompt=4, answer=9), (4, 9)),
+        ("paligemma", "3b_224", FLOAT, (16, 112)),
+    ],
+)
+def test_texts_are_as_long_as_the_model_reads_them(name, preset, step, lengths):
+    system = catalog.system(name)
+    assert _lengths(system, system.presets[preset], step, (224, 224)) == lengths
+
+
+def test_no_step_is_planned_on_longer_texts_than_the_model_reads():
+    system = catalog.system("virtex")
+    with pytest.raises(UsageError, match="9 tokens of prompt and 16 of answer: virtex reads 24 together"):
+        trace(system, system.presets["tiny"], Step(prompt=9, answer=16))
 
 
 def traced(system: str, cfg, step: Step) -> Trace:

@@ -10,7 +10,23 @@ from torchvision.ops import box_iou
 from rebus.cli import main
 from rebus.cli.verbs import reproduce as verb
 from rebus.core.errors import UnknownName
-from rebus.reproduce import CLAIMS, align, asif, clip, find, magic, memory, paligemma, regions_world, siglip, vild
+from rebus.reproduce import (
+    CLAIMS,
+    align,
+    asif,
+    clip,
+    find,
+    magic,
+    memory,
+    paligemma,
+    regions_world,
+    siglip,
+    simvlm,
+    vild,
+    virtex,
+    visualbert,
+    visualgpt,
+)
 from rebus.reproduce import cells_world as cells
 from rebus.reproduce import shapes_world as shapes
 from tests.reproduce import made_up
@@ -33,6 +49,20 @@ SMALL = {
     ),
     "paligemma": lambda: paligemma.paligemma(
         paligemma.Budget(steps=4, batch_size=8, every=2, test=40, width=16, num_layers=1)
+    ),
+    "virtex": lambda: virtex.virtex(
+        virtex.Budget(images=16, steps=2, batch_size=4, probe=40, test=40, width=16, channels=(4, 4, 8, 8))
+    ),
+    "visualbert": lambda: visualbert.visualbert(
+        visualbert.Budget(
+            scenes=20, caption_steps=2, statements=16, statement_steps=2, steps=2, batch_size=4, test=10, width=16
+        )
+    ),
+    "visualgpt": lambda: visualgpt.visualgpt(
+        visualgpt.Budget(texts=40, few=8, more=16, text_steps=2, steps=2, batch_size=4, test=5, width=8)
+    ),
+    "simvlm": lambda: simvlm.simvlm(
+        simvlm.Budget(pairs=40, steps=2, questions=30, tuning=2, batch_size=8, test=40, width=16, num_layers=1)
     ),
     "magic": lambda: magic.magic(
         magic.Budget(clip_steps=2, text_steps=2, batch_size=8, train=64, test=3, bent=1, width=8, k=3)

@@ -133,6 +133,9 @@ def fake_system(prompts: Prompts, **declared: Any) -> SimpleNamespace:
     nothing: dict[str, Any] = {
         "objective": "softmax",
         "locations": None,
+        "lines": None,
+        "outlines": None,
+        "named_tasks": {},
         "image_tokens": None,
         "companions": {},
         "decoding": {},

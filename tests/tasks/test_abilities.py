@@ -66,6 +66,6 @@ def test_documents_and_images_want_declarations_too():
 
 
 def test_every_task_that_decodes_has_a_default():
-    generating = {"caption", "ask", "detect", "segment", "complete", "imagine"}
+    generating = {"caption", "ask", "detect", "segment", "read", "perform", "complete", "imagine"}
     assert set(DECODING) == generating
     assert isinstance(IMAGE_TOKENS, ImageTokens)

@@ -5,7 +5,7 @@ A prompt and an answer go through at once (`forward`, for training), or the prom
 scores; a model that puts images into the sequence, or between the blocks, writes its own forward over these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class Layers(NamedTuple):
     and the cache that knows the new tokens (None where a whole sequence goes through at once)."""
 
     x: Tensor
-    blocks: list[Callable[[Tensor], Tensor]]
+    blocks: Sequence[Callable[[Tensor], Tensor]]
     cache: Cache | None
 
 
@@ -59,7 +59,7 @@ class Decoder(nn.Module):
     its last `norm` and `cfg.context`."""
 
     cfg: Any
-    norm: nn.Module
+    norm: Any
 
     def embed(self, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """The tokens' vectors; where they stand is added by `lay_out`."""

@@ -208,7 +208,7 @@ def convolve(conv: nn.Module, x: Float[Tensor, "B Y X C"]) -> Float[Tensor, "B V
 
 
 def rows(original: bool = False) -> list[Row]:
-    """Names of the vision tower of transformers, or of the code that was released with the weights."""
+    """Names of the image encoder in transformers, or of the code that was released with the weights."""
     patch = "proj" if original else "conv"
     table: list[Row] = [
         (f"convs.{{i}}.{patch}.{{p}}", "stages.{i}.patch.{p}"),

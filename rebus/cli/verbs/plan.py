@@ -29,12 +29,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--examples", metavar="N", help="examples seen in all, like 12.8B, instead of --epochs")
     add("--batch", metavar="N", type=positive, help="examples of a step, over all GPUs")
     add("--image-size", metavar="PX", type=positive, help="images of another size than the model's")
-    add("--prompt-tokens", metavar="N", type=positive, help="generative models: tokens of the prompt (16)")
+    add(
+        "--prompt-tokens", metavar="N", type=positive, help="generative models: tokens of the prompt (16; captioners 1)"
+    )
     add(
         "--answer-tokens",
         metavar="N",
         type=positive,
-        help="generative models: tokens of the answer (the rest of 128 or 512)",
+        help="generative models: tokens of the answer (the rest of 128 or 512, or of the longest text)",
     )
     add("--freeze", metavar="A,B", help="parts that stay as they are: image, text.tokens, …")
     add("--train", metavar="A,B", help="the only parts that learn, instead of --freeze")

@@ -9,6 +9,7 @@ from rebus.core.errors import UsageError
 from rebus.data.scenes import language
 from rebus.data.scenes.render import draw
 from rebus.data.scenes.world import COLOURS, HELD_OUT, SHAPES, SceneObject, generator, plan_scene
+from rebus.data.scenes.writing import Writing, written
 
 LABELS = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES if (s, c) not in HELD_OUT)
 NOVEL_LABELS = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES if (s, c) in HELD_OUT)
@@ -55,6 +56,11 @@ class Scene:
         rng = generator(self.seed, self.split, 1)
         asked = ((language.ask(kind, self.objects, rng, self.scale), kind) for kind in language.answer_kinds())
         return [(pair, kind) for pair, kind in asked if pair is not None]
+
+    @cached_property
+    def writing(self) -> Writing | None:
+        """The same scene with a number or a word written in it; None where there is no room."""
+        return written(self.planes, self.objects, generator(self.seed, self.split, 2))
 
     @cached_property
     def phrases(self) -> list[tuple[str, int]]:

@@ -64,7 +64,7 @@ class Plan:
 
 
 def generator(seed: int, split: str, stream: int) -> np.random.Generator:
-    """Random numbers of one scene; `stream` keeps drawing and wording apart."""
+    """Random numbers of one scene; `stream` keeps drawing, wording and writing apart."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS, f"Splits: {', '.join(SPLITS)}.")
     if seed < 0:

@@ -319,7 +319,8 @@ def image_spec(cfg: VisualGPTConfig) -> ImageSpec | None:
 
 
 def text_spec(cfg: VisualGPTConfig) -> TextSpec:
-    """`<? w w w<|endoftext|>`: every word with the space before it."""
+    """`<? w w w<|endoftext|>`: every word with the space before it. Unless the configuration keeps `punctuation`, texts
+    are in lower case without it."""
     return TextSpec(
         context=cfg.text.context,
         vocab_size=cfg.text.vocab_size,
@@ -327,6 +328,8 @@ def text_spec(cfg: VisualGPTConfig) -> TextSpec:
         pad_id=cfg.pad_id,
         bos_id=cfg.start_id,
         eos_id=cfg.end_id,
+        own_ids=True,
+        leading_space=True,
         lower=not cfg.punctuation,
         canonical=not cfg.punctuation,
     )

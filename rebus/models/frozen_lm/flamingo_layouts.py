@@ -40,13 +40,18 @@ def join(cfg: FlamingoConfig, text: Processor, image: Processor) -> Processor:
 
 
 def _spec(cfg: FlamingoConfig, tokenizer: Tokenizer, own: TextSpec) -> TextSpec:
-    """How texts are read with images in them. Raises `BadConfig` where the tokenizer has other ids for new tokens."""
+    """How texts are read by this tokenizer. Raises `BadConfig` where the tokenizer has other ids for new tokens."""
     for name in cfg.added:
         if tokenizer.id_of(name) != cfg.id_of(name):
             raise BadConfig(
                 f"the tokenizer has {name} at id {tokenizer.id_of(name)}, the network at {cfg.id_of(name)}: give "
                 f"first_added={tokenizer.id_of(cfg.added[0])}, or the tokenizer of this language model"
             )
+    return with_images(cfg, own)
+
+
+def with_images(cfg: FlamingoConfig, own: TextSpec) -> TextSpec:
+    """How a language model reads texts, with images in them."""
     return replace(
         own,
         vocab_size=cfg.vocabulary + len(cfg.added),
@@ -75,9 +80,7 @@ def frozen_lm(find: Find) -> System:
 
     def text_spec(cfg: FlamingoConfig) -> TextSpec:
         spec = own_text_spec(cfg)
-        ids = {"eos_id": spec.eos_id if cfg.end is None else cfg.id_of(cfg.end), "image_token_id": cfg.image_id}
-        size = cfg.vocabulary + len(cfg.added)
-        return replace(spec, vocab_size=size, added_tokens=cfg.added, num_image_tokens=1, bos_first=True, **ids)
+        return with_images(cfg, spec)
 
     def image_spec(cfg: FlamingoConfig) -> ImageSpec:
         image, own = system.part(cfg, "image")

@@ -27,6 +27,7 @@ from rebus.core.outputs import Choices, Predictions, Step
 from rebus.core.released_config import HARMLESS
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Companion, Layout, System
+from rebus.models.prefix_lm.simvlm_from_t5 import from_t5
 from rebus.nn.block import Block
 from rebus.nn.cache import Cache, ContextCache
 from rebus.nn.decoder import Decoder
@@ -335,6 +336,7 @@ SYSTEM = System(
     image_spec=image_spec,
     any_image_size=True,
     text_spec=text_spec,
+    borrow=from_t5,
     companions={
         "answers": Companion(
             file="answers_vqa.txt",

@@ -44,7 +44,7 @@ class MAGICConfig:
     alpha: float = 0.1
     beta: float = 2.0
     min_p: float = 0.0
-    plain_captions: bool = False  # whether captions are made of `PLAIN` tokens alone
+    plain_captions: bool = False  # whether captions hold tokens like `PLAIN` alone
     max_new_tokens: int = 15  # the paper's 16 count the start token
     max_sentences: int | None = None
     stop: str | None = None
@@ -63,7 +63,7 @@ class MAGICConfig:
                 raise BadConfig(f"magic: wants {name}; got {getattr(self, name.split()[0])}")
 
 
-# No digits, quotes, names and line ends; who has to say something begins as captions do.
+# Tokens of words in lower case, full stops, and words that captions begin with: no digits, quotes, names or line ends.
 PLAIN = r" ?[a-z]+| ?[.]| ?(?:A|An|The|Two|Three|Four|Some|Several|Many|People|Children|Men|Women)"
 _SMALL = Part(system="gpt2", config={"vocab_size": 50_259})  # two were added: the start and the padding of a text
 _B32 = Part(system="clip", config={})

@@ -112,7 +112,7 @@ def _outlines(
 ) -> Iterator[tuple[list[list[Any]], str]]:
     token = r"(?:<loc_\d+>|<sep>|<poly>|</poly>){4,}"
     for piece in re.findall(r"[^<]+" + token if labelled else token, text):
-        named = re.sub(r"^<loc_\d+>", "", piece) if release == "transformers" else piece
+        named = re.sub(r"^<loc_\d+>" if release == "transformers" else r"^loc_\d+>", "", piece)
         label = re.match(r"\s*(.*?)(?=<loc_|<poly>)", named)
         if label is None:
             continue

@@ -287,3 +287,5 @@ def test_real_photos_are_captioned_offline(shared):
     guide = rebus.load("asif/starter", device="cpu")
     fit = torch.as_tensor(guide.match(photo, [guided, plain]))[0]
     assert fit[0] > fit[1]
+    assert guided
+    assert not set(guided) - set(string.ascii_letters + " .")

@@ -1,4 +1,4 @@
-"""The keyword arguments of tasks, typed."""
+"""What the task methods take beside their inputs, for type checkers."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
@@ -36,3 +36,16 @@ class Decoding(Batching, total=False):
     allowed: Any
     guidance: Any
     do_sample: bool
+
+
+class Showing(Decoding, total=False):
+    """And examples that are shown in the prompt: a list of them, or what `shots` makes of it."""
+
+    examples: Any
+
+
+class Classifying(Batching, total=False):
+    """The same of labels; `orders`: over how many random orders of the examples scores are averaged."""
+
+    examples: Any
+    orders: int

@@ -1,0 +1,30 @@
+"""Flamingo's open reproductions."""
+
+from rebus.catalog.card_of import card_of
+
+_FLAMINGO = [
+    card_of(
+        "flamingo",
+        f"open-{variant}",
+        preset=f"open_{variant.removesuffix('-instruct').replace('-', '_')}",
+        parameters=parameters,
+        license="MIT; that of the language model applies too",
+        released=True,
+        parts={"trained": f"openflamingo/OpenFlamingo-{repo}", "text": text, "image": "clip/l14"},
+        ready=variant != "9b-v1",
+    )
+    for variant, parameters, repo, text in (
+        ("3b", 2_558_648_368, "3B-vitl-mpt1b", "anas-awadalla/mpt-1b-redpajama-200b"),
+        ("3b-instruct", 2_558_648_368, "3B-vitl-mpt1b-langinstruct", "anas-awadalla/mpt-1b-redpajama-200b-dolly"),
+        ("4b", 4_039_823_392, "4B-vitl-rpj3b", "togethercomputer/RedPajama-INCITE-Base-3B-v1"),
+        (
+            "4b-instruct",
+            4_039_823_392,
+            "4B-vitl-rpj3b-langinstruct",
+            "togethercomputer/RedPajama-INCITE-Instruct-3B-v1",
+        ),
+        ("9b", 8_131_313_680, "9B-vitl-mpt7b", "anas-awadalla/mpt-7b"),
+        ("9b-v1", 8_220_442_640, "9B-deprecated", "huggyllama/llama-7b"),
+    )
+]
+CARDS = _FLAMINGO

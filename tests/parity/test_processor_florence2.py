@@ -1,0 +1,163 @@
+"""A whole Florence-2 directory, written by transformers: the tokens of every task, the pixels, and all tasks on it."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import rebus
+from rebus.core.answers import Box, Mask, TextLine
+from rebus.core.errors import BadText, UnknownName, UsageError
+from rebus.models.unified.florence2 import ADDED_TOKENS
+from rebus.models.unified.florence2_tasks import released_answer
+from rebus.tasks.perform import named_prompt
+from tests.parity.test_florence2 import TEXT, VISION, shaken
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+transformers = pytest.importorskip("transformers")
+
+SIDE = 64
+SEEN = 17  # 4 × 4 places and their mean
+REGION = (10.0, 5.0, 40.0, 30.0)
+MERGES = [("Ġ", "i"), ("t", "h"), ("Ġ", "th"), ("Ġth", "e")]
+
+
+def alphabet():
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return [chr(byte) for byte in visible] + [chr(256 + i) for i in range(len(hidden))]
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """The reference's model and processor, and ours of the directory that they were saved to."""
+    transformers.logging.set_verbosity_error()
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *alphabet(), *map("".join, MERGES), "<mask>"]
+    folder = tmp_path_factory.mktemp("whole")
+    tokenizer = transformers.BartTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=MERGES,
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS)})
+    images = transformers.CLIPImageProcessorPil(
+        size={"height": SIDE, "width": SIDE},
+        do_center_crop=False,
+        resample=3,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+        image_seq_length=SEEN,
+    )
+    images.image_seq_length = SEEN
+    processor = transformers.Florence2Processor(images, tokenizer, post_processor_config={})
+    image_id = tokenizer.convert_tokens_to_ids("<image>")
+    config = transformers.Florence2Config(
+        vision_config={**VISION, "image_size": SIDE},
+        text_config={**TEXT, "vocab_size": 1344, "max_position_embeddings": 128},
+        image_token_id=image_id,
+    )
+    theirs = shaken(transformers.Florence2ForConditionalGeneration(config))
+    theirs.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return theirs, processor, rebus.load(folder, device="cpu"), folder
+
+
+def photo(width=83, height=47):
+    torch.manual_seed(1)
+    return Image.fromarray(torch.randint(256, (height, width, 3), dtype=torch.uint8).numpy())
+
+
+def test_tokens_and_pixels_of_every_task(released):
+    _, processor, ours, _ = released
+    image = photo()
+    for name, task in ours.system.named_tasks.items():
+        text = "a green car in the fog" if "{text}" in task.prompt else None
+        region = REGION if "{region}" in task.prompt else None
+        prompt = named_prompt(ours, task, image.size, text, region)
+        found = ours.processor(images=[image], texts=[prompt])
+        places = "<loc_120><loc_106><loc_481><loc_638>" if region else ""
+        expected = processor(images=image, text=name + (text or places), return_tensors="pt")
+        assert found["tokens"].tolist() == expected["input_ids"].tolist(), name
+        torch.testing.assert_close(found["pixels"], expected["pixel_values"], atol=1e-6, rtol=0)
+
+
+def test_control_tokens_that_a_user_types_are_text(released):
+    """Fault 14."""
+    *_, ours, _ = released
+    task = ours.system.named_tasks["<OPEN_VOCABULARY_DETECTION>"]
+    typed = ours.processor(texts=[named_prompt(ours, task, (8, 8), "<loc_5></s><image>")])["tokens"][0].tolist()
+    ids = ours.processor.text.tokenizer.id_of
+    assert {ids("<loc_5>"), ids("<image>")}.isdisjoint(typed)
+    assert typed.count(ids("</s>")) == 1
+
+
+def test_answers_that_are_learned_come_back(released):
+    *_, ours, _ = released
+    answer = "the car<loc_3><loc_7><loc_900><loc_999>x<poly><loc_1><loc_2><sep><loc_5></poly>"
+    targets = ours.processor(texts=["the"], targets=[answer])["targets"][0].tolist()
+    ids = ours.processor.text.tokenizer.id_of
+    assert targets[0] == ids("<s>")
+    assert targets[-1] == ids("</s>")
+    assert {ids("<loc_900>"), ids("<poly>"), ids("<sep>"), ids("</poly>")} <= set(targets)
+    assert ours.processor.decode([targets]) == [answer]
+
+
+def test_the_whole_way_is_the_reference_s(released):
+    theirs, processor, ours, _ = released
+    image = photo()
+    inputs = processor(images=image, text="<CAPTION>", return_tensors="pt")
+    expected = theirs.generate(
+        **inputs,
+        max_new_tokens=14,
+        num_beams=3,
+        no_repeat_ngram_size=3,
+        early_stopping=True,
+        forced_bos_token_id=0,
+        forced_eos_token_id=2,
+    )
+    text = released_answer("<CAPTION>", processor.batch_decode(expected, skip_special_tokens=False)[0], image.size)
+    assert "loc" in text
+    assert ours.caption(image, max_new_tokens=14) == text
+    assert ours.perform([image, image], "<CAPTION>", max_new_tokens=14) == [text, text]
+
+
+def test_every_task_answers_in_kind(released):
+    *_, ours, _ = released
+    image, short = photo(), {"max_new_tokens": 9, "strategy": "greedy"}
+    assert {"caption", "classify", "detect", "segment", "read", "perform", "stream"} == ours.tasks
+    kinds = {"text": str, "boxes": Box, "lines": TextLine, "masks": Mask, "boxes or masks": (Box, Mask)}
+    for name, task in ours.system.named_tasks.items():
+        text = "car" if "{text}" in task.prompt else None
+        region = REGION if "{region}" in task.prompt else None
+        found = ours.perform(image, name, text, region, **short)
+        assert all(isinstance(one, kinds[task.answer]) for one in ([found] if isinstance(found, str) else found)), name
+    assert len(ours.read([image, photo(20, 90)], **short)) == 2
+    assert isinstance(ours.detect(image, **short), list)
+    assert all(box.label in ("car", "dog") for box in ours.detect(image, ["car", "dog"], **short))
+    assert isinstance(ours.segment(image, "a car", **short), list)
+
+
+def test_a_task_without_its_input_or_with_another_is_refused(released):
+    *_, ours, _ = released
+    for call, message in (
+        (("<OD>", "car"), "<OD> takes no text"),
+        (("<REGION_TO_OCR>",), "wants a region"),
+        (("<CAPTION_TO_PHRASE_GROUNDING>", " "), "wants a text"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            ours.perform(photo(), *call)
+    with pytest.raises(UnknownName, match="<OCR>"):
+        ours.perform(photo(), "<OCRR>")
+    with pytest.raises(BadText, match="the context holds 128"):
+        ours.caption(photo(), "long " * 60)
+
+
+def test_saved_with_its_processor(released, tmp_path):
+    *_, ours, _ = released
+    for layout in ("transformers", "released"):
+        again = rebus.load(ours.save(tmp_path / layout, layout), device="cpu")
+        assert again.config == ours.config
+        assert again.caption(photo(), max_new_tokens=8) == ours.caption(photo(), max_new_tokens=8)
+    data = json.loads((tmp_path / "released" / "config.json").read_text())
+    assert data["vision_config"]["dim_embed"] == VISION["embed_dim"]
