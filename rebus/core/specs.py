@@ -95,6 +95,7 @@ class Prompts:
     after_example: Mapping[str, str] = field(default_factory=dict)  # task → what follows the answer of an example, of
     # models that learn a task from examples in the prompt
     controls: tuple[str, ...] = ()  # what in these prompts is a control token, such as [MASK]
+    unfinished: tuple[str, ...] = ()  # tasks whose prompts the answer goes on with, without `TextSpec.separator`
     drops: str = ""  # characters that are left out of questions, as they were in training
 
 

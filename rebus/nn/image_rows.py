@@ -65,10 +65,10 @@ def check_placeholders(places: Bool[Tensor, "T L"], rows: ImageRows | None, each
 
     Nothing is looked at while a network is compiled or only planned.
     """
-    if torch.compiler.is_compiling() or only_shapes(places):
-        return
     marks = places.sum(dim=1)
     images = marks.new_zeros(len(marks)) if rows is None else rows.of_texts()
+    if torch.compiler.is_compiling() or only_shapes(marks) or only_shapes(images):
+        return
     if len(images) != len(marks):
         raise BadText(
             f"{len(marks)} prompts for {len(images)} rows of images: `owners` says which row each prompt belongs to"

@@ -144,9 +144,6 @@ def test_labels_that_are_codes_have_a_finite_loss_where_the_references_is_infini
     assert isinstance(made, Predictions)
 
 
-# ── the decoder of images, which the reference lacks: the specification written out ──
-
-
 def res_block(w, x):
     def norm(name, y):
         return F.group_norm(y, 32, w[f"{name}.weight"], w[f"{name}.bias"], eps=1e-6)

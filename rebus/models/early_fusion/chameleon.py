@@ -9,8 +9,6 @@ released weights back the images that they write.
 The tokenizer of images stays as it is; what learns sees tokens alone.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -36,6 +34,7 @@ class Chameleon(nn.Module):
     def __init__(self, cfg: ChameleonConfig):
         super().__init__()
         self.cfg = cfg
+        self.draws = cfg.draws
         self.image = VQGAN(cfg.image, decoder=cfg.draws).requires_grad_(False)
         self.text = Llama(cfg.text)
 
@@ -114,7 +113,8 @@ def image_spec(cfg: ChameleonConfig) -> ImageSpec:
 
 
 def text_spec(cfg: ChameleonConfig) -> TextSpec:
-    """The start token, then text and images in turn, each image between its two tokens; answers end with </s>."""
+    """The start token, then text and images in turn, each image between its two tokens; a token ends the turn of whoever
+    asks, </s> that of the model."""
     return TextSpec(
         context=cfg.text.context,
         vocab_size=cfg.text.vocab_size,
@@ -123,6 +123,7 @@ def text_spec(cfg: ChameleonConfig) -> TextSpec:
         bos_id=cfg.bos_id,
         eos_id=cfg.eos_id,
         bos_first=True,
+        separator=SEPARATOR,
         image_token_id=cfg.image_id,
         num_image_tokens=cfg.num_image_tokens,
         image_begin_id=cfg.begin_id,
@@ -144,13 +145,8 @@ def tasks(cfg: ChameleonConfig) -> frozenset[str]:
     return frozenset(found | {"imagine"} if cfg.draws else found)
 
 
-def suited(cfg: ChameleonConfig) -> dict[str, Any]:
-    """Without a decoder the text has no images in it that could be shown."""
-    return {"image_tokens": image_tokens if cfg.draws else None}
-
-
-# Meta's decoding of text and of images (its released inference code); Anole's guidance is the same.
-_TEXT = {"strategy": "sample", "temperature": 0.7, "top_p": 0.9}
+# As Meta's inference code and Anole's sample. Captions and answers are greedy here, so that they come out the same.
+_SAMPLED = {"strategy": "sample", "temperature": 0.7, "top_p": 0.9}
 
 SYSTEM = System(
     name="chameleon",
@@ -167,14 +163,14 @@ SYSTEM = System(
         ),
     },
     prompts=Prompts(
-        caption="Describe the image." + SEPARATOR,
-        ask="{question}" + SEPARATOR,
-        classify="Describe the image." + SEPARATOR,
+        caption="Describe the image.",
+        ask="{question}",
+        classify="Describe the image.",
         complete="{document}",
         imagine="{prompt}",
-        controls=(SEPARATOR,),
+        unfinished=("complete", "imagine"),
     ),
-    decoding={"imagine": {**_TEXT, "guidance": (3.0, 1.2)}, "complete": {"max_new_tokens": 256}},
+    decoding={"imagine": {**_SAMPLED, "guidance": (3.0, 1.2)}, "complete": {**_SAMPLED, "max_new_tokens": 256}},
     tasks=tasks,
     objective="next token",
     objective_options={"z_loss": 1e-5},
@@ -182,5 +178,4 @@ SYSTEM = System(
     image_spec=image_spec,
     text_spec=text_spec,
     image_tokens=image_tokens,
-    suited=suited,
 )

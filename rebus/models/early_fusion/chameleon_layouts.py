@@ -9,7 +9,7 @@ from rebus.backbones.text.llama_layouts import llama_rows
 from rebus.backbones.vision.vqgan import ROWS, VQGANConfig
 from rebus.core.errors import BadConfig
 from rebus.core.released_config import Released
-from rebus.models.early_fusion.chameleon_config import SEPARATOR, ChameleonConfig
+from rebus.models.early_fusion.chameleon_config import ChameleonConfig
 from rebus.weights.key_sides import nested
 from rebus.weights.keymap import KeyMap
 
