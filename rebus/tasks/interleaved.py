@@ -56,14 +56,13 @@ class _Answers:
     def _write_text(self, going: Sequence[int], turn: int) -> tuple[list[int], list[int]]:
         """Rows that began an image, and rows that stopped where none fits any more and go on without."""
         most = max(self.left[i] for i in going)
-        together = [i for i in going if most <= self._room_for_image(i)]
+        groups: dict[tuple[int, bool], list[int]] = {}  # that write so many tokens, and may begin an image
+        for i in going:
+            room = self._room_for_image(i)
+            limit = most if room >= most else min(self.left[i], room if room > 0 else self._room(i))
+            groups.setdefault((limit, room > 0), []).append(i)
         begun, unfinished = [], []
-        for some in ([together] if together else []) + [[i] for i in going if i not in together]:
-            row, limit = some[0], most
-            draws = self._room_for_image(row) > 0
-            if some is not together:  # a row near the end of the context has a limit of its own
-                room = self._room_for_image(row) if draws else self.context - len(self.rows.rows[row])
-                limit = min(self.left[row], room)
+        for (limit, draws), some in groups.items():
             if limit <= 0:
                 continue
             for i, stopped in zip(some, self._generate(some, limit, draws, turn), strict=True):
@@ -95,9 +94,13 @@ class _Answers:
         text = self.model.processor.decode([self.text[row]])[0].strip()
         return clean(text, self.options) != text
 
+    def _room(self, row: int) -> int:
+        """How many tokens more the context holds."""
+        return self.context - len(self.rows.rows[row])
+
     def _room_for_image(self, row: int) -> int:
         """How many of the next tokens may begin an image: its codes, its end and the end of the text fit after them."""
-        return self.context - self.spec.each - 2 - len(self.rows.rows[row])
+        return self._room(row) - self.spec.each - 2
 
     def _say(self, row: int) -> None:
         text = clean(self.model.processor.decode([self.text[row]])[0], self.options)
