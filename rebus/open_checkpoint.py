@@ -283,6 +283,7 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]
         if found is not None:
             system, layout, config = found
             tensors = open_weights(path, prefer=layout.weights_name.removesuffix("model"), wrappers=layout.wrappers)
+            config = config if layout.complete is None else layout.complete(config, tensors.keys())
             return system, layout, config, tensors if layout.prepare is None else layout.prepare(tensors)
     elif not path.is_file():
         raise MissingFile(f"{path} is neither a checkpoint directory nor a file of weights")

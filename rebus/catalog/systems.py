@@ -110,6 +110,14 @@ SYSTEMS = {
         "examples in the prompt",
         paper="Alayrac et al., Flamingo: a Visual Language Model for Few-Shot Learning, 2022",
     ),
+    "chameleon": SystemRow(
+        module="rebus.models.early_fusion.chameleon",
+        model_types=("chameleon",),
+        family="early_fusion",
+        tasks=frozenset({"caption", "ask", "classify", "complete", "imagine", "stream"}),
+        idea="images are tokens like words: one decoder reads and writes both, in any order",
+        paper="Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024",
+    ),
     "simvlm": SystemRow(
         module="rebus.models.prefix_lm.simvlm",
         model_types=("simvlm",),
@@ -173,4 +181,5 @@ BACKBONES = {  # networks of one input with checkpoints of their own: what a tra
     "gpt_neox": SystemRow(module="rebus.backbones.text.gpt_neox", model_types=("gpt_neox",)),
     "opt": SystemRow(module="rebus.backbones.text.opt", model_types=("opt",)),
     "mask_vqvae": SystemRow(module="rebus.backbones.vision.mask_vqvae", model_types=()),
+    "vqgan": SystemRow(module="rebus.backbones.vision.vqgan", model_types=("vqgan",)),
 }

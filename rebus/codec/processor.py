@@ -85,7 +85,7 @@ class Processor:
                     _check_one_image_a_row(counts)
                 batch["tokens"], batch["mask"] = text(texts)
             else:
-                each = _of_owners(counts, owners)
+                each = _before_answers(_of_owners(counts, owners), targets)
                 prompts = _spread(texts, each, counts if owners is None else None)
                 batch["tokens"], batch["mask"] = text(prompts, images=0 if each is None else each)
         if targets is not None:
@@ -318,6 +318,20 @@ def _of_owners(counts: list[int] | None, owners: Sequence[int] | None) -> list[i
         if not 0 <= owner < len(counts):
             raise UsageError(f"owners[{i}] is {owner}; there are {len(counts)} rows of images, 0 to {len(counts) - 1}")
     return [counts[owner] for owner in owners]
+
+
+def _before_answers(
+    each: list[int] | None, targets: Prompt | Sequence[Prompt] | None
+) -> list[int] | None:
+    """How many images the prompts have, where the last ones of a row are in its answer."""
+    answers = [] if targets is None else [targets] if isinstance(targets, str | Pieces) else list(targets)
+    marks = [one.marks if isinstance(one, Pieces) else 0 for one in answers]
+    if each is None or len(marks) != len(each) or not any(marks):
+        return each
+    for row, (images, mine) in enumerate(zip(each, marks, strict=True)):
+        if mine > images:
+            raise BadText(f"answer {row} has marks for {mine} images, of {images} in its row")
+    return [images - mine for images, mine in zip(each, marks, strict=True)]
 
 
 def _spread(

@@ -59,6 +59,10 @@ class Pieces(tuple[str | Control | ImageMark, ...]):
         return sum(isinstance(part, ImageMark) for part in self)
 
 
+class Unfinished(Pieces):
+    """A prompt that the answer goes on with as it stands: the separator that ends other prompts is left out."""
+
+
 Prompt = str | Pieces
 
 
@@ -140,7 +144,8 @@ class TextPipeline:
         bodies = self._encode(prompts)
         self._tell_lost(prompts, bodies)
         if self.spec.generates:
-            rows = [self._prompt(i, body, count) for i, (body, count) in enumerate(zip(bodies, counts, strict=True))]
+            each = enumerate(zip(prompts, bodies, counts, strict=True))
+            rows = [self._prompt(i, body, count, not isinstance(one, Unfinished)) for i, (one, body, count) in each]
         else:
             with self.one_report():
                 rows = [self._whole(i, body) for i, body in enumerate(bodies)]
@@ -150,7 +155,8 @@ class TextPipeline:
         return _padded(rows, width, self.spec.pad_id), mask
 
     def targets(self, texts: Prompt | Sequence[Prompt]) -> Tensor:
-        """(B, S) int64: what a generative model is to answer, end token last, padded on the right with −100.
+        """(B, S) int64: what a generative model is to answer, end token last, padded on the right with −100. Images in an
+        answer (`ImageMark`), of models that write them, are placeholders between their two tokens, as in prompts.
 
         Places and masks (`<loc0001>`, `<seg001>`) are control tokens here. An answer longer than the context raises
         `BadText`, or is cut and has no end token where the spec says `truncate=True`.
@@ -158,10 +164,11 @@ class TextPipeline:
         rows = []
         answers = _listed(texts)
         for i, answer in enumerate(answers):
-            if isinstance(answer, Pieces) and answer.marks:
+            if isinstance(answer, Pieces) and answer.marks and self.spec.image_begin_id is None:
                 raise BadText(f"answer {i} holds an image: models that write text cannot be taught to answer with one")
         start = [self.spec.bos_id] if self.spec.bos_before_answer and self.spec.bos_id is not None else []
-        for i, body in enumerate(self._encode(answers, answers=True)):
+        for i, marked in enumerate(self._encode(answers, answers=True)):
+            body = [token for part in marked for token in (self._image_ids() if part == _MARK else [part])]
             row = start + body if self.spec.eos_id is None else [*start, *body, self.spec.eos_id]
             if len(row) > self.spec.context and not self.spec.truncate:
                 raise BadText(
@@ -268,18 +275,19 @@ class TextPipeline:
             self._cut.append(size)
         return start + body[: max(room, 0)] + end
 
-    def _prompt(self, index: int, body: list[int], images: int) -> list[int]:
+    def _prompt(self, index: int, body: list[int], images: int, finished: bool = True) -> list[int]:
         """`images [bos] body separator`: the start token comes after the last placeholder, marked or in front, as the
         released processor of PaliGemma has it, or at the very beginning (`bos_first`)."""
         seen, body = self._images(body, images)
         start = [] if self.spec.bos_id is None else [self.spec.bos_id]
-        if not (seen or start or body or self._separator or self.spec.empty_prompts) and self.spec.eos_id is not None:
+        separator = self._separator if finished else []
+        if not (seen or start or body or separator or self.spec.empty_prompts) and self.spec.eos_id is not None:
             start = [self.spec.eos_id]  # nothing to continue: a text begins where another one ends
         seen, start = (start + seen, []) if self.spec.bos_first else (seen, start)
-        room = self.spec.context - len(seen) - len(start) - len(self._separator)
+        room = self.spec.context - len(seen) - len(start) - len(separator)
         if self.spec.truncate and room >= 0:
             body = body[:room]
-        row = seen + start + body + self._separator
+        row = seen + start + body + separator
         if len(row) > self.spec.context:
             placed = self.spec.num_image_tokens * images
             placeholders = f"{_number(images)} ({placed:,} tokens) and " if placed else ""
@@ -289,10 +297,18 @@ class TextPipeline:
             )
         return row
 
+    def _image_ids(self) -> list[int]:
+        """What stands for an image: its placeholders, between the tokens that begin and end it where there are any."""
+        if self.spec.image_token_id is None:
+            return []
+        begin, end = self.spec.image_begin_id, self.spec.image_end_id
+        placeholders = [self.spec.image_token_id] * self.spec.num_image_tokens
+        return [*([] if begin is None else [begin]), *placeholders, *([] if end is None else [end])]
+
     def _images(self, body: list[int], images: int) -> tuple[list[int], list[int]]:
         """A prompt up to its last image, which is in front where none is marked, and what comes after."""
-        place, around = self.spec.image_token_id, self.spec.image_around_id
-        image = [] if place is None else [place] * self.spec.num_image_tokens
+        around = self.spec.image_around_id
+        image = self._image_ids()
         last = len(body) - body[::-1].index(_MARK) if _MARK in body else 0
         seen: list[int] = []
         for part in body[:last] or [_MARK] * images:

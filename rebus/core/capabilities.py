@@ -154,8 +154,26 @@ class DescribesRegions(Protocol):
 
 @runtime_checkable
 class DrawsImages(Protocol):
-    """Codes that a generative model wrote (`rebus.core.specs.ImageTokens`) → images: the network, or a companion."""
+    """Codes that a generative model wrote (`rebus.core.specs.ImageTokens`) → images: the network, or a companion.
+
+    `draws = False` on a network: it came without its decoder, and cannot.
+    """
 
     def draw_images(self, codes: Tensor) -> Tensor:
         """codes (B, n) int64, from 0 → pixels (B, 3, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class TokenisesImages(Protocol):
+    """A generative model to which images are tokens among those of the text."""
+
+    def read_images(
+        self,
+        tokens: Tensor,
+        pixels: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        owners: Tensor | None = None,
+    ) -> Tensor:
+        """tokens (T, L) with the codes of their images in place of the placeholders."""
         ...

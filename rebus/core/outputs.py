@@ -25,11 +25,13 @@ class Predictions(NamedTuple):
     that they were read from, which language models give.
 
     `backward` (B, S, V), of a model that also reads from right to left: the logits of `core.labels.reversed_rows`.
+    `targets` (B, S), of a model that writes images: those that it was given, with the codes of images in place.
     """
 
     logits: Tensor
     hidden: Tensor | None = None
     backward: Tensor | None = None
+    targets: Tensor | None = None
 
 
 class Regions(NamedTuple):

@@ -72,6 +72,8 @@ class TextSpec:
     image_token_id: int | None = None  # placeholder put in front of the prompt, `num_image_tokens` times an image
     num_image_tokens: int = 0
     image_around_id: int | None = None  # put before and after a placeholder; neighbouring ones share it (IDEFICS)
+    image_begin_id: int | None = None  # put before the placeholders of each image, and
+    image_end_id: int | None = None  # after them (Chameleon)
     bos_first: bool = False  # whether the start token comes before images, too, and not after the last of them
     beside_images: bool = False  # encoders that read a text and its images together, of which a row may have several
 
@@ -93,6 +95,7 @@ class Prompts:
     after_example: Mapping[str, str] = field(default_factory=dict)  # task → what follows the answer of an example, of
     # models that learn a task from examples in the prompt
     controls: tuple[str, ...] = ()  # what in these prompts is a control token, such as [MASK]
+    unfinished: tuple[str, ...] = ()  # tasks whose prompts the answer goes on with, without `TextSpec.separator`
     drops: str = ""  # characters that are left out of questions, as they were in training
 
 

@@ -32,6 +32,8 @@ class Layout:
     infer_config: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None  # shapes by name → config
     read_metadata: Callable[[Mapping[str, Any], Collection[str]], Any] | None = None  # metadata and names of the
     # tensors of a GGUF file → config, for the layout of such files, which `recognises` their metadata
+    complete: Callable[[Any, Collection[str]], Any] | None = None  # config and names in the file → config, where these
+    # say what the configuration file does not
     prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None  # arrays of the file → one for each name
     # that `keys` knows
     weights_name: str = "model"  # stem of the file of weights

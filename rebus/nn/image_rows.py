@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from rebus.core.errors import UsageError
+from rebus.core.errors import BadText, UsageError
+from rebus.nn.only_shapes import only_shapes
 
 
 def real_images(pixels: Tensor, image_mask: Bool[Tensor, "B N"] | None = None) -> Tensor:
@@ -57,3 +58,27 @@ class ImageRows(NamedTuple):
         starts = (self.counts.cumsum(0) - self.counts)[self.owners]
         within = torch.arange(int(each.sum()), device=seen.device) - (each.cumsum(0) - each).repeat_interleave(each)
         return seen[starts.repeat_interleave(each) + within]
+
+
+def check_placeholders(places: Bool[Tensor, "T L"], rows: ImageRows | None, each: int) -> None:
+    """Raise `BadText` where a text has not `each` placeholders for each image of its row; None: there are no images.
+
+    Nothing is looked at while a network is compiled or only planned.
+    """
+    marks = places.sum(dim=1)
+    images = marks.new_zeros(len(marks)) if rows is None else rows.of_texts()
+    if torch.compiler.is_compiling() or only_shapes(marks) or only_shapes(images):
+        return
+    if len(images) != len(marks):
+        raise BadText(
+            f"{len(marks)} prompts for {len(images)} rows of images: `owners` says which row each prompt belongs to"
+        )
+    wrong = ((images < 0) | (marks != images * each)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        if int(images[row]) < 0:
+            raise BadText(f"owners[{row}]: there is no such row of images")
+        raise BadText(
+            f"row {row}: {int(marks[row])} image placeholders in the tokens, but {int(images[row])} images of "
+            f"{each} each: {int(images[row]) * each} wanted"
+        )

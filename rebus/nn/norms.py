@@ -1,4 +1,4 @@
-"""Two norms. LayerNorm centres and scales each token; RMSNorm only scales."""
+"""Norms. LayerNorm centres and scales each token, HeadNorm each head of it; RMSNorm only scales."""
 
 import torch
 from jaxtyping import Float
@@ -22,3 +22,20 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         y = nn.functional.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
         return torch.addcmul(y, y, self.weight.float()).to(x.dtype)
+
+
+class HeadNorm(nn.Module):
+    """LayerNorm over the width of each head, with gains and offsets of its own for each. Chameleon, 2024, Sec. 2.3.2.
+
+    Put on queries and keys it bounds the scores of attention, whatever the sizes of the weights before it.
+    """
+
+    def __init__(self, num_heads: int, head_width: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_heads, head_width))
+        self.bias = nn.Parameter(torch.zeros(num_heads, head_width))
+
+    def forward(self, x: Float[Tensor, "B H S K"]) -> Float[Tensor, "B H S K"]:
+        y = nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return torch.addcmul(self.bias[:, None], y, self.weight[:, None])

@@ -69,6 +69,7 @@ class NextTokenLoss:
     """`next_token` of the network's predictions for `batch["targets"]`.
 
     A batch may hold several prompts for each row of images, which `owners` (T,) then gives; images are encoded once.
+    Of a network that writes images, its targets hold their codes.
     `places`: (first id, number) of the location tokens of a network that starts untrained. Their embeddings start as
     waves over the coordinate, so that what is learned of one place holds for its neighbours.
     """
@@ -88,6 +89,7 @@ class NextTokenLoss:
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         targets = batch["targets"]
-        logits = network(**{name: batch[name] for name in _INPUTS if name in batch}).logits
-        loss = next_token(logits, targets, self.label_smoothing, self.z_loss)
-        return Losses(loss, hits(logits, targets))
+        made = network(**{name: batch[name] for name in _INPUTS if name in batch})
+        targets = targets if made.targets is None else made.targets
+        loss = next_token(made.logits, targets, self.label_smoothing, self.z_loss)
+        return Losses(loss, hits(made.logits, targets))

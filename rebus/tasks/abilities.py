@@ -52,7 +52,7 @@ def abilities(system: System, network: Any = None) -> frozenset[str]:
             found.add("read")
         if system.named_tasks:
             found.add("perform")
-        draws = _can(network, DrawsImages) or _needed(system, "imagine")
+        draws = (_can(network, DrawsImages) and getattr(network, "draws", True)) or _needed(system, "imagine")
         if system.image_tokens is not None and draws and _has_prompt(system, "imagine"):
             found.add("imagine")
     return frozenset(found)

@@ -6,13 +6,14 @@ from typing import Any
 from PIL import Image
 
 from rebus.codec.images import ImageSource
-from rebus.codec.text import ImageMark, Pieces
+from rebus.codec.text import ImageMark, Pieces, Unfinished
 from rebus.core.errors import RebusError, UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
-from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens, text_tokens
+from rebus.tasks.image_generation import image_decoder, writes_images
+from rebus.tasks.interleaved import interleaved
 from rebus.tasks.location_scores import open_all
 from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
-from rebus.tasks.text_generation import Pair, clean, generate_batch, generation_batch, in_seeded_batches, inputs
+from rebus.tasks.text_generation import Pair, generate_batch, generation_batch, in_seeded_batches
 
 Document = Sequence[str | ImageSource]
 Completion = str | list[str | Image.Image]
@@ -30,22 +31,22 @@ def complete(
 
     A document is a text, or a list of texts and images; in it every `str` is text, so that an image in a file is given
     as a `pathlib.Path`. Texts are taken as they are, white space included. The answer is a text; of a system that
-    writes images (`System.image_tokens`) it is a list of texts and images in turn, and `max_new_tokens` counts its
-    text alone. An image that no longer fits into the context ends the answer.
+    writes images (`System.image_tokens`) it is a list of texts and images in turn, `max_new_tokens` counts its text
+    alone, and `guidance` is that of `imagine`. No image is begun that does not fit into the context.
 
     Raises `UsageError` for an empty document, `BadText` or `BadImage` naming the document that is meant.
     """
     documents, many = many_documents(document)
     parts = [_parts(model, number, one) for number, one in enumerate(documents)]
     options = decoding_for(model, "complete", decoding)
-    draws = model.system.image_tokens is not None
+    draws = writes_images(model)
     if draws:
         image_decoder(model)  # what is missing is said before any work
 
     def work(batch: Sequence[_Parts], options: Mapping[str, Any]) -> Sequence[Completion]:
         pairs = [_opened(model, *one) for one in batch]
         if draws:
-            return _interleaved(model, pairs, options)
+            return interleaved(model, pairs, options)
         return [answer.text for answer in generate_batch(model, pairs, options)]
 
     answers = in_seeded_batches(parts, options, generation_batch(model), work, what="documents", batching=batching)
@@ -93,7 +94,8 @@ def _parts(model: TaskModel, number: int, document: Document) -> _Parts:
     ):
         document = document[len(images) :]  # images that come first need no place in texts that have none for them
     pieces = [part if isinstance(part, str) else ImageMark() for part in (before, *document, after)]
-    return number, images, Pieces(*(piece for piece in pieces if piece != ""))
+    kind = Unfinished if "complete" in model.system.prompts.unfinished else Pieces
+    return number, images, kind(*(piece for piece in pieces if piece != ""))
 
 
 def _opened(model: TaskModel, number: int, images: list[ImageSource], prompt: Pieces) -> Pair:
@@ -103,44 +105,3 @@ def _opened(model: TaskModel, number: int, images: list[ImageSource], prompt: Pi
     except RebusError as error:
         error.args = (f"document {number}, {error}", *error.args[1:])
         raise
-
-
-def _interleaved(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]) -> list[Completion]:
-    """In turns: text up to the token that begins an image, then that image, for the rows that began one."""
-    spec, end = image_tokens(model), model.endings()["eos_id"]
-    assert model.processor.text is not None
-    context = model.processor.text.spec.context
-    ends = [spec.begin] if end is None else [spec.begin, end]
-    for_text = {"allowed": [*text_tokens(model, spec), *ends], **options, "eos_id": ends}
-    for_images = decoding_for(model, "imagine", {})
-    rows = TokenRows(model, inputs(model, pairs))
-    answers: list[list[str | Image.Image]] = [[] for _ in pairs]
-    left = [int(options["max_new_tokens"])] * len(pairs)
-    going, turn = list(range(len(pairs))), 0
-    while going:
-        begun = []
-        generated = rows.generate(going, **for_text | _seeds(options.get("seed"), going, turn))
-        for i, new in zip(going, generated, strict=True):
-            new = new[: left[i]]
-            stop = next((at for at, token in enumerate(new) if token in ends), len(new))
-            left[i] -= len(new[: stop + 1])
-            text = clean(model.processor.decode([new[:stop]])[0], options)
-            if text:
-                answers[i].append(text)
-            rows.rows[i] += new[: stop + 1]
-            if rows.rows[i][-1] == spec.begin and len(rows.rows[i]) + spec.each < context:
-                begun.append(i)
-        if begun:
-            seeds = _seeds(options.get("seed"), begun, turn) if for_images["strategy"] == "sample" else {}
-            for i, image in zip(begun, rows.draw(begun, spec, for_images | seeds), strict=True):
-                answers[i].append(image)
-        going, turn = [i for i in begun if left[i] > 0], turn + 1
-    return list(answers)
-
-
-def _seeds(seed: Any, which: Sequence[int], turn: int) -> dict[str, Any]:
-    """The seeds of some rows, another one in each turn, so that no two turns draw alike."""
-    if seed is None:
-        return {}
-    each = list(seed) if isinstance(seed, list | tuple) else [seed] * (max(which) + 1)
-    return {"seed": [each[i] + 1_000_003 * turn for i in which]}

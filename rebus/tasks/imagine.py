@@ -5,6 +5,7 @@ from typing import Any
 
 from PIL import Image
 
+from rebus.codec.text import Pieces, Prompt, Unfinished
 from rebus.core.errors import BadText, UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
 from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens
@@ -19,6 +20,7 @@ def imagine(
     model: TaskModel, prompts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS, **decoding: Any
 ) -> Image.Image | list[Image.Image]:
     """One image (RGB) for each prompt. The model draws its codes by chance: `seed=` makes them the same again.
+    `guidance`: how strongly the prompt is followed, 1 for as the model has it.
 
     Raises `BadText` for an empty prompt, `MissingFile` where the checkpoint lacks what decodes images, and
     `UsageError` for options that have no meaning for an image.
@@ -33,9 +35,10 @@ def imagine(
         if name in decoding:
             raise UsageError(f"{name} has no meaning for an image, which is always {spec.each} tokens")
     options = decoding_for(model, "imagine", decoding)
-    filled = [template.replace("{prompt}", str(text).strip()) for text in texts]
+    kind = Unfinished if "imagine" in model.system.prompts.unfinished else Pieces
+    filled = [kind(template.replace("{prompt}", str(text).strip())) for text in texts]
 
-    def work(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
+    def work(batch: Sequence[Prompt], options: Mapping[str, Any]) -> list[Image.Image]:
         rows = TokenRows(model, on_device(model, model.processor(texts=list(batch))))
         for row in rows.rows:
             row.append(spec.begin)

@@ -13,7 +13,7 @@ from rebus.generation.familiar import in_our_names
 from rebus.generation.stopping import stop_strings
 from rebus.tasks.ask import question_pairs
 from rebus.tasks.complete import document_pair
-from rebus.tasks.image_generation import image_tokens, text_tokens
+from rebus.tasks.image_generation import text_alone
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
 from rebus.tasks.text_generation import Pair, clean, inputs
@@ -33,6 +33,7 @@ def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[
         given
     ):  # the system's own, which has nothing to show early
         decoding = decoding_for(model, task, {"strategy": "greedy", **given})
+    decoding = text_alone(model, decoding)
     tokens = stream_tokens(model.network, inputs(model, [pair]), **model.endings(), **decoding)
     return _pieces(model, tokens, decoding)
 
@@ -52,8 +53,6 @@ def _ask(
 
 
 def _complete(model: TaskModel, document: Any, **decoding: Any) -> tuple[Pair, dict[str, Any]]:
-    if model.system.image_tokens is not None:
-        decoding = {"allowed": text_tokens(model, image_tokens(model)), **decoding}
     return document_pair(model, document), decoding
 
 

@@ -47,7 +47,9 @@ def changed(config: Any) -> list[tuple[str, Any]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            found += [(f"{field.name}.{name}", replace(config, **{field.name: part})) for name, part in changed(value)]
+            for name, part in changed(value):
+                with suppress(BadConfig):  # tokens outside a smaller vocabulary
+                    found.append((f"{field.name}.{name}", replace(config, **{field.name: part})))
         else:
             values = others(value, hints[field.name]) + ([None] if type(None) in get_args(hints[field.name]) else [])
             for one in values:

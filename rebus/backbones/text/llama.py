@@ -1,7 +1,8 @@
 """Llama: a decoder with rotary positions, gated MLPs with SiLU, RMSNorm and, where grouped, shared keys and values.
 
 Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023; "Llama 2", 2023. SmolLM2 and TinyLlama
-have the same architecture in other sizes.
+have the same architecture in other sizes; Chameleon's adds norms on queries and keys, and in its large size normalises
+what a layer gives, not what it reads (Swin v2).
 
 The parts are open (`rebus.backbones.text.causal.Decoder`), so that a model which puts images into the sequence writes
 its own forward over them.
@@ -19,6 +20,7 @@ from rebus.nn.cache import Cache
 from rebus.nn.embedding import TokenEmbedding
 from rebus.nn.linear import Linear
 from rebus.nn.mlp import GatedMLP
+from rebus.nn.norms import HeadNorm
 from rebus.nn.rope import rope_table
 
 
@@ -35,10 +37,12 @@ class LlamaConfig:
     rope_base: float = 10_000.0
     eps: float = 1e-5
     tied: bool = False  # whether the embeddings are the head too
+    qk_norm: bool = False  # whether queries and keys are normalised, head by head
+    norm_after: bool = False  # whether norms stand after attention and MLP, inside the residual, and not before them
 
 
 class LlamaBlock(nn.Module):
-    """x + attn(norm1(x)), then x + mlp(norm2(x))."""
+    """x + attn(norm1(x)), then x + mlp(norm2(x)); with `norm_after`, x + norm1(attn(x)), then x + norm2(mlp(x))."""
 
     split_parts = ("attn", "mlp")
 
@@ -48,8 +52,12 @@ class LlamaBlock(nn.Module):
         self.attn = Attention(
             cfg.width, cfg.num_heads, num_kv_heads=cfg.num_kv_heads, head_width=cfg.head_width, bias=False
         )
+        if cfg.qk_norm:
+            self.attn.q_norm = HeadNorm(cfg.num_heads, cfg.head_width)
+            self.attn.k_norm = HeadNorm(cfg.num_kv_heads, cfg.head_width)
         self.norm2 = nn.RMSNorm(cfg.width, cfg.eps)
         self.mlp = GatedMLP(cfg.width, cfg.mlp_width, "silu")
+        self.norm_after = cfg.norm_after
 
     def join_products(self) -> None:
         """For inference: one product for queries, keys and values."""
@@ -62,6 +70,9 @@ class LlamaBlock(nn.Module):
         rope: Rope,
         remember: Remember | None = None,
     ) -> Float[Tensor, "B S D"]:
+        if self.norm_after:
+            x = x + self.norm1(self.attn(x, mask=mask, rope=rope, remember=remember))
+            return x + self.norm2(self.mlp(x))
         x = x + self.attn(self.norm1(x), mask=mask, rope=rope, remember=remember)
         return x + self.mlp(self.norm2(x))
 

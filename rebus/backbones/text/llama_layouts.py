@@ -37,6 +37,7 @@ def llama_rows(cfg: LlamaConfig, theirs: str, ours: str) -> list[Row]:
         (theirs + "norm.weight", ours + "norm.weight"),
         (layer + "input_layernorm.weight", block + "norm1.weight"),
         *((layer + f"self_attn.{n}_proj.weight", block + f"attn.{n}.weight") for n in "qkv"),
+        *((layer + f"self_attn.{n}_norm.{{p}}", block + f"attn.{n}_norm.{{p}}") for n in "qk" if cfg.qk_norm),
         (layer + "self_attn.o_proj.weight", block + "attn.out.weight"),
         (layer + "post_attention_layernorm.weight", block + "norm2.weight"),
         *((layer + f"mlp.{n}_proj.weight", block + f"mlp.{n}.weight") for n in ("gate", "up", "down")),

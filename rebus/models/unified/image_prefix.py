@@ -3,11 +3,9 @@
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, compiler, int64, ones
+from torch import Tensor, int64, ones
 
-from rebus.core.errors import BadText
-from rebus.nn.image_rows import ImageRows, real_images
-from rebus.nn.only_shapes import only_shapes
+from rebus.nn.image_rows import ImageRows, check_placeholders, real_images
 
 
 @runtime_checkable
@@ -45,26 +43,7 @@ def embed_prefix(
     elif pixels is not None:
         rows = ImageRows.of(pixels, image_mask, owners)
         seen = network.see(real_images(pixels, image_mask))
-    if not (compiler.is_compiling() or only_shapes(x)):
-        _check_placeholders(places, rows, network.cfg.num_image_tokens if seen is None else seen.shape[1])
+    check_placeholders(places, rows, network.cfg.num_image_tokens if seen is None else seen.shape[1])
     if rows is None or seen is None:
         return x
     return x.masked_scatter(places[..., None], rows.spread(seen).to(x.dtype))
-
-
-def _check_placeholders(places: Bool[Tensor, "T L"], rows: ImageRows | None, each: int) -> None:
-    marks = places.sum(dim=1)
-    images = marks.new_zeros(len(marks)) if rows is None else rows.of_texts()
-    if len(images) != len(marks):
-        raise BadText(
-            f"{len(marks)} prompts for {len(images)} rows of images: `owners` says which row each prompt belongs to"
-        )
-    wrong = ((images < 0) | (marks != images * each)).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
-        if int(images[row]) < 0:
-            raise BadText(f"owners[{row}]: there is no such row of images")
-        raise BadText(
-            f"row {row}: {int(marks[row])} image placeholders in the tokens, but {int(images[row])} images of "
-            f"{each} each: {int(images[row]) * each} wanted"
-        )
