@@ -8,8 +8,9 @@ import pytest
 from rebus.codec.boxes import LOC_1024
 from rebus.codec.polygons import PolygonTokens
 from rebus.core.answers import Box, TextLine
-from rebus.core.errors import UnsupportedTask, UsageError
+from rebus.core.errors import BadImage, UnsupportedTask, UsageError
 from rebus.core.specs import NamedTask, Prompts
+from rebus.tasks.batching import BatchOptions
 from rebus.tasks.detect import detect
 from rebus.tasks.perform import perform
 from rebus.tasks.read import read
@@ -97,3 +98,16 @@ def test_a_region_becomes_location_tokens():
         perform(model, picture("red"), "<READ>", region=(0, 0, 1, 1))
     with pytest.raises(UnsupportedTask, match="no tasks with names"):
         perform(writer(lambda colour, prompt: ""), picture("red"), "<READ>")
+
+
+def test_an_image_that_fails_leaves_the_others(tmp_path):
+    """Fault 1."""
+    (tmp_path / "empty.png").write_bytes(b"")
+    model = speaker(lambda colour, prompt: f"cat{CORNERS}" if prompt == "what is this" else f"cat{BOX}")
+    images = [picture("red"), tmp_path / "empty.png", picture("blue")]
+    skip = BatchOptions(on_error="skip")
+    assert [lines and lines[0].text for lines in read(model, images, batching=skip)] == ["cat", None, "cat"]
+    found = perform(model, images, "<FIND>", text="cat", batching=skip)
+    assert [boxes and boxes[0].label for boxes in found] == ["cat", None, "cat"]
+    with pytest.raises(BadImage, match="empty file"):
+        read(model, images)
