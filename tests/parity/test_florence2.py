@@ -180,3 +180,26 @@ def test_tokens_of_the_release_have_their_ids():
     assert ids["<and>"] == 51288
     assert ids["<image>"] == RELEASED_IMAGE_ID
     assert len(ids) == 1025
+
+
+def test_a_release_whose_placeholder_is_no_token_is_written_for_transformers(models, tmp_path):
+    from dataclasses import replace
+
+    from rebus.save_checkpoint import save_checkpoint
+
+    system, tiny = models[1].system, models[1].system.presets["tiny"]
+    config = replace(tiny, image_id=101)
+    torch.manual_seed(0)
+    network = shaken(system.build(config))
+    folder = save_checkpoint(tmp_path / "saved", system.layouts["transformers"], config, network.state_dict())
+    opened = open_checkpoint(folder)
+    assert opened.config == config
+    assert torch.equal(opened.tensors["text.tokens.weight"].load(), network.text.tokens.weight)
+    theirs = transformers.Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    assert theirs.config.text_config.vocab_size == 128
+    pixels = noise(1, 3, 32, 32)
+    tokens = torch.tensor([[101] * config.num_image_tokens + [BOS, 7, EOS]])
+    with torch.no_grad():
+        expected = theirs(input_ids=tokens, pixel_values=pixels, decoder_input_ids=torch.tensor([[EOS]])).logits
+        found = network(pixels=pixels, tokens=tokens).logits
+    torch.testing.assert_close(found, expected[..., :VOCAB], atol=1e-4, rtol=0)
