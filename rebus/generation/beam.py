@@ -19,6 +19,7 @@ from rebus.generation.constraints import Constraints
 from rebus.generation.decoding_state import has_fixed_rows
 from rebus.generation.stopping import Stops
 
+_SLOTS = 32  # by so many a cache grows
 NEVER = -1.0e9  # worse than any sentence, and finite: a score to add to
 
 
@@ -146,7 +147,8 @@ class Beam:
                     rows, text, token, total, source = (x[open_rows] for x in (rows, text, token, total, source))
                     done_text, done_score, done_length = (x[open_rows] for x in (done_text, done_score, done_length))
                     open_rows = open_rows[open_rows]
-            step = network.step(token.flatten(), cache.select(source.flatten()))
+            unused = 0 if fixed else max(room - (at + 2 + _SLOTS) // _SLOTS * _SLOTS, 0)
+            step = network.step(token.flatten(), _select(cache, source, unused))
             logits, cache = step.logits, step.cache
             source = torch.arange(token.numel(), device=device).view_as(token)
         if self.both_ways and isinstance(network, ReadsBackward):
@@ -164,6 +166,14 @@ class Beam:
         worst = torch.where(done, done_score.amin(dim=1, keepdim=True), NEVER)
         hopeful = (best > worst).any(dim=1)
         return hopeful & ~done.all(dim=1) if self.early_stopping is True else hopeful
+
+
+def _select(cache: Any, rows: Tensor, unused: int) -> Any:
+    """The cache of the beams' rows (R, W). One that can lets the beams of a prompt share what they read alike, and
+    copies no slots that are not needed yet."""
+    if hasattr(cache, "select_beams"):
+        return cache.select_beams(rows, unused)
+    return cache.select(rows.flatten())
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

@@ -190,12 +190,14 @@ class Attention(nn.Module):
         return k, self._heads(self.v(context), self.num_kv_heads)
 
     def look_up(
-        self, x: Float[Tensor, "B Q D"], seen: KeysValues, mask: Bool[Tensor, "#B 1 #Q S"] | None = None
-    ) -> Float[Tensor, "B Q O"]:
-        """Cross-attention to the keys and values of a context."""
-        q = self.q_norm(self._heads(self.q(x), self.num_heads))
+        self, x: Float[Tensor, "R Q D"], seen: KeysValues, mask: Bool[Tensor, "#B 1 #N S"] | None = None
+    ) -> Float[Tensor, "R Q O"]:
+        """Cross-attention to the keys and values of a context. Of fewer contexts than rows each is shared by as many
+        rows one after another, whose queries then ask together."""
+        rows, contexts = len(x), len(seen[0])
+        q = self.q_norm(self._heads(self.q(x.reshape(contexts, -1, x.shape[-1])), self.num_heads))
         out = attend(q, *seen, mask, scale=self.scale, softcap=self.softcap)
-        return self.out(out.transpose(1, 2).flatten(2))
+        return self.out(out.transpose(1, 2).flatten(2).reshape(rows, -1, out.shape[1] * out.shape[3]))
 
     @property
     def split(self) -> Split:

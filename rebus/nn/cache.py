@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -86,32 +87,68 @@ class Cache:
         self.values[layer].index_copy_(2, self.claimed, values.to(self.values[layer].dtype))
         return self.keys[layer], self.values[layer]
 
-    def select(self, rows: Int[Tensor, "R"]) -> "Cache":
-        """A copy with the given rows, repeats allowed: what beam and contrastive search need."""
+    @property
+    def slots(self) -> int:
+        """How many there are, used or not."""
+        return self.real.shape[1]
+
+    def select(self, rows: Int[Tensor, "R"], slots: int | None = None) -> "Cache":
+        """A copy with the given rows, repeats allowed: what beam and contrastive search need. `slots`: another number
+        of them, of which the used ones are some."""
+        slots = self.slots if slots is None else slots
         return Cache(
-            keys=tuple(k.index_select(0, rows) for k in self.keys),
-            values=tuple(v.index_select(0, rows) for v in self.values),
-            real=self.real[rows],
-            positions=self.positions[rows],
+            keys=tuple(_copied(k, rows, slots, 2) for k in self.keys),
+            values=tuple(_copied(v, rows, slots, 2) for v in self.values),
+            real=_copied(self.real, rows, slots, 1),
+            positions=_copied(self.positions, rows, slots, 1),
             slot=self.slot.clone(),
             claimed=self.claimed,
             next_position=self.next_position[rows],
         )
 
 
+def _copied(x: Tensor, rows: Int[Tensor, "R"], slots: int, dim: int) -> Tensor:
+    """The rows of x, cut or filled with zeros to `slots` along `dim`."""
+    have = x.shape[dim]
+    kept = x.narrow(dim, 0, min(have, slots)).index_select(0, rows)
+    return kept if slots <= have else F.pad(kept, (0, 0) * (x.ndim - 1 - dim) + (0, slots - have))
+
+
 @dataclass(frozen=True)
 class ContextCache:
     """What a decoder has written, `own`, beside the keys and values that each layer reads of a context, such as an
-    encoded image. `mask` (B, 1, 1, N) is False where the context is padding; None: it has none."""
+    encoded image. `mask` (B, 1, 1, N) is False where the context is padding; None: it has none.
+
+    Rows that write about the same context, such as the beams of a prompt, may share it: `own` then has as many rows
+    for each row of the context, one after another (`Attention.look_up`). `room`: the slots of `own` as it began.
+    """
 
     own: Cache
     context: tuple[tuple[Tensor, Tensor], ...]
     mask: Bool[Tensor, "B 1 1 N"] | None = None
+    room: int | None = None
 
     def select(self, rows: Int[Tensor, "R"]) -> "ContextCache":
         """A copy with the given rows, repeats allowed."""
-        return ContextCache(
-            own=self.own.select(rows),
-            context=tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.context),
-            mask=None if self.mask is None else self.mask[rows],
-        )
+        return replace(self._with_context(rows // self._sharing), own=self.own.select(rows))
+
+    def select_beams(self, rows: Int[Tensor, "R W"], unused: int = 0) -> "ContextCache":
+        """A copy with W rows for each of R contexts, which keep their order and of which some may be gone. `unused`: so
+        many slots of those that there were at first are not needed yet, and not copied."""
+        room = self.own.slots if self.room is None else self.room
+        own = self.own.select(rows.flatten(), room - unused)
+        kept = self if len(rows) == self._contexts else self._with_context(rows[:, 0] // self._sharing)
+        return replace(kept, own=own, room=room)
+
+    @property
+    def _contexts(self) -> int:
+        return len(self.context[0][0])
+
+    @property
+    def _sharing(self) -> int:
+        """Rows of `own` for each row of the context."""
+        return len(self.own.real) // self._contexts
+
+    def _with_context(self, rows: Int[Tensor, "R"]) -> "ContextCache":
+        context = tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.context)
+        return replace(self, context=context, mask=None if self.mask is None else self.mask[rows])

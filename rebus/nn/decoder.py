@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         seen: Sequence[KeysValues],
         mask: Bool[Tensor, "#B 1 S N"],
         *,
-        seen_mask: Bool[Tensor, "B 1 1 P"] | None = None,
+        seen_mask: Bool[Tensor, "C 1 1 P"] | None = None,
         remember: Sequence[Remember] | None = None,
     ) -> Float[Tensor, "B S D"]:
         for i, block in enumerate(self.blocks):
@@ -58,7 +58,7 @@ class DecoderBlock(nn.Module):
         x: Float[Tensor, "B S D"],
         seen: KeysValues,
         mask: Bool[Tensor, "#B 1 S N"],
-        seen_mask: Bool[Tensor, "B 1 1 P"] | None,
+        seen_mask: Bool[Tensor, "C 1 1 P"] | None,
         remember: Remember | None,
     ) -> Float[Tensor, "B S D"]:
         if self.pre_norm:

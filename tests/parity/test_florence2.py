@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import rebus
+from rebus.core.errors import BadCheckpoint, BadImage
 from rebus.open_checkpoint import open_checkpoint
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -138,3 +139,67 @@ def test_saved_again(models, layout, tmp_path):
         again = transformers.Florence2ForConditionalGeneration.from_pretrained(folder).eval()
         state = theirs.state_dict()
         assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+
+
+def test_the_original_layout_with_the_table_twice_and_zero_biases(models, tmp_path):
+    """As the launch files are: four names of one table, and a bias of the logits that is never used."""
+    from safetensors.torch import load_file, save_file
+
+    _, ours, _ = models
+    folder = ours.save(tmp_path / "released", "released")
+    weights = load_file(folder / "model.safetensors")
+    assert weights["image_projection"].shape == (32, 24)  # in, out
+    assert "vision_tower.blocks.1.1.channel_block.channel_attn.fn.qkv.weight" in weights
+    table = weights.pop("language_model.model.shared.weight")
+    for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
+        weights[f"language_model.{name}.weight"] = table.clone()
+    weights["language_model.final_logits_bias"] = torch.zeros(1, VOCAB)
+    save_file(weights, folder / "model.safetensors")
+    for manifest in folder.glob("*manifest*"):
+        manifest.unlink()
+    opened = open_checkpoint(folder)
+    assert torch.equal(opened.tensors["text.tokens.weight"].load(), table)
+    weights["language_model.lm_head.weight"] = table + 1
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(BadCheckpoint, match="one table"):
+        open_checkpoint(folder)
+
+
+def test_images_with_more_places_than_positions_are_refused(models):
+    with pytest.raises(BadImage, match="positions for 7 × 7"):
+        models[1].network.see(noise(1, 3, 64, 130))
+
+
+def test_tokens_of_the_release_have_their_ids():
+    from rebus.models.unified.florence2 import ADDED_TOKENS, RELEASED_IMAGE_ID
+
+    ids = {name: 50_265 + i for i, name in enumerate(ADDED_TOKENS)}
+    expected = {"<od>": 50265, "<loc_0>": 50269, "<loc_999>": 51268, "<cap>": 51269, "<sep>": 51279, "<poly>": 51286}
+    assert {name: ids[name] for name in expected} == expected
+    assert ids["</poly>"] == 51287
+    assert ids["<and>"] == 51288
+    assert ids["<image>"] == RELEASED_IMAGE_ID
+    assert len(ids) == 1025
+
+
+def test_a_release_whose_placeholder_is_no_token_is_written_for_transformers(models, tmp_path):
+    from dataclasses import replace
+
+    from rebus.save_checkpoint import save_checkpoint
+
+    system, tiny = models[1].system, models[1].system.presets["tiny"]
+    config = replace(tiny, image_id=101)
+    torch.manual_seed(0)
+    network = shaken(system.build(config))
+    folder = save_checkpoint(tmp_path / "saved", system.layouts["transformers"], config, network.state_dict())
+    opened = open_checkpoint(folder)
+    assert opened.config == config
+    assert torch.equal(opened.tensors["text.tokens.weight"].load(), network.text.tokens.weight)
+    theirs = transformers.Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    assert theirs.config.text_config.vocab_size == 128
+    pixels = noise(1, 3, 32, 32)
+    tokens = torch.tensor([[101] * config.num_image_tokens + [BOS, 7, EOS]])
+    with torch.no_grad():
+        expected = theirs(input_ids=tokens, pixel_values=pixels, decoder_input_ids=torch.tensor([[EOS]])).logits
+        found = network(pixels=pixels, tokens=tokens).logits
+    torch.testing.assert_close(found, expected[..., :VOCAB], atol=1e-4, rtol=0)

@@ -11,7 +11,10 @@ from rebus.core.answers import Box, Mask, TextLine
 from rebus.core.errors import BadText, UnknownName, UsageError
 from rebus.models.unified.florence2 import ADDED_TOKENS
 from rebus.models.unified.florence2_tasks import released_answer
+from rebus.recipes import recipe
 from rebus.tasks.perform import named_prompt
+from rebus.train import override, train
+from rebus.train.setup import open_data, resolved
 from tests.parity.test_florence2 import TEXT, VISION, shaken
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -161,3 +164,55 @@ def test_saved_with_its_processor(released, tmp_path):
         assert again.caption(photo(), max_new_tokens=8) == ours.caption(photo(), max_new_tokens=8)
     data = json.loads((tmp_path / "released" / "config.json").read_text())
     assert data["vision_config"]["dim_embed"] == VISION["embed_dim"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """One's own data: captions, boxes, and boxes that are lines of writing."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows = []
+    for i in range(4):
+        photo(100, 50).save(folder / f"{i}.png")
+        boxes = [{"label": "EXIT", "xyxy": [60, 30, 80, 40]}, {"label": "cat", "xyxy": [10, 5, 50, 45]}]
+        rows.append({"file": f"{i}.png", "caption": "the cat", "boxes": boxes})
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name, prompt, answer",
+    [
+        ("florence2_captions", "What does the image describe?", "the cat"),
+        (
+            "florence2_boxes",
+            "Locate the objects with category name in the image.",
+            "EXIT<loc_600><loc_600><loc_800><loc_800>cat<loc_100><loc_100><loc_500><loc_900>",
+        ),
+        (
+            "florence2_reading",
+            "What is the text in the image, with regions?",
+            "cat<loc_100><loc_100><loc_500><loc_100><loc_500><loc_900><loc_100><loc_900>"
+            "EXIT<loc_600><loc_600><loc_800><loc_600><loc_800><loc_800><loc_600><loc_800>",
+        ),
+    ],
+)
+def test_fine_tuning(released, photos, name, prompt, answer, tmp_path):
+    *_, ours, folder = released
+    settings = [
+        f"start_from={folder}",
+        f"data.path={photos}",
+        "data.split=none",
+        "workers=0",
+        "eval_every=0",
+        "steps=2",
+    ]
+    config = override(recipe(name), [*settings, "batch_size=2", "optim.warmup=1", "optim.lr=1e-3"])
+    batch = open_data(resolved(config)).batch(0, 0, 2)
+    assert ours.processor.decode(batch["targets"]) == [answer] * 2
+    asked = ours.processor(images=[photo()] * 2, texts=[prompt] * 2)
+    assert batch["tokens"].tolist() == asked["tokens"].tolist()
+    again = rebus.load(train(config, tmp_path / "run"), device="cpu")
+    assert not torch.equal(again.state_dict()["text.tokens.weight"], ours.state_dict()["text.tokens.weight"])
+    if name == "florence2_boxes":
+        theirs = transformers.Florence2ForConditionalGeneration.from_pretrained(tmp_path / "run" / "final")
+        assert theirs.config.text_config.vocab_size == 1344

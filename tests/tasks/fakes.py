@@ -167,7 +167,8 @@ TEXT = TextSpec(
 
 
 def writer(reply: Callable[[str, str], str], sure: float = 0.9, mask_decoder: Any = None, **declared: Any) -> FakeModel:
-    system = fake_system(PROMPTS, **{"locations": LOC_1024, "companions": {"mask_decoder": MASK_DECODER}, **declared})
+    said = {"prompts": PROMPTS, "locations": LOC_1024, "companions": {"mask_decoder": MASK_DECODER}, **declared}
+    system = fake_system(**said)
     return _model(
         Scripted(reply, sure), TEXT, system, **({} if mask_decoder is None else {"mask_decoder": mask_decoder})
     )

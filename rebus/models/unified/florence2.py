@@ -38,7 +38,7 @@ from rebus.models.unified.florence2_tasks import TASKS
 from rebus.models.unified.image_prefix import embed_prefix
 from rebus.nn.cache import ContextCache
 from rebus.nn.norms import LayerNorm
-from rebus.weights.key_sides import Transposed, nested
+from rebus.weights.key_sides import PaddedRows, Transposed, nested
 from rebus.weights.keymap import KeyMap
 from rebus.weights.tied_tables import one_table
 
@@ -153,9 +153,11 @@ def sinusoids(number: int, width: int) -> Float[Tensor, "number width"]:
 
 def keys(cfg: Florence2Config) -> KeyMap:
     """The names of transformers."""
-    projector = "model.multi_modal_projector."
+    projector, table = "model.multi_modal_projector.", "model.language_model.shared.weight"
+    used, rows = cfg.text.vocab_size, cfg.padded_vocab
     return KeyMap(
         [
+            (table if used == rows else PaddedRows(table, rows, used), "text.tokens.weight"),
             *nested(davit.rows(), theirs="model.vision_tower.", ours="image."),
             (projector + "image_position_embed.row_embeddings.weight", "rows.weight"),
             (projector + "image_position_embed.column_embeddings.weight", "columns.weight"),

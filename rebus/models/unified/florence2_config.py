@@ -1,7 +1,7 @@
 """Florence-2's configuration, and its spelling in transformers and in the code that was released with the weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rebus.backbones.text.bart import BARTConfig, read_fields, write_fields
@@ -25,6 +25,13 @@ class Florence2Config:
         rows, columns = self.image.grid
         return 1 + rows * columns
 
+    @property
+    def padded_vocab(self) -> int:
+        """Rows of the table in transformers' layout, which holds the placeholder: a multiple of 64 as that library
+        has it, where the release's own table ends before."""
+        own = self.text.vocab_size
+        return own if self.image_id < own else -(-(self.image_id + 1) // 64) * 64
+
 
 def is_original(data: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is of the code that was released with the weights."""
@@ -40,6 +47,7 @@ def read_config(data: Mapping[str, Any]) -> Florence2Config:
     top.skip("auto_map", "ignore_index", "vocab_size", "projection_dim", "pad_token_id", "bos_token_id", "eos_token_id")
     top.skip("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id")
     bart = read_fields(text)
+    bart = replace(bart, vocab_size=text.size("used_vocab_size", bart.vocab_size))
     image.demand("projection_dim", bart.width)
     image.demand("image_feature_source", ["spatial_avg_pool", "temporal_avg_pool"])
     image.skip("enable_checkpoint")
@@ -66,7 +74,10 @@ def write_transformers(cfg: Florence2Config) -> dict[str, Any]:
         "max_position_embeddings": cfg.num_positions,
         "max_temporal_embeddings": cfg.num_frames,
     }
-    return _top(cfg, vision)
+    data = _top(cfg, vision)
+    if cfg.padded_vocab != cfg.text.vocab_size:  # the second is ours alone, and others pass it over
+        data["text_config"] |= {"vocab_size": cfg.padded_vocab, "used_vocab_size": cfg.text.vocab_size}
+    return data
 
 
 def write_original(cfg: Florence2Config) -> dict[str, Any]:
