@@ -20,6 +20,7 @@ from rebus.core.specs import Prompts
 from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.answer_batches import AnswerBatches
 from rebus.data.caption_pairs import CaptionPairBatches
+from rebus.data.caption_targets import MaskedCaptionBatches, WordSetBatches
 from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.held_out import open_parts
@@ -33,7 +34,10 @@ LOG = logging.getLogger("rebus")
 _LOOKED_AT = 20  # records, for what a data set holds
 
 # of `rebus.data.forms.FORMS`
-FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers"]
+FormName = Literal[
+    "auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers", "masked caption", "word set",
+    "label set",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,9 @@ class Files:
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
     "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text" without
-    images; for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is what fits
+    images; for encoders that read image and text together "caption pairs" or "answers" of a list; for
+    image encoders "masked caption", "word set" (the words of a caption in any order) or "label set" (the labels of the
+    image or of the things in it, numbered from 1: as many outputs and one are wanted); "auto" is what fits
     the model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask"
     of questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned from in place
     of the images of the same names. `answers`: the list of answers, one a line, where `start_from` has none.
@@ -110,6 +116,12 @@ def file_batches(
     }
     if files.form == "caption pairs":
         return CaptionPairBatches(source, processor, **options)
+    if files.form == "masked caption":
+        return MaskedCaptionBatches(source, processor, **options)
+    if files.form == "word set":
+        return WordSetBatches(source, processor, **options)
+    if files.form == "label set":
+        return RecordBatches(source, processor, reads=False, **options)
     if files.form == "answers":
         if answers is None:
             raise UsageError("data.form=answers wants a model that picks from a list of answers, and that list")
@@ -195,6 +207,9 @@ class FileRecords:
             raise UsageError("data.regions are of whole images: they go with data.least_crop=1 and data.flip=false")
         if files.negatives and not self.form.places:
             raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
+        self.numbers = {name: i for i, name in enumerate(parts[0].labels, 1)} if files.form == "label set" else {}
+        if files.form == "label set" and not self.numbers:
+            raise UsageError(f"{files.path}: names no labels, which data.form=label set learns")
         self.negatives = tuple(parts[0].labels) if files.negatives else ()
         if files.negatives and not self.negatives:
             raise UsageError(f"{files.path}: names no labels that data.negatives could ask for")
@@ -232,7 +247,7 @@ class FileRecords:
                 image = self._regions.of(record.image if isinstance(record.image, Path) else record.key)
             if self.form.places:
                 record = self._in_pixels(record, image.size)
-        example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives))
+        example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives, self.numbers))
         if not self.varies or not example.images:
             return example
         return replace(example, images=tuple(self._varied(image, rng) for image in example.images))

@@ -15,6 +15,7 @@ from PIL import Image
 from rebus.codec.decode_image import ImageSource
 from rebus.codec.regions import ImageRegions
 from rebus.core.answers import Box
+from rebus.core.labels import IGNORED
 from rebus.core.places import LocationNotation
 from rebus.data.record import BadRecord, LeftOut, Record
 
@@ -42,13 +43,14 @@ class Example:
 class Given:
     """What a form may use: the record's image, decoded where the form says `places`; the prompt of the form, with
     its {question}, {labels} or {phrase}; random numbers; how the system states places; the labels of which an image
-    without boxes is asked one, none where such images are left out."""
+    without boxes is asked one, none where such images are left out; the number of each label of the data set."""
 
     image: ImageSource | ImageRegions | None
     prompt: str | None
     rng: np.random.Generator
     locations: LocationNotation | None = None
     negatives: Sequence[str] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def images(self) -> tuple[ImageSource | ImageRegions, ...]:
@@ -147,6 +149,24 @@ def _answers(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(question.text, "\n".join(question.answers)),))
 
 
+def _plain_caption(record: Record, given: Given) -> Example:
+    """A caption without a prompt, of which words or their set are learned (`rebus.data.caption_targets`)."""
+    return Example(given.images, (TextRow(None, one_of(record, record.captions, "caption", given.rng)),))
+
+
+def _label_set(record: Record, given: Given) -> Example:
+    """`targets` (K,): the numbers of the image's labels from 1, as many as the data set has; −100 after the last."""
+    labels = {thing.label for thing in record.things if not thing.crowd} or {record.label} - {None}
+    if not labels:
+        raise LeftOut(record.key, "it has no labels")
+    found = sorted(given.numbers[label] for label in labels if label in given.numbers)
+    if len(found) < len(labels):
+        raise BadRecord(record.key, f"its labels {sorted(map(str, labels))} are not all among the data set's")
+    targets = np.full(len(given.numbers), IGNORED)
+    targets[: len(found)] = found
+    return Example(given.images, (), {"targets": targets})
+
+
 OWN = "own"  # array of an example: whether its second caption stays with its image
 FORMS: Mapping[str, Form] = {
     "pairs": Form(_pairs),
@@ -154,6 +174,9 @@ FORMS: Mapping[str, Form] = {
     "ask": Form(_ask, prompt="ask"),
     "caption pairs": Form(_caption_pair),
     "answers": Form(_answers),
+    "masked caption": Form(_plain_caption),
+    "word set": Form(_plain_caption),
+    "label set": Form(_label_set),
     "detect": Form(_detect, prompt="detect", places=True),
     "text": Form(_text, sees=False),
 }
