@@ -19,7 +19,7 @@ from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.answer_batches import AnswerBatches
-from rebus.data.caption_pairs import CaptionPairBatches
+from rebus.data.caption_pairs import BlankedBatches, CaptionPairBatches
 from rebus.data.caption_targets import MaskedCaptionBatches, WordSetBatches
 from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given
@@ -35,8 +35,8 @@ _LOOKED_AT = 20  # records, for what a data set holds
 
 # of `rebus.data.forms.FORMS`
 FormName = Literal[
-    "auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers", "masked caption", "word set",
-    "label set",
+    "auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers", "answer blanks",
+    "masked caption", "word set", "label set",
 ]  # fmt: skip
 
 
@@ -46,7 +46,8 @@ class Files:
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
     "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text" without
-    images; for encoders that read image and text together "caption pairs" or "answers" of a list; for
+    images; for encoders that read image and text together "caption pairs", "answers" of a list or "answer
+    blanks" in questions with their answers; for
     image encoders "masked caption", "word set" (the words of a caption in any order) or "label set" (the labels of the
     image or of the things in it, numbered from 1: as many outputs and one are wanted); "auto" is what fits
     the model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask"
@@ -116,6 +117,8 @@ def file_batches(
     }
     if files.form == "caption pairs":
         return CaptionPairBatches(source, processor, **options)
+    if files.form == "answer blanks":
+        return BlankedBatches(source, processor, **options)
     if files.form == "masked caption":
         return MaskedCaptionBatches(source, processor, **options)
     if files.form == "word set":

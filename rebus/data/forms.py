@@ -149,6 +149,17 @@ def _answers(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(question.text, "\n".join(question.answers)),))
 
 
+def _answer_blanks(record: Record, given: Given) -> Example:
+    """A question and one of its answers as one text, of which words are blanked: VisualBERT's second phase for VQA.
+
+    The released weights were trained on the letters of the answer with spaces between, by mistake; here it is words.
+    """
+    question = one_of(record, record.questions, "question", given.rng)
+    asked = question.text.translate(str.maketrans("", "", ",?"))
+    text = f"{asked.strip()} ? {one_of(record, question.answers, 'answer', given.rng)}"
+    return Example(given.images, (TextRow(None, text),))
+
+
 def _plain_caption(record: Record, given: Given) -> Example:
     """A caption without a prompt, of which words or their set are learned (`rebus.data.caption_targets`)."""
     return Example(given.images, (TextRow(None, one_of(record, record.captions, "caption", given.rng)),))
@@ -174,6 +185,7 @@ FORMS: Mapping[str, Form] = {
     "ask": Form(_ask, prompt="ask"),
     "caption pairs": Form(_caption_pair),
     "answers": Form(_answers),
+    "answer blanks": Form(_answer_blanks),
     "masked caption": Form(_plain_caption),
     "word set": Form(_plain_caption),
     "label set": Form(_label_set),
