@@ -167,12 +167,14 @@ def _plain_caption(record: Record, given: Given) -> Example:
 
 def _label_set(record: Record, given: Given) -> Example:
     """`targets` (K,): the numbers of the image's labels from 1, as many as the data set has; −100 after the last."""
-    labels = {thing.label for thing in record.things if not thing.crowd} or {record.label} - {None}
+    labels = {thing.label for thing in record.things if not thing.crowd}
+    if record.label is not None:
+        labels.add(record.label)
     if not labels:
         raise LeftOut(record.key, "it has no labels")
     found = sorted(given.numbers[label] for label in labels if label in given.numbers)
     if len(found) < len(labels):
-        raise BadRecord(record.key, f"its labels {sorted(map(str, labels))} are not all among the data set's")
+        raise BadRecord(record.key, f"its labels {sorted(labels)} are not all among the data set's")
     targets = np.full(len(given.numbers), IGNORED)
     targets[: len(found)] = found
     return Example(given.images, (), {"targets": targets})
