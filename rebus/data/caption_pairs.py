@@ -23,13 +23,9 @@ MASK = "[MASK]"
 SHARE = 0.15  # of the words are asked for (BERT, Sec. 3.1)
 
 
-class CaptionPairBatches(RecordBatches):
-    """Batches of examples with two captions (the form "caption pairs"): `tokens` with blanks, `types` (0 in the first
-    caption, 1 in the second), `blanks` (what stood there, −100 where nothing is asked), and `fits` (whether the second
-    caption is of this image).
-
-    A caption of another image is that of the neighbouring row, so that a batch is the same on any number of ranks.
-    Raises `UsageError` for a tokenizer without [MASK].
+class BlankedBatches(RecordBatches):
+    """Batches of texts of one part or two: `tokens` with blanks, `types` (0 in the first part, 1 in the second), and
+    `blanks` (what stood there, −100 where nothing is asked). Raises `UsageError` for a tokenizer without [MASK].
     """
 
     def __init__(self, source: Source, processor: Processor, **options: Any):
@@ -63,6 +59,21 @@ class CaptionPairBatches(RecordBatches):
             if how < 0.9:
                 row[at] = self.mask_id if how < 0.8 else int(rng.integers(self.text.tokenizer.vocab_size))
 
+    def _texts(self, texts: Sequence[TextRow], images: Sequence[int]) -> dict[str, Tensor]:
+        pairs = [
+            Pieces(second) if first is None else Pieces(first, Control(self.separator), second)
+            for first, second in texts
+        ]
+        tokens, mask = self.text(pairs)
+        ends = tokens.eq(self.end).long()
+        return {"tokens": tokens, "mask": mask, "types": ((ends.cumsum(1) - ends > 0) & mask).long()}
+
+
+class CaptionPairBatches(BlankedBatches):
+    """The same of examples with two captions (the form "caption pairs"), and `fits`: whether the second caption is of
+    this image. One of another image is that of the neighbouring row, so that a batch is the same on any number of
+    ranks."""
+
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         if len(rows) % 2:
             raise UsageError(
@@ -78,12 +89,3 @@ class CaptionPairBatches(RecordBatches):
         batch = super()._tensors(given)
         batch["fits"] = batch.pop(OWN)
         return batch
-
-    def _texts(self, texts: Sequence[TextRow], images: Sequence[int]) -> dict[str, Tensor]:
-        pairs = [
-            Pieces(second) if first is None else Pieces(first, Control(self.separator), second)
-            for first, second in texts
-        ]
-        tokens, mask = self.text(pairs)
-        ends = tokens.eq(self.end).long()
-        return {"tokens": tokens, "mask": mask, "types": ((ends.cumsum(1) - ends > 0) & mask).long()}

@@ -19,7 +19,8 @@ from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.answer_batches import AnswerBatches
-from rebus.data.caption_pairs import CaptionPairBatches
+from rebus.data.caption_pairs import BlankedBatches, CaptionPairBatches
+from rebus.data.caption_targets import MaskedCaptionBatches, WordSetBatches
 from rebus.data.damaged_files import check_files
 from rebus.data.forms import FORMS, Example, Given, form_prompt
 from rebus.data.held_out import open_parts
@@ -48,6 +49,10 @@ FormName = Literal[
     "text",
     "caption pairs",
     "answers",
+    "answer blanks",
+    "masked caption",
+    "word set",
+    "label set",
 ]
 
 
@@ -56,19 +61,15 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
-    "pairs" of image and caption for dual encoders; for generative models "caption", "captions" (all of an image at
-    once), "split caption" (go on after {at} words, {text}), "ask", "ask back" (the question of an {answer}), "objects"
-    (name them all), "detect", "read" (boxes that are labelled with what is written in them), or "text" without images;
-    for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is what fits the
-    model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask" of
-    questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned from in place of
-    the images of the same names. `answers`: the list of answers, one a line, where `start_from` has none. `prompt`:
-    another one than the model's own for that form; it may hold {question}, {labels}, or what the form gives.
-    `val_split`: what is held out; None, or a data set without splits: a tenth of `split`, by lot. `least_crop`: below
-    1, a random square of at least that share of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect"
-    asks images without boxes for one of the data set's labels, to be answered by nothing; otherwise they are left out.
-    `fast`: JPEGs are decoded at a fraction of their size (`rebus.codec.images`). `truncate`: prompts and answers longer
-    than the context are cut; by default
+    one of `rebus.data.forms.FORMS`, which says what each is; "auto" is what fits the model: "pairs", "caption pairs",
+    "answers" or "caption", or where there are no captions "detect" of boxes, "ask" of questions. `regions`: a file or
+    folder of region features (`rebus.RegionFiles`), which are learned from in place of the images of the same names.
+    `answers`: the list of answers, one a line, where `start_from` has none. `prompt`: another one than the model's own
+    for that form; it may hold {question}, {labels}, or what the form gives. `val_split`: what is held out; None, or a
+    data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share
+    of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the
+    data set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction
+    of their size (`rebus.codec.images`). `truncate`: prompts and answers longer than the context are cut; by default
     such a record counts as damaged. Dual encoders always cut.
     """
 
@@ -124,6 +125,14 @@ def file_batches(
     source, options = FileRecords(files, parts, prompts, locations), _options(files)
     if files.form == "caption pairs":
         return CaptionPairBatches(source, processor, **options)
+    if files.form == "answer blanks":
+        return BlankedBatches(source, processor, **options)
+    if files.form == "masked caption":
+        return MaskedCaptionBatches(source, processor, **options)
+    if files.form == "word set":
+        return WordSetBatches(source, processor, **options)
+    if files.form == "label set":
+        return RecordBatches(source, processor, reads=False, **options)
     if files.form == "answers":
         if answers is None:
             raise UsageError("data.form=answers wants a model that picks from a list of answers, and that list")
@@ -222,6 +231,9 @@ class FileRecords:
             raise UsageError("data.regions are of whole images: they go with data.least_crop=1 and data.flip=false")
         if files.negatives and not self.form.places:
             raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
+        self.numbers = {name: i for i, name in enumerate(parts[0].labels, 1)} if files.form == "label set" else {}
+        if files.form == "label set" and not self.numbers:
+            raise UsageError(f"{files.path}: names no labels, which data.form=label set learns")
         self.negatives = tuple(parts[0].labels) if files.negatives else ()
         if files.negatives and not self.negatives:
             raise UsageError(f"{files.path}: names no labels that data.negatives could ask for")
@@ -259,7 +271,7 @@ class FileRecords:
                 image = self._regions.of(record.image if isinstance(record.image, Path) else record.key)
             if self.form.places:
                 record = self._in_pixels(record, image.size)
-        example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives))
+        example = self.form.make(record, Given(image, self.prompt, rng, self.locations, self.negatives, self.numbers))
         if not self.varies or not example.images:
             return example
         return replace(example, images=tuple(self._varied(image, rng) for image in example.images))

@@ -15,6 +15,7 @@ from PIL import Image
 from rebus.codec.decode_image import ImageSource
 from rebus.codec.regions import ImageRegions
 from rebus.core.answers import Box, TextLine
+from rebus.core.labels import IGNORED
 from rebus.core.places import LocationNotation
 from rebus.core.specs import Prompts
 from rebus.data.record import BadRecord, LeftOut, Record, Thing
@@ -43,13 +44,14 @@ class Example:
 class Given:
     """What a form may use: the record's image, decoded where the form says `places`; the prompt of the form, with
     its {question}, {labels} or {phrase}; random numbers; how the system states places; the labels of which an image
-    without boxes is asked one, none where such images are left out."""
+    without boxes is asked one, none where such images are left out; the number of each label of the data set."""
 
     image: ImageSource | ImageRegions | None
     prompt: str | None
     rng: np.random.Generator
     locations: LocationNotation | None = None
     negatives: Sequence[str] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def images(self) -> tuple[ImageSource | ImageRegions, ...]:
@@ -195,20 +197,59 @@ def _answers(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(question.text, "\n".join(question.answers)),))
 
 
+def _answer_blanks(record: Record, given: Given) -> Example:
+    """A question and one of its answers as one text, of which words are blanked: VisualBERT's second phase for VQA.
+
+    The released weights were trained on the letters of the answer with spaces between, by mistake; here it is words.
+    """
+    question = one_of(record, record.questions, "question", given.rng)
+    asked = question.text.translate(str.maketrans("", "", ",?"))
+    text = f"{asked.strip()} ? {one_of(record, question.answers, 'answer', given.rng)}"
+    return Example(given.images, (TextRow(None, text),))
+
+
+def _plain_caption(record: Record, given: Given) -> Example:
+    """A caption without a prompt, of which words or their set are learned (`rebus.data.caption_targets`)."""
+    return Example(given.images, (TextRow(None, one_of(record, record.captions, "caption", given.rng)),))
+
+
+def _label_set(record: Record, given: Given) -> Example:
+    """`targets` (K,): the numbers of the image's labels from 1, as many as the data set has; −100 after the last."""
+    labels = {thing.label for thing in record.things if not thing.crowd}
+    if record.label is not None:
+        labels.add(record.label)
+    if not labels:
+        raise LeftOut(record.key, "it has no labels")
+    found = sorted(given.numbers[label] for label in labels if label in given.numbers)
+    if len(found) < len(labels):
+        raise BadRecord(record.key, f"its labels {sorted(labels)} are not all among the data set's")
+    targets = np.full(len(given.numbers), IGNORED)
+    targets[: len(found)] = found
+    return Example(given.images, (), {"targets": targets})
+
+
 OWN = "own"  # array of an example: whether its second caption stays with its image
 FORMS: Mapping[str, Form] = {
-    "pairs": Form(_pairs),
+    # dual encoders
+    "pairs": Form(_pairs),  # image and caption
+    # generative models
     "caption": Form(_caption, prompt="caption"),
-    "split caption": Form(_split_caption, prompt="caption"),
-    "captions": Form(_captions, prompt="caption"),
+    "captions": Form(_captions, prompt="caption"),  # all of an image at once
+    "split caption": Form(_split_caption, prompt="caption"),  # go on after {at} words, {text}
     "ask": Form(_ask, prompt="ask"),
-    "ask back": Form(_ask_back, prompt="ask"),
-    "objects": Form(_objects, prompt="ask"),
-    "caption pairs": Form(_caption_pair),
-    "answers": Form(_answers),
+    "ask back": Form(_ask_back, prompt="ask"),  # the question of an {answer}
+    "objects": Form(_objects, prompt="ask"),  # name them all
     "detect": Form(_detect, prompt="detect", places=True),
-    "read": Form(_read, prompt="read", places=True),
-    "text": Form(_text, sees=False),
+    "read": Form(_read, prompt="read", places=True),  # boxes that are labelled with what is written in them
+    "text": Form(_text, sees=False),  # without images
+    # encoders that read image and text together
+    "caption pairs": Form(_caption_pair),
+    "answers": Form(_answers),  # of a list
+    "answer blanks": Form(_answer_blanks),  # in questions with their answers
+    # image encoders
+    "masked caption": Form(_plain_caption),
+    "word set": Form(_plain_caption),  # the words of a caption in any order
+    "label set": Form(_label_set),  # labels of the image, or of the things in it, numbered from 1
 }
 
 

@@ -24,6 +24,7 @@ from rebus.objectives.losses import Losses
 Batch = Mapping[str, Tensor]
 TEXTS = ("tokens", "mask", "types", "targets", "blanks", "fits", "scores", "owners")  # rows of text
 SHARED = ("classes",)  # the same for all rows; everything else has rows of images
+_ALL = ""  # the kind of examples where there is one
 Context = Callable[[], AbstractContextManager[Any]]
 
 
@@ -100,7 +101,9 @@ def backward(learner: Learner, parts: Sequence[Batch], forward: Context = nullco
 
     `forward`: what the way forward happens in, such as autocast, which the way back must not be in.
     Works for objectives with `embed` and `compare` (contrastive) or with `examples` (means over examples); others take
-    one part only. Parts of contrastive batches must not draw random numbers (no dropout), since they run twice.
+    one part only. `examples(batch)` is how many a batch has, or how many of each kind by its name where the loss is a
+    sum of means over several (`Losses.means`); then `kinds` says of which kind each of `Losses.parts` is.
+    Parts of contrastive batches must not draw random numbers (no dropout), since they run twice.
     Raises `UsageError` where the whole batch cannot be had from its parts.
     """
     check_parts(learner, len(parts))
@@ -135,9 +138,9 @@ def measure(learner: Learner, part: Batch) -> Losses:
     losses = learner(part)
     if hasattr(learner.objective, "compare"):
         return _detached(losses)
-    share = _shares(learner, [part])[0] if hasattr(learner.objective, "examples") else 1.0
-    parts = {name: _mean(value * share) for name, value in losses.parts.items()}
-    return Losses(_mean(losses.total * share), parts)
+    if hasattr(learner.objective, "examples"):
+        losses = _weighed(learner.objective, losses, _shares(learner, [part])[0])
+    return Losses(_mean(losses.total), {name: _mean(value) for name, value in losses.parts.items()})
 
 
 def _whole(learner: Learner, part: Batch, forward: Context) -> Losses:
@@ -189,24 +192,34 @@ def _summed(learner: Learner, parts: Sequence[Batch], forward: Context) -> Losse
     total, sums = torch.zeros(()), dict[str, Tensor]()
     for part, share in zip(parts, _shares(learner, parts), strict=True):
         with forward():
-            losses = learner(part)
-        (losses.total * share).backward()
-        total = total.to(losses.total.device) + losses.total.detach() * share
+            losses = _weighed(learner.objective, learner(part), share)
+        losses.total.backward()
+        total = total.to(losses.total.device) + losses.total.detach()
         for name, value in losses.parts.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * share
+            sums[name] = sums.get(name, 0.0) + value.detach()
     return Losses(_mean(total), {name: _mean(value) for name, value in sums.items()})
 
 
-def _shares(learner: Learner, parts: Sequence[Batch]) -> list[float]:
-    """What each part's mean counts, so that the mean over the ranks is that of all examples; 1 for a lone part."""
-    counts = [float(learner.objective.examples(part)) for part in parts]
+def _weighed(objective: Any, losses: Losses, share: Mapping[str, float]) -> Losses:
+    """The losses of a part as its share in those of the whole batch."""
+    means = {_ALL: losses.total} if losses.means is None else losses.means
+    total = sum((share[kind] * mean for kind, mean in means.items()), torch.zeros((), device=losses.total.device))
+    kinds = getattr(objective, "kinds", {})
+    return Losses(total, {name: value * share[kinds.get(name, _ALL)] for name, value in losses.parts.items()})
+
+
+def _shares(learner: Learner, parts: Sequence[Batch]) -> list[dict[str, float]]:
+    """What each part's mean counts, so that the mean over the ranks is that of all examples, for each kind of them; 1
+    for a lone part."""
+    found = [learner.objective.examples(part) for part in parts]
+    counts: list[Mapping[str, int]] = [one if isinstance(one, Mapping) else {_ALL: one} for one in found]
     number = ranks.world()[1]
-    if number == 1:
-        everyone = sum(counts)
-    else:
+    everyone = {kind: float(sum(one[kind] for one in counts)) for kind in counts[0]}
+    if number > 1:
         device = next(iter(parts[0].values())).device
-        everyone = float(ranks.total(torch.tensor(sum(counts), dtype=torch.float64, device=device)))
-    return [count * number / max(everyone, 1.0) for count in counts]
+        sums = ranks.total(torch.tensor(list(everyone.values()), dtype=torch.float64, device=device))
+        everyone = dict(zip(everyone, sums.tolist(), strict=True))
+    return [{kind: count * number / max(everyone[kind], 1.0) for kind, count in one.items()} for one in counts]
 
 
 def _mean(value: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED, reversed_rows
 from rebus.objectives.losses import Losses
 from rebus.objectives.next_token import hits
@@ -29,8 +30,12 @@ def token_mean(logits: Float[Tensor, "B S V"], targets: Int[Tensor, "B S"]) -> F
 
 def label_set(logits: Float[Tensor, "B V"], labels: Int[Tensor, "B K"]) -> Float[Tensor, ""]:
     """Cross entropy against the labels of each row (−100: none), every distinct one with the same share (Mahajan et
-    al., "Exploring the Limits of Weakly Supervised Pretraining", 2018). Rows without labels count nothing."""
+    al., "Exploring the Limits of Weakly Supervised Pretraining", 2018). Rows without labels count nothing.
+
+    Raises `UsageError` for a label that has no logit."""
     num_labels = logits.shape[1]
+    if labels.numel() and int(labels.max()) >= num_labels:
+        raise UsageError(f"label {int(labels.max())} has no output: the network has {num_labels}, from 0")
     exact = torch.promote_types(logits.dtype, torch.float32)
     wanted = torch.zeros(len(logits), num_labels + 1, dtype=exact, device=logits.device)  # the last is for no label
     wanted = wanted.scatter(1, labels.masked_fill(labels == IGNORED, num_labels), 1.0)[:, :num_labels]

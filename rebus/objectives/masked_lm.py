@@ -5,7 +5,7 @@ Devlin et al., "BERT", 2018, Sec. 3.1; with images: Li et al., "VisualBERT", 201
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,6 +66,13 @@ class MaskedLMLoss:
 
     kind: Literal["masked lm"] = "masked lm"
     match: float = 1.0
+    kinds: ClassVar[Mapping[str, str]] = {
+        "masked_lm": "words", "accuracy": "words", "matching": "rows", "matched": "rows",
+    }  # fmt: skip
+
+    def examples(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
+        """Words that are asked for, and rows that fit or do not."""
+        return {"words": int((batch["blanks"] != IGNORED).sum()), "rows": len(batch["blanks"])}
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
         reading = network(**{name: value for name, value in batch.items() if name not in OF_READERS})
@@ -74,6 +81,7 @@ class MaskedLMLoss:
         asked = blanks != IGNORED
         right = (reading.tokens.argmax(-1) == blanks) & asked
         parts = {"masked_lm": loss.detach(), "accuracy": right.sum() / asked.sum().clamp(min=1)}
+        means = {"words": loss}
         if self.match and "fits" in batch:
             fits = batch["fits"]
             matched = matching(reading.fits, fits)
@@ -81,5 +89,5 @@ class MaskedLMLoss:
                 "matching": matched.detach(),
                 "matched": (reading.fits.argmax(-1) == fits.long()).to(loss.dtype).mean(),
             }
-            loss = loss + self.match * matched
-        return Losses(loss, parts)
+            means["rows"] = self.match * matched
+        return Losses(sum(means.values(), torch.zeros_like(loss)), parts, means)

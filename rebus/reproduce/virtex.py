@@ -76,7 +76,7 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     """Mean average precision of linear SVMs on the mean features: which shapes are there, which shapes in which
     colours."""
     torch.manual_seed(seed)
-    made = network(budget, setting).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    made = network(budget, setting).to(memory_format=torch.channels_last)
     if setting in TRAINED:
         number = budget.images // 2 if setting == HALF else budget.images
         objective = LabelSetLoss() if setting == LABELS else BothWaysLoss()

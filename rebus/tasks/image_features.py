@@ -24,7 +24,7 @@ def _encoder(model: TaskModel) -> See:
     network = model.network
     if isinstance(network, EmbedsImages):
         dense = getattr(network, "is_dense", True)
-        return network.embed_image if dense else network.image_vectors  # type: ignore[attr-defined, no-any-return]
+        return network.embed_image if dense else network.image_vectors  # type: ignore[attr-defined]
     inside = getattr(network, "image", None) or network
     for whole, one in (("forward", "pooled"), ("feature_map", "features")):
         if hasattr(inside, whole) and hasattr(inside, one):

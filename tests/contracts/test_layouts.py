@@ -100,7 +100,7 @@ HELD = {
     ("gemma", "transformers"): "width num_layers num_heads num_kv_heads mlp_width head_width vocab_size context "
     "rope_base eps",
     ("visualbert", "transformers"): "text.width text.num_layers text.num_heads text.mlp_width text.vocab_size "
-    "text.context text.num_types text.act text.eps text.pad_id region_width head late_fusion merge",
+    "text.context text.num_types text.act text.eps text.pad_id region_width head late_fusion choice_transform merge",
     ("bert", "transformers"): "width num_layers num_heads mlp_width vocab_size context num_types act eps pad_id",
     (
         "vit",

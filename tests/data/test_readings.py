@@ -158,3 +158,19 @@ def test_captions_on_disk_become_pairs(tmp_path):
     batch = on_disk(tmp_path / "set", rows).batch(0, 0, 2)
     assert {"tokens", "mask", "types", "blanks", "fits", "regions", "region_mask"} == set(batch)
     assert batch["types"].any()
+
+
+def test_questions_with_their_answers_are_blanked(tmp_path):
+    (tmp_path / "set").mkdir()
+    rows = [{"question": "what, is this?", "answer": "cat"}, {"question": "how many?", "answer": "two"}]
+    data = on_disk(tmp_path / "set", rows, form="answer blanks")
+    tokenizer, said, asked = data.processor.text.tokenizer, set(), 0
+    for index in range(30):
+        batch = data.batch(0, index, 2)
+        assert set(batch) == {"tokens", "mask", "types", "blanks", "regions", "region_mask"}
+        assert not batch["types"].any()
+        whole = torch.where(batch["blanks"] == IGNORED, batch["tokens"], batch["blanks"])
+        said |= {tokenizer.decode(row[1 : int(mask.sum()) - 1].tolist()) for row, mask in zip(whole, batch["mask"])}
+        asked += int((batch["blanks"] != IGNORED).sum())
+    assert said == {"what is this? cat", "how many? two"}
+    assert asked > 0

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from rebus.objectives import make_blanks, masked_lm, matching
+from rebus.core.labels import IGNORED
+from rebus.core.outputs import Reading
+from rebus.objectives import Learner, MaskedLMLoss, backward, make_blanks, masked_lm, matching, split
 
 
 def test_blanks_are_asked_as_often_and_filled_as_the_paper_says() -> None:
@@ -37,3 +39,40 @@ def test_matching_reads_the_second_logit_as_fits() -> None:
     right = matching(logits, torch.tensor([True, False]))
     assert float(right) == pytest.approx((math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-3))) / 2, rel=1e-6)
     assert matching(logits, torch.tensor([False, True])) > right
+
+
+def test_the_gradients_of_a_batch_in_parts_are_those_of_the_whole():
+    """The two means are over different things: parts have as many rows, and other numbers of asked words."""
+
+    class Reader(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.pairs = torch.nn.Embedding(11, 11), torch.nn.Embedding(11, 2)
+
+        def forward(self, tokens, types):
+            return Reading(self.words(tokens) + types[..., None], self.pairs(tokens).mean(dim=1))
+
+    torch.manual_seed(0)
+    network = Reader().double()
+    tokens = torch.randint(0, 11, (12, 5))
+    asked = torch.rand(12, 5) < torch.linspace(0, 0.9, 12)[:, None]
+    batch = {
+        "tokens": tokens,
+        "types": torch.zeros_like(tokens),
+        "blanks": torch.where(asked, tokens.flip(0), IGNORED),
+        "fits": torch.rand(12) < 0.3,
+    }
+
+    def found(parts, **settings):
+        network.zero_grad()
+        losses = backward(Learner(MaskedLMLoss(**settings), network), split(batch, parts))
+        return losses, [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    for settings in ({}, {"match": 0.3}, {"match": 0.0}):
+        whole, expected = found(1, **settings)
+        for parts in (2, 4):
+            losses, gradients = found(parts, **settings)
+            torch.testing.assert_close(losses.total, whole.total)
+            torch.testing.assert_close(dict(losses.parts), dict(whole.parts))
+            torch.testing.assert_close(gradients, expected)
+        assert float(whole.total) == pytest.approx(float(MaskedLMLoss(**settings)(network, batch).total.detach()))

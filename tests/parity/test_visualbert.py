@@ -1,10 +1,13 @@
 """VisualBERT against the reference classes: every head, odd sizes, texts and regions padded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import rebus
-from rebus.models.masked_lm.visualbert import PRESETS, VisualBERT, keys, original_keys
+from rebus.core.errors import BadConfig
+from rebus.models.masked_lm.visualbert import PRESETS, VisualBERT, keys, mmf_keys, original_keys
 from rebus.models.masked_lm.visualbert_config import CLASS_OF, read_transformers, write_transformers
 from rebus.open_checkpoint import open_checkpoint
 
@@ -155,8 +158,6 @@ def test_the_hubs_configuration_is_read():
 @pytest.mark.parametrize("preset", [*HEADS, "tiny_late"])
 def test_the_original_file_is_read(preset, tmp_path):
     """A `.th` file holds weights alone, under the original code's names; heads are 64 wide there."""
-    from dataclasses import replace
-
     cfg = PRESETS[preset]
     cfg = replace(cfg, text=replace(cfg.text, width=128, num_heads=2), region_width=9)
     torch.manual_seed(0)
@@ -172,3 +173,48 @@ def test_the_original_file_is_read(preset, tmp_path):
     assert model.config == cfg
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("outputs", [11, 2], ids=["answers", "verdict"])
+def test_a_file_of_mmf_is_read_and_gives_what_its_head_gives(outputs, tmp_path):
+    """The reference class's body under MMF's names, and the reference library's own two-layer head on top, which is
+    read before [SEP] for answers, and by the pooled vector else."""
+    from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
+
+    cfg = replace(PRESETS["tiny"], text=replace(PRESETS["tiny"].text, width=128, num_heads=2))
+    torch.manual_seed(0)
+    config = transformers.VisualBertConfig(**write_transformers(cfg))
+    body = transformers.VisualBertModel(config).eval()
+    head = torch.nn.Sequential(BertPredictionHeadTransform(config), torch.nn.Linear(128, outputs))
+    names = {
+        "visual_token_type_embeddings": "token_type_embeddings_visual",
+        "visual_position_embeddings": "position_embeddings_visual",
+        "visual_projection": "projection",
+    }
+    state = {f"model.classifier.{name}": value for name, value in head.state_dict().items()}
+    for name, value in body.state_dict().items():
+        for theirs, mmf in names.items():
+            name = name.replace(theirs, mmf)
+        state[f"model.bert.{name}"] = value
+    torch.save({"model": state}, tmp_path / "visual_bert.pth")
+    model = rebus.load(tmp_path / "visual_bert.pth", device="cpu")
+    assert model.tasks == {"ask" if outputs == 11 else "match"}
+    assert model.system.prompts.ask == "{question}", "no [MASK] stands behind the question"
+    found = batch()
+    with torch.no_grad():
+        seen = body(**in_their_words(found))
+        last = found["mask"].sum(dim=1) - 2
+        states = seen.last_hidden_state[torch.arange(3), last] if outputs == 11 else seen.pooler_output
+        torch.testing.assert_close(model.network(**found).logits, head(states), atol=1e-4, rtol=0)
+    again = rebus.load(model.save(tmp_path / "saved"), device="cpu")
+    assert again.config == model.config
+    torch.testing.assert_close(again.network(**found).logits, model.network(**found).logits, atol=0, rtol=0)
+
+
+def test_mmfs_two_passes_over_two_images_are_refused(tmp_path):
+    cfg = replace(PRESETS["tiny_transform"], text=replace(PRESETS["tiny"].text, width=128, num_heads=2))
+    state = {n: t.load() for n, t in mmf_keys(cfg).to_theirs(VisualBERT(cfg).state_dict()).items()}
+    state["model.classifier.1.weight"] = torch.zeros(2, 256)
+    torch.save(state, tmp_path / "nlvr2.pth")
+    with pytest.raises(BadConfig, match="reads 256 numbers in place of 128"):
+        rebus.load(tmp_path / "nlvr2.pth")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import rebus
 from rebus import catalog
 from rebus.api import Model
 from rebus.codec.images import ImagePipeline
@@ -16,6 +17,8 @@ from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.card import ModelCard
 from rebus.core.errors import BadImage, BadRegions, BadText, NotFinite, UnsupportedTask, UsageError
 from rebus.core.specs import ImageSpec
+from rebus.data.scenes import scene
+from rebus.evaluate.metrics import box_iou
 from tests.tasks.fakes import picture
 from tests.tiny import WORDS
 
@@ -162,3 +165,17 @@ def test_regions_of_one_network_are_read_by_another():
     np.testing.assert_allclose(seen[0].boxes.max(axis=0)[2:], images[0].size)
     reader = model("tiny_answers")
     assert reader.ask(seen, "what is this?") == [reader.ask(one, "what is this?") for one in seen]
+
+
+def test_regions_of_a_mask_rcnn_are_read_phrases_are_boxed_in_them():
+    detector = rebus.load("vild/scenes", device="cpu")
+    s = scene(3, "test")
+    seen = detector.embed_regions(s.image)
+    assert seen.size == s.image.size
+    width = seen.features.shape[1]
+    reader = model("tiny_answers", region_width=width)
+    assert reader.ask(seen, "what is this?") in ANSWERS
+    (box,) = model("tiny_phrases", region_width=width + 6).detect(seen, ["cat"])
+    assert min(np.abs(np.array(box.xyxy) - one).max() for one in seen.boxes) < 1e-2
+    best = max(box_iou(tuple(box), s.boxes[0]) for box in seen.boxes.tolist())
+    assert best > 0.5, "one of its regions is the first thing"

@@ -14,7 +14,14 @@ from rebus.weights.key_sides import nested
 from rebus.weights.keymap import KeyMap
 
 _BEGIN, _END, _IMAGE = "<racm3:break>", "<eoss>", "<image>"
-_SPECIAL = {"pad_id": "<pad>", "bos_id": "<s>", "eos_id": "</s>", "begin_id": _BEGIN, "end_id": _END, "image_id": _IMAGE}
+_SPECIAL = {
+    "pad_id": "<pad>",
+    "bos_id": "<s>",
+    "eos_id": "</s>",
+    "begin_id": _BEGIN,
+    "end_id": _END,
+    "image_id": _IMAGE,
+}
 _LETTERS = str.maketrans("0123456789", "ABCDEFGHIJ")
 
 

@@ -7,6 +7,7 @@ Li et al., "VisualBERT: A Simple and Performant Baseline for Vision and Language
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rebus.backbones.examples import example_pixels, generator
 from rebus.backbones.text import bert
-from rebus.backbones.text.bert import BERT, BERTConfig, bert_block, visible
+from rebus.backbones.text.bert import BERT, bert_block, visible
 from rebus.backbones.vision import resnet
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.backbones.vision.vit import ViT, ViTConfig
@@ -29,15 +30,15 @@ from rebus.models.masked_lm.visualbert_config import (
     NUM_BOX_INPUTS,
     TASKS,
     Head,
+    infer_mmf,
     infer_original,
     read_transformers,
     write_transformers,
 )
 from rebus.models.masked_lm.visualbert_config import PRESETS as PRESETS
 from rebus.models.masked_lm.visualbert_config import VisualBERTConfig as VisualBERTConfig
-from rebus.models.masked_lm.visualbert_layouts import is_original, keys, original_keys
-from rebus.nn.mlp import ACTIVATIONS
-from rebus.nn.norms import LayerNorm
+from rebus.models.masked_lm.visualbert_heads import BlankHead, ChoiceHead, PhraseHead
+from rebus.models.masked_lm.visualbert_layouts import is_mmf, is_original, keys, mmf_keys, original_keys
 from rebus.weights.companions import read_answers
 
 CONTEXT = 128  # tokens of a text in all the paper's runs, of the 512 positions that BERT has
@@ -69,7 +70,8 @@ class VisualBERT(nn.Module):
         self.blanks = BlankHead(cfg.text) if blanks else None
         self.match = nn.Linear(width, 2) if blanks else None
         outputs = {"answers": cfg.num_answers, "verdict": 2, "choices": 1}
-        self.choice = nn.Linear(width, outputs[cfg.head]) if cfg.head in outputs else None
+        choice = partial(ChoiceHead, cfg.text) if cfg.choice_transform else partial(nn.Linear, width)
+        self.choice = choice(outputs[cfg.head]) if cfg.head in outputs else None
         self.phrases = PhraseHead(width, width // cfg.text.num_heads) if cfg.head == "phrases" else None
         self.init_weights()
         self._freeze_unread()
@@ -106,12 +108,12 @@ class VisualBERT(nn.Module):
         if self.cfg.head == "choices":
             return self._choose(batch)
         seen = self.read(**batch)
-        if self.cfg.head == "answers":  # at [MASK], which stands before [SEP]
+        if self.cfg.head == "answers":  # before [SEP], where [MASK] stands; in MMF the question's last word
             return Choices(self._applied(self.choice, _at(seen.text, _last(seen.text_mask) - 1)))
         if self.phrases is not None:
             if phrase_at is None:
                 phrase_at = (_last(seen.text_mask) - 1)[:, None]
-            return Choices(self.phrases(seen, phrase_at))
+            return Choices(self.phrases(seen.text, seen.regions, seen.region_mask, phrase_at))
         pooled = self.text.pool(seen.text, seen.text_mask)
         if self.cfg.head == "verdict":
             return Choices(self._applied(self.choice, pooled))
@@ -142,7 +144,8 @@ class VisualBERT(nn.Module):
         seen = self.read(**batch)
         if seen.boxes is None:
             raise BadRegions("the features of the regions come without boxes: there is no place that could be named")
-        logits = self.phrases(seen, (_last(seen.text_mask) - 1)[:, None])
+        phrase_at = (_last(seen.text_mask) - 1)[:, None]
+        logits = self.phrases(seen.text, seen.regions, seen.region_mask, phrase_at)
         return logits[:, 0].softmax(-1), seen.boxes
 
     def read(
@@ -274,34 +277,6 @@ def _grid(cfg: ViTConfig | ResNetConfig) -> ViT | ResNet:
     return ViT(cfg) if isinstance(cfg, ViTConfig) else ResNet(cfg)
 
 
-class BlankHead(nn.Module):
-    """State of a token → scores of the words that may stand there, by BERT's own embeddings of them."""
-
-    def __init__(self, cfg: BERTConfig):
-        super().__init__()
-        self.dense = nn.Linear(cfg.width, cfg.width)
-        self.act = ACTIVATIONS[cfg.act]
-        self.norm = LayerNorm(cfg.width, cfg.eps)
-        self.bias = nn.Parameter(torch.zeros(cfg.vocab_size))
-
-    def forward(self, x: Float[Tensor, "T L D"], words: Float[Tensor, "V D"]) -> Float[Tensor, "T L V"]:
-        return nn.functional.linear(self.norm(self.act(self.dense(x))), words, self.bias)
-
-
-class PhraseHead(nn.Module):
-    """One head of attention from tokens to regions, of which only the scores count; `v` is in the released layout."""
-
-    def __init__(self, width: int, head_width: int):
-        super().__init__()
-        self.q, self.k, self.v = (nn.Linear(width, head_width) for _ in range(3))
-
-    def forward(self, seen: States, phrase_at: Int[Tensor, "T Q"]) -> Float[Tensor, "T Q R"]:
-        at = phrase_at.clamp(min=0)[..., None].expand(-1, -1, seen.text.shape[2])
-        queries, keys = self.q(seen.text.gather(1, at)), self.k(seen.regions)
-        scores = queries @ keys.mT * keys.shape[-1] ** -0.5
-        return scores.masked_fill(~seen.region_mask[:, None], torch.finfo(scores.dtype).min)
-
-
 def _last(real: Bool[Tensor, "T L"]) -> Int[Tensor, "T"]:
     """Where the last real token of each row stands, whichever side is padded."""
     return (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
@@ -349,6 +324,7 @@ def example(config: VisualBERTConfig, rows: int, *, prompt: int = 20, answer: in
     return batch
 
 
+_PROMPTS = Prompts(ask="{question} ? [MASK]", match="{text}", detect="{phrase}", controls=("[MASK]",), drops=",?")
 SYSTEM = System(
     name="visualbert",
     network=VisualBERT,
@@ -365,9 +341,17 @@ SYSTEM = System(
             recognises=is_original,
             infer_config=infer_original,
         ),
+        "mmf": Layout(
+            name="mmf",
+            keys=mmf_keys,
+            config_file=None,
+            recognises=is_mmf,
+            infer_config=infer_mmf,
+        ),
     },
     tasks=lambda cfg: TASKS[cfg.head],
-    prompts=Prompts(ask="{question} ? [MASK]", match="{text}", detect="{phrase}", controls=("[MASK]",), drops=",?"),
+    prompts=_PROMPTS,
+    suited=lambda cfg: {"prompts": replace(_PROMPTS, ask="{question}", controls=())} if cfg.choice_transform else {},
     objective=lambda cfg: "masked lm" if cfg.head == "pretraining" else "soft answers",
     example=example,
     image_spec=image_spec,

@@ -44,6 +44,10 @@ class VisualBERTConfig:
     num_answers: int = 3129  # of the head "answers", `<unk>` included
     late_fusion: bool = False  # the text goes through the blocks alone, and one more block joins it with the regions
     image: ViTConfig | ResNetConfig | None = None  # what makes regions of an image; None: features come with the batch
+    choice_transform: bool = (
+        False  # a hidden layer and a norm before the answers, which then are read at the question's
+    )
+    # last word: MMF's runs
     merge: int = 1  # neighbouring cells of its grid, along each side, that are one region
 
 
@@ -57,6 +61,7 @@ PRESETS = {
     "tiny_choices": replace(_TINY, head="choices"),
     "tiny_phrases": replace(_TINY, head="phrases"),
     "tiny_late": replace(_TINY, late_fusion=True),
+    "tiny_transform": replace(_TINY, head="answers", num_answers=11, choice_transform=True),
     "tiny_grid": replace(_TINY, head="answers", num_answers=11, image=_GRID),
     "vqa_pre": VisualBERTConfig(),
     "vqa": VisualBERTConfig(head="answers"),
@@ -85,7 +90,7 @@ def read_transformers(data: Mapping[str, Any]) -> VisualBERTConfig:
         fields.take("bypass_transformer", bool, False),
     )
     image = _read_image(fields.part("vision_config")) if "vision_config" in data else None
-    merge = fields.size("vision_merge", 1)
+    merge, transform = fields.size("vision_merge", 1), fields.take("choice_transform", bool, False)
     return VisualBERTConfig(
         text=bert.read_fields(fields, pooler=True),
         region_width=region_width,
@@ -93,6 +98,7 @@ def read_transformers(data: Mapping[str, Any]) -> VisualBERTConfig:
         num_answers=labels if head == "answers" else VisualBERTConfig.num_answers,
         late_fusion=late_fusion,
         image=image,
+        choice_transform=transform,
         merge=merge,
     )
 
@@ -130,6 +136,8 @@ def write_transformers(cfg: VisualBERTConfig) -> dict[str, Any]:
         found["vision_config"] = {"model_type": kind, **write_vision(cfg.image)}
     elif cfg.image is not None:
         found["vision_config"] = {"model_type": "resnet", "architecture": cfg.image.variant}
+    if cfg.choice_transform:
+        found["choice_transform"] = True
     if cfg.merge > 1:
         found["vision_merge"] = cfg.merge
     return found
@@ -138,14 +146,30 @@ def write_transformers(cfg: VisualBERTConfig) -> dict[str, Any]:
 def infer_original(shapes: Mapping[str, tuple[int, ...]]) -> VisualBERTConfig:
     """The configuration of a `.th` file of the original code, which holds weights alone: heads are 64 wide."""
     inner = {name.removeprefix("module.").removeprefix("bert."): shape for name, shape in shapes.items()}
+    cfg = _inferred(inner, inner.get("classifier.weight", (0,))[0])
+    return replace(cfg, head="phrases") if "flickr_attention.query.weight" in inner else cfg
+
+
+def infer_mmf(shapes: Mapping[str, tuple[int, ...]]) -> VisualBERTConfig:
+    """The configuration of a file of MMF: heads are 64 wide. Raises `BadConfig` for NLVR2, which reads two images in
+    two passes there."""
+    inner = {name.removeprefix("model."): shape for name, shape in shapes.items()}
+    rows, wide = inner.get("classifier.1.weight", (0, 0))
+    cfg = _inferred(inner, rows)
+    if rows and wide != cfg.text.width:
+        raise BadConfig(
+            f"a head of MMF that reads {wide} numbers in place of {cfg.text.width}: NLVR2's is not supported"
+        )
+    return replace(cfg, choice_transform=rows > 0)
+
+
+def _inferred(inner: Mapping[str, tuple[int, ...]], outputs: int) -> VisualBERTConfig:
+    """By the shapes of BERT's own tensors and of the regions', and how many outputs the head has."""
     vocab, width = inner["bert.embeddings.word_embeddings.weight"]
     layers = {found[1] for name in inner if (found := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))}
     head: Head = "pretraining"
-    rows = inner.get("classifier.weight", (0,))[0]
-    if rows:
-        head = "choices" if rows == 1 else "verdict" if rows == 2 else "answers"
-    elif "flickr_attention.query.weight" in inner:
-        head = "phrases"
+    if outputs:
+        head = "choices" if outputs == 1 else "verdict" if outputs == 2 else "answers"
     return VisualBERTConfig(
         text=BERTConfig(
             width=width,
@@ -159,6 +183,6 @@ def infer_original(shapes: Mapping[str, tuple[int, ...]]) -> VisualBERTConfig:
         ),
         region_width=inner["bert.embeddings.projection.weight"][1],
         head=head,
-        num_answers=rows if head == "answers" else VisualBERTConfig.num_answers,
+        num_answers=outputs if head == "answers" else VisualBERTConfig.num_answers,
         late_fusion="bert.additional_layer.output.dense.weight" in inner,
     )

@@ -16,10 +16,18 @@ _HEADS = [
     ("cls.predictions.bias", "blanks.bias"),
     ("cls.seq_relationship.{p}", "match.{p}"),
     ("cls.{p}", "choice.{p}"),
+    ("cls.transform.dense.{p}", "choice.dense.{p}"),  # these three are ours
+    ("cls.transform.LayerNorm.{p}", "choice.norm.{p}"),
+    ("cls.decoder.{p}", "choice.out.{p}"),
     ("attention.query.{p}", "phrases.q.{p}"),
     ("attention.key.{p}", "phrases.k.{p}"),
     ("attention.value.{p}", "phrases.v.{p}"),
 ]
+_TRANSFORMED = {  # ours → MMF's
+    "choice.dense.{p}": "classifier.0.dense.{p}",
+    "choice.norm.{p}": "classifier.0.LayerNorm.{p}",
+    "choice.out.{p}": "classifier.1.{p}",
+}
 _REGIONS = {  # theirs in the reference library → in the original code, and ours
     "visual_token_type_embeddings.weight": ("token_type_embeddings_visual.weight", "region_types.weight"),
     "visual_position_embeddings.weight": ("position_embeddings_visual.weight", "region_positions.weight"),
@@ -50,16 +58,29 @@ def _image_rows(cfg: VisualBERTConfig) -> list[Row]:
     return [] if cfg.image is None else nested(resnet.ROWS, theirs="vision_model.", ours="image.")
 
 
+def _torch_rows(cfg: VisualBERTConfig, body: str, heads: str) -> list[Row]:
+    """The names of the original code and of MMF, which differ by their prefixes."""
+    rows: list[Row] = [*_bert_rows(), *((f"embeddings.{a}", ours) for a, ours in _REGIONS.values())]
+    theirs = {"choice.{p}": "classifier.{p}", **_TRANSFORMED}
+    own: list[Row] = [(theirs.get(b, a).replace("attention.", "flickr_attention."), b) for a, b in _HEADS]
+    return [*nested(rows, theirs=body), *nested(own, theirs=heads), *_image_rows(cfg)]
+
+
 def original_keys(cfg: VisualBERTConfig) -> KeyMap:
     """The `.th` files of the original code, with or without `module.`; of VCR the detector is left out."""
-    rows: list[Row] = [*_bert_rows(), *((f"embeddings.{a}", ours) for a, ours in _REGIONS.values())]
-    heads = [(a if "." in a.removeprefix("cls.") else a.replace("cls.", "classifier."), b) for a, b in _HEADS]
-    heads = [(a.replace("attention.", "flickr_attention."), b) for a, b in heads]
-    return KeyMap(
-        [*nested(rows, theirs="bert.bert."), *nested(heads, theirs="bert."), *_image_rows(cfg)],
-        ignore=["bert." + _TIED, "detector.*", "*.position_ids"],
-        prefixes=["module."],
-    )
+    ignored = ["bert." + _TIED, "detector.*", "*.position_ids"]
+    return KeyMap(_torch_rows(cfg, "bert.bert.", "bert."), ignore=ignored, prefixes=["module."])
+
+
+def mmf_keys(cfg: VisualBERTConfig) -> KeyMap:
+    """The files of MMF."""
+    ignored = ["model." + _TIED, "*.position_ids"]
+    return KeyMap(_torch_rows(cfg, "model.bert.", "model."), ignore=ignored, prefixes=["module."])
+
+
+def is_mmf(names: Collection[str]) -> bool:
+    """Whether these are the names of a file of MMF."""
+    return any(name.removeprefix("module.") == "model.bert.embeddings.projection.weight" for name in names)
 
 
 def is_original(names: Collection[str]) -> bool:

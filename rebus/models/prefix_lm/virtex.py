@@ -299,7 +299,9 @@ def example(config: VirTexConfig, rows: int, *, prompt: int = 1, answer: int = 2
     words[:, 0] = config.start_id
     if config.head == "masked words":
         words = words[:, : text.context]
-        return {"pixels": pixels, "tokens": words, "targets": words}
+        blank = torch.arange(words.shape[1]) % 7 == 1
+        tokens = words.masked_fill(blank, config.mask_id)
+        return {"pixels": pixels, "tokens": tokens, "targets": words.masked_fill(~blank, IGNORED)}
     return {"pixels": pixels, "tokens": words[:, :prompt], "targets": words[:, prompt:].contiguous()}
 
 

@@ -27,7 +27,17 @@ from rebus.tasks import interleaved
 from rebus.tasks.image_generation import TokenRows
 
 WORDS = "a red blue cat dog is the photo what ?".split()
-SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", *map(code_name, range(16)), "<eoss>", "<racm3:break>", SEPARATOR, "<image>"]
+SPECIALS = [
+    "<s>",
+    "<pad>",
+    "</s>",
+    "<unk>",
+    *map(code_name, range(16)),
+    "<eoss>",
+    "<racm3:break>",
+    SEPARATOR,
+    "<image>",
+]
 EACH, CONTEXT = 9, 64
 
 
@@ -104,7 +114,9 @@ def checked(written, answers, context):
 
 def test_a_thousand_answers_obey_the_states(written):
     model = build(context=128)
-    answers = model.complete([["a cat"]] * 1000, seed=list(range(1000)), max_new_tokens=8, guidance=None, batch_size=1000)
+    answers = model.complete(
+        [["a cat"]] * 1000, seed=list(range(1000)), max_new_tokens=8, guidance=None, batch_size=1000
+    )
     counts = [said.count("b") for said in checked(written, answers, 128)]
     assert min(counts) == 0
     assert max(counts) >= 3
