@@ -21,6 +21,7 @@ from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.answer_batches import AnswerBatches
 from rebus.data.caption_pairs import CaptionPairBatches
 from rebus.data.damaged_files import check_files
+from rebus.data.document_batches import DocumentBatches
 from rebus.data.forms import FORMS, Example, Given
 from rebus.data.held_out import open_parts
 from rebus.data.inspecting import chosen
@@ -33,7 +34,7 @@ LOG = logging.getLogger("rebus")
 _LOOKED_AT = 20  # records, for what a data set holds
 
 # of `rebus.data.forms.FORMS`
-FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers"]
+FormName = Literal["auto", "pairs", "caption", "ask", "detect", "text", "caption pairs", "answers", "documents"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,10 @@ class Files:
     """A data set on disk, and what is learned from it.
 
     `root`: a folder besides its own that the data set may point into, and where its images are looked for. `form`:
-    "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", or "text" without
-    images; for encoders that read image and text together "caption pairs" or "answers" of a list; "auto" is what fits
-    the model: "pairs", "caption pairs", "answers" or "caption", or where there are no captions "detect" of boxes, "ask"
+    "pairs" of image and caption for dual encoders; for generative models "caption", "ask", "detect", "text" without
+    images, or "documents" of text and images in turn; for encoders that read image and text together "caption pairs" or
+    "answers" of a list; "auto" is what fits the model: "pairs", "caption pairs", "answers" or "caption", or where there
+    are no captions "detect" of boxes, "ask"
     of questions. `regions`: a file or folder of region features (`rebus.RegionFiles`), which are learned from in place
     of the images of the same names. `answers`: the list of answers, one a line, where `start_from` has none.
     `prompt`: another one than the model's own for that form; it may hold {question} or {labels}. `val_split`: what is
@@ -76,11 +78,13 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Several data sets: each batch comes from one of them, as often as its weight says."""
+    """Several data sets: each batch comes from one of them, as often as its weight says; or with `together` each step
+    has a batch of every one, whose losses are added up by weight (Flamingo, Sec. 2.4)."""
 
     kind: Literal["mixture"] = "mixture"
     parts: tuple[Files, ...] = ()
     weights: tuple[float, ...] = ()
+    together: bool = False
 
 
 def file_batches(
@@ -114,6 +118,8 @@ def file_batches(
         if answers is None:
             raise UsageError("data.form=answers wants a model that picks from a list of answers, and that list")
         return AnswerBatches(source, processor, prompts, answers, **options)
+    if files.form == "documents":
+        return DocumentBatches(source, processor, **options)
     return RecordBatches(source, processor, **options)
 
 
@@ -151,7 +157,7 @@ def mixed_batches(
 ) -> MixedBatches:
     """The batches of a `Mixture`, as `file_batches` gives those of its parts."""
     parts = [file_batches(part, processor, prompts, locations, measured) for part in mixture.parts]
-    return MixedBatches(parts, mixture.weights)
+    return MixedBatches(parts, mixture.weights, mixture.together)
 
 
 class FileRecords:

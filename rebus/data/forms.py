@@ -30,11 +30,13 @@ class TextRow(NamedTuple):
 class Example:
     """One row of images with the texts that belong to it, before they are tensors.
 
+    `document`: texts and, as None, images in reading order, where they stand in turn.
     `arrays`: what else an objective learns from, one array for each name; examples of a batch have the same names.
     """
 
     images: tuple[ImageSource | ImageRegions, ...] = ()
     texts: tuple[TextRow, ...] = ()
+    document: tuple[str | None, ...] | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -147,6 +149,35 @@ def _answers(record: Record, given: Given) -> Example:
     return Example(given.images, (TextRow(question.text, "\n".join(question.answers)),))
 
 
+MOST_IMAGES = 5  # of a document in one example (Flamingo, Sec. 2.4)
+
+
+def _documents(record: Record, given: Given) -> Example:
+    """At most `MOST_IMAGES` images with the texts between and after them, from one by lot of those that leave enough to
+    come; texts that follow each other are joined by a space. An image and its caption are a document too."""
+    parts: list[Any] = list(record.document)
+    if not parts:
+        if record.image is None:
+            raise LeftOut(record.key, "it has neither a document nor an image")
+        parts = [record.image, one_of(record, record.captions, "caption", given.rng)]
+    at = [i for i, part in enumerate(parts) if not isinstance(part, str)]
+    if not at:
+        raise LeftOut(record.key, "a document without images")
+    first = int(given.rng.integers(max(1, len(at) - MOST_IMAGES + 1)))
+    begin = at[first] if first else 0
+    stop = at[first + MOST_IMAGES] if first + MOST_IMAGES < len(at) else len(parts)
+    document: list[str | None] = []
+    for part in parts[begin:stop]:
+        if not isinstance(part, str):
+            document.append(None)
+        elif document and document[-1] is not None:
+            document[-1] = f"{document[-1]} {part.strip()}"
+        elif part.strip():
+            document.append(part.strip())
+    images = tuple(part for part in parts[begin:stop] if not isinstance(part, str))
+    return Example(images, document=tuple(document))
+
+
 OWN = "own"  # array of an example: whether its second caption stays with its image
 FORMS: Mapping[str, Form] = {
     "pairs": Form(_pairs),
@@ -156,6 +187,7 @@ FORMS: Mapping[str, Form] = {
     "answers": Form(_answers),
     "detect": Form(_detect, prompt="detect", places=True),
     "text": Form(_text, sees=False),
+    "documents": Form(_documents, sees=False),
 }
 
 
