@@ -135,7 +135,8 @@ def flamingo_documents() -> TrainConfig:
 
 
 def flamingo_mixture() -> TrainConfig:
-    """`rebus train flamingo_mixture --set start_from=DIR --set data.parts.0.path=photos --set data.parts.1.path=obelics`:
-    the same from pairs of image and caption and from documents in each step, whose losses count 0.2 and 1."""
+    """`rebus train flamingo_mixture --set start_from=DIR --set 'data.parts=[{"path": "photos", "form": "documents"},
+    {"path": "obelics", "form": "documents"}]'`: the same from pairs of image and caption and from documents in each
+    step, whose losses count 0.2 and 1 (OpenFlamingo's weights)."""
     parts = (Files(form="documents"), Files(form="documents"))
     return replace(flamingo_documents(), data=Mixture(parts=parts, weights=(0.2, 1.0), together=True))

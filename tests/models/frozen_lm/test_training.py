@@ -1,4 +1,4 @@
-"""Flamingo learns from documents of text and images in turn: what is learned, what is not, and from several data sets."""
+"""Flamingo learns from documents of text and images in turn: what is learned, what is not, and several data sets."""
 
 import json
 from dataclasses import replace
@@ -91,7 +91,7 @@ def test_documents_become_chunks_that_begin_with_images(start, data):
 def test_a_long_document_gives_as_many_images_as_are_learned_from_at_once():
     parts = tuple(part for i in range(9) for part in (bytes([i]), f"text {i}"))
     seen = set()
-    for seed in range(20):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         example = FORMS["documents"].make(Record(key="a", document=("before", *parts)), Given(None, None, rng))
         assert len(example.images) == MOST_IMAGES == example.document.count(None)
@@ -109,14 +109,13 @@ def test_a_long_document_gives_as_many_images_as_are_learned_from_at_once():
 @pytest.mark.parametrize("name", ["flamingo_documents", "flamingo_mixture"])
 def test_a_run_moves_what_is_new_alone_and_leaves_a_model(name, start, data, tmp_path):
     made = config(name, start, data)
-    lines = list(train(made, tmp_path / "run") or [])
+    train(made, tmp_path / "run")
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == 3
-    assert lines is not None
     before, after = rebus.load(start, device="cpu"), rebus.load(tmp_path / "run" / "final", device="cpu")
     for key, tensor in before.state_dict().items():
         same = torch.equal(tensor, after.state_dict()[key])
-        assert same == key.startswith(("text.", "image.")) or "norm" in key, key
+        assert same == key.startswith(("text.", "image.")), key
     assert after.complete(["the cat ", Image.new("RGB", (24, 24), "red"), "a"], max_new_tokens=2) is not None
 
 
