@@ -30,14 +30,14 @@ class TextRow(NamedTuple):
 class Example:
     """One row of images with the texts that belong to it, before they are tensors.
 
-    `document`: texts and, as None, images in reading order, where they stand in turn.
     `arrays`: what else an objective learns from, one array for each name; examples of a batch have the same names.
+    `document`: texts and, as None, images in reading order, where they stand in turn.
     """
 
     images: tuple[ImageSource | ImageRegions, ...] = ()
     texts: tuple[TextRow, ...] = ()
-    document: tuple[str | None, ...] | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    document: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True)
