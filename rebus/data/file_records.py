@@ -22,6 +22,7 @@ from rebus.data.answer_batches import AnswerBatches
 from rebus.data.caption_pairs import BlankedBatches, CaptionPairBatches
 from rebus.data.caption_targets import MaskedCaptionBatches, WordSetBatches
 from rebus.data.damaged_files import check_files
+from rebus.data.document_batches import DocumentBatches
 from rebus.data.forms import FORMS, Example, Given, form_prompt
 from rebus.data.held_out import open_parts
 from rebus.data.inspecting import chosen
@@ -47,6 +48,7 @@ FormName = Literal[
     "detect",
     "read",
     "text",
+    "documents",
     "caption pairs",
     "answers",
     "answer blanks",
@@ -94,14 +96,15 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Several data sets: each batch comes from one of them, as often as its weight says; `together`: each row does, so
-    that a batch holds all of them, such as eight pairs of image and text to one text alone. How files are read
-    together (`fast`, `threads`, `truncate`, `most_damaged`) is what the first part says."""
+    """Several data sets. `mix`: "batches" takes each batch from one of them, as often as its weight says; "rows" each
+    row, so that a batch holds all of them, such as eight pairs of image and text to one text alone; "steps" takes a
+    batch of every one for each step, whose losses are added up by weight (Flamingo, Sec. 2.4). How files are read for
+    "rows" (`fast`, `threads`, `truncate`, `most_damaged`) is what the first part says."""
 
     kind: Literal["mixture"] = "mixture"
     parts: tuple[Files, ...] = ()
     weights: tuple[float, ...] = ()
-    together: bool = False
+    mix: Literal["batches", "rows", "steps"] = "batches"
 
 
 def file_batches(
@@ -137,6 +140,8 @@ def file_batches(
         if answers is None:
             raise UsageError("data.form=answers wants a model that picks from a list of answers, and that list")
         return AnswerBatches(source, processor, prompts, answers, **options)
+    if files.form == "documents":
+        return DocumentBatches(source, processor, **options)
     return RecordBatches(source, processor, **options)
 
 
@@ -179,13 +184,13 @@ def mixed_batches(
     """The batches of a `Mixture`, as `file_batches` gives those of its parts. Raises `UsageError` for parts that
     cannot share a batch."""
     parts = [file_batches(part, processor, prompts, locations, measured) for part in mixture.parts]
-    if not mixture.together:
-        return MixedBatches(parts, mixture.weights)
+    if mixture.mix != "rows":
+        return MixedBatches(parts, mixture.weights, together=mixture.mix == "steps")
     sources = [part.source for part in parts]
     forms = [source.files.form for source in sources if isinstance(source, FileRecords)]
     if not all(form in _GENERATIVE for form in forms):
         raise UsageError(
-            f"data.together mixes {', '.join(_GENERATIVE)} in one batch; the parts are of the forms {', '.join(forms)}"
+            f"data.mix=rows mixes {', '.join(_GENERATIVE)} in one batch; the parts are of the forms {', '.join(forms)}"
         )
     return RecordBatches(MixedRecords(sources, mixture.weights), processor, **_options(mixture.parts[0]))
 

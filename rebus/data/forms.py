@@ -33,11 +33,13 @@ class Example:
     """One row of images with the texts that belong to it, before they are tensors.
 
     `arrays`: what else an objective learns from, one array for each name; examples of a batch have the same names.
+    `document`: texts and, as None, images in reading order, where they stand in turn.
     """
 
     images: tuple[ImageSource | ImageRegions, ...] = ()
     texts: tuple[TextRow, ...] = ()
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    document: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,35 @@ def _label_set(record: Record, given: Given) -> Example:
     return Example(given.images, (), {"targets": targets})
 
 
+MOST_IMAGES = 5  # of a document in one example (Flamingo, Sec. 2.4)
+
+
+def _documents(record: Record, given: Given) -> Example:
+    """At most `MOST_IMAGES` images with the texts between and after them, from one by lot of those that leave enough to
+    come; texts that follow each other are joined by a space. An image and its caption are a document too."""
+    parts: list[Any] = list(record.document)
+    if not parts:
+        if record.image is None:
+            raise LeftOut(record.key, "it has neither a document nor an image")
+        parts = [record.image, one_of(record, record.captions, "caption", given.rng)]
+    at = [i for i, part in enumerate(parts) if not isinstance(part, str)]
+    if not at:
+        raise LeftOut(record.key, "a document without images")
+    first = int(given.rng.integers(max(1, len(at) - MOST_IMAGES + 1)))
+    begin = at[first] if first else 0
+    stop = at[first + MOST_IMAGES] if first + MOST_IMAGES < len(at) else len(parts)
+    document: list[str | None] = []
+    for part in parts[begin:stop]:
+        if not isinstance(part, str):
+            document.append(None)
+        elif document and document[-1] is not None:
+            document[-1] = f"{document[-1]} {part.strip()}"
+        elif part.strip():
+            document.append(part.strip())
+    images = tuple(part for part in parts[begin:stop] if not isinstance(part, str))
+    return Example(images, document=tuple(document))
+
+
 OWN = "own"  # array of an example: whether its second caption stays with its image
 FORMS: Mapping[str, Form] = {
     # dual encoders
@@ -242,6 +273,7 @@ FORMS: Mapping[str, Form] = {
     "detect": Form(_detect, prompt="detect", places=True),
     "read": Form(_read, prompt="read", places=True),  # boxes that are labelled with what is written in them
     "text": Form(_text, sees=False),  # without images
+    "documents": Form(_documents, sees=False),  # text and images in turn
     # encoders that read image and text together
     "caption pairs": Form(_caption_pair),
     "answers": Form(_answers),  # of a list

@@ -237,22 +237,29 @@ def _drawn(image: ImageSource, size: tuple[int, int]) -> bool:
 
 class MixedBatches:
     """Several batches in turn, each as often as its weight says: number i is always from the same part, and each part
-    counts its own."""
+    counts its own. With `together` each is a batch of every part, `mixture`: (weight, batch) of each."""
 
-    def __init__(self, parts: Sequence[RecordBatches], weights: Sequence[float]):
+    def __init__(self, parts: Sequence[RecordBatches], weights: Sequence[float], together: bool = False):
         self.turns, self.parts = Turns(weights, len(parts)), list(parts)
+        self.weights, self.together = list(weights), together
         self.processor = self.parts[0].processor
         self.most_damaged = min(part.most_damaged for part in self.parts)
 
     def batch(
         self, seed: int, index: int, batch_size: int, split: str = "train", share: tuple[int, int] = (0, 1)
     ) -> dict[str, Any]:
-        """Batch number `index`, of whichever part's turn it is."""
+        """Batch number `index`, of whichever part's turn it is, or of all."""
+        if self.together:
+            each = [part.batch(seed, index, batch_size, split, share) for part in self.parts]
+            damaged = [name for batch in each for name in batch.pop("damaged", [])]
+            return {"mixture": list(zip(self.weights, each, strict=True)), "damaged": damaged}
         which, own = self.turns.at(index)
         return self.parts[which].batch(seed, own, batch_size, split, share)
 
     def texts(self, seed: int, index: int, batch_size: int) -> list[TextRow]:
-        """As of `RecordBatches`."""
+        """As of `RecordBatches`; of a batch of every part, those of the first."""
+        if self.together:
+            return self.parts[0].texts(seed, index, batch_size)
         which, own = self.turns.at(index)
         return self.parts[which].texts(seed, own, batch_size)
 

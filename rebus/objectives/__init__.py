@@ -16,6 +16,7 @@ from rebus.objectives.contrastive import Contrast, SigmoidLoss, SoftmaxLoss, sig
 from rebus.objectives.contrastive_tokens import ContrastiveTokenLoss, contrastive_tokens
 from rebus.objectives.distillation import embedding_distillation
 from rebus.objectives.distilled_detection import DistilledDetectionLoss
+from rebus.objectives.interleaved import InterleavedLoss
 from rebus.objectives.losses import Losses
 from rebus.objectives.masked_lm import MaskedLMLoss, make_blanks, masked_lm, matching
 from rebus.objectives.masked_text import MaskedTextLoss
@@ -29,6 +30,7 @@ Objective = (
     SoftmaxLoss
     | SigmoidLoss
     | NextTokenLoss
+    | InterleavedLoss
     | CodebookLoss
     | SeeAndSpeakLoss
     | BothWaysLoss
@@ -71,6 +73,7 @@ __all__ = [
     "ContrastiveTokenLoss",
     "Denoiser",
     "DistilledDetectionLoss",
+    "InterleavedLoss",
     "LabelSetLoss",
     "Learner",
     "Losses",

@@ -22,8 +22,8 @@ from rebus.objectives import ranks
 from rebus.objectives.losses import Losses
 
 Batch = Mapping[str, Tensor]
-TEXTS = ("tokens", "mask", "types", "targets", "blanks", "fits", "scores", "owners")  # rows of text
-SHARED = ("classes",)  # the same for all rows; everything else has rows of images
+TEXTS = ("tokens", "mask", "types", "targets", "labels", "blanks", "fits", "scores", "owners")  # rows of text
+SHARED = ("classes", "weight")  # the same for all rows; everything else has rows of images
 _ALL = ""  # the kind of examples where there is one
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -31,7 +31,8 @@ Context = Callable[[], AbstractContextManager[Any]]
 class Learner(nn.Module):
     """A network and its objective as one module: what shards or replicates it sees all that a step does.
 
-    `ghost`: BatchNorm may see each part of a batch by itself, which is not what the whole batch would give.
+    A batch may say by `weight`, a number, what its loss counts. `ghost`: BatchNorm may see each part of a batch by
+    itself, which is not what the whole batch would give.
     """
 
     def __init__(self, objective: Any, network: Any, ghost: bool = False):
@@ -40,7 +41,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         losses: Losses = self.objective(self.network, batch)
-        return losses
+        return losses._replace(total=losses.total * batch["weight"]) if "weight" in batch else losses
 
     def embed(self, batch: Batch) -> Embeddings:
         """Of a contrastive objective: the part that goes through the network, example by example."""

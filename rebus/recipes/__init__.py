@@ -42,6 +42,8 @@ RECIPES = {
     "siglip_captions": "rebus.recipes.finetune",
     "vild_boxes": "rebus.recipes.finetune",
     "magic_captions": "rebus.recipes.finetune",
+    "flamingo_documents": "rebus.recipes.finetune",
+    "flamingo_mixture": "rebus.recipes.finetune",
     "clip_b32": "rebus.recipes.papers",
     "simvlm_base": "rebus.recipes.papers",
     "simvlm_vqa": "rebus.recipes.papers",

@@ -8,11 +8,12 @@ wise_ft=0.5` keeps weights halfway between old and new.
 from dataclasses import replace
 
 from rebus.data.detection_batches import Detection
-from rebus.data.file_records import Files
+from rebus.data.file_records import Files, Mixture
 from rebus.objectives import (
     AnswerLoss,
     ContrastiveTokenLoss,
     DistilledDetectionLoss,
+    InterleavedLoss,
     NextTokenLoss,
     PrefixLMLoss,
     SigmoidLoss,
@@ -155,3 +156,26 @@ def visualbert_answers() -> TrainConfig:
         steps=1000,
         batch_size=64,
     )
+
+
+def flamingo_documents() -> TrainConfig:
+    """`rebus train flamingo_documents --set start_from=DIR --set data.path=obelics`: what is between a frozen language
+    model and a frozen image encoder learns from documents of text and images in turn, with OpenFlamingo's rate. DIR is
+    a directory that `rebus.join("flamingo", text=…, image=…).save(DIR)` wrote, or a trained Flamingo; the data are
+    OBELICS, MMC4, or images with captions. OpenFlamingo puts weight decay on the cross-attention alone, here it is on
+    all matrices that learn."""
+    return TrainConfig(
+        objective=InterleavedLoss(),
+        data=Files(form="documents"),
+        optim=Optim(lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1, warmup=1875, schedule="constant", final=1.0),
+        steps=100_000,
+        batch_size=32,
+    )
+
+
+def flamingo_mixture() -> TrainConfig:
+    """`rebus train flamingo_mixture --set start_from=DIR --set 'data.parts=[{"path": "photos", "form": "documents"},
+    {"path": "obelics", "form": "documents"}]'`: the same from pairs of image and caption and from documents in each
+    step, whose losses count 0.2 and 1 (OpenFlamingo's weights)."""
+    parts = (Files(form="documents"), Files(form="documents"))
+    return replace(flamingo_documents(), data=Mixture(parts=parts, weights=(0.2, 1.0), mix="steps"))

@@ -86,7 +86,7 @@ def simvlm_base() -> TrainConfig:
         system="simvlm",
         model=SIMVLM["base"],
         objective=PrefixLMLoss(),
-        data=Mixture(parts=(pairs, texts), weights=(8.0, 1.0), together=True),
+        data=Mixture(parts=(pairs, texts), weights=(8.0, 1.0), mix="rows"),
         optim=Optim(lr=5e-4, betas=(0.9, 0.999), weight_decay=0.01, warmup=20_000, schedule="linear", final=0.0),
         steps=1_000_000,
         batch_size=4096 + 512,

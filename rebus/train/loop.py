@@ -20,6 +20,7 @@ from rebus.core.strict_json import to_json
 from rebus.data.record_batches import Batches, MixedBatches, RecordBatches
 from rebus.nn.frozen import round_frozen, unrounded
 from rebus.objectives import Learner, Losses, backward, check_parts, measure, split
+from rebus.objectives.losses import sum_of
 from rebus.train import checkpoint, forgetting
 from rebus.train.audit import audit, audit_words, show
 from rebus.train.batch_norm import BatchNorms
@@ -155,7 +156,7 @@ class Run:
     def _look_before(self) -> None:
         """Show the first batch and search it for leaks; measure what a fine-tuning starts from."""
         if self.data.processor is not None:
-            batch = self.data.batch(self.config.seed, 0, self.config.batch_size)
+            batch = _first(self.data.batch(self.config.seed, 0, self.config.batch_size))
             if self.place.leads:
                 show(batch, self.data.processor, self.out / "first_batch")
             if isinstance(self.data, RecordBatches | MixedBatches):
@@ -235,8 +236,11 @@ class Run:
     def _gradients(self, batch: dict[str, Tensor]) -> tuple[Losses, float]:
         self.learner.zero_grad(set_to_none=True)
         try:
-            parts = split(self._ready(batch, self.data), self.config.accumulate)
-            losses = backward(self.learner, parts, self._autocast)
+            found = [
+                backward(self.learner, split(own, self.config.accumulate), self._autocast)
+                for own in self._mixture(batch, self.data)
+            ]
+            losses = sum_of(found)
         except torch.OutOfMemoryError as error:
             raise RebusError(
                 f"out of memory at batch_size={self.config.batch_size} in {self.config.accumulate} parts; try "
@@ -259,7 +263,7 @@ class Run:
         for batch in self._batches(data, "val", 0, range(self.config.eval_batches), workers=0):
             batch.pop("damaged", None)
             with self._autocast():
-                losses = measure(self.learner, self._ready(batch, data))
+                losses = sum_of([measure(self.learner, own) for own in self._mixture(batch, data)])
             for key, value in {"loss": losses.total, **losses.parts}.items():
                 sums[key] = sums.get(key, 0.0) + float(value) / self.config.eval_batches
         self.norms.train()
@@ -271,7 +275,7 @@ class Run:
         from rebus.train.gallery import draw
 
         self.learner.eval()
-        batch = self.data.batch(0, 0, self.config.watch.gallery, "val")
+        batch = _first(self.data.batch(0, 0, self.config.watch.gallery, "val"))
         out = self.out if self.place.leads else None
         with self._autocast():
             draw(self.learner, self._ready(batch, self.data), self.data.processor, out, step)
@@ -324,6 +328,15 @@ class Run:
             pin_memory=self.place.device.type == "cuda",
         )
 
+    def _mixture(self, batch: Mapping[str, Any], data: Batches) -> list[dict[str, Tensor]]:
+        """The batch, or those of all data sets that a step learns from together."""
+        if "mixture" not in batch:
+            return [self._ready(batch, data)]
+        return [
+            {**self._ready(own, data), "weight": torch.tensor(weight, device=self.place.device)}
+            for weight, own in batch["mixture"]
+        ]
+
     def _ready(self, batch: Mapping[str, Any], data: Batches) -> dict[str, Tensor]:
         found = {n: v.to(self.place.device, non_blocking=True) for n, v in batch.items() if isinstance(v, Tensor)}
         if "pixels" in found and found["pixels"].dtype == torch.uint8:
@@ -336,6 +349,11 @@ class Run:
         """For one rank. On several FSDP casts, or each would keep bfloat16 copies of weights that it has a share of."""
         bf16 = self.config.bf16 and self.place.mesh is None
         return torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16)
+
+
+def _first(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch, or of a mixture that of its first data set."""
+    return batch["mixture"][0][1] if "mixture" in batch else batch
 
 
 def _check_batch(config: TrainConfig, place: Ranks) -> None:

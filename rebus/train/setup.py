@@ -71,6 +71,10 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
         answers = _answers_of(config, data, processor)
         return file_batches(data, processor, system.prompts, system.locations, measured, answers)
     if isinstance(data, Mixture):
+        if data.mix == "steps" and not hasattr(config.objective, "examples"):
+            raise UsageError(
+                f"data.mix=steps adds up the losses of data sets, and {config.objective.kind!r} is no sum over examples"
+            )
         return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
     if isinstance(data, Detection):
         return _of_regions(config, data, measured)

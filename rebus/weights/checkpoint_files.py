@@ -22,7 +22,7 @@ from rebus.weights.tf_bundle import open_bundle
 
 __all__ = ["open_weights", "read_config", "read_json", "save_directory", "weight_file"]
 
-WRAPPERS = ("state_dict", "model")  # names under which trainers put the weights into their pickles
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # names under which trainers put the weights into their pickles
 MAX_JSON = 20_000_000  # bytes of one JSON file
 # Safetensors before pickles, the whole before its shards, transformers' names before open_clip's.
 NAMES = (
@@ -32,6 +32,7 @@ NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "open_clip_pytorch_model.bin",
+    "checkpoint.pt",
 )
 
 

@@ -134,7 +134,7 @@ def _whole(folder: Path, prefer: str) -> bool:
     try:
         weights = weight_file(folder, prefer=prefer)
         if weights.suffix != ".json":
-            return weights.suffix == ".npz" or any(folder.glob("*config.json"))
+            return weights.suffix in (".npz", ".pt") or any(folder.glob("*config.json"))
         shards = set(read_json(weights).get("weight_map", {}).values())
         return all((folder / str(shard)).is_file() for shard in shards) and any(folder.glob("*config.json"))
     except (RebusError, AttributeError):

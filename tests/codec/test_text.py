@@ -267,3 +267,21 @@ def test_decoding_stops_at_the_end_token():
 
 def test_every_refusal_is_a_user_error():
     assert issubclass(BadText, RebusError)
+
+
+def test_images_of_models_that_put_the_start_token_first():
+    tokenizer = word_level_tokenizer(["a", "cat"], ("<pad>", "<eos>", "<bos>", "<unk>", "<image>", "<around>"))
+    spec = TextSpec(context=16, pad_id=0, generates=True, eos_id=1, bos_id=2, image_token_id=4, num_image_tokens=1)
+    first = TextPipeline(tokenizer, replace(spec, bos_first=True))
+    around = TextPipeline(tokenizer, replace(spec, bos_first=True, image_around_id=5))
+    a, cat = tokenizer.encode("a cat")
+    two = Pieces("a", ImageMark(), ImageMark(), "cat", ImageMark(), "a")
+
+    def of(pipeline, prompt, images):
+        return pipeline(prompt, images=images)[0][0].tolist()
+
+    assert of(TextPipeline(tokenizer, spec), two, 3) == [a, 4, 4, cat, 4, 2, a]
+    assert of(first, two, 3) == [2, a, 4, 4, cat, 4, a]
+    assert of(around, two, 3) == [2, a, 5, 4, 5, 4, 5, cat, 5, 4, 5, a]  # neighbours share the token between them
+    assert of(around, "a cat", 2) == [2, 5, 4, 5, 4, 5, a, cat]
+    assert of(around, "cat", 0) == [2, cat]

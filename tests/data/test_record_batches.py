@@ -257,7 +257,7 @@ def test_pairs_and_plain_texts_share_a_batch(folder: Path, processors: dict[str,
     texts = [f"{'red ' * (i % 5 + 1)}circle" for i in range(30)]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     parts = (Files(path=str(folder), form="caption"), Files(path=str(tmp_path), form="text", val_split=None))
-    mixture = Mixture(parts=parts, weights=(2.0, 1.0), together=True)
+    mixture = Mixture(parts=parts, weights=(2.0, 1.0), mix="rows")
     mixed = mixed_batches(mixture, processors["paligemma"], PALIGEMMA)
     batch = mixed.batch(0, 1, 6)
     assert batch["pixels"].shape[:2] == (6, 1)
@@ -268,7 +268,7 @@ def test_pairs_and_plain_texts_share_a_batch(folder: Path, processors: dict[str,
     parted = torch.cat([mixed.batch(0, 1, 6, share=(i, 2))["image_mask"] for i in range(2)])
     assert torch.equal(parted, batch["image_mask"])
     assert mixed.batch(0, 0, 3, "val")["image_mask"].sum() == 2
-    with pytest.raises(UsageError, match=r"together mixes caption, ask, detect, text in one batch; .* caption, pairs"):
+    with pytest.raises(UsageError, match=r"mix=rows mixes caption, ask, detect, text in one batch; .* caption, pairs"):
         wrong = replace(mixture, parts=(parts[0], replace(parts[0], form="pairs")))
         mixed_batches(wrong, processors["paligemma"], PALIGEMMA)
 
@@ -277,7 +277,7 @@ def test_a_damaged_text_gives_way_to_another_text(folder: Path, processors: dict
     lines = [json.dumps({"text": "" if i % 3 == 0 else "a red circle"}) for i in range(40)]
     (tmp_path / "texts.jsonl").write_text("\n".join(lines) + "\n")
     parts = (Files(path=str(folder), form="caption"), Files(path=str(tmp_path), form="text", val_split=None))
-    mixed = mixed_batches(Mixture(parts=parts, weights=(1.0, 1.0), together=True), processors["paligemma"], PALIGEMMA)
+    mixed = mixed_batches(Mixture(parts=parts, weights=(1.0, 1.0), mix="rows"), processors["paligemma"], PALIGEMMA)
     batch = mixed.batch(0, 0, 16)
     assert batch["image_mask"][:, 0].tolist() == [True, False] * 8
     assert batch["damaged"]

@@ -150,7 +150,6 @@ def frozen_lm(find: Find) -> System:
                 recognises=lambda names: "perceiver.latents" in {name.removeprefix("module.") for name in names},
                 infer_config=openflamingo.infer_config,
                 prepare=openflamingo.prepare,
-                wrappers=("model_state_dict",),
                 whole=False,
             ),
         },

@@ -84,13 +84,13 @@ HOSTS = {
 WIDTH, MEDIA, INNER = 24, 24, 16
 
 
-def released(host, every=2, layers=4, first=90):
+def released(host, every=2, layers=4, first=90, vocab_size=96):
     """The configuration and the tensors of a release over a small language model: each key of the specification."""
     name = host.split(",")[0]
     blocks, table, text = HOSTS[host]
     tiny = PRESETS["tiny"]
     cfg = FlamingoConfig(
-        text=part(name, replace(text, num_layers=layers)),
+        text=part(name, replace(text, num_layers=layers, vocab_size=vocab_size)),
         image=tiny.image,
         resampler=tiny.resampler,
         cross=CrossConfig(every=every, first=every - 1, num_heads=2, head_width=8, mlp_width=4 * WIDTH),

@@ -154,7 +154,7 @@ def test_pretrained_on_pairs_and_texts_then_tuned_for_a_list_of_answers(tmp_path
     model.save(tmp_path / "fresh")
     pairs = Files(path=str(tmp_path), form="caption", prompt="", val_split=None)
     texts = Files(path=str(tmp_path / "c4"), form="text", val_split=None)
-    mixed = Mixture(parts=(pairs, texts), weights=(3.0, 1.0), together=True)
+    mixed = Mixture(parts=(pairs, texts), weights=(3.0, 1.0), mix="rows")
     run = replace(RUN, data=mixed, processor=str(tmp_path / "fresh"), steps=2, final_dtype=None)
     batch = open_data(run).batch(0, 0, 8)
     assert batch["image_mask"].sum() == 6
