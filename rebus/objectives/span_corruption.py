@@ -120,4 +120,4 @@ class SpanCorruptionLoss:
 def _parts(total: int, number: int, rng: np.random.Generator) -> list[int]:
     """`number` lengths of at least 1 that add up to `total`, any way as likely as any other."""
     cuts = np.sort(rng.choice(total - 1, number - 1, replace=False)) + 1
-    return np.diff(np.concatenate([[0], cuts, [total]])).tolist()  # type: ignore[no-any-return]
+    return np.diff(np.concatenate([[0], cuts, [total]])).tolist()

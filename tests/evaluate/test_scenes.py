@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 import rebus
+from rebus.codec.text import TextPipeline
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.core.errors import UsageError
-from rebus.data.scenes import NOVEL_LABELS, Scene, language, scene
+from rebus.core.specs import TextSpec
+from rebus.data.scene_tokenizer import scenes_tokenizer
+from rebus.data.scenes import NOVEL_LABELS, Scene, Writing, language, scene
+from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate import evaluate
 from rebus.evaluate.metrics import box_iou, mask_iou
 
@@ -21,6 +25,7 @@ class Oracle:
     def __init__(self) -> None:
         drawn = [scene(i, "test") for i in range(100)] + [scene(i, "test", count=1) for i in range(100)]
         self.known = {s.image.tobytes(): s for s in drawn}
+        self.written = {s.writing.image.tobytes(): s.writing for s in drawn[:100] if s.writing is not None}
 
     def see(self, images: Any) -> list[Scene]:
         return [self.known[image.tobytes()] for image in images]
@@ -31,8 +36,13 @@ class Oracle:
     def classify(self, images: Any, labels: list[str]) -> list[Ranking]:
         return [Ranking((str(s.label),), (1.0,)) for s in self.see(images)]
 
-    def ask(self, images: Any, questions: list[str]) -> list[str]:
+    def ask(self, images: Any, questions: str | list[str]) -> list[str]:
+        if questions == QUESTION:
+            return [self.read(self.written[image.tobytes()]) for image in images]
         return [str(language.answer(q, s.objects)) for s, q in zip(self.see(images), questions, strict=True)]
+
+    def read(self, writing: Writing) -> str:
+        return writing.spelled
 
     def caption(self, images: Any) -> list[str]:
         return [s.captions[0] for s in self.see(images)]
@@ -49,7 +59,7 @@ def test_who_knows_everything_scores_one() -> None:
     scores = evaluate(Oracle(), "scenes", number=100)
     for name in (
         "image_to_text", "text_to_image", "classify", "questions", "captions", "caption_attributes", "detection_ap50",
-        "segmentation_miou",
+        "segmentation_miou", "reading", "reading_numbers", "reading_words",
     ):  # fmt: skip
         assert scores[name] == 1.0, name
 
@@ -81,6 +91,25 @@ def test_a_bundled_model_is_measured_on_what_its_head_gives() -> None:
     scores = evaluate(rebus.load("visualbert/scenes", device="cpu"), "scenes", number=100)
     assert scores["questions"] > 0.9
     assert not {"image_to_text", "detection_ap50"} & scores.keys()
+
+
+def test_reading_is_measured_of_models_that_know_the_question() -> None:
+    class Illiterate(Oracle):
+        tasks = frozenset({"ask"})
+
+        def read(self, writing: Writing) -> str:
+            return writing.text.upper() if not writing.is_number else "0"
+
+    scores = evaluate(Illiterate(), "scenes", number=100)
+    assert scores["reading_words"] == 1.0
+    assert scores["reading_numbers"] < 0.2
+    assert scores["reading_numbers"] < scores["reading"] < 1.0
+
+    class Unasked(Illiterate):
+        class processor:  # noqa: N801
+            text = TextPipeline(scenes_tokenizer(locations=True), TextSpec(context=64, pad_id=0, generates=True))
+
+    assert not [name for name in evaluate(Unasked(), "scenes", number=100) if "reading" in name]
 
 
 def test_mistakes_are_named() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rebus.backbones.text import bert, gpt2, llama_layouts
+from rebus.backbones.text import bert, gpt2, llama_layouts, t5_layouts
 from rebus.core.errors import BadConfig
 from rebus.core.released_config import NEUTRAL
 from rebus.models.contrastive import clip_config, siglip_config
@@ -28,10 +28,17 @@ def configs() -> dict[str, tuple[Any, Any]]:
         "bert": (transformers.BertConfig(), bert.read_transformers),
         "gpt2": (transformers.GPT2Config(), gpt2.read_transformers),
         "llama": (transformers.LlamaConfig(), llama_layouts.read_transformers),
+        "t5": (transformers.T5Config(), t5_layouts.read_transformers),
+        "t5 1.1": (
+            transformers.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+            t5_layouts.read_transformers,
+        ),
+        "mt5": (transformers.MT5Config(), t5_layouts.read_transformers),
+        "umt5": (transformers.UMT5Config(), t5_layouts.read_transformers),
     }
 
 
-NAMES = ["clip", "siglip", "siglip2", "paligemma", "paligemma2", "bert", "gpt2", "llama"]
+NAMES = ["clip", "siglip", "siglip2", "paligemma", "paligemma2", "bert", "gpt2", "llama", "t5", "t5 1.1", "mt5", "umt5"]
 
 
 def parts(data: dict[str, Any]) -> list[dict[str, Any]]:
@@ -65,6 +72,8 @@ def test_the_defaults_of_decoding_that_older_files_spell_out_are_read(name):
 def test_what_would_change_numbers_is_refused_by_name(name, field, value):
     if (name, field) == ("llama", "tie_word_embeddings"):
         pytest.skip("Llamas come with either")
+    if "t5" in name and field != "num_beams":
+        pytest.skip("T5s say it, and are read so")
     config, read = configs()[name]
     data = json.loads(config.to_json_string(use_diff=False))
     for i in range(len(parts(data))):

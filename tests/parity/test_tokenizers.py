@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,6 @@ def test_clip_equals_open_clip(openai_folder, captions):
     import open_clip
 
     theirs = open_clip.tokenizer.SimpleTokenizer()
-    from dataclasses import replace
-
     spec = replace(CLIP, pad_id=0, pad_to_context=True, clean=True, lower=True)
     nasty = ["&amp;lt; “quotes” Ã©", "ΣΑΣ", "<|endoftext|> <|startoftext|>", "a <b> & c"]
     texts = NASTY + nasty + captions
@@ -217,6 +216,38 @@ def test_siglip_equals_transformers(tmp_path, captions):
     tokens, _ = TextPipeline(_load(tmp_path), spec)(texts)
     expected = theirs(texts, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
     assert torch.equal(tokens, expected)
+
+
+@pytest.mark.parametrize("file", ["spiece.model", "tokenizer.json"])
+def test_t5_equals_transformers(tmp_path, captions, file):
+    """The sentencepiece file of the first releases, which holds no sentinels, and the converted one."""
+    from transformers import T5Tokenizer
+
+    from rebus.backbones.text import t5_layouts
+
+    model = _trained(
+        captions, hard_vocab_limit=False, unk_id=2, eos_id=1, bos_id=-1, pad_id=0, pad_piece="<pad>", vocab_size=400
+    )
+    (tmp_path / "spiece.model").write_bytes(model)
+    theirs = T5Tokenizer.from_pretrained(str(tmp_path), model_max_length=512)
+    if file == "tokenizer.json":
+        theirs.save_pretrained(tmp_path / "saved")
+    spec = replace(t5_layouts.text_spec(t5_layouts.PRESETS["small"]), vocab_size=None)
+    folder = tmp_path / "saved" if file == "tokenizer.json" else tmp_path
+    processor = load_processor(folder, None, spec)
+    assert processor.text is not None
+    assert (folder / file).is_file()
+    texts = NASTY + captions[:200]
+    tokens, mask = processor.text(texts)
+    expected = theirs(texts, padding=True, return_tensors="pt")
+    assert torch.equal(tokens, expected["input_ids"])
+    assert torch.equal(mask, expected["attention_mask"].bool())
+    sentinels = [f"<extra_id_{i}>" for i in range(100)]
+    ids = [processor.text.tokenizer.id_of(name) for name in sentinels]
+    assert ids == theirs.convert_tokens_to_ids(sentinels)
+    assert ids == [ids[0] - i for i in range(100)]
+    typed = processor.text(["a <extra_id_0>"])[0][0].tolist()
+    assert ids[0] not in typed  # what is typed is text
 
 
 def test_canonical_form_equals_open_clip(captions):

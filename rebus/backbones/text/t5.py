@@ -100,7 +100,7 @@ class T5(nn.Module):
 
     def begin(self, seen: Float[Tensor, "B N D"], seen_real: Bool[Tensor, "B N"], room: int) -> Step:
         """The first step of an answer of at most `room` tokens."""
-        cfg, weight = self.cfg, self.tokens.weight
+        cfg, weight = self.cfg, self.decoder.norm.weight
         shape = (len(seen), cfg.num_heads, room + 1, cfg.head_width)
         own = Cache.empty(cfg.num_decoder_layers, shape, weight.device, weight.dtype)
         cache = ContextCache(own, self.decoder.keys_values(seen), seen_real[:, None, None])
@@ -144,7 +144,7 @@ class T5(nn.Module):
         return self.begin(*self.encode(self.embed(tokens), _real(tokens, mask)), room)
 
     def _begin(self, rows: int) -> Int[Tensor, "B 1"]:
-        return torch.full((rows, 1), self.cfg.start_id, device=self.tokens.weight.device)
+        return torch.full((rows, 1), self.cfg.start_id, device=self.decoder.norm.weight.device)
 
 
 def _real(tokens: Tensor, mask: Tensor | None) -> Tensor:
@@ -230,7 +230,7 @@ class T5Block(nn.Module):
 _MOST_SCORES = 2**28  # of a bias that is held whole: half a gigabyte in bfloat16
 
 
-class RelativePositions(nn.Embedding):
+class RelativePositions(nn.Module):
     """What attention adds to the score of a key at distance key − query: a number for each head and bucket.
 
     Near distances have a bucket each, farther ones share them in logarithmic steps up to `max_distance`. An encoder
@@ -238,23 +238,24 @@ class RelativePositions(nn.Embedding):
     """
 
     def __init__(self, cfg: T5Config, *, both_ways: bool):
-        super().__init__(cfg.num_buckets, cfg.num_heads)
+        super().__init__()
         self.max_distance, self.both_ways = cfg.max_distance, both_ways
+        self.weight = nn.Parameter(torch.zeros(cfg.num_buckets, cfg.num_heads))
 
     def forward(self, queries: Int[Tensor, "Q"], keys: Int[Tensor, "N"]) -> Bias:
         """The bias (1, H, Q, N) of positions, or a function that gives its rows where it is too large to be held."""
-        if len(queries) * len(keys) * self.embedding_dim <= _MOST_SCORES:
+        if len(queries) * len(keys) * self.weight.shape[1] <= _MOST_SCORES:
             return self._rows(queries, keys)
         rows: Callable[[int, int], Tensor] = lambda first, last: self._rows(queries[first:last], keys)  # noqa: E731
         return rows
 
     def _rows(self, queries: Int[Tensor, "Q"], keys: Int[Tensor, "N"]) -> Float[Tensor, "1 H Q N"]:
         buckets = self.buckets(keys - queries[:, None])
-        return super().forward(buckets).permute(2, 0, 1)[None]
+        return nn.functional.embedding(buckets, self.weight).permute(2, 0, 1)[None]
 
     def buckets(self, distance: Int[Tensor, "Q N"]) -> Int[Tensor, "Q N"]:
         """The bucket of each distance key − query."""
-        number = self.num_embeddings // 2 if self.both_ways else self.num_embeddings
+        number = len(self.weight) // 2 if self.both_ways else len(self.weight)
         far = distance.abs() if self.both_ways else -distance.clamp(max=0)
         exact = number // 2
         steps = torch.log(far.clamp(min=1) / exact) / math.log(self.max_distance / exact) * (number - exact)

@@ -179,9 +179,17 @@ def write_transformers(cfg: T5Config) -> dict[str, Any]:
 
 
 def text_spec(cfg: T5Config) -> TextSpec:
-    """Prompts and answers end with </s>; the decoder begins by itself."""
+    """Prompts and answers end with </s>; the decoder begins by itself. The sentinels of hidden spans come after the
+    sentencepiece file of the first vocabulary, <extra_id_0> last; later files hold their own."""
+    sentinels = tuple(f"<extra_id_{i}>" for i in reversed(range(100)))
     return TextSpec(
-        context=cfg.context, generates=True, vocab_size=cfg.vocab_size, pad_id=0, eos_id=1, eos_after_prompt=True
+        context=cfg.context,
+        generates=True,
+        vocab_size=cfg.vocab_size,
+        pad_id=0,
+        eos_id=1,
+        eos_after_prompt=True,
+        added_tokens=sentinels if cfg.vocab_size == 32_128 else (),
     )
 
 
