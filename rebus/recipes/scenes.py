@@ -25,7 +25,6 @@ from rebus.models.contrastive.clip import CLIPConfig
 from rebus.models.contrastive.clip_resnet import CLIPResNetConfig
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.distillation.vild import ViLDConfig
-from rebus.models.prefix_lm.simvlm import SimVLMConfig
 from rebus.models.prefix_lm.virtex import VirTexConfig
 from rebus.models.prefix_lm.virtex_config import CaptionerConfig
 from rebus.models.unified.paligemma import PaliGemmaConfig
@@ -37,7 +36,6 @@ from rebus.objectives import (
     DistilledDetectionLoss,
     MaskedTextLoss,
     NextTokenLoss,
-    PrefixLMLoss,
     SeeAndSpeakLoss,
     SigmoidLoss,
     SoftmaxLoss,
@@ -230,38 +228,6 @@ def virtex_scenes() -> TrainConfig:
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
         steps=1600,
         batch_size=64,
-        final_dtype="float16",
-    )
-
-
-def simvlm_scenes() -> TrainConfig:
-    """`rebus train simvlm_scenes`
-
-    Its convolutions are those of `virtex/scenes`, as the first three stages of a ResNet would be a photo model's.
-    """
-    text = scenes_tokenizer().vocab_size
-    stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
-    return TrainConfig(
-        system="simvlm",
-        model=SimVLMConfig(
-            image=replace(virtex_scenes().model.image, stages=3, stride=16),
-            width=128,
-            num_layers=3,
-            num_heads=4,
-            mlp_width=256,
-            vocab_size=text,
-            context=48,
-            image_size=96,
-            pad_id=PAD,
-            start_id=BOS,
-            end_id=EOS,
-        ),
-        objective=PrefixLMLoss(at_random=0.25),
-        data=SceneTasks(questions=2, caption=0.5, detect=0.0, ask=0.5, segment=0.0),
-        optim=Optim(lr=1.5e-3, rates=(("image", 0.3),), matrices="muon", warmup=100, schedule="constant", cooldown=400),
-        steps=1600,
-        batch_size=32,
-        starts=tuple(Start(source="virtex/scenes", take=f"image.net.{s}", into=f"image.net.{s}") for s in stages),
         final_dtype="float16",
     )
 
