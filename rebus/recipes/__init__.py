@@ -39,6 +39,7 @@ RECIPES = {
     "magic_captions": "rebus.recipes.finetune",
     "clip_b32": "rebus.recipes.papers",
     "simvlm_base": "rebus.recipes.papers",
+    "simvlm_warm": "rebus.recipes.papers",
     "simvlm_vqa": "rebus.recipes.papers",
     "virtex_r50": "rebus.recipes.papers",
     "siglip_b16": "rebus.recipes.papers",
