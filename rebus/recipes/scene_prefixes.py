@@ -11,9 +11,10 @@ from rebus.train.config import Optim, Start, TrainConfig
 
 
 def simvlm_scenes() -> TrainConfig:
-    """`rebus train simvlm_scenes`
+    """`rebus train simvlm_scenes` · one processor core among many other processes, 49 minutes · the first of two
+    stages: of 200 held-out scenes 0.98 are captioned without a mistake, questions 0.73.
 
-    Its convolutions are those of `virtex/scenes`, as the first three stages of a ResNet would be a photo model's.
+    Its convolutions begin as those of `virtex/scenes`, as a photo model's would as the first stages of a ResNet.
     """
     text = scenes_tokenizer().vocab_size
     stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
@@ -43,9 +44,12 @@ def simvlm_scenes() -> TrainConfig:
 
 
 def simvlm_scenes_mix() -> TrainConfig:
-    """`rebus train simvlm_scenes_mix --set start_from=…`
+    """`rebus train simvlm_scenes_mix --set start_from=…` · one processor core among many other processes, 24 minutes ·
+    questions 0.872, captions 0.954 of 1,000 held-out scenes; without `start_from` it goes on from the checkpoint in the
+    package.
 
-    Of the first stage's loss, the mean over tokens, a caption has ten times the share of an answer.
+    Of the first stage's loss, the mean over tokens, a caption has ten times the share of an answer. What is still
+    missed are counts of one shape (0.48), above and below (0.57, 0.63).
     """
     return replace(
         simvlm_scenes(),
