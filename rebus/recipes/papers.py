@@ -97,6 +97,25 @@ def simvlm_base() -> TrainConfig:
     )
 
 
+def simvlm_warm() -> TrainConfig:
+    """SimVLM base as `simvlm_base`, not from scratch: the stages of torchvision's ResNet-101 (`resnet101.pth` here),
+    the blocks of SigLIP's ViT-B/16, decoder and words of T5-base. Nobody published such a run; its rate and length are
+    ours, and its processor has T5's tokenizer."""
+    fresh, t5 = simvlm_base(), "google-t5/t5-base"
+    stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
+    return replace(
+        fresh,
+        model=replace(SIMVLM["base"], vocab_size=32_128, start_id=0, end_id=1),
+        optim=replace(fresh.optim, lr=1e-4, warmup=2000),
+        steps=100_000,
+        starts=(
+            *(Start(source="resnet101.pth", take=f"net.{stage}", into=f"image.net.{stage}") for stage in stages),
+            Start(source="siglip/b16-224", take="image.blocks", into="encoder.blocks"),
+            *(Start(source=t5, take=part, into=part) for part in ("decoder", "tokens")),
+        ),
+    )
+
+
 def simvlm_vqa() -> TrainConfig:
     """SimVLM base fine-tuned for VQA 2.0, whose 3,129 commonest answers a linear layer scores · published test-std
     78.14 (recalled). The paper chose its rate from 1e-5, 2e-5 and 5e-5; batch and number of epochs are ours.

@@ -1,4 +1,4 @@
-"""The bundled checkpoints that describe scenes: MAGIC's language model, VirTex, SimVLM, VisualGPT."""
+"""The bundled checkpoints that describe scenes: MAGIC's language model, VirTex, VisualGPT."""
 
 from dataclasses import replace
 
@@ -8,14 +8,12 @@ from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_texts import SceneTexts
 from rebus.data.scene_tokenizer import BOS, EOS, PAD, scenes_tokenizer
 from rebus.models.cross_attention.visualgpt_config import VisualGPTConfig
-from rebus.models.prefix_lm.simvlm import SimVLMConfig
 from rebus.models.prefix_lm.virtex import VirTexConfig
 from rebus.models.prefix_lm.virtex_config import CaptionerConfig
 from rebus.objectives import (
     BothWaysLoss,
     ContrastiveTokenLoss,
     NextTokenLoss,
-    PrefixLMLoss,
     SelfCriticalLoss,
 )
 from rebus.recipes.scenes import ENCODER
@@ -68,38 +66,6 @@ def virtex_scenes() -> TrainConfig:
         optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
         steps=1600,
         batch_size=64,
-        final_dtype="float16",
-    )
-
-
-def simvlm_scenes() -> TrainConfig:
-    """`rebus train simvlm_scenes`
-
-    Its convolutions are those of `virtex/scenes`, as the first three stages of a ResNet would be a photo model's.
-    """
-    text = scenes_tokenizer().vocab_size
-    stages = ("conv1", "bn1", "layer1", "layer2", "layer3")
-    return TrainConfig(
-        system="simvlm",
-        model=SimVLMConfig(
-            image=replace(virtex_scenes().model.image, stages=3, stride=16),
-            width=128,
-            num_layers=3,
-            num_heads=4,
-            mlp_width=256,
-            vocab_size=text,
-            context=48,
-            image_size=96,
-            pad_id=PAD,
-            start_id=BOS,
-            end_id=EOS,
-        ),
-        objective=PrefixLMLoss(at_random=0.25),
-        data=SceneTasks(questions=2, caption=0.5, detect=0.0, ask=0.5, segment=0.0),
-        optim=Optim(lr=1.5e-3, rates=(("image", 0.3),), matrices="muon", warmup=100, schedule="constant", cooldown=400),
-        steps=1600,
-        batch_size=32,
-        starts=tuple(Start(source="virtex/scenes", take=f"image.net.{s}", into=f"image.net.{s}") for s in stages),
         final_dtype="float16",
     )
 

@@ -25,7 +25,7 @@ def things(found: regions.Scenes) -> list[Things]:
     """What is in each scene, from left to right."""
     return [
         [
-            ("large" if box[2] - box[0] > 2 * LARGE else "small", *regions.NAMES[kind].split())  # type: ignore[misc]
+            ("large" if box[2] - box[0] > 2 * LARGE else "small", *regions.NAMES[kind].split())
             for box, kind in sorted((b, k) for b, k in zip(boxes, kinds, strict=True) if k != regions.ABSENT)
         ]
         for boxes, kinds in zip(found.boxes.tolist(), found.classes.tolist(), strict=True)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torchvision.ops import box_iou
@@ -27,6 +28,7 @@ from rebus.reproduce import (
     visualbert,
     visualgpt,
 )
+from rebus.reproduce import captions_world as world
 from rebus.reproduce import cells_world as cells
 from rebus.reproduce import shapes_world as shapes
 from tests.reproduce import made_up
@@ -298,3 +300,48 @@ def test_the_ensemble_trusts_one_head_with_base_classes_and_the_other_with_novel
     torch.testing.assert_close(found[:, base] ** 3, first[:, base] ** 2 * second[:, base])
     torch.testing.assert_close(found[:, novel] ** 3, first[:, novel] * second[:, novel] ** 2)
     assert vild._probabilities(vild.VILD, regions[:1], texts, 0.1).equal(first)
+
+
+def test_simvlms_decoder_alone_sees_nothing_that_comes_after():
+    torch.manual_seed(0)
+    made = simvlm.network(simvlm.Budget(width=16, num_layers=1), simvlm.LM).eval()
+    batch = simvlm._questions(1, 4)
+    with torch.no_grad():
+        before = made(**batch).logits
+        targets = batch["targets"].clone()
+        targets[:, 0] = world.IDS["small"]
+        after = made(**{**batch, "targets": targets}).logits
+        alone = made(**{**{n: v[2:3] for n, v in batch.items()}, **_short(batch, 2)}).logits
+    assert torch.equal(after[:, 0], before[:, 0])
+    assert (after[:, 1] - before[:, 1]).abs().max() > 1e-4
+    torch.testing.assert_close(alone[0], before[2], atol=1e-5, rtol=0)
+
+
+def _short(batch, row):
+    real = batch["mask"][row]
+    return {"tokens": batch["tokens"][row, real][None], "mask": real[real][None]}
+
+
+def test_the_captions_world_says_what_is_there():
+    found = regions_world.scenes(3, 60)
+    things, words = world.things(found), {number: word for word, number in world.IDS.items()}
+    texts = world.alt_texts(things, np.random.default_rng(0))
+    said = [" ".join(words[t] for t in row if t in words) for row in texts.tolist()]
+    whole = [" and ".join(map(" ".join, scene)) for scene in things]
+    assert sum(text == full for text, full in zip(said, whole)) > 20
+    assert all(full.startswith(text) for text, full in zip(said, whole) if "small" in text or "large" in text)
+    asked, answers = world.questions(things, np.random.default_rng(1))
+    for scene, question, answer in zip(things, asked.tolist(), answers.tolist()):
+        text, found_answer = " ".join(words[t] for t in question if t), words[answer[0]]
+        if text.startswith("what colour"):
+            assert [colour for _, colour, shape in scene if shape == text.split()[-1]] == [found_answer]
+        elif text.startswith("what shape"):
+            assert [shape for _, colour, shape in scene if colour == text.split()[-1]] == [found_answer]
+        else:
+            assert ("two", "three").index(found_answer) == len(scene) - 2
+    tokens, real, spans = world.corrupted(texts, np.random.default_rng(2))
+    for row, is_real, span, text in zip(tokens, real, spans, texts):
+        at = int((row == world.MASK).nonzero())
+        hidden = span[(span != -100) & (span != world.END)].tolist()
+        kept = row[is_real].tolist()
+        assert kept[:at] + hidden + kept[at + 1 :] == [t for t in text.tolist() if t not in (-100, world.END)]

@@ -316,6 +316,14 @@ def example(config: SimVLMConfig, rows: int, *, prompt: int = 16, answer: int = 
     return {**batch, "targets": text[:, prompt:].contiguous()}
 
 
+def suited(cfg: SimVLMConfig) -> dict[str, Any]:
+    """Of few positions, answers take two thirds at most; who writes answers has no list of them."""
+    most = {"max_new_tokens": min(64, 2 * cfg.context // 3)}
+    beams = {"strategy": "beam", "num_beams": 5, "length_penalty": 0.0}
+    decoding = {"caption": {**most, **beams}, "ask": {"max_new_tokens": most["max_new_tokens"] // 2}, "complete": most}
+    return {"decoding": decoding, **({"companions": {}} if cfg.head == "text" else {})}
+
+
 _ALL = frozenset({"caption", "ask", "classify", "complete", "stream"})
 
 
@@ -345,5 +353,5 @@ SYSTEM = System(
             purpose="there are no answers to pick from: put the list of the network's training beside its weights",
         )
     },
-    suited=lambda cfg: {"companions": {}} if cfg.head == "text" else {},
+    suited=suited,
 )
