@@ -7,10 +7,13 @@ import torch
 from PIL import Image
 
 import rebus
+from rebus import catalog
 from rebus.core.answers import Box, Mask, TextLine
 from rebus.core.errors import BadText, UnknownName, UsageError
 from rebus.models.unified.florence2 import ADDED_TOKENS
+from rebus.models.unified.florence2_config import is_original, read_config
 from rebus.models.unified.florence2_tasks import released_answer
+from rebus.open_checkpoint import processor_in
 from rebus.recipes import recipe
 from rebus.tasks.perform import named_prompt
 from rebus.train import override, train
@@ -216,3 +219,59 @@ def test_fine_tuning(released, photos, name, prompt, answer, tmp_path):
     if name == "florence2_boxes":
         theirs = transformers.Florence2ForConditionalGeneration.from_pretrained(tmp_path / "run" / "final")
         assert theirs.config.text_config.vocab_size == 1344
+
+
+def test_the_files_beside_the_original_weights(tmp_path):
+    """As in the repositories of the release: settings of the code that came with it, and BART's tokenizer without the
+    tokens that the release adds when it runs."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *alphabet()]
+    pieces += [f"unused{i}" for i in range(50_264 - len(pieces))] + ["<mask>"]
+    tokenizer = transformers.BartTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    preprocessor = {
+        "auto_map": {"AutoProcessor": "processing_florence2.Florence2Processor"},
+        "_valid_processor_keys": ["images", "do_resize"],
+        "do_convert_rgb": None,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "do_center_crop": False,
+        "image_processor_type": "CLIPImageProcessor",
+        "image_seq_length": 577,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "processor_class": "Florence2Processor",
+        "resample": 3,
+        "size": {"height": 768, "width": 768},
+        "crop_size": {"height": 768, "width": 768},
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    text = {"vocab_size": 51_289, "activation_dropout": 0.1, "add_bias_logits": False, "classif_dropout": 0.1}
+    text |= {"add_final_layer_norm": False, "d_model": 768, "decoder_attention_heads": 12, "decoder_ffn_dim": 3072}
+    text |= {"decoder_layers": 6, "encoder_attention_heads": 12, "encoder_ffn_dim": 3072, "encoder_layers": 6}
+    text |= {"decoder_start_token_id": 2, "early_stopping": True, "forced_eos_token_id": 2, "forced_bos_token_id": 0}
+    text |= {"gradient_checkpointing": False, "init_std": 0.02, "is_encoder_decoder": True, "normalize_before": False}
+    text |= {"max_position_embeddings": 1024, "no_repeat_ngram_size": 3, "num_hidden_layers": 6, "num_beams": 3}
+    text |= {"label2id": {"LABEL_0": 0}, "scale_embedding": False, "model_type": "florence2_language"}
+    vision = {"model_type": "davit", "drop_path_rate": 0.1, "patch_size": [7, 3, 3, 3], "patch_stride": [4, 2, 2, 2]}
+    vision |= {"patch_padding": [3, 1, 1, 1], "patch_prenorm": [False, True, True, True], "enable_checkpoint": False}
+    vision |= {"dim_embed": [128, 256, 512, 1024], "num_heads": [4, 8, 16, 32], "num_groups": [4, 8, 16, 32]}
+    vision |= {"depths": [1, 1, 9, 1], "window_size": 12, "projection_dim": 768}
+    vision |= {"visual_temporal_embedding": {"type": "COSINE", "max_temporal_embeddings": 100}}
+    vision |= {"image_pos_embed": {"type": "learned_abs_2d", "max_pos_embeddings": 50}}
+    vision |= {"image_feature_source": ["spatial_avg_pool", "temporal_avg_pool"]}
+    config = {"model_type": "florence2", "text_config": text, "vision_config": vision, "vocab_size": 51_289}
+    config |= {"auto_map": {"AutoConfig": "configuration_florence2.Florence2Config"}, "ignore_index": -100}
+    config |= {"projection_dim": 768, "is_encoder_decoder": True, "torch_dtype": "float16", "bos_token_id": 0}
+    system = catalog.system("florence2")
+    assert is_original(config)
+    found = read_config(config)
+    assert found == system.presets["base"]
+    processor = processor_in(tmp_path, system, found)
+    batch = processor(images=[photo()], texts=["hi"], targets=["a<loc_999><poly>"])
+    assert batch["pixels"].shape == (1, 3, 768, 768)
+    tokens = batch["tokens"][0].tolist()
+    assert tokens[:577] == [51_289] * 577
+    assert (tokens[577], tokens[-1], len(tokens)) == (0, 2, 577 + 4)
+    assert batch["targets"][0].tolist()[2:] == [51_268, 51_286, 2]

@@ -61,6 +61,7 @@ PRESETS = {
 
 class Florence2(nn.Module):
     encoder_decoder = True
+    frames: Tensor
 
     def __init__(self, cfg: Florence2Config):
         super().__init__()
