@@ -181,5 +181,5 @@ def virtex(budget: Budget = BUDGET) -> Claim:
                 ),
             ),
         ),
-        minutes=20.0,
+        minutes=9.5,
     )
