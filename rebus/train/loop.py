@@ -236,11 +236,8 @@ class Run:
     def _gradients(self, batch: dict[str, Tensor]) -> tuple[Losses, float]:
         self.learner.zero_grad(set_to_none=True)
         try:
-            found = [
-                backward(self.learner, split(own, self.config.accumulate), self._autocast)
-                for own in self._mixture(batch, self.data)
-            ]
-            losses = sum_of(found)
+            batches = [split(own, self.config.accumulate) for own in self._mixture(batch, self.data)]
+            losses = sum_of([backward(self.learner, parts, self._autocast) for parts in batches])
         except torch.OutOfMemoryError as error:
             raise RebusError(
                 f"out of memory at batch_size={self.config.batch_size} in {self.config.accumulate} parts; try "
@@ -351,8 +348,7 @@ class Run:
         return torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16)
 
 
-def _first(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch, or of a mixture that of its first data set."""
+def _first(batch: dict[str, Any]) -> dict[str, Any]:  # of a mixture the batch of its first data set
     return batch["mixture"][0][1] if "mixture" in batch else batch
 
 
