@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rebus.core.answers import Box
+from rebus.core.answers import Box, TextLine
 from rebus.core.errors import UsageError
 from rebus.core.places import XYXY, Located, Rejected
 
@@ -41,6 +41,10 @@ class NumberLocations:
     def detection_text(self, boxes: Sequence[Box], size: tuple[int, int]) -> str:
         """The ground truth of detection, in the order given."""
         return _BETWEEN.join(f"{self.box_tokens(box.xyxy, size)} {box.label}" for box in boxes)
+
+    def lines_text(self, lines: Sequence[TextLine], size: tuple[int, int]) -> str:
+        """Raises `UsageError`: this notation states no lines of writing."""
+        raise UsageError("plain numbers state boxes and no lines of writing")
 
     def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
         """Raises `UsageError`: this notation states no masks."""

@@ -174,7 +174,7 @@ class Stack(nn.Module):
         keys: Int[Tensor, "N"],
         *,
         seen: Sequence[KeysValues] | None = None,
-        seen_mask: Bool[Tensor, "B 1 1 M"] | None = None,
+        seen_mask: Bool[Tensor, "C 1 1 M"] | None = None,
         remember: Sequence[Remember] | None = None,
     ) -> Float[Tensor, "B S D"]:
         """`queries`, `keys`: the positions of `x` and of what it looks at."""
@@ -218,7 +218,7 @@ class T5Block(nn.Module):
         mask: Bool[Tensor, "#B 1 #S N"],
         bias: Bias,
         seen: KeysValues | None,
-        seen_mask: Bool[Tensor, "B 1 1 M"] | None,
+        seen_mask: Bool[Tensor, "C 1 1 M"] | None,
         remember: Remember | None,
     ) -> Float[Tensor, "B S D"]:
         x = x + self.attn(self.norm1(x), mask=mask, bias=bias, remember=remember)
