@@ -320,9 +320,7 @@ def _of_owners(counts: list[int] | None, owners: Sequence[int] | None) -> list[i
     return [counts[owner] for owner in owners]
 
 
-def _before_answers(
-    each: list[int] | None, targets: Prompt | Sequence[Prompt] | None
-) -> list[int] | None:
+def _before_answers(each: list[int] | None, targets: Prompt | Sequence[Prompt] | None) -> list[int] | None:
     """How many images the prompts have, where the last ones of a row are in its answer."""
     answers = [] if targets is None else [targets] if isinstance(targets, str | Pieces) else list(targets)
     marks = [one.marks if isinstance(one, Pieces) else 0 for one in answers]

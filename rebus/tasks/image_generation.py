@@ -59,7 +59,9 @@ class TokenRows:
         if text == image == 1:
             return None
         if self.batch:
-            raise UsageError(f"{self.model.system.name} reads images that are no tokens: it takes no guidance for its own")
+            raise UsageError(
+                f"{self.model.system.name} reads images that are no tokens: it takes no guidance for its own"
+            )
         assert self.model.processor.text is not None
         start = self.model.processor.text.spec.bos_id
         own = {spec.begin, spec.end, *range(spec.first, spec.last + 1), start}

@@ -200,4 +200,4 @@ def test_codes_become_images_as_the_specification_has_it():
     wanted = transcribed(network.state_dict(), codes, 3, 2, 4)
     assert wanted.std() > 0.1
     assert (network.decode(codes) - wanted).abs().max() < 1e-4
-    assert ((network.draw_images(codes) - (wanted.clamp(-1, 1) + 1) / 2)).abs().max() < 1e-4
+    assert (network.draw_images(codes) - (wanted.clamp(-1, 1) + 1) / 2).abs().max() < 1e-4

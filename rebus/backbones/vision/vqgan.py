@@ -333,6 +333,8 @@ SYSTEM = System(
             infer_config=infer_config,
         ),
     },
-    image_spec=lambda cfg: ImageSpec(size=(cfg.image_size, cfg.image_size), resize="shorter", resample="lanczos", rounding="even"),
+    image_spec=lambda cfg: ImageSpec(
+        size=(cfg.image_size, cfg.image_size), resize="shorter", resample="lanczos", rounding="even"
+    ),
     objective="codebook",
 )

@@ -113,8 +113,8 @@ def image_spec(cfg: ChameleonConfig) -> ImageSpec:
 
 
 def text_spec(cfg: ChameleonConfig) -> TextSpec:
-    """The start token, then text and images in turn, each image between its two tokens; a token ends the turn of whoever
-    asks, </s> that of the model."""
+    """The start token, then text and images in turn, each image between its two tokens; one token ends the turn of
+    whoever asks, </s> that of the model."""
     return TextSpec(
         context=cfg.text.context,
         vocab_size=cfg.text.vocab_size,
@@ -134,9 +134,7 @@ def text_spec(cfg: ChameleonConfig) -> TextSpec:
 def image_tokens(cfg: ChameleonConfig) -> ImageTokens:
     """Codes lie side by side among the tokens."""
     last = cfg.first_code + cfg.image.num_codes - 1
-    return ImageTokens(
-        begin=cfg.begin_id, end=cfg.end_id, first=cfg.first_code, last=last, each=cfg.num_image_tokens
-    )
+    return ImageTokens(begin=cfg.begin_id, end=cfg.end_id, first=cfg.first_code, last=last, each=cfg.num_image_tokens)
 
 
 def tasks(cfg: ChameleonConfig) -> frozenset[str]:

@@ -14,7 +14,14 @@ from rebus.weights.key_sides import nested
 from rebus.weights.keymap import KeyMap
 
 _BEGIN, _END, _IMAGE = "<racm3:break>", "<eoss>", "<image>"
-_SPECIAL = {"pad_id": "<pad>", "bos_id": "<s>", "eos_id": "</s>", "begin_id": _BEGIN, "end_id": _END, "image_id": _IMAGE}
+_SPECIAL = {
+    "pad_id": "<pad>",
+    "bos_id": "<s>",
+    "eos_id": "</s>",
+    "begin_id": _BEGIN,
+    "end_id": _END,
+    "image_id": _IMAGE,
+}
 _LETTERS = str.maketrans("0123456789", "ABCDEFGHIJ")
 
 
@@ -69,7 +76,7 @@ def read_transformers(data: Mapping[str, Any]) -> ChameleonConfig:
     )
     if text.width % heads or text.num_heads % text.num_kv_heads or text.head_width % 2:
         raise BadConfig(
-            f"config.json: {heads} heads of an even width want to share {text.num_kv_heads} of keys and {width} channels"
+            f"config.json: {heads} heads of an even width are to share {text.num_kv_heads} of keys, {width} channels"
         )
     vq = top.part("vq_config")
     image, draws = _read_vq(vq)
