@@ -157,7 +157,7 @@ class TextPipeline:
     def targets(self, texts: Prompt | Sequence[Prompt]) -> Tensor:
         """(B, S) int64: what a generative model is to answer, end token last, padded on the right with −100.
 
-        Images in an answer (`ImageMark`), of models that write them, are placeholders between two tokens, as in prompts.
+        Images in an answer (`ImageMark`), of models that write them, are placeholders as in prompts.
 
         Places and masks (`<loc0001>`, `<seg001>`) are control tokens here. An answer longer than the context raises
         `BadText`, or is cut and has no end token where the spec says `truncate=True`.

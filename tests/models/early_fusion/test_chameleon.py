@@ -22,7 +22,7 @@ from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.errors import BadConfig, BadText, UnsupportedTask, UsageError
 from rebus.models.early_fusion.chameleon_config import SEPARATOR
 from rebus.models.early_fusion.chameleon_layouts import code_name
-from rebus.objectives import objective_of
+from rebus.objectives import CodebookLoss, objective_of
 from rebus.save_checkpoint import save_checkpoint
 from rebus.tasks import interleaved
 from rebus.tasks.image_generation import TokenRows
@@ -306,3 +306,19 @@ def test_the_tokenizer_of_images_is_read_from_the_released_file(tmp_path):
     layout = catalog.system("vqgan").layouts["transformers"]
     folder = save_checkpoint(tmp_path / "own", layout, network.cfg, network.state_dict())
     assert rebus.load(folder, device="cpu").config == network.cfg
+
+
+def test_the_tokenizer_of_images_learns_to_rebuild_them():
+    torch.manual_seed(0)
+    network, objective = VQGAN(VQGANS["tiny"]).train(), CodebookLoss()
+    batch = {"pixels": torch.rand(4, 3, 1, 1).expand(-1, -1, 12, 12) * 2 - 1}
+    objective.begin(network, batch)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        found = objective(network, batch)
+        optimizer.zero_grad()
+        found.total.backward()
+        optimizer.step()
+        losses.append(float(found.parts["rebuilt"]))
+    assert losses[-1] < 0.3 * losses[0]
