@@ -85,9 +85,9 @@ def test_task_that_the_model_lacks_names_models_that_can():
 
 def test_a_task_that_a_model_cannot_do_names_models_that_can():
     for model in (tiny.clip(), tiny.paligemma()):
-        with pytest.raises(rebus.UnsupportedTask, match="cannot complete; models that can: .*magic/scenes"):
+        with pytest.raises(rebus.UnsupportedTask, match=r"cannot complete; models that can: .*magic/scenes"):
             model.complete(["a", picture(), "b"])
-        with pytest.raises(rebus.UnsupportedTask, match="cannot imagine; models that can: .*chameleon"):
+        with pytest.raises(rebus.UnsupportedTask, match=r"cannot imagine; models that can: .*chameleon"):
             model.imagine("a red circle")
         with pytest.raises(rebus.UnsupportedTask, match="cannot complete"):
             model.stream("complete", ["a"])

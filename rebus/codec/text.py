@@ -155,8 +155,9 @@ class TextPipeline:
         return _padded(rows, width, self.spec.pad_id), mask
 
     def targets(self, texts: Prompt | Sequence[Prompt]) -> Tensor:
-        """(B, S) int64: what a generative model is to answer, end token last, padded on the right with −100. Images in an
-        answer (`ImageMark`), of models that write them, are placeholders between their two tokens, as in prompts.
+        """(B, S) int64: what a generative model is to answer, end token last, padded on the right with −100.
+
+        Images in an answer (`ImageMark`), of models that write them, are placeholders as in prompts.
 
         Places and masks (`<loc0001>`, `<seg001>`) are control tokens here. An answer longer than the context raises
         `BadText`, or is cut and has no end token where the spec says `truncate=True`.

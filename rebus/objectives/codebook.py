@@ -16,7 +16,8 @@ from rebus.objectives.losses import Losses
 
 @dataclass(frozen=True)
 class CodebookLoss:
-    """Squared error of the mask rebuilt in [−1, 1] + ‖sg(features) − words‖² + `commitment` · ‖features − sg(words)‖².
+    """Squared error of the mask or image rebuilt in [−1, 1] + ‖sg(features) − words‖² + `commitment` · ‖features −
+    sg(words)‖². The batch has `masks`, (B, Y, X) in [0, 1], or `pixels`.
 
     Words that nobody chose in a batch go `revive` of the way to a feature of it, or they would never be chosen.
     """
@@ -26,18 +27,23 @@ class CodebookLoss:
     revive: float = 0.2
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
-        masks = batch["masks"]
-        made = network(masks)
-        rebuilt = F.mse_loss(made.output, 2 * masks - 1)
+        masks = batch.get("masks")
+        given = batch["pixels"] if masks is None else masks
+        made = network(given)
+        rebuilt = F.mse_loss(made.output, given if masks is None else 2 * masks - 1)
         words = F.mse_loss(made.vectors, made.features.detach())
         total = rebuilt + words + self.commitment * F.mse_loss(made.features, made.vectors.detach())
         with torch.no_grad():
-            inside, wanted = made.output > 0, masks > 0.5
-            overlap = (inside & wanted).flatten(1).sum(1) / (inside | wanted).flatten(1).sum(1).clamp(min=1)
-            used = made.codes.unique().numel()
+            parts = {"words_used": torch.tensor(float(made.codes.unique().numel()))}
+            if masks is None:
+                parts["rebuilt"] = rebuilt.detach()
+            else:
+                inside, wanted = made.output > 0, masks > 0.5
+                overlap = (inside & wanted).flatten(1).sum(1) / (inside | wanted).flatten(1).sum(1).clamp(min=1)
+                parts["iou"] = overlap.mean()
             if getattr(network, "training", False):
                 self._revive(network, made.features.flatten(0, 1), made.codes)
-        return Losses(total, {"iou": overlap.mean(), "words_used": torch.tensor(float(used))})
+        return Losses(total, parts)
 
     def _revive(self, network: Any, features: Tensor, codes: Tensor) -> None:
         words: Tensor = network.codebook
@@ -48,4 +54,4 @@ class CodebookLoss:
     def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
         """Words start at features of the first batch, or most would never be chosen."""
         seed: Callable[..., None] = network.seed_codebook  # type: ignore[assignment]
-        seed(batch["masks"])
+        seed(batch["masks"] if "masks" in batch else batch["pixels"])

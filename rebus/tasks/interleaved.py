@@ -17,7 +17,7 @@ from rebus.tasks.text_generation import Pair, clean, inputs
 
 
 def interleaved(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]) -> list[list[str | Image.Image]]:
-    """What the model writes after each prompt. `max_new_tokens` counts text alone; `guidance` is that of `TokenRows`."""
+    """What follows each prompt. `max_new_tokens` counts text alone; `guidance` as of `TokenRows.draw`."""
     return _Answers(model, pairs, options).write()
 
 

@@ -281,7 +281,7 @@ TINY = VQGANConfig(
 )
 
 
-PRESETS = {"tiny": TINY, "chameleon": VQGANConfig()}
+PRESETS = {"tiny": TINY, "release": VQGANConfig()}
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> VQGANConfig:

@@ -7,6 +7,7 @@ with a page of text and images, in any order. What each codebook leaves out of a
 small objects. Choose it where images are to be written too; to read images alone, an encoder sees more.
 """
 
-from rebus.models.early_fusion.chameleon import Chameleon, ChameleonConfig
+from rebus.models.early_fusion.chameleon import Chameleon
+from rebus.models.early_fusion.chameleon_config import ChameleonConfig
 
 __all__ = ["Chameleon", "ChameleonConfig"]

@@ -113,8 +113,8 @@ def image_spec(cfg: ChameleonConfig) -> ImageSpec:
 
 
 def text_spec(cfg: ChameleonConfig) -> TextSpec:
-    """The start token, then text and images in turn, each image between its two tokens; a token ends the turn of whoever
-    asks, </s> that of the model."""
+    """The start token, then text and images in turn, each image between its two tokens; one token ends the turn of
+    whoever asks, </s> that of the model."""
     return TextSpec(
         context=cfg.text.context,
         vocab_size=cfg.text.vocab_size,

@@ -76,7 +76,7 @@ def read_transformers(data: Mapping[str, Any]) -> ChameleonConfig:
     )
     if text.width % heads or text.num_heads % text.num_kv_heads or text.head_width % 2:
         raise BadConfig(
-            f"config.json: {heads} heads of an even width want to share {text.num_kv_heads} of keys and {width} channels"
+            f"config.json: {heads} heads of an even width are to share {text.num_kv_heads} of keys, {width} channels"
         )
     vq = top.part("vq_config")
     image, draws = _read_vq(vq)
@@ -107,13 +107,14 @@ def _read_ids(vocabulary: Mapping[str, Any] | None, num_codes: int) -> dict[str,
     """Where images and control tokens stand in the vocabulary, which this configuration holds whole."""
     if vocabulary is None:
         return {}
-    placeholder = _IMAGE if _IMAGE in vocabulary else "<reserved08707>"
-    ids = {name: vocabulary.get(placeholder if token == _IMAGE else token) for name, token in _SPECIAL.items()}
-    ids["first_code"] = vocabulary.get(code_name(0))
-    lacking = [name for name, value in ids.items() if not isinstance(value, int)]
-    if lacking:
+    names = {**_SPECIAL, "first_code": code_name(0)}
+    if _IMAGE not in vocabulary:
+        names["image_id"] = "<reserved08707>"  # as it is called before transformers renames it
+    ids = {name: vocabulary[token] for name, token in names.items() if isinstance(vocabulary.get(token), int)}
+    if lacking := [name for name in names if name not in ids]:
         raise BadConfig(f"config.json.vocabulary_map: no token for {', '.join(lacking)}")
-    apart = [i for i in range(num_codes) if vocabulary.get(code_name(i)) != ids["first_code"] + i]
+    first = ids["first_code"]
+    apart = [i for i in range(num_codes) if vocabulary.get(code_name(i)) != first + i]
     if apart:
         raise BadConfig(
             f"config.json.vocabulary_map: code {apart[0]} of images, {code_name(apart[0])}, wants to follow the one "
