@@ -6,7 +6,8 @@
 FOLDER holds 700 photos to learn from and 100 held out, five captions each; `keras_resnet.py` makes `--resnet`. The
 image encoder is locked and photos are not varied, so each is seen once and remembered: the numbers are those of
 `rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one JSON
-document: CIDEr-D of the held-out photos against their five human captions, and the first five by file name.
+document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
+caption, and the first five captions by file name.
 """
 
 import argparse
@@ -199,9 +200,11 @@ def captioned(model_folder: Path, folder: Path, rows: Sequence[dict[str, Any]], 
     for first in track(range(0, len(rows), size), description="captions", console=SHOWN):
         said += model.caption([folder / row["file"] for row in rows[first : first + size]], batch_size=size)
     human = [[words(text) for text in row["captions"]] for row in rows]
+    plain = [words(text) for text in said]
     return {
         "photos": len(rows),
-        "CIDEr-D": round(cider_d([words(text) for text in said], human), 4),
+        "CIDEr-D": round(cider_d(plain, human), 4),
+        "CIDEr-D of the next photo's captions": round(cider_d([*plain[1:], plain[0]], human), 4),
         "different_captions": len(set(said)),
         "seconds_a_photo": round((time.perf_counter() - began) / len(rows), 2),
         "first": {row["file"]: text for row, text in zip(rows[:5], said, strict=False)},
