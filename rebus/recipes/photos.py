@@ -73,7 +73,9 @@ def virtex_photos() -> TrainConfig:
 
 
 def simvlm_photos() -> TrainConfig:
-    """`rebus train simvlm_photos --set data.path=flickr8k_1k`: FIGURES_SIMVLM
+    """`rebus train simvlm_photos --set data.path=flickr8k_1k`: 356 steps in 5.8 minutes of one processor
+    core among other processes (`benchmarks/photo_captions.py`) · Flickr8k, 100 held-out photos: CIDEr-D 0.259; 0.066
+    if each has the next photo's caption; `magic/starter`, which is not trained on them, 0.104.
 
     Starts as `virtex_photos`, from three stages of the ResNet; encoder and decoder are new. There are no texts
     without images, and the prefix is the image with the paper's prompt.
