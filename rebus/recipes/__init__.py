@@ -63,6 +63,9 @@ RECIPES = {
     "visualgpt_coco": "rebus.recipes.papers",
     "visualgpt_coco_cider": "rebus.recipes.papers",
     "lit_photos": "rebus.recipes.photos",
+    "virtex_photos": "rebus.recipes.photos",
+    "simvlm_photos": "rebus.recipes.photos",
+    "visualgpt_photos": "rebus.recipes.photos",
 }
 
 

@@ -41,6 +41,9 @@ class ResNetConfig:
     # of the first max pooling: one pixel on each side, or as TensorFlow's "SAME", on even sizes to the right and at
     # the bottom alone
     padding: Literal["both", "same"] = "both"
+    # which convolution of a bottleneck takes the strides: the middle, 3 × 3 one, or the first, as in the paper, Caffe
+    # and Keras
+    strided: Literal["middle", "first"] = "middle"
     eps: float = 1e-5  # of BatchNorm
     momentum: float = 0.1  # of its running statistics; TensorFlow states 1 − momentum
 
@@ -49,6 +52,8 @@ class ResNetConfig:
             numbers = getattr(self, name)
             if numbers is not None and min(numbers) < 1:
                 raise BadConfig(f"{name}: wants a number above 0 for each of the four stages; got {numbers}")
+        if self.strided == "first" and (self.variant in ("resnet18", "resnet34") or self.stride < 32):
+            raise BadConfig('strided="first": wants bottlenecks, ResNet-50 and above, and stride=32')
 
     @property
     def image_size(self) -> int:
@@ -78,6 +83,9 @@ class ResNet(nn.Module):
         )
         if cfg.padding == "same":
             self.net.maxpool = SamePool()
+        if cfg.strided == "first":
+            for block in (stage[0] for stage in (self.net.layer2, self.net.layer3, self.net.layer4)):
+                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
         for stage in range(cfg.stages + 1, 5):
             setattr(self.net, f"layer{stage}", nn.Identity())
         self.widths = tuple(int(stage["num_chs"]) for stage in self.net.feature_info[1 : cfg.stages + 1])  # of `maps`

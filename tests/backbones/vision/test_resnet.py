@@ -1,5 +1,7 @@
 """ResNet: torchvision's numbers from torchvision's names."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
@@ -38,3 +40,22 @@ def test_the_classifier_may_be_left_out():
 def test_an_unknown_variant_is_refused():
     with pytest.raises(BadConfig, match="resnet51"):
         from_dict(ResNetConfig, {"variant": "resnet51"})
+
+
+def test_strides_in_the_first_convolution_skip_every_second_place():
+    """The middle convolution then sees the places that are left: as with dilated kernels on all of them."""
+    torch.manual_seed(0)
+    cfg = ResNetConfig(num_classes=0, channels=(4, 4, 4, 4), depths=(1, 2, 1, 1), strided="first")
+    network, dilated = ResNet(cfg).eval(), ResNet(replace(cfg, strided="middle")).eval()
+    dilated.load_state_dict(network.state_dict())
+    for stage in (dilated.net.layer2, dilated.net.layer3, dilated.net.layer4):
+        stage[0].conv2.dilation = stage[0].conv2.padding = (2, 2)
+    pixels = torch.randn(2, 3, 70, 45)
+    with torch.no_grad():
+        torch.testing.assert_close(network.feature_map(pixels), dilated.feature_map(pixels))
+
+
+@pytest.mark.parametrize("fields", [{"variant": "resnet34"}, {"stride": 16}])
+def test_only_bottlenecks_take_strides_first(fields):
+    with pytest.raises(BadConfig, match="bottlenecks"):
+        ResNetConfig(strided="first", **fields)

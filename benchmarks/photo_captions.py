@@ -1,0 +1,215 @@
+"""How well photos are captioned after minutes of training: the figures of `virtex_photos`, `simvlm_photos` and
+`visualgpt_photos`.
+
+    python benchmarks/photo_captions.py FOLDER --resnet resnet50.pth [--only RECIPE …] [--minutes 6] [--out DIR]
+
+FOLDER holds 700 photos to learn from and 100 held out, five captions each; `keras_resnet.py` makes `--resnet`. The
+image encoder is locked and photos are not varied, so each is seen once and remembered: the numbers are those of
+`rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one JSON
+document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
+caption, and the first five captions by file name.
+"""
+
+import argparse
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress, track
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+import rebus
+from rebus.backbones.vision import resnet
+from rebus.backbones.vision.resnet import ResNet, ResNetConfig
+from rebus.codec.images import ImagePipeline, image_spec_to_json
+from rebus.core import extras
+from rebus.evaluate.caption_metrics import cider_d, words
+from rebus.recipes import recipe
+from rebus.train.config import TrainConfig
+from rebus.train.loop import train
+from rebus.train.setup import processor_of
+from rebus.train.warm_start import build
+from rebus.weights.checkpoint_files import open_weights, read_config
+
+RECIPES = ("virtex_photos", "visualgpt_photos", "simvlm_photos")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SHOWN = Console(stderr=True)
+TIMED = 8  # steps by which the pace is known
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--resnet", type=Path, required=True)
+    parser.add_argument("--only", choices=RECIPES, nargs="+", default=RECIPES)
+    parser.add_argument("--minutes", type=float, default=6.0, help="of training, for each recipe")
+    parser.add_argument("--out", type=Path, help="where the trained models are kept")
+    args = parser.parse_args()
+    rows = [json.loads(line) for line in (args.folder / "captions.jsonl").read_text().splitlines()]
+    rows.sort(key=lambda row: row["file"])
+    learned, held_out = ([row for row in rows if row["split"] == split] for split in ("train", "val"))
+    with tempfile.TemporaryDirectory() as temporary:
+        out = args.out or Path(temporary)
+        for name in args.only:
+            found = {"recipe": name, "threads": 1, "torch": torch.__version__}
+            config = prepared(recipe(name), args.folder, args.resnet, learned, out / name)
+            found |= trained(config, args.minutes, [args.folder / row["file"] for row in learned], out / name)
+            found |= captioned(out / name / "run" / "final", args.folder, held_out)
+            print(json.dumps(found, indent=2, ensure_ascii=False), flush=True)
+
+
+def prepared(
+    config: TrainConfig, folder: Path, eyes: Path, learned: Sequence[dict[str, Any]], out: Path
+) -> TrainConfig:
+    """The recipe with its parts: word pieces and preprocessor are made here."""
+    parts = out / "words"
+    number = write_words(parts, [text for row in learned for text in row["captions"]])
+    side = getattr(config.model, "image_size", 160)
+    spec = replace(resnet.image_spec(ResNetConfig()), size=(side, side), side=None, resize="exact")
+    (parts / "preprocessor_config.json").write_text(json.dumps(image_spec_to_json(spec)))
+    starts = [replace(start, source=str(eyes if start.source.endswith(".pth") else parts)) for start in config.starts]
+    text = getattr(config.model, "text", None)
+    sized = {"vocab_size": number} if text is None else {"text": replace(text, vocab_size=number)}
+    return replace(
+        config,
+        model=replace(config.model, **sized),
+        data=replace(config.data, path=str(folder)),
+        starts=tuple(starts),
+        processor=str(parts),
+        eval_every=0,
+    )
+
+
+def write_words(folder: Path, captions: Sequence[str]) -> int:
+    """The word pieces of MiniLM that the captions need, with their embeddings, as a BERT without its blocks; how many
+    they are. Single letters and digits are kept too, so that other words can be spelled."""
+    extras.demand("starter", "the words of photo_captions.py")
+    found = find_spec(extras.PACKAGES["starter"][-1])
+    assert found is not None
+    assert found.origin is not None
+    source = Path(found.origin).parent / "model"
+    whole = Tokenizer.from_file(str(source / "tokenizer.json"))
+    whole.no_padding()
+    whole.no_truncation()
+    used = {i for one in whole.encode_batch(list(captions), add_special_tokens=False) for i in one.ids}
+    letters = [mark + c for c in "abcdefghijklmnopqrstuvwxyz0123456789" for mark in ("", "##")]
+    used |= {i for c in letters if (i := whole.token_to_id(c)) is not None}
+    special = [whole.token_to_id(name) for name in SPECIAL]
+    kept = [*special, *sorted(used - set(special))]
+    table = open_weights(source)["embeddings.word_embeddings.weight"].load().float()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"embeddings.word_embeddings.weight": table[kept].contiguous()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**read_config(source), "vocab_size": len(kept)}))
+    pieces = {whole.id_to_token(i): at for at, i in enumerate(kept)}
+    small = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    small.normalizer = normalizers.BertNormalizer(lowercase=True)
+    small.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    small.decoder = decoders.WordPiece()
+    small.add_special_tokens(list(SPECIAL))
+    small.save(str(folder / "tokenizer.json"))
+    return len(kept)
+
+
+class Remembered:
+    """The grids of features of a locked ResNet, by the pixels they are of: while this is entered, every image is seen
+    once."""
+
+    def __init__(self) -> None:
+        self.grids: dict[bytes, Tensor] = {}
+        self.see = ResNet.feature_map
+
+    def __enter__(self) -> "Remembered":
+        def feature_map(network: ResNet, pixels: Tensor) -> Tensor:
+            keys = [hashlib.blake2b(one.numpy().tobytes()).digest() for one in pixels]
+            new = [i for i, key in enumerate(keys) if key not in self.grids]
+            if new:
+                with torch.no_grad():
+                    seen = self.see(network, pixels[new])
+                self.grids |= {keys[i]: grid.clone() for i, grid in zip(new, seen, strict=True)}
+            return torch.stack([self.grids[key] for key in keys])
+
+        ResNet.feature_map = feature_map  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ResNet.feature_map = self.see  # type: ignore[method-assign]
+
+
+def trained(config: TrainConfig, minutes: float, photos: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Train for about that long: how many steps, and the seconds. Photos are seen within the time."""
+    began = time.perf_counter()
+    torch.set_num_threads(1)
+    with Remembered(), Progress(console=SHOWN) as progress:
+        seeing = progress.add_task("photos seen", total=len(photos))
+        see_all(config, photos, lambda number: progress.advance(seeing, number))
+        pace = seconds_a_step(config, out / "pace")
+        left = 60 * minutes - (time.perf_counter() - began)
+        steps = max(TIMED, int(left / pace))
+        config = replace(config, steps=steps, save_every=steps)
+        going = progress.add_task(f"{config.system}: steps", total=steps)
+        losses: list[float] = []
+
+        def report(line: Any) -> None:
+            losses.append(line["loss"])
+            progress.update(going, advance=1, description=f"{config.system}: loss {line['loss']:.2f}")
+
+        train(config, out / "run", report)
+    last = losses[-50:]
+    return {
+        "steps": steps,
+        "batch": config.batch_size,
+        "minutes": round((time.perf_counter() - began) / 60, 1),
+        "loss_of_the_last_50": round(sum(last) / len(last), 3),
+    }
+
+
+def see_all(config: TrainConfig, photos: Sequence[Path], advance: Any, size: int = 20) -> None:
+    """Show every photo to the image encoder."""
+    network: Any = build(config).network.eval()
+    pipeline = processor_of(config).image
+    assert pipeline is not None
+    pipeline = ImagePipeline(pipeline.spec, threads=1)
+    for first in range(0, len(photos), size):
+        batch = [pipeline([photo])["pixels"] for photo in photos[first : first + size]]
+        network.image.feature_map(torch.cat(batch))
+        advance(len(batch))
+
+
+def seconds_a_step(config: TrainConfig, out: Path) -> float:
+    """By the clock, without the first step."""
+    times: list[float] = []
+    train(replace(config, steps=TIMED, save_every=TIMED), out, lambda line: times.append(time.perf_counter()))
+    return (times[-2] - times[0]) / (TIMED - 2)
+
+
+def captioned(model_folder: Path, folder: Path, rows: Sequence[dict[str, Any]], size: int = 10) -> dict[str, Any]:
+    """CIDEr-D of the held-out photos, and what is said of the first five."""
+    model = rebus.load(model_folder, device="cpu")
+    said: list[str] = []
+    began = time.perf_counter()
+    for first in track(range(0, len(rows), size), description="captions", console=SHOWN):
+        said += model.caption([folder / row["file"] for row in rows[first : first + size]], batch_size=size)
+    human = [[words(text) for text in row["captions"]] for row in rows]
+    plain = [words(text) for text in said]
+    return {
+        "photos": len(rows),
+        "CIDEr-D": round(cider_d(plain, human), 4),
+        "CIDEr-D of the next photo's captions": round(cider_d([*plain[1:], plain[0]], human), 4),
+        "different_captions": len(set(said)),
+        "seconds_a_photo": round((time.perf_counter() - began) / len(rows), 2),
+        "first": {row["file"]: text for row, text in zip(rows[:5], said, strict=False)},
+    }
+
+
+if __name__ == "__main__":
+    main()
