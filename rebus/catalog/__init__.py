@@ -115,9 +115,9 @@ def backbone_of(network: Any) -> System | None:
 
 
 def models_that_can(task: str) -> list[str]:
-    """A few names to try for a task: published models that are ready to use, then those in the package."""
+    """A few names to try for a task: the smallest published models that are ready to use, then those in the package."""
     there = (row for row in cards() if row.released or row.bundled or row.extra is not None)
-    able = [row for row in there if task in row.tasks and row.ready]
+    able = sorted((row for row in there if task in row.tasks and row.ready), key=lambda row: row.parameters)
     return [row.name for row in able if not row.bundled][:3] + [row.name for row in able if row.bundled]
 
 

@@ -9,6 +9,7 @@ import torch
 from rebus import catalog
 from rebus.codec.boxes import LOC_1024
 from rebus.core.specs import Prompts
+from rebus.data.model_inputs import ModelInputs
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import scenes_tokenizer
 from rebus.data.scenes import NOTICES, scene
@@ -72,7 +73,7 @@ def test_a_seed_writes_the_same_everywhere() -> None:
 
 def test_rows_that_are_asked_what_is_written_see_it() -> None:
     spec = PALI3.text_spec(recipe("pali3_scenes").model)
-    batches = READS.open(spec, PALI3.prompts, PALI3.locations)
+    batches = READS.open(ModelInputs("pali3", spec, prompts=PALI3.prompts, locations=PALI3.locations))
     batch = batches.batch(0, 0, 16)
     tokenizer = batches.text.tokenizer
     prompts = [tokenizer.decode(row) for row in batch["tokens"].tolist()]

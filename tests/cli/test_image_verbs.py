@@ -197,8 +197,8 @@ def test_decoding_options_are_passed_on(bundled, pictures, run):
     "words, said",
     [
         (("--model", "clip/b23"), 'did you mean "clip/b32"'),
-        (("--model", "siglip/scenes"), "models that can: paligemma/3b-mix-224"),
-        (("--model", "clip/b32"), "models that can: paligemma/3b-mix-224"),
+        (("--model", "siglip/scenes"), "models that can: magic/starter"),
+        (("--model", "clip/b32"), "models that can: magic/starter"),
         ((*WRITER, "--device", "cuda:99"), "Try --device cpu"),
         ((*WRITER, "--device", "abacus"), "Try --device cpu"),
     ],
