@@ -181,5 +181,5 @@ def virtex(budget: Budget = BUDGET) -> Claim:
                 ),
             ),
         ),
-        minutes=9.5,
+        minutes=8.9,
     )

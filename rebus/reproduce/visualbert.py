@@ -203,5 +203,5 @@ def visualbert(budget: Budget = BUDGET) -> Claim:
                 lines=(Line(_RIGHT, tuple((name, Read(name, _RIGHT)) for name in _ALL)),),
             ),
         ),
-        minutes=15.0,
+        minutes=12.1,
     )
