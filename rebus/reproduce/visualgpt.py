@@ -209,5 +209,5 @@ def visualgpt(budget: Budget = BUDGET) -> Claim:
                 log_x=True,
             ),
         ),
-        minutes=20.0,
+        minutes=4.7,
     )
