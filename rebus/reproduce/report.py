@@ -1,6 +1,7 @@
 """The results of a claim as a table, a page and an image."""
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -118,8 +119,9 @@ def _draw(axes: Any, plot: Plot, measured: Measured, seeds: Sequence[int]) -> No
         axes.errorbar(
             across, means, spreads, label=line.label, marker="o", capsize=3, linestyle="none" if beside else "-"
         )
-        if beside:  # numbers that are compared by eye begin at nothing
+        if beside:  # numbers that are compared by eye begin at nothing, and names do not run into each other
             axes.set_ylim(bottom=0)
+            axes.set_xticks(range(len(across)), [textwrap.fill(str(x), 11) for x in across], fontsize="small")
     axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
     if plot.log_x:
         axes.set_xscale("log", base=2)
