@@ -16,6 +16,7 @@ from rebus.codec.processor import Processor
 from rebus.codec.text import check_end
 from rebus.core.config import from_dict
 from rebus.core.errors import MissingFile, UsageError
+from rebus.core.system import System
 from rebus.data.detection_batches import SCENES, Detection, DetectionBatches, DetectionRecords
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
 from rebus.data.model_inputs import ModelInputs
@@ -65,28 +66,28 @@ def resolved(config: TrainConfig) -> TrainConfig:
 def open_data(config: TrainConfig, data: Any = None) -> Batches:
     """What gives the batches of `data`, by default the recipe's own. Raises what the data set raises."""
     measured = data is not None or config.eval_every > 0
-    data, system = config.data if data is None else data, catalog.system(str(config.system))
+    data = config.data if data is None else data
+    system = catalog.system(str(config.system)).suited_to(config.model)
     if isinstance(data, Files):
-        processor = processor_of(config)
-        answers = _answers_of(config, data, processor)
+        processor = processor_of(config, system)
+        answers = _answers_of(config, system, data, processor)
         return file_batches(data, processor, system.prompts, system.locations, measured, answers)
     if isinstance(data, Mixture):
         if data.mix == "steps" and not hasattr(config.objective, "examples"):
             raise UsageError(
                 f"data.mix=steps adds up the losses of data sets, and {config.objective.kind!r} is no sum over examples"
             )
-        return mixed_batches(data, processor_of(config), system.prompts, system.locations, measured)
+        return mixed_batches(data, processor_of(config, system), system.prompts, system.locations, measured)
     if isinstance(data, Detection):
-        return _of_regions(config, data, measured)
+        return _of_regions(config, system, data, measured)
     if isinstance(data, SceneData):
-        batches = data.open(_inputs_of(config))
-        return _fitting(config, batches) if isinstance(batches, RecordBatches) else batches
+        batches = data.open(_inputs_of(config, system))
+        return _fitting(config, system, batches) if isinstance(batches, RecordBatches) else batches
     given: Batches = data
     return given
 
 
-def _inputs_of(config: TrainConfig) -> ModelInputs:
-    system = catalog.system(str(config.system)).suited_to(config.model)
+def _inputs_of(config: TrainConfig, system: System) -> ModelInputs:
     answers = system.companions.get("answers")
     return ModelInputs(
         system=system.name,
@@ -98,14 +99,14 @@ def _inputs_of(config: TrainConfig) -> ModelInputs:
     )
 
 
-def _of_regions(config: TrainConfig, data: Detection, measured: bool) -> DetectionBatches:
+def _of_regions(config: TrainConfig, system: System, data: Detection, measured: bool) -> DetectionBatches:
     """The batches of a detector. One that starts anew on a data set has its own preprocessing, and reads no text."""
-    system, model = catalog.system(str(config.system)), config.model
+    model = config.model
     own = system.image_spec(model) if system.image_spec is not None else None
     if own is None or not hasattr(model, "embed"):
         raise UsageError(f"{config.system} learns no boxes, which data.kind={data.kind!r} is made of")
     if config.processor is not None or config.start_from is not None:
-        processor = processor_of(config)
+        processor = processor_of(config, system)
     else:
         text = scenes_text(model.text.context) if data.path == SCENES and model.text is not None else None
         processor = Processor(ImagePipeline(own, threads=1), text)
@@ -113,16 +114,15 @@ def _of_regions(config: TrainConfig, data: Detection, measured: bool) -> Detecti
         raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
     spec = processor.image.spec
     fill = [round(255 * mean) for mean in spec.mean]
-    read = partial(_own_texts, config, processor) if config.start_from is not None else None
+    read = partial(_own_texts, config, system, processor) if config.start_from is not None else None
     records = DetectionRecords(data, spec.size[0], (fill[0], fill[1], fill[2]), measured, read)
     if records.taught is not None:
         records.taught.check_width(model.embed)
     return DetectionBatches(records, processor)
 
 
-def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str]) -> np.ndarray:
+def _own_texts(config: TrainConfig, system: System, processor: Processor, labels: Sequence[str]) -> np.ndarray:
     """(C, E): labels as the text encoder of the network reads them that a run starts from."""
-    system = catalog.system(str(config.system))
     network: Any = build(config).network.eval()
     model = SimpleNamespace(
         network=network,
@@ -138,10 +138,9 @@ def _own_texts(config: TrainConfig, processor: Processor, labels: Sequence[str])
     return found
 
 
-def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list[str] | None:
+def _answers_of(config: TrainConfig, system: System, files: Files, processor: Processor) -> list[str] | None:
     """The list of a network that picks its answers from one: `files.answers`, which is saved with the model, or that
     beside the weights it starts from. Raises `UsageError` where it has another number of answers than the network."""
-    system = catalog.system(str(config.system)).suited_to(config.model)
     companion = system.companions.get("answers")
     if companion is None or (system.tasks is not None and "ask" not in system.tasks(config.model)):
         return None
@@ -157,7 +156,7 @@ def _answers_of(config: TrainConfig, files: Files, processor: Processor) -> list
     return answers
 
 
-def _fitting(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
+def _fitting(config: TrainConfig, system: System, batches: RecordBatches) -> RecordBatches:
     """The batches of scenes, of which a model with another vocabulary or image size would learn nonsense."""
     model: Any = config.model
     tokens, size = batches.text.tokenizer.vocab_size, None if batches.images is None else batches.images.spec.size[0]
@@ -167,7 +166,6 @@ def _fitting(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
             f"scenes are told in the {tokens:,} tokens of their own world; the model has {text.vocab_size:,}. "
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
         )
-    system = catalog.system(str(config.system))
     spec = system.image_spec(model) if system.image_spec else None
     wanted = getattr(image, "image_size", size) if spec is None else spec.size[0]
     if size is not None and wanted != size:
@@ -177,7 +175,7 @@ def _fitting(config: TrainConfig, batches: RecordBatches) -> RecordBatches:
     return batches
 
 
-def processor_of(config: TrainConfig) -> Processor:
+def processor_of(config: TrainConfig, system: System) -> Processor:
     """The tokenizer and preprocessor that the recipe names, or those of the checkpoint that it starts from. Where these
     are of a language model alone, images are seen as the system's own models see them."""
     name = config.processor or config.start_from
@@ -186,7 +184,6 @@ def processor_of(config: TrainConfig) -> Processor:
     opened = opened_once(name)
     if opened.folder is None or (opened.system.name, opened.config) == (config.system, config.model):
         return opened.processor()
-    system = catalog.system(str(config.system))
     fixed = system.image_spec is not None and not system.any_image_size and system.image_spec(config.model)
     side = fixed.size[0] if fixed and fixed.resize != "patches" else None
     if fixed and opened.system.image_spec is None:  # a language model's folder, whose tokenizer alone is meant
