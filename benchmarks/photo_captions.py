@@ -29,6 +29,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 import rebus
+from rebus import catalog
 from rebus.backbones.vision import resnet
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.codec.images import ImagePipeline, image_spec_to_json
@@ -176,7 +177,7 @@ def trained(config: TrainConfig, minutes: float, photos: Sequence[Path], out: Pa
 def see_all(config: TrainConfig, photos: Sequence[Path], advance: Any, size: int = 20) -> None:
     """Show every photo to the image encoder."""
     network: Any = build(config).network.eval()
-    pipeline = processor_of(config).image
+    pipeline = processor_of(config, catalog.system(str(config.system))).image
     assert pipeline is not None
     pipeline = ImagePipeline(pipeline.spec, threads=1)
     for first in range(0, len(photos), size):

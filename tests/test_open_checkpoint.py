@@ -292,9 +292,10 @@ def test_a_run_of_another_image_size_reads_images_of_its_own(tmp_path: Path) -> 
     from rebus.train.setup import processor_of
 
     folder = with_preprocessor(tmp_path / "m", "clip", "tiny", 24)
-    tiny = catalog.system("clip").presets["tiny"]
+    clip = catalog.system("clip")
+    tiny = clip.presets["tiny"]
     larger = replace(tiny, image=replace(tiny.image, image_size=32))
-    assert processor_of(replace(CLIP, start_from=str(folder), model=larger)).image.spec.size == (32, 32)
+    assert processor_of(replace(CLIP, start_from=str(folder), model=larger), clip).image.spec.size == (32, 32)
 
 
 def test_a_layout_that_has_no_place_for_the_network_says_so(tmp_path: Path) -> None:
