@@ -70,9 +70,9 @@ class LlamaBlock(nn.Module):
         rope: Rope,
         remember: Remember | None = None,
     ) -> Float[Tensor, "B S D"]:
-        if self.norm_after:
-            x = x + self.norm1(self.attn(x, mask=mask, rope=rope, remember=remember))
-            return x + self.norm2(self.mlp(x))
+        if self.norm_after:  # of what autocast left in bfloat16, in the precision of x
+            x = x + self.norm1(self.attn(x, mask=mask, rope=rope, remember=remember).to(x.dtype))
+            return x + self.norm2(self.mlp(x).to(x.dtype))
         x = x + self.attn(self.norm1(x), mask=mask, rope=rope, remember=remember)
         return x + self.mlp(self.norm2(x))
 
