@@ -55,8 +55,8 @@ class Places(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A stack of causal blocks over token embeddings. A network brings `embed`, `lay_out`, `logits` and `empty_cache`,
-    its last `norm` and `cfg.context`."""
+    """A stack of causal blocks over token embeddings. A network brings `embed`, `lay_out` and `logits`, its last
+    `norm` and `cfg.context`; `empty_cache` where keys have fewer heads than queries."""
 
     cfg: Any
     norm: Any
@@ -92,7 +92,8 @@ class Decoder(nn.Module):
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """Room for `slots` tokens, on the device and in the dtype of the weights."""
-        raise NotImplementedError
+        shape = (rows, self.cfg.num_heads, slots, self.cfg.width // self.cfg.num_heads)
+        return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
 
     def forward(
         self,

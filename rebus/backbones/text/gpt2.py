@@ -86,11 +86,6 @@ class GPT2(Decoder):
         """Scores over the vocabulary."""
         return self.tokens.scores(hidden)
 
-    def empty_cache(self, rows: int, slots: int) -> Cache:
-        """Room for `slots` tokens, on the device and in the dtype of the weights."""
-        shape = (rows, self.cfg.num_heads, slots, self.cfg.width // self.cfg.num_heads)
-        return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
-
 
 _LAYER, _BLOCK = "transformer.h.{i}.", "blocks.{i}."
 _QKV = tuple(_BLOCK + f"attn.{n}" for n in "qkv")

@@ -123,11 +123,6 @@ class GPTNeoX(Decoder):
         """Scores over the vocabulary."""
         return self.head(hidden)
 
-    def empty_cache(self, rows: int, slots: int) -> Cache:
-        """Room for `slots` tokens, on the device and in the dtype of the weights."""
-        shape = (rows, self.cfg.num_heads, slots, self.cfg.width // self.cfg.num_heads)
-        return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
-
 
 def keys(cfg: GPTNeoXConfig) -> KeyMap:
     """The names of a `GPTNeoXForCausalLM`; old files hold causal masks and rotary tables too."""

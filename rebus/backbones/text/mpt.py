@@ -136,11 +136,6 @@ class MPT(Decoder):
         """Scores over the vocabulary."""
         return self.tokens.scores(hidden)
 
-    def empty_cache(self, rows: int, slots: int) -> Cache:
-        """Room for `slots` tokens, on the device and in the dtype of the weights."""
-        shape = (rows, self.cfg.num_heads, slots, self.cfg.width // self.cfg.num_heads)
-        return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
-
 
 def _rows(norms: tuple[str, str, str], mlp: str) -> list[Row]:
     layer, block = "transformer.blocks.{i}.", "blocks.{i}."

@@ -82,11 +82,6 @@ class OPT(Decoder):
         """Scores over the vocabulary."""
         return self.tokens.scores(hidden)
 
-    def empty_cache(self, rows: int, slots: int) -> Cache:
-        """Room for `slots` tokens, on the device and in the dtype of the weights."""
-        shape = (rows, self.cfg.num_heads, slots, self.cfg.width // self.cfg.num_heads)
-        return Cache.empty(self.cfg.num_layers, shape, self.norm.weight.device, self.norm.weight.dtype)
-
 
 def keys(cfg: OPTConfig) -> KeyMap:
     """The names of an `OPTForCausalLM`; the first releases have them without `model.`."""
