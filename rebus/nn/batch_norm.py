@@ -46,7 +46,7 @@ def statistics_held(network: nn.Module) -> Iterator[None]:
 class SynchronisedBatchNorm(BatchNorm):
     """Takes the place of a BatchNorm: the same layer over the rows of all ranks, with exact gradients.
 
-    `nn.SyncBatchNorm` does this on GPUs alone, and drops the activation that timm's BatchNorm layers hold.
+    `nn.SyncBatchNorm` does this on GPUs alone.
     """
 
     def __init__(self, norm: BatchNorm, group: Any = None):
@@ -55,7 +55,6 @@ class SynchronisedBatchNorm(BatchNorm):
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
         self.group = group
-        self.drop, self.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
         self.train(norm.training)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -72,7 +71,7 @@ class SynchronisedBatchNorm(BatchNorm):
                 share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
                 running_mean.lerp_(mean.to(running_mean.dtype), share)
                 running_var.lerp_((var * number / (number - 1).clamp(min=1)).to(running_var.dtype), share)
-        return self.act(self.drop(y))
+        return y
 
 
 class _Normalise(torch.autograd.Function):

@@ -15,6 +15,7 @@ from rebus.core.errors import BadCheckpoint
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
 
 _PIECE = 8 * 2**20  # bytes that are converted at a time, so that the source is never whole in memory beside the result
+_FUNCTIONS = {"cos", "sin", "exp", "log", "sqrt", "rsqrt", "reciprocal"}  # of one tensor, number by number
 _LISTED = 20  # names of one kind in an error
 
 
@@ -27,9 +28,10 @@ class _Slot:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Initial values are not computed for tensors that have none: on the meta device that is only work.
+    """Values are not computed for tensors that have none: on the meta device that is only work.
 
-    (It is a second of it: PyTorch spells random numbers there in Python and imports its compiler for that.)
+    (It is seconds of it: PyTorch spells random numbers and functions there in Python, and imports its compiler for
+    that.)
     """
 
     def __torch_function__(
@@ -40,6 +42,8 @@ class _Unfilled(TorchFunctionMode):
             tensor = args[0] if args else (kwargs or {}).get("tensor")
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 return tensor
+        if name in _FUNCTIONS and args and isinstance(args[0], Tensor) and args[0].is_meta:
+            return torch.empty_like(args[0])
         return function(*args, **(kwargs or {}))
 
 

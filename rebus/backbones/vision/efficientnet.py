@@ -1,21 +1,17 @@
 """EfficientNet: depth, width and resolution grown together; the convolutional encoder of ALIGN and of the starter.
 
 Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019. Lite: without squeeze and
-excitation, ReLU6 in place of swish. The network is built of timm's parts, as in its TensorFlow variants:
-padding as the released weights were trained with (at stride 2, more on the right and the bottom), and the BatchNorm
-constants of TensorFlow.
+excitation, ReLU6 in place of swish. Padding is as the released weights were trained with (at stride 2, more on the
+right and the bottom), and the BatchNorm constants are TensorFlow's. Layers have timm's names.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import ceil
 from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from timm.models import EfficientNet as TimmEfficientNet
-from timm.models._efficientnet_builder import decode_arch_def, round_channels
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +20,7 @@ from rebus.core.errors import BadConfig, unknown
 from rebus.core.released_config import Released
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
+from rebus.nn.same_padding import pad_same
 from rebus.weights.key_sides import Row
 from rebus.weights.keymap import KeyMap, OwnNames
 
@@ -94,7 +91,130 @@ class EfficientNetConfig:
 
 def round_width(width: int, multiplier: float) -> int:
     """Channels as the TensorFlow release rounds them: to multiples of 8, and up where more than 10% would be lost."""
-    return int(round_channels(width, multiplier))
+    wanted = width * multiplier
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
+class PaddedConv(nn.Conv2d):
+    """A convolution without bias that keeps the size at stride 1 and halves it at stride 2, with the padding's larger
+    half on the right and the bottom: as the size demands ("same"), or always ⌊k/2⌋ − 1 and ⌊k/2⌋ zeros ("fixed")."""
+
+    def __init__(self, width: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, same: bool = True):
+        super().__init__(
+            width, out, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups, bias=False
+        )
+        self.same = same
+
+    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
+        if self.stride[0] == 1:
+            return super().forward(x)
+        kernel = self.kernel_size[0]
+        if self.same:
+            return super().forward(pad_same(x, kernel))
+        after = kernel // 2
+        return super().forward(F.pad(x, (after - 1, after, after - 1, after)))
+
+
+class SqueezeExcite(nn.Module):
+    """Each channel times a gate that all channels' means decide (Hu et al., 2018)."""
+
+    def __init__(self, width: int, squeezed: int):
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(width, squeezed, 1)
+        self.conv_expand = nn.Conv2d(squeezed, width, 1)
+
+    def forward(self, x: Float[Tensor, "B D H W"]) -> Float[Tensor, "B D H W"]:
+        gate = F.silu(self.conv_reduce(x.mean((2, 3), keepdim=True)), inplace=True)
+        return x * torch.sigmoid(self.conv_expand(gate))
+
+
+class Separable(nn.Module):
+    """A block of the first stage: one filter a channel, then a mixture of channels."""
+
+    def __init__(self, cfg: EfficientNetConfig, width: int, out: int, kernel: int, stride: int):
+        super().__init__()
+        self.act, self.skip = _act(cfg), stride == 1 and width == out
+        self.conv_dw = PaddedConv(width, width, kernel, stride, width, cfg.padding == "same")
+        self.bn1 = _norm(cfg, width)
+        self.se = nn.Identity() if cfg.lite else SqueezeExcite(width, round(width / 4))
+        self.conv_pw = PaddedConv(width, out)
+        self.bn2 = _norm(cfg, out)
+
+    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
+        y = self.se(self.act(self.bn1(self.conv_dw(x))))
+        y = self.bn2(self.conv_pw(y))
+        return y + x if self.skip else y
+
+
+class Inverted(nn.Module):
+    """A block of the others: six times as many channels between its first and its last convolution (MBConv)."""
+
+    def __init__(self, cfg: EfficientNetConfig, width: int, out: int, kernel: int, stride: int):
+        super().__init__()
+        wide = 6 * width
+        self.act, self.skip = _act(cfg), stride == 1 and width == out
+        self.conv_pw = PaddedConv(width, wide)
+        self.bn1 = _norm(cfg, wide)
+        self.conv_dw = PaddedConv(wide, wide, kernel, stride, wide, cfg.padding == "same")
+        self.bn2 = _norm(cfg, wide)
+        self.se = nn.Identity() if cfg.lite else SqueezeExcite(wide, round(width / 4))
+        self.conv_pwl = PaddedConv(wide, out)
+        self.bn3 = _norm(cfg, out)
+
+    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
+        y = self.act(self.bn1(self.conv_pw(x)))
+        y = self.se(self.act(self.bn2(self.conv_dw(y))))
+        y = self.bn3(self.conv_pwl(y))
+        return y + x if self.skip else y
+
+
+class Layers(nn.Module):
+    """Stem, seven stages, head and classifier, initialised as the TensorFlow release does."""
+
+    def __init__(self, cfg: EfficientNetConfig):
+        super().__init__()
+        multiplier = cfg.multipliers[0]
+        width = _STEM if cfg.lite else round_width(_STEM, multiplier)
+        self.act = _act(cfg)
+        self.conv_stem = PaddedConv(3, width, 3, 2, same=cfg.padding == "same")
+        self.bn1 = _norm(cfg, width)
+        stages: list[nn.Module] = []
+        for i, (depth, out, kernel) in enumerate(zip(cfg.depths, cfg.widths, _KERNELS, strict=True)):
+            block, blocks = Inverted if i else Separable, list[nn.Module]()
+            for j in range(depth):
+                blocks.append(block(cfg, width, out, kernel, 1 if j else _STRIDES[i]))
+                width = out
+            stages.append(nn.Sequential(*blocks))
+        self.blocks = nn.Sequential(*stages)
+        head = _HEAD if cfg.lite else round_width(_HEAD, multiplier)
+        self.conv_head = PaddedConv(width, head) if cfg.head else None
+        self.bn2 = _norm(cfg, head) if cfg.head else None
+        self.width = head if cfg.head else width
+        self.classifier = nn.Linear(self.width, cfg.num_classes) if cfg.num_classes else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+                nn.init.normal_(module.weight, 0.0, (2.0 / outputs) ** 0.5)
+            elif isinstance(module, nn.Linear):
+                bound = module.out_features**-0.5
+                nn.init.uniform_(module.weight, -bound, bound)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
+        x = self.blocks(self.act(self.bn1(self.conv_stem(x))))
+        if self.conv_head is None or self.bn2 is None:
+            return x
+        return self.act(self.bn2(self.conv_head(x)))
+
+
+def _norm(cfg: EfficientNetConfig, width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, eps=_EPS, momentum=cfg.momentum)
+
+
+def _act(cfg: EfficientNetConfig) -> nn.Module:
+    return nn.ReLU6(inplace=True) if cfg.lite else nn.SiLU(inplace=True)
 
 
 class EfficientNet(nn.Module):
@@ -105,21 +225,21 @@ class EfficientNet(nn.Module):
         if cfg.variant not in SIZES:
             raise unknown("EfficientNet", cfg.variant, SIZES)
         self.cfg = cfg
-        self.net = cast(Any, _build(cfg))
-        self.width = int(self.net.num_features)
+        self.net = Layers(cfg)
+        self.width = self.net.width
 
     @property
     def blocks(self) -> list[nn.Module]:
         """The blocks of all stages, in order (`rebus.nn.blocks`)."""
-        return [block for stage in self.net.blocks for block in stage]
+        return [block for stage in self.net.blocks for block in stage.children()]
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size."""
-        return self.net.forward_features(pixels.contiguous(memory_format=torch.channels_last))
+        return self.net(pixels.contiguous(memory_format=torch.channels_last))
 
     def features(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
         """Their mean over the image: what the classifier reads."""
-        return self.net.global_pool(self.feature_map(pixels))
+        return F.adaptive_avg_pool2d(self.feature_map(pixels), 1).flatten(1)
 
     @property
     def rows(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, "V"]]:
@@ -205,49 +325,6 @@ def norm_row(theirs: str, ours: str) -> Row:
 
 def _layer_row(theirs: str, ours: str) -> Row:
     return f"{theirs}.{{p}}", f"{ours}.{{p}}"
-
-
-def _build(cfg: EfficientNetConfig) -> nn.Module:
-    """The network of timm's parts; `padding` is put in afterwards, since timm has no fixed one that is uneven."""
-    squeeze = "" if cfg.lite else "_se0.25"
-    stages = [
-        [f"{'ir' if i else 'ds'}_r{n}_k{k}_s{s}_e{6 if i else 1}_c{c}{squeeze}"]
-        for i, (n, k, s, c) in enumerate(zip(_LAYERS, _KERNELS, _STRIDES, _WIDTHS, strict=True))
-    ]
-    width, depth = cfg.multipliers
-    head = (_HEAD if cfg.lite else round_width(_HEAD, width)) if cfg.head else 0
-    network = TimmEfficientNet(
-        decode_arch_def(stages, depth, fix_first_last=cfg.lite),
-        num_classes=cfg.num_classes,
-        num_features=head,
-        stem_size=_STEM,
-        fix_stem=cfg.lite,
-        pad_type="same",
-        act_layer=nn.ReLU6 if cfg.lite else nn.SiLU,
-        norm_layer=partial(nn.BatchNorm2d, eps=_EPS, momentum=cfg.momentum),
-        round_chs_fn=partial(round_channels, multiplier=width),
-    )
-    if cfg.padding == "fixed":
-        for parent in list(network.modules()):
-            for name, conv in parent.named_children():
-                if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2):
-                    setattr(parent, name, FixedPad(conv))
-    return cast(nn.Module, network)
-
-
-class FixedPad(nn.Conv2d):
-    """A convolution of stride 2 with ⌊k/2⌋ − 1 zeros on the left and above, ⌊k/2⌋ on the right and below."""
-
-    def __init__(self, conv: nn.Conv2d):
-        kernel = (conv.kernel_size[0], conv.kernel_size[1])
-        super().__init__(
-            conv.in_channels, conv.out_channels, kernel, 2, groups=conv.groups, bias=False, device="meta"
-        )  # fmt: skip
-        self.weight = conv.weight
-
-    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
-        after = self.kernel_size[0] // 2
-        return super().forward(F.pad(x, (after - 1, after, after - 1, after)))
 
 
 def read_timm(data: Mapping[str, Any]) -> EfficientNetConfig:

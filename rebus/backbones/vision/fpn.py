@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from jaxtyping import Float
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rebus.nn.same_padding import pad_same
 
 FIRST, LAST = 2, 6  # levels; a cell of level l covers 2^l pixels
 STRIDES = tuple(2**level for level in range(FIRST, LAST + 1))
@@ -40,5 +41,5 @@ class FPN(nn.Module):
         for i in reversed(range(len(x) - 1)):
             x[i] = x[i] + F.interpolate(x[i + 1], size=x[i].shape[-2:], mode="nearest")
         x = [output(one) for output, one in zip(self.output, x, strict=True)]
-        x.append(self.coarsest(pad_same(x[-1], [3, 3], [2, 2])))  # of P5 before its BatchNorm
+        x.append(self.coarsest(pad_same(x[-1], 3)))  # of P5 before its BatchNorm
         return [norm(one) for norm, one in zip(self.norms, x, strict=True)]

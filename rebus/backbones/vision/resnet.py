@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
-import timm
 from jaxtyping import Float
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +19,7 @@ from rebus.core.outputs import RegionFeatures
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
 from rebus.nn.region_grid import grid_regions
+from rebus.nn.same_padding import pad_same
 from rebus.weights.key_sides import Row
 from rebus.weights.keymap import KeyMap
 
@@ -68,6 +67,8 @@ class ResNet(nn.Module):
         super().__init__()
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
+        import timm  # takes seconds: only who has a ResNet waits for it
+
         self.cfg = cfg
         sizes: dict[str, Any] = {"layers": cfg.depths, "channels": cfg.channels}
         self.net = cast(
@@ -133,7 +134,7 @@ class SamePool(nn.Module):
     """Max pooling, 3 × 3 at stride 2, padded as TensorFlow's "SAME"."""
 
     def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B C H W"]:
-        return F.max_pool2d(pad_same(x, [3, 3], [2, 2], value=-float("inf")), 3, 2)
+        return F.max_pool2d(pad_same(x, 3, value=-float("inf")), 3, 2)
 
 
 def image_spec(cfg: ResNetConfig) -> ImageSpec:

@@ -8,7 +8,7 @@ import torch
 from rebus.backbones.vision.efficientnet import (
     EfficientNet,
     EfficientNetConfig,
-    FixedPad,
+    PaddedConv,
     image_spec,
     keys,
     read_timm,
@@ -67,21 +67,19 @@ def test_the_packaged_weights_name_photos(shared):
     assert sum(a == r["class_index"] for a, r in zip(named, rows, strict=True)) >= 7
 
 
-@pytest.mark.parametrize("variant", ["b0", "lite0"])
+@pytest.mark.parametrize("variant", ["b0", "b3", "lite0", "lite2"])
 def test_it_is_the_network_that_timm_builds(variant):
     import timm
 
-    cfg = EfficientNetConfig(variant=variant)
-    torch.manual_seed(0)
-    ours = EfficientNet(cfg).net.eval()
-    torch.manual_seed(0)
+    ours = EfficientNet(EfficientNetConfig(variant=variant)).eval()
     theirs = timm.create_model(f"tf_efficientnet_{variant}").eval()
-    assert {name: value.sum() for name, value in ours.state_dict().items()} == {
-        name: value.sum() for name, value in theirs.state_dict().items()
-    }
+    for name, value in theirs.state_dict().items():
+        if value.numel() > 1000:  # initialised alike
+            assert ours.net.state_dict()[name].std() == pytest.approx(float(value.std()), rel=0.2), name
+    ours.net.load_state_dict(theirs.state_dict())
     pixels = torch.randn(1, 3, 97, 74)
     with torch.no_grad():
-        assert torch.equal(ours(pixels), theirs(pixels))
+        torch.testing.assert_close(ours(pixels), theirs(pixels), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["b3", "b7", "l2", "lite3"])
@@ -111,10 +109,10 @@ def test_without_a_head_the_last_block_is_what_is_pooled():
 
 
 def test_fixed_padding_does_not_depend_on_the_size():
-    conv = torch.nn.Conv2d(2, 2, 5, 2, groups=2, bias=False)
+    conv = PaddedConv(2, 2, 5, 2, groups=2, same=False)
     pixels = torch.randn(1, 2, 9, 12)
     with torch.no_grad():
-        found = FixedPad(conv)(pixels)
+        found = conv(pixels)
         wanted = torch.nn.functional.conv2d(
             torch.nn.functional.pad(pixels, (1, 2, 1, 2)), conv.weight, stride=2, groups=2
         )
