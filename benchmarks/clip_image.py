@@ -14,7 +14,7 @@ from alternating import about, options, ratios, report, summary, take_turns
 from torch.nn import functional as F
 
 from rebus.models.contrastive import clip
-from rebus.nn.int8 import quantize_linears
+from rebus.nn.quantized import quantize_linears
 from rebus.weights.keymap import KeyMap
 
 warnings.simplefilter("ignore")

@@ -19,7 +19,7 @@ from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.generation import generate
 from rebus.models.unified import paligemma
-from rebus.nn.int8 import quantize_linears
+from rebus.nn.quantized import quantize_linears
 
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
@@ -55,6 +55,7 @@ def main() -> None:
     ours = _ours(rows).to(dtype)
     integer = quantize_linears(_ours(rows))  # float32 between the products: what load(quantize="int8") gives on a CPU
     integer_half = quantize_linears(_ours(rows).to(dtype))
+    four = quantize_linears(_ours(rows), "int4")
     hub = hub.to(dtype)
 
     pixels = torch.randn(chosen.batch, 3, 112, 112, dtype=dtype)
@@ -81,6 +82,7 @@ def main() -> None:
         f"rebus {chosen.dtype}": lambda length: write(ours, length),
         "rebus int8": lambda length: write(integer, length, torch.float32),
         f"rebus int8, {chosen.dtype} between": lambda length: write(integer_half, length),
+        "rebus int4": lambda length: write(four, length, torch.float32),
     }
     equal = [torch.equal(writers[name](16), write_hub(16)) for name in writers]
     whole = take_turns({k: lambda w=w: w(chosen.tokens) for k, w in writers.items()}, chosen.rounds, chosen.clock)

@@ -14,7 +14,7 @@ import tempfile
 
 LOAD = """
 import json, os, sys, threading, time
-import torch, rebus.api, rebus.nn.int8, rebus.models.contrastive.clip
+import torch, rebus.api, rebus.nn.quantized, rebus.models.contrastive.clip
 torch.set_num_threads(1)
 def resident():
     with open("/proc/self/statm") as file:

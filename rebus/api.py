@@ -20,8 +20,8 @@ from rebus.generation import OPTIONS
 from rebus.generation import generate as write
 from rebus.generation.cuda_graph import GraphedStep
 from rebus.generation.familiar import in_our_names
-from rebus.nn.int8 import is_quantized, quantize_linears
 from rebus.nn.linear import join_products
+from rebus.nn.quantized import KINDS, Kind, is_quantized, quantize_linears
 from rebus.open_checkpoint import Opened, config_of, joined_config, open_checkpoint
 from rebus.save_checkpoint import save_checkpoint
 from rebus.tasks.methods import Tasks
@@ -162,7 +162,7 @@ class Model(Tasks):
         if form.write_config is None and form.save is None:
             raise UsageError(f"the layout {layout!r} is read only")
         if is_quantized(self.network):
-            raise UsageError("an 8-bit model is not saved: load it without quantize, and save that one")
+            raise UsageError("a quantised model is not saved: load it without quantize, and save that one")
         weights = self.network.state_dict()
         files = {**self._files, **domain_files(self.card.domain)}
         return save_checkpoint(Path(directory), form, cfg, weights, processor=self.processor, files=files)
@@ -260,7 +260,7 @@ def load(
     source: str | os.PathLike[str],
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
-    quantize: str | None = None,
+    quantize: Kind | None = None,
     compile: bool = False,
     revision: str | None = None,
     processor: str | os.PathLike[str] | None = None,
@@ -270,14 +270,15 @@ def load(
     their names do not tell), or a Hub id, looked up in this order.
 
     `device`: the GPU where there is one, else the CPU. `dtype`: as in the file, but half precision becomes float32 on
-    a CPU. `quantize`: "int8" for 8-bit integer matrix products. `compile`: through `torch.compile`. `processor`:
-    another checkpoint, named like a source, whose tokenizer and preprocessor files are used. `image_size`: pixels of a
-    side of images, for which positions are interpolated; None: those that the network was trained with.
+    a CPU. `quantize`: "int8" for 8-bit integer matrix products, "int4" for weights of 4 bits in generative models.
+    `compile`: through `torch.compile`. `processor`: another checkpoint, named like a source, whose tokenizer and
+    preprocessor files are used. `image_size`: pixels of a side of images, for which positions are interpolated; None:
+    those that the network was trained with.
     Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
     """
     target, kind = _device(device), _dtype(dtype)
-    if quantize not in (None, "int8"):
-        raise UsageError(f'quantize is None or "int8"; got {quantize!r}')
+    if quantize not in (None, *KINDS):
+        raise UsageError(f"quantize is None, {' or '.join(map(repr, KINDS))}; got {quantize!r}")
     opened = open_checkpoint(source, revision)
     if not opened.layout.whole:
         known = ", ".join(card.name for card in catalog.cards() if card.system == opened.system.name and card.parts)
@@ -288,7 +289,7 @@ def load(
     found = opened.processor(image_size) if processor is None else opened.processor_of(processor, image_size)
     model = _model(opened, target, kind, found)
     if quantize is not None:
-        quantize_linears(model.network)
+        quantize_linears(model.network, quantize)
     if compile:
         _compile(model.network)
     return model

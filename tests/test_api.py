@@ -169,13 +169,14 @@ def test_fault_22_missing_and_extra_weights(tmp_path):
         rebus.load(folder)
 
 
-def test_eight_bit_models_answer_alike_and_are_not_saved(tmp_path):
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_quantised_models_answer_alike_and_are_not_saved(tmp_path, kind):
     model = tiny.siglip()
     folder = model.save(tmp_path / "m")
-    small = rebus.load(folder, device="cpu", quantize="int8")
+    small = rebus.load(folder, device="cpu", quantize=kind)
     a, b = model.embed_images(picture()), small.embed_images(picture())
     assert torch.nn.functional.cosine_similarity(a, b).item() > 0.99
-    with pytest.raises(UsageError, match="8-bit"):
+    with pytest.raises(UsageError, match="quantised"):
         small.save(tmp_path / "n")
     assert not (tmp_path / "n").exists()
 

@@ -279,7 +279,7 @@ def test_sharding_over_one_rank_gives_the_same_losses(tmp_path, monkeypatch):
 
 def test_int8_stays_near_float32():
     from rebus.models.contrastive import clip
-    from rebus.nn.int8 import quantize_linears
+    from rebus.nn.quantized import quantize_linears
 
     torch.manual_seed(0)
     network = clip.CLIP(clip.PRESETS["tiny"]).eval().to(CUDA)
@@ -288,3 +288,13 @@ def test_int8_stays_near_float32():
         exact = network.embed_image(pixels)
         found = quantize_linears(network).embed_image(pixels)
     assert F.cosine_similarity(exact, found.float()).min() > 0.99
+
+
+def test_int4_multiplies_by_the_same_rounded_weights_as_a_processor():
+    from rebus.nn.int4 import int4_product
+
+    torch.manual_seed(0)
+    weight, rows = torch.randn(100, 200), torch.randn(5, 200)
+    here, _ = int4_product(weight)(rows)
+    there, _ = int4_product(weight.to(CUDA))(rows.to(CUDA))
+    torch.testing.assert_close(there.float().cpu(), here.float(), rtol=0.02, atol=0.1)

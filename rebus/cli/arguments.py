@@ -35,7 +35,7 @@ def add_model(parser: argparse.ArgumentParser, *, batch_size: int | None = None)
 def add_placement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, mps, … (default: the GPU where there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
-    parser.add_argument("--quantize", choices=("int8",), help="8-bit integer matrix products")
+    parser.add_argument("--quantize", choices=("int8", "int4"), help="integer weights: 8 bits; or 4, for quick writing")
     parser.add_argument("--compile", action="store_true", help="compile first: slow to start, then faster")
 
 

@@ -140,7 +140,7 @@ def _to_bfloat16(network: nn.Module) -> None:
 
 
 def _to_int8(network: nn.Module) -> None:
-    from rebus.nn.int8 import quantize_linears
+    from rebus.nn.quantized import quantize_linears
 
     quantize_linears(network)
 

@@ -1,4 +1,4 @@
-"""Linear layers in 8-bit integers: a quarter of the memory traffic, and products at integer speed.
+"""Matrix products in 8-bit integers: a quarter of the memory traffic, and products at integer speed.
 
 Weights: one scale an output channel. Activations: one scale a row, found as the row comes by, so that what a row gives
 never depends on the rest of the batch and nothing has to be calibrated. Dettmers et al., "LLM.int8()", 2022, Sec. 3.
@@ -7,121 +7,33 @@ never depends on the rest of the batch and nothing has to be calibrated. Dettmer
 """
 
 import warnings
-from collections.abc import Callable, Collection
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, Integer
-from torch import Tensor, nn
+from jaxtyping import Float, Integer
+from torch import Tensor
 from torch.nn import functional as F
 
-from rebus.core.errors import UsageError
 from rebus.core.machine import has_integer_dot_products
-from rebus.nn.embedding import TokenEmbedding
-from rebus.nn.patches import PatchProjection, cut
 
 _PIECE = 256  # rows quantised at a time: what is between float and integer stays in the processor's cache
 _FEW = 8  # rows up to which one slow pass is quicker than two fast ones
 _ZERO = 128  # oneDNN multiplies unsigned activations by signed weights
 
 
-class Int8Linear(nn.Module):
-    """`nn.Linear` from its 8-bit weights. Frozen: it holds no parameters, and stays where it was made."""
+@runtime_checkable
+class Product(Protocol):
+    """Rows times a quantised matrix."""
 
-    def __init__(self, weight: Float[Tensor, "F D"], bias: Float[Tensor, "F"] | None = None):
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        codes, scales = quantize_rows(weight.detach())
-        self.product = _product(codes, scales)
-        self.bias = None if bias is None else bias.detach().float()
+    scales: Tensor  # of the matrix; they lie where it lies
 
-    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
-        y, scales = self.product(x.reshape(-1, self.in_features))
-        if scales is None:
-            y = y if self.bias is None else y + self.bias
-        else:
-            y = y * scales if self.bias is None else torch.addcmul(self.bias, y, scales)
-        return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
-        """What `to` calls: a change of type leaves the integers alone, a change of device cannot be followed."""
-        here = self.product.scales.device  # type: ignore[attr-defined]
-        if (there := fn(torch.empty(0, device=here)).device) != here:
-            raise UsageError(f"8-bit layers stay on {here}, where they were made; load with device={str(there)!r}")
-        return self
-
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+    def __call__(self, rows: Float[Tensor, "R D"]) -> tuple[Float[Tensor, "R F"], Float[Tensor, "R 1"] | None]:
+        """The products but for the rows' scales, and these, or none where the products have them already."""
 
 
-class Int8PatchProjection(nn.Module):
-    """`PatchProjection` in 8 bits."""
-
-    def __init__(self, patch: PatchProjection):
-        super().__init__()
-        self.size = patch.kernel_size[0]
-        self.linear = Int8Linear(patch.weight.flatten(1), patch.bias)
-
-    def forward(self, pixels: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B P D"]:
-        return self.linear(cut(pixels, self.size))
-
-
-class Int8TokenEmbedding(nn.Module):
-    """`TokenEmbedding` in 8 bits, one scale a word, which serves both directions."""
-
-    def __init__(self, table: TokenEmbedding):
-        super().__init__()
-        self.dtype = table.weight.dtype
-        self.codes, self.scales = quantize_rows(table.weight.detach())
-        self.head = Int8Linear(table.weight)
-
-    def forward(self, tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
-        return (self.codes[tokens] * self.scales[tokens]).to(self.dtype)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8TokenEmbedding":
-        self.head._apply(fn)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.codes.device)).dtype
-        return self
-
-    def scores(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        return self.head(hidden)
-
-
-def quantize_linears(network: nn.Module, skip: Collection[str] = ()) -> nn.Module:
-    """Replace linear layers, patch projections and tied embeddings, in place; not those named in `skip`.
-
-    Layers that read the same input are joined first (`join_products`), so that it is quantised once. The
-    network can then neither be trained nor saved. Raises `UsageError` on a device without 8-bit products.
-    """
-    devices = {p.device.type for p in network.parameters()}
-    if devices - {"cpu", "cuda"}:
-        raise UsageError(f'quantize="int8" works on cpu and cuda; these weights are on {", ".join(sorted(devices))}')
-    with torch.no_grad():
-        _quantize(network, "", frozenset(skip))
-    return network.eval().requires_grad_(False)
-
-
-def is_quantized(network: nn.Module) -> bool:
-    """Whether `quantize_linears` has been here."""
-    return any(isinstance(module, Int8Linear | Int8TokenEmbedding) for module in network.modules())
-
-
-def _quantize(module: nn.Module, path: str, skip: frozenset[str]) -> None:
-    for name in ("join_products", "fuse"):
-        prepare = getattr(module, name, None)
-        if callable(prepare):
-            prepare()
-    for name, child in list(module.named_children()):
-        place = f"{path}{name}"
-        if place in skip:
-            continue
-        if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child.weight, child.bias))
-        elif isinstance(child, PatchProjection):
-            setattr(module, name, Int8PatchProjection(child))
-        elif isinstance(child, TokenEmbedding):
-            setattr(module, name, Int8TokenEmbedding(child))
-        else:
-            _quantize(child, place + ".", skip)
+def int8_product(weight: Float[Tensor, "F D"]) -> Product:
+    """What multiplies rows by `weight`, rounded to 8 bits."""
+    return _product(*quantize_rows(weight))
 
 
 def quantize_rows(x: Float[Tensor, "R D"], zero: int = 0) -> tuple[Integer[Tensor, "R D"], Float[Tensor, "R 1"]]:
@@ -144,10 +56,6 @@ def row_peaks(x: Float[Tensor, "R D"]) -> Float[Tensor, "R 1"]:
     if len(x) <= _FEW and x.shape[1] > 0:
         return torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True)
     return x.abs().amax(1, keepdim=True)
-
-
-# rows → products but for the rows' scales, and these scales, or none where the products have them already
-Product = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 def _product(codes: Integer[Tensor, "F D"], scales: Float[Tensor, "F 1"]) -> Product:

@@ -9,9 +9,10 @@ from rebus.nn import int8
 from rebus.nn.attention import Attention
 from rebus.nn.block import Block
 from rebus.nn.embedding import TokenEmbedding
-from rebus.nn.int8 import Int8Linear, is_quantized, quantize_linears, quantize_rows
+from rebus.nn.int8 import int8_product, quantize_rows
 from rebus.nn.mlp import GatedMLP
 from rebus.nn.patches import PatchProjection
+from rebus.nn.quantized import QuantizedLinear, is_quantized, quantize_linears
 
 
 @pytest.fixture(params=["_OneDNN", "_FBGEMM", "_Plain"])
@@ -35,7 +36,7 @@ def cosine(a, b):
 def test_a_layer_is_close_to_its_float_original(product, sides, bias, dtype):
     torch.manual_seed(0)
     layer = nn.Linear(*sides, bias)
-    quantised = Int8Linear(layer.weight, layer.bias)
+    quantised = QuantizedLinear(int8_product, layer.weight, layer.bias)
     x = torch.randn(3, 4, sides[0]).to(dtype)
     y = quantised(x)
     assert y.dtype == dtype
@@ -50,12 +51,12 @@ def test_the_sum_is_exact(product):
     weight, x = torch.randint(-127, 128, (5, 40)).float(), torch.randint(-top, top + 1, (6, 40)).float()
     weight[:, 0], x[:, 0] = 127, top
     weight[0], x[0] = 127, top
-    torch.testing.assert_close(Int8Linear(weight)(x), x @ weight.T, rtol=1e-6, atol=0)
+    torch.testing.assert_close(QuantizedLinear(int8_product, weight)(x), x @ weight.T, rtol=1e-6, atol=0)
 
 
 def test_a_row_does_not_depend_on_the_batch(product):
     torch.manual_seed(0)
-    layer = Int8Linear(torch.randn(20, 24), torch.randn(20))
+    layer = QuantizedLinear(int8_product, torch.randn(20, 24), torch.randn(20))
     x = torch.randn(600, 24) * torch.logspace(-3, 3, 600)[:, None]
     whole = layer(x)
     for row in (0, 299, 599):
@@ -67,7 +68,7 @@ def test_a_row_does_not_depend_on_the_batch(product):
 
 
 def test_empty_batches_and_rows_of_zeros(product):
-    layer = Int8Linear(torch.randn(4, 6), torch.arange(4.0))
+    layer = QuantizedLinear(int8_product, torch.randn(4, 6), torch.arange(4.0))
     assert layer(torch.zeros(0, 6)).shape == (0, 4)
     assert torch.equal(layer(torch.zeros(2, 6)), torch.arange(4.0).expand(2, 4))
 

@@ -15,7 +15,7 @@ from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
 from rebus.core.errors import UsageError
 from rebus.generation import generate
-from rebus.nn.int8 import quantize_linears
+from rebus.nn.quantized import quantize_linears
 
 SYSTEM = catalog.system("pali3")
 MASK = torch.tensor([[True, False], [False, False], [True, True]])
