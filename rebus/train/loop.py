@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from rebus.codec.images import normalised
 from rebus.core.atomic_write import write_bytes_atomically
@@ -29,6 +28,7 @@ from rebus.train.distributed import Ranks, average_replicated, clip_gradients, d
 from rebus.train.ema import Average, averaged
 from rebus.train.final_model import final_layout, save_final
 from rebus.train.loss_spikes import LossGuard
+from rebus.train.numbered_batches import NumberedBatches
 from rebus.train.optim import make_optimisers, rate_at, set_rate
 from rebus.train.prepare_blocks import prepare_blocks
 from rebus.train.run_directory import check_claim, claim, cut
@@ -43,16 +43,6 @@ Report = Callable[[Mapping[str, Any]], None]
 
 class Stopped(KeyboardInterrupt):
     """The run was told to end (SIGTERM, Ctrl-C); the checkpoint of its last step is written."""
-
-
-class _Numbered(Dataset[dict[str, Any]]):
-    """Batches by number; of each, this rank's share."""
-
-    def __init__(self, data: Batches, seed: int, batch_size: int, split: str, share: tuple[int, int]):
-        self.data, self.seed, self.batch_size, self.split, self.share = data, seed, batch_size, split, share
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.data.batch(self.seed, index, self.batch_size, self.split, self.share)
 
 
 def train(config: TrainConfig, out: str | Path, report: Report | None = None) -> Path:
@@ -312,18 +302,10 @@ class Run:
 
     def _batches(
         self, data: Batches, split: str, seed: int, numbers: range, workers: int | None = None
-    ) -> DataLoader[dict[str, Any]]:
-        share = (self.place.part, self.place.parts)
-        workers = self.config.workers if workers is None else workers
-        return DataLoader(
-            _Numbered(data, seed, self.config.batch_size, split, share),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_leave_interrupts_to_the_run if workers else None,
-            pin_memory=self.place.device.type == "cuda",
-        )
+    ) -> Iterator[dict[str, Any]]:
+        share, pinned = (self.place.part, self.place.parts), self.place.device.type == "cuda"
+        batches = NumberedBatches(data, seed, self.config.batch_size, split, share)
+        return batches.of(numbers, self.config.workers if workers is None else workers, pinned)
 
     def _mixture(self, batch: Mapping[str, Any], data: Batches) -> list[dict[str, Tensor]]:
         """The batch, or those of all data sets that a step learns from together."""
@@ -369,11 +351,6 @@ def _memory(device: torch.device) -> dict[str, float]:
     if device.type != "cuda":
         return {}
     return {"memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3)}
-
-
-def _leave_interrupts_to_the_run(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the run ends its workers once its checkpoint is written."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
