@@ -28,6 +28,7 @@ _GLYPHS = {  # seven rows from the top, five dots in each as the bits of a numbe
     "S": "0F 10 10 0E 01 01 1E", "T": "1F 04 04 04 04 04 04", "U": "11 11 11 11 11 11 0E", "V": "11 11 11 11 11 0A 04",
     "W": "11 11 11 15 15 15 0A", "X": "11 11 0A 04 0A 11 11", "Y": "11 11 11 0A 04 04 04", "Z": "1F 01 02 04 08 10 1F",
 }  # fmt: skip
+CHARACTERS = "".join(_GLYPHS)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ class Writing:
     def spelled(self) -> str:
         """As a vocabulary of whole words and single digits says it: "4 0 7", "exit"."""
         return " ".join(self.text) if self.is_number else self.text
+
+    @property
+    def glyphs(self) -> list[tuple[int, tuple[float, float, float, float]]]:
+        """Each character, its place in `CHARACTERS`, and its box, in reading order."""
+        left, top, right, bottom = self.box
+        dot = (bottom - top) / (_ROWS + 2 * _MARGIN)
+        starts = [left + dot * (_MARGIN + i * (_COLUMNS + _GAP)) for i in range(len(self.text))]
+        rows = top + dot * _MARGIN, bottom - dot * _MARGIN
+        boxes = [(start, rows[0], start + dot * _COLUMNS, rows[1]) for start in starts]
+        return [(CHARACTERS.index(c), box) for c, box in zip(self.text.upper(), boxes, strict=True)]
 
     @property
     def image(self) -> Image.Image:
