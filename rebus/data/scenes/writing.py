@@ -52,7 +52,7 @@ class Writing:
     @property
     def glyphs(self) -> list[tuple[int, tuple[float, float, float, float]]]:
         """Each character, its place in `CHARACTERS`, and its box, in reading order."""
-        left, top, right, bottom = self.box
+        left, top, _, bottom = self.box
         dot = (bottom - top) / (_ROWS + 2 * _MARGIN)
         starts = [left + dot * (_MARGIN + i * (_COLUMNS + _GAP)) for i in range(len(self.text))]
         rows = top + dot * _MARGIN, bottom - dot * _MARGIN
