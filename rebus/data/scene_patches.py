@@ -10,8 +10,8 @@ LEAST_SHARE = 0.06  # of a patch that a thing must cover to own it
 
 def patch_owners(s: Scene, patch: int, writing: Writing | None = None) -> dict[str, np.ndarray]:
     """`names` (P, 6): shape, colour, size, fill and rank from the left of the object in each patch, and the character
-    of the writing, `IGNORED` where it shows the other kind; `present` (P,) bool: whether there is either; `boxes` (P, 4):
-    its box as shares of the side."""
+    of the writing, `IGNORED` where it shows the other kind; `present` (P,) bool: whether there is either; `boxes`
+    (P, 4): its box as shares of the side."""
     covered = [mask.reshape(-1, patch, s.size // patch, patch).sum(axis=(1, 3)).ravel() for mask in s.masks]
     names = [
         (SHAPES.index(o.shape), COLOURS.index(o.colour), SIZES.index(o.size), FILLS.index(o.fill), rank, IGNORED)
