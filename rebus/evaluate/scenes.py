@@ -1,12 +1,12 @@
 """The scenes benchmark: how well a model does its tasks on held-out images of the scenes world.
 
 `image_to_text`, `text_to_image`: recall at 1 among 100 images and their full captions. `classify`: single objects
-among all colours and shapes. `questions`: exact answers. `reading`, `reading_numbers`, `reading_words`, of models that
-have tokens for the question: what is written in the image, whatever its spaces. `captions`: every attribute of every
-object right, in order. `detection_ap50`: all shapes asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of
-networks that find regions by any labels: all colours and shapes asked for at once, in scenes of which each holds a pair
-that was held out, mean over the other pairs and over those. `segmentation_miou`: one phrase an image; an image without
-any mask counts 0.
+among all colours and shapes. `questions`: exact answers; `relations`: to those about left, right, above and below.
+`reading`, `reading_numbers`, `reading_words`, of models that have tokens for the question: what is written in the
+image, whatever its spaces. `captions`: every attribute of every object right, in order. `detection_ap50`: all shapes
+asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of networks that find regions by any labels: all colours
+and shapes asked for at once, in scenes of which each holds a pair that was held out, mean over the other pairs and over
+those. `segmentation_miou`: one phrase an image; an image without any mask counts 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,7 @@ import numpy as np
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import UsageError
 from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
+from rebus.data.scenes.language import RELATIONS
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
 from rebus.evaluate.metrics import mask_iou, recall_at_1
@@ -81,7 +82,9 @@ def _questions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
             right.setdefault(kind, []).append(answer.strip() == truth)
     everything = [r for row in right.values() for r in row]
     kinds = {kind: _mean(row) for kind, row in right.items()}
-    return {"questions": _mean(everything), "questions_by_kind": kinds, **_reading(model, scenes)}
+    relations = _mean([r for kind in RELATIONS for r in right.get(kind, ())])
+    found = {"questions": _mean(everything), "relations": relations, "questions_by_kind": kinds}
+    return {**found, **_reading(model, scenes)}
 
 
 def _reading(model: Any, scenes: list[Scene]) -> dict[str, Any]:
