@@ -71,7 +71,7 @@ def written(planes: np.ndarray, objects: list[SceneObject], rng: np.random.Gener
     dark, shift, (across, down) = rng.random() < 0.5, rng.integers(-15, 16, size=3), rng.random(2)
     size = planes.shape[1]
     for dot in (2, 1):  # pixels of a 96-pixel image
-        stencil = np.kron(_dots(text), np.ones((dot * (size // 96),) * 2, dtype=bool))
+        stencil = np.kron(dots(text), np.ones((dot * (size // 96),) * 2, dtype=bool))
         place = _room(stencil.shape, objects, size, _MARGIN * dot * (size // 96), float(across), float(down))
         if place is not None:
             top, left = place
@@ -84,7 +84,7 @@ def written(planes: np.ndarray, objects: list[SceneObject], rng: np.random.Gener
     return None
 
 
-def _dots(text: str) -> np.ndarray:
+def dots(text: str) -> np.ndarray:
     """(rows, columns) bool: the glyphs side by side, with the margin of their plate."""
     rows = [[int(row, 16) for row in _GLYPHS[character].split()] for character in text.upper()]
     glyphs = [np.array([[row >> (_COLUMNS - 1 - i) & 1 for i in range(_COLUMNS)] for row in glyph]) for glyph in rows]
