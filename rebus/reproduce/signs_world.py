@@ -64,8 +64,8 @@ def signs(seed: int, number: int) -> Signs:
 
 
 def captions(s: Signs, rows: Tensor, rng: np.random.Generator, *, whole: bool = True) -> Tensor:
-    """int64 (B, `CAPTION`): "red circle top left blue ring middle right written 7", each of the three left out every
-    other time, but never all. Not `whole`: neither places nor what is written, "red circle blue ring"."""
+    """int64 (B, `CAPTION`): "red circle top left blue ring middle right written 7", each of the three in two of
+    three captions, one at least. Not `whole`: neither places nor what is written, "red circle blue ring"."""
     texts = []
     for row in rows.tolist():
         told = rng.random(3) < 0.5

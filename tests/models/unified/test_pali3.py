@@ -161,7 +161,10 @@ def test_a_video_is_asked_about_by_its_frames(model: Model, tmp_path: Path) -> N
     assert ranking.probabilities != model.classify([shown[::-1]], labels)[0].probabilities
     (said,) = model.ask([shown], question, max_new_tokens=4)
     batch = model.processor(images=[shown], texts=["answer in en: what is it?"])
-    video = {"pixels": batch["pixels"][:, None], "image_mask": torch.ones(1, 1, dtype=torch.bool)}  # (1, 1, 16, 3, Y, X)
+    video = {
+        "pixels": batch["pixels"][:, None],
+        "image_mask": torch.ones(1, 1, dtype=torch.bool),
+    }  # (1, 1, 16, 3, Y, X)
     assert video["pixels"].shape == (1, 1, 16, 3, 24, 24)
     tokens = model.generate(**video, tokens=batch["tokens"], mask=batch["mask"], max_new_tokens=4)
     assert model.processor.decode(tokens)[0].strip() == said
