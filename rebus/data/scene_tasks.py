@@ -127,8 +127,16 @@ class SceneTasks:
         return forms | {"read": Form(_read, prompt="ask")} if self.read else forms
 
     def _patches(self, record: Record, rng: np.random.Generator) -> Example:
+        return self._seen(record, (), read=self.read > 0)
+
+    def _seen(self, record: Record, texts: Sequence[TextRow], read: bool) -> Example:
+        """The image, with its writing where it is read, the texts, and what each patch shows."""
         assert record.image is not None
-        return Example((record.image,), (), patch_owners(_scene(record), self.patch))
+        scene, image = _scene(record), record.image
+        writing = scene.writing if read else None
+        if writing is not None:
+            image = writing.planes.transpose(1, 2, 0)
+        return Example((image,), tuple(texts), patch_owners(scene, self.patch, writing))
 
     def _tasks(
         self,
@@ -144,10 +152,7 @@ class SceneTasks:
         for task in chosen:
             form, prompt = asking[task]
             texts += form.make(record, Given(record.image, prompt, rng, locations)).texts
-        image, scene = record.image, _scene(record)
-        if any(asking[task][0].make is _read for task in chosen) and scene.writing is not None:
-            image = scene.writing.planes.transpose(1, 2, 0)
-        return Example((image,), tuple(texts), patch_owners(scene, self.patch))
+        return self._seen(record, texts, read=any(asking[task][0].make is _read for task in chosen))
 
 
 def _scene(record: Record) -> Scene:

@@ -15,6 +15,7 @@ import torch
 
 from rebus import __version__
 from rebus.core.errors import UnsupportedTask, UsageError, unknown
+from rebus.data.held_out_scenes import SCENES
 from rebus.data.record import Reader
 from rebus.evaluate.benchmarks import BENCHMARKS
 from rebus.evaluate.benchmarks.walk import BATCH, Source
@@ -46,7 +47,8 @@ def measure(
     root: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Result:
-    """Measure a `Model` on data on disk (or a `Reader`). `number` records drawn by `seed`; None takes all.
+    """Measure a `Model` on data on disk (or a `Reader`, or "scenes", where the benchmark has a set of these).
+    `number` records drawn by `seed`; None takes all.
 
     Raises `UnknownName` for a benchmark or an option that does not exist, `UnsupportedTask` for a model that cannot do
     it, `UsageError` without data or for data it cannot use, `RebusError` when a tenth of the records is damaged.
@@ -60,6 +62,8 @@ def measure(
             f"{benchmark} needs a model that can {' or '.join(module.TASKS)}; "
             f"this one does {', '.join(sorted(model.tasks))}"
         )
+    if data == SCENES:
+        data, split = of_scenes(benchmark, split), split or "test"
     source = Source(data, layout, split, number, seed, batch_size or BATCH, root)
     began, clock = datetime.now(UTC), time.monotonic()
     outcome: Outcome = module.run(model, source, chosen)
@@ -101,6 +105,15 @@ def find(benchmark: str) -> Any:
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS, f"Benchmarks: {', '.join(BENCHMARKS)}.")
     return import_module(BENCHMARKS[benchmark])
+
+
+def of_scenes(benchmark: str, split: str | None) -> Reader:
+    """Held-out scenes for this benchmark. Raises `UsageError` where it has none, `UnknownName` for another split."""
+    module = find(benchmark)
+    if not hasattr(module, "HELD_OUT"):
+        raise UsageError(f"{benchmark} has no set of scenes, which the benchmark scenes draws; it reads {module.READS}")
+    reader: Reader = module.HELD_OUT(split or "test")
+    return reader
 
 
 def options_of(benchmark: str, given: Mapping[str, Any]) -> Any:

@@ -1,12 +1,12 @@
 """The scenes benchmark: how well a model does its tasks on held-out images of the scenes world.
 
 `image_to_text`, `text_to_image`: recall at 1 among 100 images and their full captions. `classify`: single objects
-among all colours and shapes. `questions`: exact answers. `reading`, `reading_numbers`, `reading_words`, of models that
-have tokens for the question: what is written in the image, whatever its spaces. `captions`: every attribute of every
-object right, in order. `detection_ap50`: all shapes asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of
-networks that find regions by any labels: all colours and shapes asked for at once, in scenes of which each holds a pair
-that was held out, mean over the other pairs and over those. `segmentation_miou`: one phrase an image; an image without
-any mask counts 0.
+among all colours and shapes. `questions`: exact answers; `relations`: to those about left, right, above and below.
+`reading`, `reading_numbers`, `reading_words`, of models that have tokens for the question: what is written in the
+image, whatever its spaces. `captions`: every attribute of every object right, in order. `detection_ap50`: all shapes
+asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of networks that find regions by any labels: all colours
+and shapes asked for at once, in scenes of which each holds a pair that was held out, mean over the other pairs and over
+those. `segmentation_miou`: one phrase an image; an image without any mask counts 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,7 @@ import numpy as np
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import UsageError
 from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
+from rebus.data.scenes.language import RELATIONS
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
 from rebus.evaluate.metrics import mask_iou, recall_at_1
@@ -81,20 +82,32 @@ def _questions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
             right.setdefault(kind, []).append(answer.strip() == truth)
     everything = [r for row in right.values() for r in row]
     kinds = {kind: _mean(row) for kind, row in right.items()}
-    return {"questions": _mean(everything), "questions_by_kind": kinds, **_reading(model, scenes)}
+    relations = _mean([r for kind in RELATIONS for r in right.get(kind, ())])
+    found = {"questions": _mean(everything), "relations": relations, "questions_by_kind": kinds}
+    return {**found, **_reading(model, scenes)}
+
+
+def can_be_asked(model: Any, question: str) -> bool:
+    """Whether a model has tokens for all words of a question, which one of a closed vocabulary may have not."""
+    text = getattr(getattr(model, "processor", None), "text", None)
+    return text is None or not text.lost_words(question)
+
+
+def as_read(answer: str) -> str:
+    """What a model read, whatever its spaces: "4 0 7" is "407"."""
+    return "".join(answer.split()).lower()
 
 
 def _reading(model: Any, scenes: list[Scene]) -> dict[str, Any]:
-    """What is written in images that say so. Nothing for models of a closed vocabulary that has not the question."""
-    text = getattr(getattr(model, "processor", None), "text", None)
-    if text is not None and text.lost_words(QUESTION):
+    """What is written in images that say so."""
+    if not can_be_asked(model, QUESTION):
         return {}
     right: dict[bool, list[bool]] = {True: [], False: []}
     for group in _groups([s for s in scenes if s.writing is not None], _TOGETHER):
         writings = [s.writing for s in group if s.writing is not None]
         answers = model.ask([writing.image for writing in writings], QUESTION)
         for answer, writing in zip(answers, writings, strict=True):
-            right[writing.is_number].append("".join(answer.split()).lower() == writing.text)
+            right[writing.is_number].append(as_read(answer) == writing.text)
     scores = {"reading": right[True] + right[False], "reading_numbers": right[True], "reading_words": right[False]}
     return {name: _mean(values) for name, values in scores.items()}
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rebus.core.labels import IGNORED
 from rebus.objectives.losses import Losses
 from rebus.objectives.next_token import hits, next_token, place_waves
 
@@ -19,17 +20,19 @@ HEAD = "patch_head"  # the training's own part of the network; it belongs to no 
 
 
 def patch_names(scores: Tensor, names: Tensor, present: Tensor, boxes: Tensor, kinds: tuple[int, ...]) -> Tensor:
-    """Cross entropy of each property over the patches that belong to something + of belonging, over all patches +
-    5 times the absolute error of the box's sides.
+    """Cross entropy of each property over the patches that belong to something with it + of belonging, over all
+    patches + 5 times the absolute error of the box's sides.
 
-    scores (B, P, sum of kinds + 5), names (B, P, properties), present (B, P) bool, boxes (B, P, 4) in [0, 1].
+    scores (B, P, sum of kinds + 5), names (B, P, properties or more), `IGNORED` for what a thing has not, present
+    (B, P) bool, boxes (B, P, 4) in [0, 1].
     """
     *each, belongs, sides = scores.split((*kinds, 1, 4), dim=-1)
     wanted = names[present]
     total = F.binary_cross_entropy_with_logits(belongs[..., 0], present.to(scores.dtype))
     total = total + 5 * F.l1_loss(sides[present], boxes[present])
     for i, part in enumerate(each):
-        total = total + F.cross_entropy(part[present], wanted[:, i])
+        known = (wanted[:, i] != IGNORED).sum().clamp(min=1)
+        total = total + F.cross_entropy(part[present], wanted[:, i], ignore_index=IGNORED, reduction="sum") / known
     return total
 
 
@@ -37,7 +40,8 @@ def patch_names(scores: Tensor, names: Tensor, present: Tensor, boxes: Tensor, k
 class SeeAndSpeakLoss:
     """`next_token` + `share` · `patch_names`; batches without tokens teach the image encoder alone.
 
-    `kinds`: how many names each property of a patch can have. `places`: see `NextTokenLoss`.
+    `kinds`: how many names each property of a patch can have; of the first, "shapes" tells the share that is right.
+    `places`: see `NextTokenLoss`.
     """
 
     kind: Literal["see and speak"] = "see and speak"
@@ -59,9 +63,10 @@ class SeeAndSpeakLoss:
         scores = network.get_submodule(HEAD)(features)
         named = patch_names(scores, batch["names"], batch["present"], batch["boxes"], self.kinds)
         with torch.no_grad():
-            present = batch["present"]
+            first = batch["names"][..., 0]
             shapes = scores[..., : self.kinds[0]].argmax(-1)
-            parts = {"patches": named.detach(), "shapes": (shapes == batch["names"][..., 0])[present].float().mean()}
+            right = (shapes == first)[batch["present"] & (first != IGNORED)]
+            parts = {"patches": named.detach(), "shapes": right.float().mean()}
         if "tokens" not in batch:
             return Losses(named, parts)
         targets = batch["targets"]

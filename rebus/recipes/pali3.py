@@ -17,6 +17,7 @@ from rebus.backbones.text.encoder import TextConfig
 from rebus.backbones.text.t5 import T5Config
 from rebus.data.file_records import Files, Mixture
 from rebus.data.scene_tasks import SceneTasks
+from rebus.data.scenes.writing import CHARACTERS
 from rebus.models.contrastive.siglip import SigLIPConfig
 from rebus.models.unified.pali3 import G14, SYSTEM, UL2_3B, PaLI3Config
 from rebus.models.unified.pali3 import PRESETS as PALI3
@@ -184,10 +185,12 @@ def pali3_scenes() -> TrainConfig:
     """`rebus train pali3_scenes`: captions, questions, boxes in plain numbers and reading, of scenes in which a number
     or a word is written. Not run yet.
 
-    As in `paligemma_scenes` the image encoder first learns to name what each patch shows, in place of the paper's
-    billions of pairs, and goes on with that beside.
+    Its image encoder begins as that of `paligemma/scenes`, which can name what each patch shows. It first learns the
+    characters too, in place of the paper's billions of pairs, and goes on with both beside the text part.
     """
-    data = SceneTasks(caption=0.2, detect=0.1, ask=0.3, segment=0.0, read=0.4, encoder_first=1600, turn=3600)
+    data = SceneTasks(
+        questions=2, caption=0.15, detect=0.1, ask=0.3, segment=0.0, read=0.45, encoder_first=700, turn=2300
+    )
     words = data.tokenizer(SYSTEM.prompts, SYSTEM.locations).vocab_size
     return TrainConfig(
         system="pali3",
@@ -205,11 +208,11 @@ def pali3_scenes() -> TrainConfig:
                 context=64,
             ),
         ),
-        objective=SeeAndSpeakLoss(),
+        objective=SeeAndSpeakLoss(kinds=(7, 8, 3, 3, 5, len(CHARACTERS))),
         data=data,
-        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, again=1600, schedule="constant", cooldown=800),
-        steps=6000,
+        optim=Optim(lr=1.5e-3, matrices="muon", warmup=100, again=700, schedule="constant", cooldown=600),
+        steps=3700,
         batch_size=32,
-        position_waves=5.0,
+        starts=(Start(source="paligemma/scenes", take="image", into="image"),),
         final_dtype="float16",
     )

@@ -150,20 +150,23 @@ def _written(row: Written, seconds: dict[str, float]) -> str:
         images.append(
             (f"segment “{row.phrase}”: overlap {row.overlap:.2f}", draw_masks(row.scene.image, row.masks[:1], 288))
         )
+    writing = row.scene.writing
+    if row.read is not None and writing is not None:
+        images.append((f"read: {row.read}", writing.image.resize((288, 288), Image.Resampling.NEAREST)))
+        notes.append(_answer("what is written?", writing.text, row.read))
     figures = "".join(
         f"<figure>{_image(image, title, 'PNG')}<figcaption>{_text(title)}</figcaption></figure>"
         for title, image in images
     )
     if "caption" in seconds:
         notes.append(f"<p class='caption'>{_caption(row)}</p>")
-    notes += [
-        f"<p class='qa'><span class='{'hit' if truth == said else 'miss'}'>{_text(question)}</span> "
-        + f"<b>{_text(said)}</b>"
-        + ("" if truth == said else f" <em>it is {_text(truth)}</em>")
-        + "</p>"
-        for question, truth, said in row.answers
-    ]
+    notes += [_answer(*answer) for answer in row.answers]
     return f"<article><div class='row'>{figures}</div><div class='notes'>{''.join(notes)}</div></article>"
+
+
+def _answer(question: str, truth: str, said: str) -> str:
+    mark, corrected = ("hit", "") if truth == said else ("miss", f" <em>it is {_text(truth)}</em>")
+    return f"<p class='qa'><span class='{mark}'>{_text(question)}</span> <b>{_text(said)}</b>{corrected}</p>"
 
 
 def _caption(row: Written) -> str:

@@ -126,6 +126,10 @@ def _writing_lines(writing: Writing) -> list[Line]:
     if "ask" in writing.seconds:
         answers = [truth == said for row in rows for _, truth, said in row.answers]
         lines.append(("ask", "questions", sum(answers), len(answers)))
+    if "read" in writing.seconds:
+        asked = [(row.read, row.scene.writing) for row in rows if row.read is not None]
+        right = sum(writing is not None and said == writing.text for said, writing in asked)
+        lines.append(("read", "numbers and words written in scenes", right, len(asked)))
     if "detect" in writing.seconds:
         objects = sum(len(row.scene.objects) for row in rows)
         lines.append(("detect", f"objects boxed, overlap ≥ {LEAST_IOU}", sum(row.found for row in rows), objects))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from PIL import Image
 from rebus.core.answers import Box, Mask
 from rebus.core.capabilities import FindsRegions
 from rebus.data.scenes import SHAPES, Scene, parse_caption, scene
+from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.metrics import box_iou, mask_iou
+from rebus.evaluate.scenes import as_read, can_be_asked
 
 FIRST_SEED = 5000  # beyond the images that `rebus eval` measures on; chosen before any was looked at
 NUM_MATCHED, NUM_WRITTEN = 24, 8
@@ -45,6 +47,7 @@ class Written:
     wanted: int  # the object that the phrase fits
     masks: tuple[Mask, ...]
     overlap: float  # intersection over union of the first mask
+    read: str | None = None  # what is written in the scene with its writing, where the model was asked for it
 
     @property
     def attributes(self) -> list[tuple[str, str | None]]:
@@ -107,14 +110,27 @@ def write_scenes(model: Any) -> Writing:
         boxes = [[box for box in found if box.score >= SURE] for found in boxes]
     phrases = [s.phrases[s.seed % len(s.phrases)] for s in scenes]
     masks = timed("segment", images, [phrase for phrase, _ in phrases]) or [[] for _ in scenes]
+    read = _read(model, scenes, seconds)
     rows = []
     for i, s in enumerate(scenes):
         answers = tuple((q, a, text.strip()) for (j, q, a), text in zip(asked, said, strict=False) if j == i)
         phrase, wanted = phrases[i]
         overlap = mask_iou(masks[i][0].mask, s.objects[wanted].mask) if masks[i] else 0.0
         right = _right(boxes[i], s)
-        rows.append(Written(s, captions[i], answers, tuple(boxes[i]), right, phrase, wanted, tuple(masks[i]), overlap))
+        row = Written(s, captions[i], answers, tuple(boxes[i]), right, phrase, wanted, tuple(masks[i]), overlap)
+        rows.append(replace(row, read=read.get(s.seed)))
     return Writing(model.card.name, tuple(rows), seconds)
+
+
+def _read(model: Any, scenes: list[Scene], seconds: dict[str, float]) -> dict[int, str]:
+    """What a model reads in the scenes that have room for a writing, by their seeds."""
+    written = {s.seed: s.writing for s in scenes if s.writing is not None}
+    if "ask" not in model.tasks or not can_be_asked(model, QUESTION) or not written:
+        return {}
+    began = time.perf_counter()
+    texts = model.ask([writing.image for writing in written.values()], [QUESTION] * len(written))
+    seconds["read"] = time.perf_counter() - began
+    return {seed: as_read(text) for seed, text in zip(written, texts, strict=True)}
 
 
 def _spread(items: list[tuple[str, str]], number: int, start: int) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from rebus.data.model_inputs import ModelInputs
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_tokenizer import scenes_tokenizer
 from rebus.data.scenes import NOTICES, scene
-from rebus.data.scenes.writing import QUESTION, _dots
+from rebus.data.scenes.writing import QUESTION, dots
 from rebus.recipes import recipe
 
 PALI3 = catalog.system("pali3")
@@ -49,7 +49,7 @@ def test_numbers_and_words_are_written_by_turns_and_can_be_told_apart() -> None:
     assert {w.text for w in writings} - {w.text for w in numbers} == set(NOTICES)
     assert {w.spelled for w in numbers if w.text == "7"} == {"7"}
     assert all(w.spelled == " ".join(w.text) for w in numbers)
-    dots = {c: tuple(_dots(c).flatten()) for c in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+    dots = {c: tuple(dots(c).flatten()) for c in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
     assert len(set(dots.values())) == 36
 
 

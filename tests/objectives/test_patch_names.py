@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rebus.core.labels import IGNORED
 from rebus.core.outputs import Predictions
 from rebus.objectives import SeeAndSpeakLoss, patch_names
 
@@ -33,6 +34,19 @@ def test_patches_without_an_object_need_no_names() -> None:
     scores[:, 1, : sum(KINDS)] = torch.randn(2, sum(KINDS))
     scores[:, 1, -4:] = 9.0
     assert float(patch_names(scores, batch["names"], batch["present"], batch["boxes"], KINDS)) < 1e-6
+
+
+def test_what_a_thing_has_not_is_not_asked_of_it() -> None:
+    batch = truth()
+    batch["names"][0, :, 1] = IGNORED
+    scores = perfect({**batch, "names": batch["names"].clamp(min=0)})
+    scores[0, :, 7:15] = torch.randn(4, 8)
+    assert float(patch_names(scores, batch["names"], batch["present"], batch["boxes"], KINDS)) < 1e-6
+    batch["names"][..., 1] = IGNORED  # nothing here has it
+    assert float(patch_names(scores, batch["names"], batch["present"], batch["boxes"], KINDS)) < 1e-6
+    scores[0, 0, :7] = -scores[0, 0, :7]  # one of six is wrong
+    loss = patch_names(scores, batch["names"], batch["present"], batch["boxes"], KINDS)
+    assert abs(float(loss) - 50 / 6) < 0.5
 
 
 class Writer(nn.Module):

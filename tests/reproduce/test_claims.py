@@ -19,6 +19,7 @@ from rebus.reproduce import (
     find,
     magic,
     memory,
+    pali3,
     paligemma,
     regions_world,
     siglip,
@@ -51,6 +52,9 @@ SMALL = {
     ),
     "paligemma": lambda: paligemma.paligemma(
         paligemma.Budget(steps=4, batch_size=8, every=2, test=40, width=16, num_layers=1)
+    ),
+    "pali3": lambda: pali3.pali3(
+        pali3.Budget(images=30, steps=2, tuning=2, batch_size=8, test=10, width=16, num_layers=1)
     ),
     "virtex": lambda: virtex.virtex(
         virtex.Budget(images=16, steps=2, batch_size=4, probe=40, test=40, width=16, channels=(4, 4, 8, 8))

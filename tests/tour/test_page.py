@@ -7,6 +7,7 @@ import pytest
 
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.data.scenes import SHAPES
+from rebus.data.scenes.writing import QUESTION
 from rebus.tour import Line, Tour, page
 from rebus.tour.photos import caption_photos, look_at_photos, samples
 from rebus.tour.scenes import match_scenes, write_scenes
@@ -27,7 +28,13 @@ class Knows:
         return ["large " + text.split(" ", 1)[1] for text in said] if "caption" in self.wrong else said
 
     def ask(self, images, questions):
-        return [dict(self.scenes[i.tobytes()].questions)[q] for i, q in zip(images, questions, strict=True)]
+        return [self.answer(i.tobytes(), q) for i, q in zip(images, questions, strict=True)]
+
+    def answer(self, image, question):
+        if question == QUESTION:
+            (text,) = {s.writing.spelled for s in self.scenes.values() if s.writing.image.tobytes() == image}
+            return "no <idea>" if "read" in self.wrong else text
+        return dict(self.scenes[image].questions)[question]
 
     def detect(self, images, labels):
         assert list(labels) == list(SHAPES)
@@ -66,6 +73,7 @@ def test_all_right(scenes):
         assert row.found == len(row.scene.objects)
         assert row.overlap == 1
         assert all(truth == said for _, truth, said in row.answers)
+        assert row.read == row.scene.writing.text
     matched = match_scenes(Knows(scenes))
     assert (matched.to_text, matched.to_image) == (4, 4)
     text = page(Tour(matched=[matched], writing=[writing]), "1")
@@ -75,12 +83,14 @@ def test_all_right(scenes):
 
 
 def test_misses_are_shown(scenes):
-    writing = write_scenes(Knows(scenes, wrong=("caption", "detect", "segment")))
+    writing = write_scenes(Knows(scenes, wrong=("caption", "detect", "segment", "read")))
+    assert {row.read for row in writing.rows} == {"no<idea>"}
     row = writing.rows[0]
     assert len(row.boxes) == row.found + 1
     assert row.overlap == 0
     text = page(Tour(writing=[writing]), "1")
     assert "1 wrong" in text
+    assert "<b>no&lt;idea&gt;</b> <em>it is" in text
     assert "overlap 0.00" in text
     assert ("<del>large</del>" in text) == any(r.scene.objects[0].size != "large" for r in writing.rows)
 

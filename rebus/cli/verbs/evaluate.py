@@ -40,7 +40,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new folder for results.json, report.md and images")
     add_placement(parser)
     where = parser.add_argument_group("data")
-    where.add_argument("--data", metavar="PATH", help="the data set: a folder or a file")
+    where.add_argument(
+        "--data", metavar="PATH", help="the data set: a folder or a file; pope, spatial, zeroshot: or scenes"
+    )
     where.add_argument("--layout", metavar="LAYOUT", help="how it is laid out (found out)")
     where.add_argument("--split", metavar="SPLIT", help="which part; scenes: test, val or novel (scenes: test)")
     add_root(where)
@@ -118,7 +120,8 @@ def _scenes_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _disk_options(args: argparse.Namespace) -> dict[str, Any]:
     """What was given, known to fit before a model is loaded."""
-    from rebus.evaluate.measure import find, options_of
+    from rebus.data.held_out_scenes import SCENES
+    from rebus.evaluate.measure import find, of_scenes, options_of
 
     module = find(args.benchmark)
     options = {name: value for name in _OPTIONS if (value := _value(args, name)) is not None}
@@ -129,7 +132,9 @@ def _disk_options(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"{_flag(name)} is not for {args.benchmark}, which has {flags}")
     if args.data is None:
         raise UsageError(f"{args.benchmark} needs --data PATH; it reads {module.READS}")
-    if not os.path.exists(args.data):
+    if args.data == SCENES:
+        of_scenes(args.benchmark, args.split)
+    elif not os.path.exists(args.data):
         raise MissingFile(f"--data {args.data}: no such file or folder")
     if "labels" in options:
         options["labels"] = _labels(options["labels"])

@@ -16,6 +16,7 @@ from rebus.data.scenes.world import COLOURS, FILLS, SHAPES, SIZES, SceneObject
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
 RELATIONS = ("left of", "right of", "above", "below")
+OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _GAP = 6.0  # pixels of a 96-pixel image by which centres differ before a relation is spoken of
 _GLUE = (
     "a an and are at below above answer caption class colour contains detect en filled has how in is it left like "
@@ -65,8 +66,25 @@ def captions(objects: Objects, scale: float) -> list[str]:
         if relation in ("right of", "below"):
             one, other = other, one
         if one is not other and _clear(one, other, relation, scale) and _name(one) != _name(other):
-            said.append(f"{_article(_name(one))} is {relation} {_article(_name(other))}")
+            said.append(relation_caption(one, other, relation))
     return said
+
+
+def relation_caption(one: SceneObject, other: SceneObject, relation: str) -> str:
+    """ "a red circle is left of a blue square"."""
+    return f"{_article(_name(one))} is {relation} {_article(_name(other))}"
+
+
+def relations(objects: Objects, relation: str, scale: float) -> list[tuple[SceneObject, SceneObject]]:
+    """All pairs of objects that are plainly in that relation, each the only one of its colour and shape."""
+    names = Counter(map(_name, objects))
+    alone = [o for o in objects if names[_name(o)] == 1]
+    return [(one, other) for one in alone for other in alone if _clear(one, other, relation, scale)]
+
+
+def exists_question(label: str) -> str:
+    """ "is there a red circle?", of a colour and a shape."""
+    return f"is there {_article(label)}?"
 
 
 def _article(text: str) -> str:
@@ -150,12 +168,12 @@ def _ask_exists(objects: Objects, rng: np.random.Generator, scale: float) -> Que
     there = {(o.colour, o.shape) for o in objects}
     one = objects[int(rng.integers(len(objects)))]
     if rng.random() < 0.5:
-        return f"is there {_article(_name(one))}?", "yes"
+        return exists_question(_name(one)), "yes"
     while True:
         colour, shape, change = COLOURS[rng.integers(8)], SHAPES[rng.integers(7)], int(rng.integers(3))
         pair = (colour if change != 0 else one.colour, shape if change != 1 else one.shape)
         if pair not in there:
-            return f"is there {_article(' '.join(pair))}?", "no"
+            return exists_question(" ".join(pair)), "no"
 
 
 def _ask_relation(relation: str) -> Callable[[Objects, np.random.Generator, float], Question | None]:

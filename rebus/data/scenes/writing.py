@@ -28,6 +28,7 @@ _GLYPHS = {  # seven rows from the top, five dots in each as the bits of a numbe
     "S": "0F 10 10 0E 01 01 1E", "T": "1F 04 04 04 04 04 04", "U": "11 11 11 11 11 11 0E", "V": "11 11 11 11 11 0A 04",
     "W": "11 11 11 15 15 15 0A", "X": "11 11 0A 04 0A 11 11", "Y": "11 11 11 0A 04 04 04", "Z": "1F 01 02 04 08 10 1F",
 }  # fmt: skip
+CHARACTERS = "".join(_GLYPHS)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ class Writing:
         return " ".join(self.text) if self.is_number else self.text
 
     @property
+    def glyphs(self) -> list[tuple[int, tuple[float, float, float, float]]]:
+        """Each character, its place in `CHARACTERS`, and its box, in reading order."""
+        left, top, _, bottom = self.box
+        dot = (bottom - top) / (_ROWS + 2 * _MARGIN)
+        starts = [left + dot * (_MARGIN + i * (_COLUMNS + _GAP)) for i in range(len(self.text))]
+        rows = top + dot * _MARGIN, bottom - dot * _MARGIN
+        boxes = [(start, rows[0], start + dot * _COLUMNS, rows[1]) for start in starts]
+        return [(CHARACTERS.index(c), box) for c, box in zip(self.text.upper(), boxes, strict=True)]
+
+    @property
     def image(self) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self.planes.transpose(1, 2, 0)))
 
@@ -60,7 +71,7 @@ def written(planes: np.ndarray, objects: list[SceneObject], rng: np.random.Gener
     dark, shift, (across, down) = rng.random() < 0.5, rng.integers(-15, 16, size=3), rng.random(2)
     size = planes.shape[1]
     for dot in (2, 1):  # pixels of a 96-pixel image
-        stencil = np.kron(_dots(text), np.ones((dot * (size // 96),) * 2, dtype=bool))
+        stencil = np.kron(dots(text), np.ones((dot * (size // 96),) * 2, dtype=bool))
         place = _room(stencil.shape, objects, size, _MARGIN * dot * (size // 96), float(across), float(down))
         if place is not None:
             top, left = place
@@ -73,7 +84,7 @@ def written(planes: np.ndarray, objects: list[SceneObject], rng: np.random.Gener
     return None
 
 
-def _dots(text: str) -> np.ndarray:
+def dots(text: str) -> np.ndarray:
     """(rows, columns) bool: the glyphs side by side, with the margin of their plate."""
     rows = [[int(row, 16) for row in _GLYPHS[character].split()] for character in text.upper()]
     glyphs = [np.array([[row >> (_COLUMNS - 1 - i) & 1 for i in range(_COLUMNS)] for row in glyph]) for glyph in rows]

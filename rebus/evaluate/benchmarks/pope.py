@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
+from rebus.data.held_out_scenes import YesNoQuestions
 from rebus.data.reading.line_index import find_lines, pieces_of
 from rebus.data.reading.media_paths import MediaPaths
 from rebus.data.reading.tables import json_row
@@ -22,6 +23,7 @@ READS = "POPE's files: lines of question_id, image, text, label (coco_pope_rando
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
 CHECKED = (("POPE's lines of `question_id`, `image`, `text`, `label`", "the authors' files and `evaluate.py`"),)
 TASKS = ("ask",)
+HELD_OUT = YesNoQuestions  # of the scenes world
 
 _ENDINGS = (".jsonl", ".json")
 _FOLDERS = ("", "images", "val2014", "images/val2014", "coco/val2014")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.errors import MissingFile, RebusError, UsageError
+from rebus.data.held_out_scenes import RelationCaptions
 from rebus.data.reading.checked_fields import shown
 from rebus.data.reading.json_spans import read_json
 from rebus.data.reading.media_paths import MediaPaths
@@ -39,6 +40,7 @@ CHECKED = (
     ),
 )
 TASKS = ("match", "classify")
+HELD_OUT = RelationCaptions  # of the scenes world
 
 _IMAGES = ("image", "file", "file_name", "filename", "path", "image_path")
 _CAPTIONS = ("captions", "options", "caption_options")

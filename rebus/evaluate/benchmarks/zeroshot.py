@@ -10,12 +10,14 @@ from typing import Any
 
 from rebus.core.answers import Ranking
 from rebus.core.errors import UsageError
+from rebus.data.held_out_scenes import SingleObjects
 from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Worst, bars
 from rebus.tasks.classify import Classifier
 
 READS = "images with a label each (folder: a sub-folder for each label, or a column `label`; webdataset)"
 TASKS = ("classify",)
+HELD_OUT = SingleObjects  # of the scenes world
 
 Rank = Callable[[list[Any]], list[Ranking]]
 

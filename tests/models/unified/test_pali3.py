@@ -1,5 +1,6 @@
 """PaLI-3: the sizes of its parts, rows of several images, frames of a video, and what it is asked."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +150,24 @@ def test_its_tasks_answer_in_kind(model: Model) -> None:
     frames, one_image = model.ask([[image, other, image], [image]], "what is it?", max_new_tokens=3)
     assert one_image == model.ask(image, "what is it?", max_new_tokens=3)
     assert frames == model.ask([[image, other, image]], "what is it?", max_new_tokens=3)[0]
+
+
+def test_a_video_is_asked_about_by_its_frames(model: Model, tmp_path: Path) -> None:
+    video_frames = pytest.importorskip("tests.data.test_video_frames")
+    shown = video_frames.frames(video_frames.film(tmp_path / "film.mp4"), 16)
+    question, labels = "what is it?", ["red", "circle", "object"]
+    (ranking,) = model.classify([shown], labels)
+    assert set(ranking.labels) == set(labels)
+    assert ranking.probabilities != model.classify([shown[::-1]], labels)[0].probabilities
+    (said,) = model.ask([shown], question, max_new_tokens=4)
+    batch = model.processor(images=[shown], texts=["answer in en: what is it?"])
+    video = {
+        "pixels": batch["pixels"][:, None],
+        "image_mask": torch.ones(1, 1, dtype=torch.bool),
+    }  # (1, 1, 16, 3, Y, X)
+    assert video["pixels"].shape == (1, 1, 16, 3, 24, 24)
+    tokens = model.generate(**video, tokens=batch["tokens"], mask=batch["mask"], max_new_tokens=4)
+    assert model.processor.decode(tokens)[0].strip() == said
 
 
 def test_its_card_says_that_nothing_was_released_and_what_to_use() -> None:
