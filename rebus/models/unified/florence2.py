@@ -9,6 +9,7 @@ Places are 1,000 location tokens an axis: a box is four of them, a polygon or th
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -83,7 +84,11 @@ class Florence2(nn.Module):
         nn.init.trunc_normal_(self.image_proj.weight, std=0.02)
 
     def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
-        """Images at the width of the text: the mean of all places, then each of them, row by row.
+        """Images at the width of the text: the mean of all places, then each of them, row by row; as `look`."""
+        return self.project(self.look(pixels))
+
+    def look(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M N C"]:
+        """Features of all places, row by row, with their positions.
 
         Raises `BadImage` where there are more rows or columns of places than positions.
         """
@@ -97,8 +102,12 @@ class Florence2(nn.Module):
             )
         across, down = self.columns.weight[:width], self.rows.weight[:height]
         x = x + torch.cat([across.expand(height, -1, -1), down[:, None].expand(-1, width, -1)], dim=-1)
-        x = x.flatten(1, 2) + self.frames[0]  # an image is the first frame, whose vector is not zero
-        return self.image_norm(self.image_proj(torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)))
+        return x.flatten(1, 2) + self.frames[0]  # an image is the first frame, whose vector is not zero
+
+    def project(self, features: Float[Tensor, "M N C"]) -> Float[Tensor, "M P D"]:
+        """What `look` found, and its mean before it, at the width of the text."""
+        both = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
+        return self.image_norm(self.image_proj(both))
 
     def encode(
         self,
@@ -107,9 +116,10 @@ class Florence2(nn.Module):
         pixels: Tensor | None = None,
         image_mask: Bool[Tensor, "B N"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
     ) -> Float[Tensor, "T L D"]:
         """States of the encoder over prompts in which images have taken the place of their placeholders."""
-        return self.text.encode(embed_prefix(self, tokens, pixels, image_mask, owners), real)
+        return self.text.encode(embed_prefix(self, tokens, pixels, image_mask, owners, seen), real)
 
     def forward(
         self,
@@ -120,11 +130,12 @@ class Florence2(nn.Module):
         mask: Bool[Tensor, "T L"] | None = None,
         targets: Int[Tensor, "T S"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
     ) -> Predictions:
         """Scores of `targets` (−100 at padding), each given images, prompt and the targets before it; without
         targets, of the first token (T, 1, V). Images and owners as in `image_prefix.embed_prefix`."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        return self.text.predict(self.encode(tokens, real, pixels, image_mask, owners), real, targets)
+        return self.text.predict(self.encode(tokens, real, pixels, image_mask, owners, seen), real, targets)
 
     def start(
         self,
@@ -201,6 +212,12 @@ RELEASED_IMAGE_ID = 51_289
 DECODING = {"strategy": "beam", "num_beams": NUM_BEAMS, "no_repeat_ngram_size": NO_REPEAT, "early_stopping": True}
 
 
+def suited(cfg: Florence2Config) -> dict[str, Any]:
+    """With tokens of another world than the release's, as likely as can be: no three words are barred from coming
+    again, which a closed vocabulary has too few for."""
+    return {} if cfg.image_id == RELEASED_IMAGE_ID else {"decoding": {}}
+
+
 def image_spec(cfg: Florence2Config) -> ImageSpec:
     """As DaViT sees them."""
     return davit.image_spec(cfg.image)
@@ -261,4 +278,5 @@ SYSTEM = System(
     example=generative_example,
     image_spec=image_spec,
     text_spec=text_spec,
+    suited=suited,
 )

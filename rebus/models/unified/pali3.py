@@ -78,7 +78,15 @@ class PaLI3(nn.Module):
 
     def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
         """Images as tokens of the text part's width: the encoder's, before any pooling (Sec. 3.1)."""
-        return self.image_proj(self.image(pixels))
+        return self.project(self.look(pixels))
+
+    def look(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P C"]:
+        """The features of each patch."""
+        return self.image(pixels)
+
+    def project(self, features: Float[Tensor, "M P C"]) -> Float[Tensor, "M P D"]:
+        """What `look` found, at the width of the text."""
+        return self.image_proj(features)
 
     def encode(
         self,

@@ -84,7 +84,15 @@ class PaliGemma(nn.Module):
 
     def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
         """Images as vectors of the language model's width."""
-        return self.image_proj(self.image(pixels))
+        return self.project(self.look(pixels))
+
+    def look(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P C"]:
+        """The features of each patch."""
+        return self.image(pixels)
+
+    def project(self, features: Float[Tensor, "M P C"]) -> Float[Tensor, "M P D"]:
+        """What `look` found, at the width of the text."""
+        return self.image_proj(features)
 
     def forward(
         self,
