@@ -71,6 +71,8 @@ def florence2_scenes() -> TrainConfig:
             num_positions=8,
             num_frames=1,
             image_id=IMAGE,
+            num_beams=1,
+            no_repeat=0,  # captions name many things by the same words
         ),
         objective=SeeAndSpeakLoss(places=(first, 1000)),
         data=data,

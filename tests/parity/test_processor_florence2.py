@@ -8,6 +8,7 @@ from PIL import Image
 
 import rebus
 from rebus import catalog
+from rebus.codec.boxes import LOC_1000
 from rebus.codec.named_prompts import named_prompt
 from rebus.core.answers import Box, Mask, TextLine
 from rebus.core.errors import BadText, UnknownName, UsageError

@@ -27,8 +27,6 @@ from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
 from rebus.models.unified.florence2_config import (
-    NO_REPEAT,
-    NUM_BEAMS,
     Florence2Config,
     is_original,
     read_config,
@@ -209,13 +207,13 @@ ADDED_TOKENS = (
     "<image>",
 )
 RELEASED_IMAGE_ID = 51_289
-DECODING = {"strategy": "beam", "num_beams": NUM_BEAMS, "no_repeat_ngram_size": NO_REPEAT, "early_stopping": True}
 
 
 def suited(cfg: Florence2Config) -> dict[str, Any]:
-    """With tokens of another world than the release's, as likely as can be: no three words are barred from coming
-    again, which a closed vocabulary has too few for."""
-    return {} if cfg.image_id == RELEASED_IMAGE_ID else {"decoding": {}}
+    """How answers are decoded."""
+    how: dict[str, Any] = {"strategy": "beam", "num_beams": cfg.num_beams, "early_stopping": True}
+    how = (how if cfg.num_beams > 1 else {}) | ({"no_repeat_ngram_size": cfg.no_repeat} if cfg.no_repeat else {})
+    return {"decoding": dict.fromkeys(("caption", "detect", "segment", "read", "perform"), how)}
 
 
 def image_spec(cfg: Florence2Config) -> ImageSpec:
@@ -273,7 +271,6 @@ SYSTEM = System(
     locations=LOC_1000,
     lines=QUADS_1000,
     outlines=PolygonTokens(),
-    decoding=dict.fromkeys(("caption", "detect", "segment", "read", "perform"), DECODING),
     objective="next token",
     example=generative_example,
     image_spec=image_spec,
