@@ -60,6 +60,7 @@ PRESETS = {
 
 class Florence2(nn.Module):
     encoder_decoder = True
+    sees_once = True
     frames: Tensor
 
     def __init__(self, cfg: Florence2Config):
@@ -144,10 +145,11 @@ class Florence2(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
     ) -> Step:
         """Read images and prompts; space for `room` tokens of answer."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        return self.text.begin(self.encode(tokens, real, pixels, image_mask, owners), real, room)
+        return self.text.begin(self.encode(tokens, real, pixels, image_mask, owners, seen), real, room)
 
     def step(self, token: Int[Tensor, "B"], cache: ContextCache) -> Step:
         """One more token of the answer."""

@@ -62,6 +62,7 @@ class PaLI3(nn.Module):
     """Images come first, in their order, then the prompt; the encoder reads all of it both ways."""
 
     encoder_decoder = True
+    sees_once = True
 
     def __init__(self, cfg: PaLI3Config):
         super().__init__()
@@ -144,9 +145,10 @@ class PaLI3(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "B P D"] | None = None,
     ) -> Step:
         """Read images and prompts; the cache has space for `room` tokens of answer."""
-        return self.text.begin(*self.encode(tokens, mask, pixels, image_mask, owners), room)
+        return self.text.begin(*self.encode(tokens, mask, pixels, image_mask, owners, seen), room)
 
     def step(self, token: Int[Tensor, "B"], cache: ContextCache) -> Step:
         """One more token of the answer."""
