@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rebus.core.answers import TextLine
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import UsageError
 from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
@@ -159,8 +160,13 @@ def _lines(model: Any, scenes: list[Scene]) -> dict[str, Any]:
         writings = [s.writing for s in group if s.writing is not None]
         for lines, writing in zip(model.read([writing.image for writing in writings]), writings, strict=True):
             texts.append(len(lines) == 1 and "".join(lines[0].text.split()).lower() == writing.text)
-            placed.append(texts[-1] and box_iou(lines[0].box, writing.box) >= 0.5)
+            placed.append(texts[-1] and box_iou(_around(lines[0]), writing.box) >= 0.5)
     return {"lines": _mean(placed), "lines_text": _mean(texts)}
+
+
+def _around(line: TextLine) -> tuple[float, float, float, float]:
+    xs, ys = zip(*line.corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _mean(values: Any) -> float:

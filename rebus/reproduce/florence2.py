@@ -90,9 +90,8 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
             given, _ = world.texts(some, asked, np.random.default_rng([seed, index]), num_image)
             return {"pixels": pixels[rows], **given}
 
-        optim = Optim(
-            lr=budget.lr, warmup=min(100, steps // 4), matrices="muon", schedule="constant", cooldown=steps // 4
-        )
+        fourth = steps // 4
+        optim = Optim(lr=budget.lr, warmup=min(100, fourth), matrices="muon", schedule="constant", cooldown=fourth)
         fit(made, NextTokenLoss(places=world.PLACES), batch, optim, steps)
         found |= {task: _share_right(budget, made, task, seed) for task in tasks}
     return {**found, "mean": sum(found.values()) / len(found)}
@@ -116,8 +115,8 @@ def florence2(budget: Budget = BUDGET) -> Claim:
     return Claim(
         name="florence2",
         paper="Xiao et al., 2024 (Florence-2), the comparison of pre-training tasks (recalled, not re-read).",
-        says="One model with one set of weights learns tasks of every granularity, of the whole image and of its regions, "
-        "and what it learns of one serves the others: trained on all of them it transfers better than trained on some.",
+        says="One model with one set of weights learns tasks of every granularity, of the whole image and of its "
+        "regions, and what it learns of one serves the others: trained on all it transfers better than on some.",
         here="The library's Florence-2 in the small (a DaViT of two stages, a BART of two layers each side, width 64) "
         "learns to name the colours of two or three things from left to right, to find the boxes of a colour, and to "
         "name the colour in a box. One model of all three is compared with one model each, which share its steps, and "
@@ -150,9 +149,7 @@ def florence2(budget: Budget = BUDGET) -> Claim:
                 title="Florence-2: one model of three tasks, or one each",
                 x="task",
                 y="right answers",
-                lines=tuple(
-                    Line(setting, tuple((task, Read(setting, task)) for task in figures)) for setting in SETTINGS
-                ),
+                lines=tuple(Line(way, tuple((task, Read(way, task)) for task in figures)) for way in SETTINGS),
             ),
         ),
         minutes=12.0,
