@@ -9,9 +9,9 @@ import tempfile
 
 import torch
 import transformers
+from alternating import about, options, ratios, report, summary, take_turns
 
 import rebus
-from benchmarks.alternating import about, options, ratios, report, summary, take_turns
 
 
 def main() -> None:

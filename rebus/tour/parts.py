@@ -56,7 +56,7 @@ def plan(starter: bool, captions: bool = False) -> list[Station]:
             continue
         if "match" in card.tasks:
             stations.append(Station(name, "match"))
-        if card.tasks & {"caption", "ask", "detect"}:
+        if card.tasks & {"caption", "ask", "detect", "read"}:
             stations.append(Station(name, "write"))
     return stations
 
@@ -132,4 +132,7 @@ def _writing_lines(writing: Writing) -> list[Line]:
     if "segment" in writing.seconds:
         good = sum(row.overlap >= LEAST_IOU for row in rows)
         lines.append(("segment", f"phrases painted, overlap ≥ {LEAST_IOU}", good, len(rows)))
+    if "read" in writing.seconds:
+        right = sum("".join(said.split()).lower() == truth for truth, said in writing.read)
+        lines.append(("read", "numbers and words in images", right, len(writing.read)))
     return [Line(writing.model, task, what, right, of, writing.seconds[task]) for task, what, right, of in lines]

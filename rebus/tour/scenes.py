@@ -63,11 +63,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Writing:
-    """A generative model on all its scenes, with the seconds of each task."""
+    """A generative model on all its scenes, with the seconds of each task. `read`: for each scene with writing, what is
+    written there and what the model read, lines joined by spaces."""
 
     model: str
     rows: tuple[Written, ...]
     seconds: dict[str, float]
+    read: tuple[tuple[str, str], ...] = ()
 
 
 def match_scenes(model: Any) -> Matched:
@@ -84,7 +86,7 @@ def match_scenes(model: Any) -> Matched:
 
 
 def write_scenes(model: Any) -> Writing:
-    """Caption, ask, detect and segment, as far as the model can."""
+    """Caption, ask, detect, segment and read, as far as the model can."""
     scenes = [scene(FIRST_SEED + i, "test") for i in range(NUM_WRITTEN)]
     images = [s.image for s in scenes]
     seconds: dict[str, float] = {}
@@ -107,6 +109,9 @@ def write_scenes(model: Any) -> Writing:
         boxes = [[box for box in found if box.score >= SURE] for found in boxes]
     phrases = [s.phrases[s.seed % len(s.phrases)] for s in scenes]
     masks = timed("segment", images, [phrase for phrase, _ in phrases]) or [[] for _ in scenes]
+    written = [s.writing for s in scenes if s.writing is not None]
+    lines = timed("read", [writing.image for writing in written]) or []
+    read = [(one.text, " ".join(line.text for line in found)) for one, found in zip(written, lines, strict=False)]
     rows = []
     for i, s in enumerate(scenes):
         answers = tuple((q, a, text.strip()) for (j, q, a), text in zip(asked, said, strict=False) if j == i)
@@ -114,7 +119,7 @@ def write_scenes(model: Any) -> Writing:
         overlap = mask_iou(masks[i][0].mask, s.objects[wanted].mask) if masks[i] else 0.0
         right = _right(boxes[i], s)
         rows.append(Written(s, captions[i], answers, tuple(boxes[i]), right, phrase, wanted, tuple(masks[i]), overlap))
-    return Writing(model.card.name, tuple(rows), seconds)
+    return Writing(model.card.name, tuple(rows), seconds, tuple(read))
 
 
 def _spread(items: list[tuple[str, str]], number: int, start: int) -> list[tuple[str, str]]:
