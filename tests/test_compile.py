@@ -41,6 +41,28 @@ assert torch.equal(generate(network, batch, **options), expected)
 assert not torch._dynamo.utils.counters["graph_break"]
 assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3  # one step serves every position of the cache
 """
+ENCODING = """
+import torch
+from rebus.generation import generate
+from rebus.models.unified import florence2
+torch.manual_seed(0)
+config = florence2.PRESETS["tiny"]
+network = florence2.Florence2(config).eval()
+batch = {{
+    "pixels": torch.randn(2, 3, 32, 32),
+    "tokens": torch.cat(
+        [torch.full((2, config.num_image_tokens), config.image_id), torch.randint(3, 90, (2, 4))], dim=1
+    ),
+}}
+options = {{"eos_id": None, "pad_id": 1, "max_new_tokens": 8, "strategy": "beam", "num_beams": 3}}
+expected, seen = generate(network, batch, **options), network.see(batch["pixels"])
+network.see = torch.compile(network.see, fullgraph=True, backend={backend!r})
+network.text.encode = torch.compile(network.text.encode, fullgraph=True, backend={backend!r})
+network.step = torch.compile(network.step, fullgraph=True, dynamic=False, backend={backend!r})
+torch.testing.assert_close(network.see(batch["pixels"]), seen, rtol=1e-4, atol=1e-5)
+assert torch.equal(generate(network, batch, **options), expected)
+assert not torch._dynamo.utils.counters["graph_break"]
+"""
 EVERY_SYSTEM = """
 import torch
 from rebus import catalog
@@ -85,7 +107,7 @@ assert seen == set(catalog.SYSTEMS), seen
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
-@pytest.mark.parametrize("code", [TOWERS, DECODING], ids=["towers", "decoding"])
+@pytest.mark.parametrize("code", [TOWERS, DECODING, ENCODING], ids=["towers", "decoding", "encoding"])
 def test_compiled_equals_eager(code, backend):
     _run(code.format(backend=backend))
 

@@ -59,6 +59,11 @@ class LocationTokens:
         """How many codes state the mask of a thing; 0 where text states no masks."""
         return 0 if self.masks is None else self.masks.each
 
+    @property
+    def control_tokens(self) -> Sequence[str]:
+        """The location tokens, by their bins."""
+        return [self.token.format(place) for place in range(self.bins)]
+
     def tokens(self, points: Sequence[Point], size: tuple[int, int]) -> str:
         """The tokens of points (x, y) in pixels, two each. What lies outside the image is clipped."""
         axes = (1, 0) if self.order == "yxyx" else (0, 1)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch.nn import functional
 
+from rebus.codec.polygon_masks import mask_of_polygon
 from rebus.core.places import XYXY, Located, LocationNotation, Rejected
 
 MASK_SIDE = 64
@@ -46,12 +47,12 @@ def crop_mask(mask: np.ndarray, xyxy: XYXY) -> np.ndarray:
 
 
 def fill_polygons(polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> np.ndarray:
-    """Polygons of points (x, y) in pixels → bool (height, width) of `size` (width, height), True inside any of them."""
-    image = Image.new("1", size)
-    pen = ImageDraw.Draw(image)
+    """Polygons of three points (x, y) in pixels or more → bool (height, width) of `size` (width, height), True where
+    the middle of a pixel is inside any of them."""
+    mask = np.zeros(size[::-1], dtype=np.bool_)
     for polygon in polygons:
-        pen.polygon([tuple(point) for point in polygon], fill=1, outline=1)
-    return np.array(image, dtype=np.bool_)
+        mask |= mask_of_polygon([value for point in polygon for value in point], size[1], size[0])
+    return mask
 
 
 def paste_mask(small: np.ndarray, xyxy: XYXY, size: tuple[int, int]) -> np.ndarray:

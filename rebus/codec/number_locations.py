@@ -25,6 +25,7 @@ class NumberLocations:
 
     bins: int = 1000
     mask_codes: ClassVar[int] = 0
+    control_tokens: ClassVar[Sequence[str]] = ()
 
     @property
     def words(self) -> Sequence[str]:

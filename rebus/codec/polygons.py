@@ -24,6 +24,11 @@ class PolygonTokens:
     end: str = "</poly>"
     between: str = "<sep>"
 
+    @property
+    def marks(self) -> Sequence[str]:
+        """The control tokens that it has besides location tokens."""
+        return self.begin, self.end, self.between
+
     def tokens(self, polygons: Sequence[Sequence[Point]], size: tuple[int, int]) -> str:
         """The ground truth of one thing. What lies outside the image is clipped."""
         return self.between.join(self.locations.tokens(polygon, size) for polygon in polygons)

@@ -56,10 +56,9 @@ def template(before: list[str], after: list[str], ids: dict[str, int]) -> dict[s
 
 
 def word_level(
-    words: list[str], specials: list[str], *, locations: int, segments: int, bos: bool, eos: bool
+    words: list[str], specials: list[str], spoken: list[str], *, bos: bool, eos: bool
 ) -> tuple[Definition, dict[str, Any]]:
     """A `tokenizer.json` and its `tokenizer_config.json`; see `rebus.codec.tokenizers.word_level_tokenizer`."""
-    spoken = [f"<loc{i:04d}>" for i in range(locations)] + [f"<seg{i:03d}>" for i in range(segments)]
     pieces = [*specials, *words, *spoken]
     vocab = {piece: i for i, piece in enumerate(pieces)}
     if len(vocab) != len(pieces):

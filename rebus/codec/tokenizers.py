@@ -189,18 +189,19 @@ def word_level_tokenizer(
     *,
     locations: int = 0,
     segments: int = 0,
+    spoken: Sequence[str] = (),
     bos: bool = False,
     eos: bool = False,
 ) -> Tokenizer:
     """A tokenizer of whole lower-case words and single punctuation marks, for small closed worlds.
 
-    Ids: `specials` in order (`<unk>` among them), then `words` in order, then `<loc0000>`… and `<seg000>`….
+    Ids: `specials` in order (`<unk>` among them), then `words` in order, then `<loc0000>`… and `<seg000>`…, then
+    `spoken`, other control tokens of answers (`rebus.codec.tokenizers.SPOKEN`).
     `bos`, `eos`: whether other readers of the file put `<bos>` before and `<eos>` after each text; here that is
     `TextSpec`'s to say.
     """
-    definition, config = word_level(
-        list(words), list(specials), locations=locations, segments=segments, bos=bos, eos=eos
-    )
+    places = [f"<loc{i:04d}>" for i in range(locations)] + [f"<seg{i:03d}>" for i in range(segments)]
+    definition, config = word_level(list(words), list(specials), [*places, *spoken], bos=bos, eos=eos)
     text = to_json(definition, ensure_ascii=False, indent=1)
     return Tokenizer(
         definition,

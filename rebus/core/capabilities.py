@@ -74,6 +74,18 @@ class WritesText(Protocol):
 
 
 @runtime_checkable
+class SeesOnce(Protocol):
+    """A `WritesText` that can be given what it saw: `see(pixels)` of M images goes into `start` as `seen`, for any
+    number of prompts, whose images `owners` (T,) names."""
+
+    sees_once: bool
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """pixels (M, 3, H, W) → (M, P, D)."""
+        ...
+
+
+@runtime_checkable
 class ReadsBackward(Protocol):
     """A `WritesText` that also reads what it wrote from right to left, where `reads_backward` is True."""
 

@@ -35,6 +35,11 @@ class Rejected:
 class OutlineNotation(Protocol):
     """Polygons ⇄ text, in the location tokens of a `LocationNotation`."""
 
+    @property
+    def marks(self) -> Sequence[str]:
+        """The control tokens that it has besides location tokens."""
+        ...
+
     def tokens(self, polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> str:
         """The polygons (x, y) of one thing, in pixels of an image of (width, height)."""
         ...
@@ -60,6 +65,11 @@ class LocationNotation(Protocol):
     def words(self) -> Sequence[str]:
         """The words that state coordinates, of which a vocabulary of whole words needs each; none where coordinates
         have tokens of their own."""
+        ...
+
+    @property
+    def control_tokens(self) -> Sequence[str]:
+        """The tokens that state coordinates, in their order; none where words do."""
         ...
 
     def box_tokens(self, xyxy: XYXY, size: tuple[int, int]) -> str:

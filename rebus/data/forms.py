@@ -14,6 +14,7 @@ from PIL import Image
 
 from rebus.codec.decode_image import ImageSource
 from rebus.codec.regions import ImageRegions
+from rebus.codec.text import Prompt
 from rebus.core.answers import Box, TextLine
 from rebus.core.labels import IGNORED
 from rebus.core.places import LocationNotation
@@ -24,7 +25,7 @@ from rebus.data.record import BadRecord, LeftOut, Record, Thing
 class TextRow(NamedTuple):
     """A prompt (None for dual encoders) and the text that a dual encoder reads or a generative model is to write."""
 
-    prompt: str | None
+    prompt: Prompt | None
     text: str
 
 

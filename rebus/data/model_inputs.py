@@ -1,10 +1,13 @@
 """What a model reads, as far as data sets that are drawn for it must know."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rebus.core.errors import UsageError
-from rebus.core.places import LocationNotation
-from rebus.core.specs import Prompts, TextSpec
+from rebus.core.places import LocationNotation, OutlineNotation
+from rebus.core.specs import NamedTask, Prompts, TextSpec
+from rebus.core.system import System
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,26 @@ class ModelInputs:
     context: int = 0  # tokens that a language model reads at most; 0: any number
     prompts: Prompts = field(default_factory=Prompts)
     locations: LocationNotation | None = None  # how it states places in text
+    lines: LocationNotation | None = None  # how it states lines of writing
+    outlines: OutlineNotation | None = None  # how it states masks, by polygons
+    named_tasks: Mapping[str, NamedTask] = field(default_factory=dict)
     answers_file: str | None = None  # the name of the file with the answers that it picks from
+
+    @classmethod
+    def of(cls, system: System, model: Any = None) -> "ModelInputs":
+        """Those of a configuration of a system; without one, what all of its configurations share."""
+        answers = system.companions.get("answers")
+        return cls(
+            system=system.name,
+            text=None if model is None or system.text_spec is None else system.text_spec(model),
+            context=getattr(model, "context", 0),
+            prompts=system.prompts,
+            locations=system.locations,
+            lines=system.lines,
+            outlines=system.outlines,
+            named_tasks=system.named_tasks,
+            answers_file=None if answers is None else answers.file,
+        )
 
     def text_for(self, kind: str) -> TextSpec:
         """Its texts. Raises `UsageError` where it has none, as data of this kind want them."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from rebus.codec.images import ImagePipeline, ImageSource
 from rebus.codec.processor import Processor, rows_first
 from rebus.codec.regions import ImageRegions, regions_batch
-from rebus.codec.text import TextPipeline
+from rebus.codec.text import Prompt, TextPipeline
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.forms import Example, TextRow
 from rebus.data.record import BadRecord, LeftOut, Record
@@ -182,7 +182,7 @@ class RecordBatches:
                 self.text.targets(answer)
             images = len(example.images)
             placed = images * spec.num_image_tokens
-            if prompt is not None and placed + len(prompt.encode("utf-8", "replace")) + 8 > spec.context:
+            if prompt is not None and placed + _most_tokens(prompt) + 8 > spec.context:
                 self.text(prompt, images=images)
 
     def _pixels(self, given: Sequence[ImageSource | ImageRegions]) -> dict[str, Tensor]:
@@ -225,6 +225,11 @@ class RecordBatches:
             return {"tokens": tokens, "mask": mask}
         tokens, mask = self.text([text.prompt or "" for text in texts], images=images)
         return {"tokens": tokens, "mask": mask, "targets": self.text.targets([text.text for text in texts])}
+
+
+def _most_tokens(prompt: Prompt) -> int:
+    parts = (prompt,) if isinstance(prompt, str) else prompt
+    return sum(len(part.encode("utf-8", "replace")) if isinstance(part, str) else 1 for part in parts)
 
 
 def _generator(seed: int, number: int) -> np.random.Generator:

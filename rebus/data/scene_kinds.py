@@ -4,10 +4,19 @@ from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
+from rebus.data.scene_named_tasks import SceneNamedTasks
 from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_texts import SceneTexts
 
 SceneData = (
-    SceneCaptions | SceneCaptionPairs | SceneCrops | SceneLabels | SceneMasks | SceneQuestions | SceneTasks | SceneTexts
+    SceneCaptions
+    | SceneCaptionPairs
+    | SceneCrops
+    | SceneLabels
+    | SceneMasks
+    | SceneNamedTasks
+    | SceneQuestions
+    | SceneTasks
+    | SceneTexts
 )

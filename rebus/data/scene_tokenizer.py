@@ -17,16 +17,17 @@ PAD, EOS, BOS, IMAGE = 0, 1, 2, 4
 
 
 @cache
-def scenes_tokenizer(locations: bool = False, mask: bool = False, more: tuple[str, ...] = ()) -> Tokenizer:
+def scenes_tokenizer(
+    locations: bool = False, mask: bool = False, more: tuple[str, ...] = (), spoken: tuple[str, ...] = ()
+) -> Tokenizer:
     """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for generative
-    models; `mask`: with `MASK`, for masked language models; `more`: words after all others."""
+    models; `mask`: with `MASK`, for masked language models; `more`: words after all others; `spoken`: control tokens
+    of answers in the place of those of `locations`."""
     own = (*vocabulary(), "\n") if locations else vocabulary()
     words = tuple(dict.fromkeys((*own, *more)))
     specials = (*SPECIALS[:-1], MASK) if mask else SPECIALS
-    return _LookUp(
-        word_level_tokenizer(words, specials, locations=1024 if locations else 0, segments=128 if locations else 0),
-        words,
-    )
+    places = {"locations": 1024, "segments": 128} if locations else {}
+    return _LookUp(word_level_tokenizer(words, specials, spoken=spoken, **places), words)
 
 
 def scenes_processor(
@@ -36,10 +37,11 @@ def scenes_processor(
     mask: bool = False,
     files: Mapping[str, bytes] | None = None,
     more: tuple[str, ...] = (),
+    spoken: tuple[str, ...] = (),
 ) -> Processor:
     """The processor of a model that is trained on scenes of `size` × `size` pixels, values scaled to [−1, 1]; `files`
-    are saved with it. `locations`, `mask`, `more`: of the tokenizer."""
-    pipeline = TextPipeline(scenes_tokenizer(locations, mask, more), text)
+    are saved with it. `locations`, `mask`, `more`, `spoken`: of the tokenizer."""
+    pipeline = TextPipeline(scenes_tokenizer(locations, mask, more, spoken), text)
     return Processor(ImagePipeline(ImageSpec(size=(size, size)), threads=1), pipeline, sources=files)
 
 

@@ -6,7 +6,9 @@ among all colours and shapes. `questions`: exact answers; `relations`: to those 
 image, whatever its spaces. `captions`: every attribute of every object right, in order. `detection_ap50`: all shapes
 asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of networks that find regions by any labels: all colours
 and shapes asked for at once, in scenes of which each holds a pair that was held out, mean over the other pairs and over
-those. `segmentation_miou`: one phrase an image; an image without any mask counts 0.
+those. `segmentation_miou`: one phrase an image; an image without any mask counts 0. `lines`, of models that read lines
+of writing: the one line in images with writing is found alone, says the right text whatever its spaces, and has an IoU
+of a half with its plate; `lines_text`: the text alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from rebus.core.answers import TextLine
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import UsageError
 from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
 from rebus.data.scenes.language import RELATIONS
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
-from rebus.evaluate.metrics import mask_iou, recall_at_1
+from rebus.evaluate.metrics import box_iou, mask_iou, recall_at_1
 
 GROUP = 100  # images among which the right one is found
 _TOGETHER = 50  # images of one call
@@ -39,6 +42,7 @@ def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, A
         "caption": _captions,
         "detect": _detection,
         "segment": _segmentation,
+        "read": _lines,
     }
     chosen = [part for task, part in parts.items() if task in model.tasks]
     if not chosen:
@@ -162,6 +166,21 @@ def _segmentation(model: Any, scenes: list[Scene]) -> dict[str, Any]:
         for masks, (_, index), s in zip(answers, asked, group, strict=True):
             overlaps.append(mask_iou(masks[0].mask, s.objects[index].mask) if masks else 0.0)
     return {"segmentation_miou": _mean(overlaps)}
+
+
+def _lines(model: Any, scenes: list[Scene]) -> dict[str, Any]:
+    texts, placed = [], []
+    for group in _groups([s for s in scenes if s.writing is not None], _TOGETHER):
+        writings = [s.writing for s in group if s.writing is not None]
+        for lines, writing in zip(model.read([writing.image for writing in writings]), writings, strict=True):
+            texts.append(len(lines) == 1 and "".join(lines[0].text.split()).lower() == writing.text)
+            placed.append(texts[-1] and box_iou(_around(lines[0]), writing.box) >= 0.5)
+    return {"lines": _mean(placed), "lines_text": _mean(texts)}
+
+
+def _around(line: TextLine) -> tuple[float, float, float, float]:
+    xs, ys = zip(*line.corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _mean(values: Any) -> float:

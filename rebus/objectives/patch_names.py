@@ -51,7 +51,7 @@ class SeeAndSpeakLoss:
 
     def extend(self, network: nn.Module) -> None:
         """Give the network the head that names patches."""
-        width = network.get_parameter("image.positions").shape[1]
+        width: int = network.get_submodule("image").cfg.width  # type: ignore[assignment, union-attr]
         network.add_module(HEAD, nn.Linear(width, sum(self.kinds) + 5))
 
     def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
@@ -59,7 +59,7 @@ class SeeAndSpeakLoss:
         place_waves(network, self.places)
 
     def __call__(self, network: Any, batch: Mapping[str, Tensor]) -> Losses:
-        features = network.image(batch["pixels"])
+        features = network.look(batch["pixels"])
         scores = network.get_submodule(HEAD)(features)
         named = patch_names(scores, batch["names"], batch["present"], batch["boxes"], self.kinds)
         with torch.no_grad():
@@ -71,7 +71,7 @@ class SeeAndSpeakLoss:
             return Losses(named, parts)
         targets = batch["targets"]
         given = {name: batch[name] for name in ("tokens", "mask", "targets", "owners") if name in batch}
-        logits = network(**given, seen=network.image_proj(features)).logits
+        logits = network(**given, seen=network.project(features)).logits
         loss = next_token(logits, targets)
         parts |= {"next_token": loss.detach(), **hits(logits, targets)}
         return Losses(loss + self.share * named, parts)

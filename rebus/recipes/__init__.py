@@ -32,6 +32,7 @@ RECIPES = {
     "paligemma_scenes": "rebus.recipes.scenes",
     "paligemma_scenes_mix": "rebus.recipes.scenes",
     "pali3_scenes": "rebus.recipes.pali3",
+    "florence2_scenes": "rebus.recipes.florence2",
     "paligemma_captions": "rebus.recipes.finetune",
     "paligemma_lora": "rebus.recipes.finetune",
     "simvlm_captions": "rebus.recipes.finetune",

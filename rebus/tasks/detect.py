@@ -138,8 +138,8 @@ def _generated(
 ) -> list[list[Box]]:
     images = open_all(model, sources)
     boxes: list[list[Box]] = [[] for _ in images]
-    for prompt, label in prompts:
-        generated = generate_batch(model, [(image, prompt) for image in images], options, likelihood=True)
-        for own, image, answer in zip(boxes, images, generated, strict=True):
-            own += boxes_of(model, image, answer, label)
+    asked = [(row, prompt, label) for prompt, label in prompts for row in range(len(images))]
+    generated = generate_batch(model, [(images[row], prompt) for row, prompt, _ in asked], options, likelihood=True)
+    for (row, _, label), answer in zip(asked, generated, strict=True):
+        boxes[row] += boxes_of(model, images[row], answer, label)
     return [sorted(own, key=lambda box: -box.score) for own in boxes]

@@ -12,9 +12,11 @@ from rebus.tasks.text_generation import Generated
 
 
 def open_all(model: TaskModel, images: Sequence[ImageSource]) -> list[Image.Image]:
-    """Upright images: their sizes are what boxes refer to."""
-    opened, _ = open_images(images, alpha=image_spec(model).alpha)
-    return [image for image in opened if image is not None]
+    """Upright images: their sizes are what boxes refer to. One that is given several times is opened once."""
+    distinct = {id(image): image for image in images}
+    opened, _ = open_images(list(distinct.values()), alpha=image_spec(model).alpha)
+    found = dict(zip(distinct, opened, strict=True))
+    return [image for given in images if (image := found[id(given)]) is not None]
 
 
 def certainty(

@@ -1,13 +1,12 @@
 """Tasks by the names that a release gives them: `perform(image, "<DENSE_REGION_CAPTION>")`."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
 from rebus.codec.images import ImageSource
-from rebus.codec.text import Control, Pieces, Prompt
+from rebus.codec.named_prompts import named_prompt
 from rebus.core.errors import UnsupportedTask, UsageError, unknown
 from rebus.core.places import XYXY
 from rebus.core.specs import NamedTask
@@ -44,28 +43,16 @@ def perform(
     _check_input(task, named, "region", region is not None)
     sources, many = many_images(images)
     options = decoding_for(model, "perform", decoding)
+    locations = None if region is None else locations_of(model)
 
     def work(batch: Sequence[ImageSource]) -> list[Any]:
         opened = open_all(model, batch)
-        pairs = [(image, named_prompt(model, named, image.size, text, region)) for image in opened]
+        pairs = [(image, named_prompt(named, locations, image.size, text, region)) for image in opened]
         generated = generate_batch(model, pairs, options, likelihood=named.answer != "text")
         return [_answer(model, named, image, one, text) for image, one in zip(opened, generated, strict=True)]
 
     answers = in_batches(sources, work, size=generation_batch(model), what="images", options=batching)
     return answers if many else answers[0]
-
-
-def named_prompt(
-    model: TaskModel, task: NamedTask, size: tuple[int, int], text: str | None = None, region: XYXY | None = None
-) -> Prompt:
-    """The sentence of a task. A region, in pixels of an image of `size`, becomes control tokens; text stays text."""
-    if text is not None:
-        return task.prompt.replace("{text}", text.strip())
-    if region is None:
-        return task.prompt
-    before, after = task.prompt.split("{region}")
-    tokens = [Control(token) for token in re.findall("<[^>]*>", locations_of(model).box_tokens(region, size))]
-    return Pieces(before, *tokens, *([after] if after else []))
 
 
 def _check_input(name: str, task: NamedTask, what: str, given: bool) -> None:

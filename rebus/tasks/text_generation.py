@@ -8,7 +8,9 @@ from torch import Tensor
 
 from rebus.codec.images import ImageSource
 from rebus.codec.processor import Processor
+from rebus.codec.regions import ImageRegions
 from rebus.codec.text import Prompt
+from rebus.core.capabilities import SeesOnce
 from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED
 from rebus.generation import cut, score_tokens
@@ -86,8 +88,45 @@ def generate_batch(
     likelihood: bool = False,
     shots: Shown | None = None,
 ) -> list[Generated]:
-    """One batch of answers; with `likelihood`, how probable each of their tokens was."""
-    batch = inputs(model, pairs) if shots is None else shots.inputs(pairs)
+    """One batch of answers; with `likelihood`, how probable each of their tokens was.
+
+    Of a network that can be given what it saw (`SeesOnce`) an image is encoded once, however often it is among the
+    pairs, and there may be any number of them: they are answered some at a time.
+    """
+    if shots is not None:
+        return _answers(model, shots.inputs(pairs), options, likelihood)
+    size = generation_batch(model)
+    if not _sees_once(model, pairs):
+        parts = (inputs(model, pairs[i : i + size]) for i in range(0, len(pairs), size))
+        return [answer for part in parts for answer in _answers(model, part, options, likelihood)]
+    batch = _seen_once(model, pairs)
+    seen = batch.pop("seen")
+    parts = ({name: rows[i : i + size] for name, rows in batch.items()} for i in range(0, len(pairs), size))
+    return [answer for part in parts for answer in _answers(model, {**part, "seen": seen}, options, likelihood)]
+
+
+def _sees_once(model: TaskModel, pairs: Sequence[Pair]) -> bool:
+    """Whether each pair has one image, which the network encodes apart from the prompt."""
+    network, images = model.network, [image for image, _ in pairs]
+    alone = not any(isinstance(image, list | ImageRegions) for image in images)
+    return alone and isinstance(network, SeesOnce) and network.sees_once and model.processor.image is not None
+
+
+def _seen_once(model: TaskModel, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+    """What the network takes: prompts, `seen` of each image, and `owners`."""
+    places: dict[int, int] = {}  # an image by its identity → its row
+    owners = [places.setdefault(id(image), len(places)) for image, _ in pairs]
+    images = [pairs[owners.index(row)][0] for row in range(len(places))]
+    batch = model.processor(images=images, texts=[prompt for _, prompt in pairs], owners=owners)  # type: ignore[arg-type]
+    batch = on_device(model, batch)
+    with torch.inference_mode():
+        batch["seen"] = model.network.see(batch.pop("pixels"))
+    return batch
+
+
+def _answers(
+    model: TaskModel, batch: Mapping[str, Any], options: Mapping[str, Any], likelihood: bool
+) -> list[Generated]:
     heard: list[Tensor] = []
     listen = likelihood and options.get("strategy") != "beam"
     hook = {"on_token": lambda _, log_probability: heard.append(log_probability)} if listen else {}

@@ -56,7 +56,7 @@ def plan(starter: bool, captions: bool = False) -> list[Station]:
             continue
         if "match" in card.tasks:
             stations.append(Station(name, "match"))
-        if card.tasks & {"caption", "ask", "detect"}:
+        if card.tasks & {"caption", "ask", "detect", "read"}:
             stations.append(Station(name, "write"))
     return stations
 

@@ -87,7 +87,7 @@ def match_scenes(model: Any) -> Matched:
 
 
 def write_scenes(model: Any) -> Writing:
-    """Caption, ask, detect and segment, as far as the model can."""
+    """Caption, ask, detect, segment and read, as far as the model can."""
     scenes = [scene(FIRST_SEED + i, "test") for i in range(NUM_WRITTEN)]
     images = [s.image for s in scenes]
     seconds: dict[str, float] = {}
@@ -125,10 +125,16 @@ def write_scenes(model: Any) -> Writing:
 def _read(model: Any, scenes: list[Scene], seconds: dict[str, float]) -> dict[int, str]:
     """What a model reads in the scenes that have room for a writing, by their seeds."""
     written = {s.seed: s.writing for s in scenes if s.writing is not None}
-    if "ask" not in model.tasks or not can_be_asked(model, QUESTION) or not written:
+    images = [writing.image for writing in written.values()]
+    if not images:
         return {}
     began = time.perf_counter()
-    texts = model.ask([writing.image for writing in written.values()], [QUESTION] * len(written))
+    if "read" in model.tasks:
+        texts = [" ".join(line.text for line in lines) for lines in model.read(images)]
+    elif "ask" in model.tasks and can_be_asked(model, QUESTION):
+        texts = model.ask(images, [QUESTION] * len(images))
+    else:
+        return {}
     seconds["read"] = time.perf_counter() - began
     return {seed: as_read(text) for seed, text in zip(written, texts, strict=True)}
 

@@ -81,22 +81,10 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
     if isinstance(data, Detection):
         return _of_regions(config, system, data, measured)
     if isinstance(data, SceneData):
-        batches = data.open(_inputs_of(config, system))
+        batches = data.open(ModelInputs.of(system, config.model))
         return _fitting(config, system, batches) if isinstance(batches, RecordBatches) else batches
     given: Batches = data
     return given
-
-
-def _inputs_of(config: TrainConfig, system: System) -> ModelInputs:
-    answers = system.companions.get("answers")
-    return ModelInputs(
-        system=system.name,
-        text=None if system.text_spec is None else system.text_spec(config.model),
-        context=getattr(config.model, "context", 0),
-        prompts=system.prompts,
-        locations=system.locations,
-        answers_file=None if answers is None else answers.file,
-    )
 
 
 def _of_regions(config: TrainConfig, system: System, data: Detection, measured: bool) -> DetectionBatches:

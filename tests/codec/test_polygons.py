@@ -84,3 +84,6 @@ def test_filled():
     assert mask[20, 20]
     assert mask[20, 70]
     assert not mask[20, 40]
+    ten = fill_polygons([[(20, 10), (30, 10), (30, 20), (20, 20)]], SIZE)
+    assert ten.sum() == 100
+    assert ten[10:20, 20:30].all()

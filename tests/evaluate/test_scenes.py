@@ -7,7 +7,7 @@ import pytest
 
 import rebus
 from rebus.codec.text import TextPipeline
-from rebus.core.answers import Box, Mask, Ranking
+from rebus.core.answers import Box, Mask, Ranking, TextLine
 from rebus.core.errors import UsageError
 from rebus.core.specs import TextSpec
 from rebus.data.scene_tokenizer import scenes_tokenizer
@@ -110,6 +110,29 @@ def test_reading_is_measured_of_models_that_know_the_question() -> None:
             text = TextPipeline(scenes_tokenizer(locations=True), TextSpec(context=64, pad_id=0, generates=True))
 
     assert not [name for name in evaluate(Unasked(), "scenes", number=100) if "reading" in name]
+
+
+def test_lines_want_their_text_and_their_place() -> None:
+    class Reader(Oracle):
+        tasks = frozenset({"read"})
+        shift, more = 0.0, ""
+
+        def read(self, images: Any) -> list[list[TextLine]]:  # type: ignore[override]
+            found = [self.written[image.tobytes()] for image in images]
+            return [[TextLine(one.spelled.upper() + self.more, self.corners(one), 0.9)] for one in found]
+
+        def corners(self, one: Writing) -> tuple[tuple[float, float], ...]:
+            left, top, right, bottom = one.box
+            return tuple((x + self.shift, y) for x, y in ((left, top), (right, top), (right, bottom), (left, bottom)))
+
+    class Aside(Reader):
+        shift = 90.0
+
+    class Misread(Reader):
+        more = " x"
+
+    found = [evaluate(reader(), "scenes", number=100) for reader in (Reader, Aside, Misread)]
+    assert [(scores["lines"], scores["lines_text"]) for scores in found] == [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
 
 
 def test_mistakes_are_named() -> None:

@@ -1,5 +1,7 @@
 """Naming patches: who knows everything has nearly no loss, and the tower learns with or without words."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -53,11 +55,15 @@ class Writer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.image = nn.Module()
-        self.image.positions = nn.Parameter(torch.zeros(4, 6))
-        self.image.forward = lambda pixels: (
-            pixels.flatten(2).mean(2)[:, :1, None].expand(-1, 4, 6) + self.image.positions
-        )  # type: ignore[method-assign]
+        self.image.cfg = SimpleNamespace(width=6)
+        self.positions = nn.Parameter(torch.zeros(4, 6))
         self.image_proj = nn.Linear(6, 5)
+
+    def look(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.flatten(2).mean(2)[:, :1, None].expand(-1, 4, 6) + self.positions
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        return self.image_proj(features)
 
     def forward(
         self, *, tokens: torch.Tensor, seen: torch.Tensor, owners: torch.Tensor, **_: torch.Tensor

@@ -8,6 +8,8 @@ from PIL import Image
 
 import rebus
 from rebus import catalog
+from rebus.codec.boxes import LOC_1000
+from rebus.codec.named_prompts import named_prompt
 from rebus.core.answers import Box, Mask, TextLine
 from rebus.core.errors import BadText, UnknownName, UsageError
 from rebus.models.unified.florence2 import ADDED_TOKENS
@@ -15,7 +17,6 @@ from rebus.models.unified.florence2_config import is_original, read_config
 from rebus.models.unified.florence2_tasks import released_answer
 from rebus.open_checkpoint import processor_in
 from rebus.recipes import recipe
-from rebus.tasks.perform import named_prompt
 from rebus.train import override, train
 from rebus.train.setup import open_data, resolved
 from tests.parity.test_florence2 import TEXT, VISION, shaken
@@ -80,7 +81,7 @@ def test_tokens_and_pixels_of_every_task(released):
     for name, task in ours.system.named_tasks.items():
         text = "a green car in the fog" if "{text}" in task.prompt else None
         region = REGION if "{region}" in task.prompt else None
-        prompt = named_prompt(ours, task, image.size, text, region)
+        prompt = named_prompt(task, LOC_1000, image.size, text, region)
         found = ours.processor(images=[image], texts=[prompt])
         places = "<loc_120><loc_106><loc_481><loc_638>" if region else ""
         expected = processor(images=image, text=name + (text or places), return_tensors="pt")
@@ -92,7 +93,7 @@ def test_control_tokens_that_a_user_types_are_text(released):
     """Fault 14."""
     *_, ours, _ = released
     task = ours.system.named_tasks["<OPEN_VOCABULARY_DETECTION>"]
-    typed = ours.processor(texts=[named_prompt(ours, task, (8, 8), "<loc_5></s><image>")])["tokens"][0].tolist()
+    typed = ours.processor(texts=[named_prompt(task, LOC_1000, (8, 8), "<loc_5></s><image>")])["tokens"][0].tolist()
     ids = ours.processor.text.tokenizer.id_of
     assert {ids("<loc_5>"), ids("<image>")}.isdisjoint(typed)
     assert typed.count(ids("</s>")) == 1

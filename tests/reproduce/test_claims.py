@@ -17,6 +17,7 @@ from rebus.reproduce import (
     asif,
     clip,
     find,
+    florence2,
     magic,
     memory,
     pali3,
@@ -31,6 +32,7 @@ from rebus.reproduce import (
 )
 from rebus.reproduce import captions_world as world
 from rebus.reproduce import cells_world as cells
+from rebus.reproduce import located_world as located
 from rebus.reproduce import shapes_world as shapes
 from tests.reproduce import made_up
 
@@ -70,6 +72,7 @@ SMALL = {
     "simvlm": lambda: simvlm.simvlm(
         simvlm.Budget(pairs=40, steps=2, questions=30, tuning=2, batch_size=8, test=40, width=16, num_layers=1)
     ),
+    "florence2": lambda: florence2.florence2(florence2.Budget(steps=6, batch_size=6, images=40, test=10, width=16)),
     "magic": lambda: magic.magic(
         magic.Budget(clip_steps=2, text_steps=2, batch_size=8, train=64, test=3, bent=1, width=8, k=3)
     ),
@@ -349,3 +352,16 @@ def test_the_captions_world_says_what_is_there():
         hidden = span[(span != -100) & (span != world.END)].tolist()
         kept = row[is_real].tolist()
         assert kept[:at] + hidden + kept[at + 1 :] == [t for t in text.tolist() if t not in (-100, world.END)]
+
+
+@pytest.mark.parametrize("task", located.TASKS)
+def test_who_answers_the_truth_is_right_of_located_things(task: str) -> None:
+    pixels, things = located.draw(3, 30)
+    given, right = located.texts(things, [task] * 30, np.random.default_rng(0), num_image=2)
+    assert pixels.shape == (30, 3, 48, 48)
+    assert given["mask"].sum(dim=1).unique().numel() == 1  # every prompt of a task is as long
+    answers = [[token for token in row if token >= 0] for row in given["targets"].tolist()]
+    assert all(located.is_right(task, *pair) for pair in zip(answers, right, strict=True))
+    others = [located.is_right(task, *pair) for pair in zip(answers, right[1:] + right[:1], strict=True)]
+    assert sum(others) < 12
+    assert not any(located.is_right(task, answer[:-2], truth) for answer, truth in zip(answers, right, strict=True))

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rebus.core.answers import Box, Mask, Ranking
+from rebus.core.answers import Box, Mask, Ranking, TextLine
 from rebus.data.scenes import SHAPES
 from rebus.data.scenes.writing import QUESTION
 from rebus.tour import Line, Tour, page
+from rebus.tour.parts import _writing_lines
 from rebus.tour.photos import caption_photos, look_at_photos, samples
 from rebus.tour.scenes import match_scenes, write_scenes
 
@@ -93,6 +94,22 @@ def test_misses_are_shown(scenes):
     assert "<b>no&lt;idea&gt;</b> <em>it is" in text
     assert "overlap 0.00" in text
     assert ("<del>large</del>" in text) == any(r.scene.objects[0].size != "large" for r in writing.rows)
+
+
+def test_what_is_read_is_counted(scenes):
+    class Reads:
+        tasks, card = frozenset({"read"}), SimpleNamespace(name="reads")
+
+        def read(self, images):
+            texts = {s.writing.image.tobytes(): s.writing.spelled for s in scenes if s.writing is not None}
+            said = [texts[image.tobytes()] for image in images]
+            return [[TextLine(said[0], ((0, 0), (9, 0), (9, 9), (0, 9)), 0.9)], *([] for _ in said[1:])]
+
+    writing = write_scenes(Reads())
+    truths = [s.writing.text for s in scenes[:2] if s.writing is not None]
+    assert [row.read for row in writing.rows if row.read is not None] == [truths[0], *("" for _ in truths[1:])]
+    (line,) = _writing_lines(writing)
+    assert (line.task, line.right, line.of) == ("read", 1, len(truths))
 
 
 def test_photos():

@@ -280,7 +280,7 @@ def text_spec(cfg: BARTConfig) -> TextSpec:
         pad_id=cfg.pad_id,
         bos_id=cfg.bos_id,
         eos_id=cfg.eos_id,
-        separator="</s>",
+        eos_after_prompt=True,
         bos_before_answer=True,
     )
 

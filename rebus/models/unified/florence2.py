@@ -9,6 +9,7 @@ Places are 1,000 location tokens an axis: a box is four of them, a polygon or th
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,8 +27,6 @@ from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, Prompts, TextSpec
 from rebus.core.system import Layout, System
 from rebus.models.unified.florence2_config import (
-    NO_REPEAT,
-    NUM_BEAMS,
     Florence2Config,
     is_original,
     read_config,
@@ -61,6 +60,7 @@ PRESETS = {
 
 class Florence2(nn.Module):
     encoder_decoder = True
+    sees_once = True
     frames: Tensor
 
     def __init__(self, cfg: Florence2Config):
@@ -83,7 +83,11 @@ class Florence2(nn.Module):
         nn.init.trunc_normal_(self.image_proj.weight, std=0.02)
 
     def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
-        """Images at the width of the text: the mean of all places, then each of them, row by row.
+        """Images at the width of the text: the mean of all places, then each of them, row by row; as `look`."""
+        return self.project(self.look(pixels))
+
+    def look(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M N C"]:
+        """Features of all places, row by row, with their positions.
 
         Raises `BadImage` where there are more rows or columns of places than positions.
         """
@@ -97,8 +101,12 @@ class Florence2(nn.Module):
             )
         across, down = self.columns.weight[:width], self.rows.weight[:height]
         x = x + torch.cat([across.expand(height, -1, -1), down[:, None].expand(-1, width, -1)], dim=-1)
-        x = x.flatten(1, 2) + self.frames[0]  # an image is the first frame, whose vector is not zero
-        return self.image_norm(self.image_proj(torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)))
+        return x.flatten(1, 2) + self.frames[0]  # an image is the first frame, whose vector is not zero
+
+    def project(self, features: Float[Tensor, "M N C"]) -> Float[Tensor, "M P D"]:
+        """What `look` found, and its mean before it, at the width of the text."""
+        both = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
+        return self.image_norm(self.image_proj(both))
 
     def encode(
         self,
@@ -107,9 +115,10 @@ class Florence2(nn.Module):
         pixels: Tensor | None = None,
         image_mask: Bool[Tensor, "B N"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
     ) -> Float[Tensor, "T L D"]:
         """States of the encoder over prompts in which images have taken the place of their placeholders."""
-        return self.text.encode(embed_prefix(self, tokens, pixels, image_mask, owners), real)
+        return self.text.encode(embed_prefix(self, tokens, pixels, image_mask, owners, seen), real)
 
     def forward(
         self,
@@ -120,11 +129,12 @@ class Florence2(nn.Module):
         mask: Bool[Tensor, "T L"] | None = None,
         targets: Int[Tensor, "T S"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
     ) -> Predictions:
         """Scores of `targets` (−100 at padding), each given images, prompt and the targets before it; without
         targets, of the first token (T, 1, V). Images and owners as in `image_prefix.embed_prefix`."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        return self.text.predict(self.encode(tokens, real, pixels, image_mask, owners), real, targets)
+        return self.text.predict(self.encode(tokens, real, pixels, image_mask, owners, seen), real, targets)
 
     def start(
         self,
@@ -135,10 +145,11 @@ class Florence2(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
     ) -> Step:
         """Read images and prompts; space for `room` tokens of answer."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        return self.text.begin(self.encode(tokens, real, pixels, image_mask, owners), real, room)
+        return self.text.begin(self.encode(tokens, real, pixels, image_mask, owners, seen), real, room)
 
     def step(self, token: Int[Tensor, "B"], cache: ContextCache) -> Step:
         """One more token of the answer."""
@@ -198,7 +209,13 @@ ADDED_TOKENS = (
     "<image>",
 )
 RELEASED_IMAGE_ID = 51_289
-DECODING = {"strategy": "beam", "num_beams": NUM_BEAMS, "no_repeat_ngram_size": NO_REPEAT, "early_stopping": True}
+
+
+def suited(cfg: Florence2Config) -> dict[str, Any]:
+    """How answers are decoded."""
+    how: dict[str, Any] = {"strategy": "beam", "num_beams": cfg.num_beams, "early_stopping": True}
+    how = (how if cfg.num_beams > 1 else {}) | ({"no_repeat_ngram_size": cfg.no_repeat} if cfg.no_repeat else {})
+    return {"decoding": dict.fromkeys(("caption", "detect", "segment", "read", "perform"), how)}
 
 
 def image_spec(cfg: Florence2Config) -> ImageSpec:
@@ -256,9 +273,9 @@ SYSTEM = System(
     locations=LOC_1000,
     lines=QUADS_1000,
     outlines=PolygonTokens(),
-    decoding=dict.fromkeys(("caption", "detect", "segment", "read", "perform"), DECODING),
     objective="next token",
     example=generative_example,
     image_spec=image_spec,
     text_spec=text_spec,
+    suited=suited,
 )

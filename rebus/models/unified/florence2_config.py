@@ -8,8 +8,6 @@ from rebus.backbones.text.bart import BARTConfig, read_fields, write_fields
 from rebus.backbones.vision.davit import DaViTConfig, read_vision, write_vision
 from rebus.core.released_config import Released
 
-NUM_BEAMS, NO_REPEAT = 3, 3  # how the release decodes
-
 
 @dataclass(frozen=True, kw_only=True)
 class Florence2Config:
@@ -18,6 +16,8 @@ class Florence2Config:
     num_positions: int = 50  # rows and columns of the largest map of features
     num_frames: int = 100
     image_id: int = 51_289  # the placeholder that an image's vectors replace; it may lie beyond the vocabulary
+    num_beams: int = 3  # how answers are decoded where nobody says otherwise
+    no_repeat: int = 3  # so many tokens in a row never come twice in an answer; 0: they may
 
     @property
     def num_image_tokens(self) -> int:
@@ -46,6 +46,7 @@ def read_config(data: Mapping[str, Any]) -> Florence2Config:
     top.demand("is_encoder_decoder", True)
     top.skip("auto_map", "ignore_index", "vocab_size", "projection_dim", "pad_token_id", "bos_token_id", "eos_token_id")
     top.skip("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id")
+    num_beams, no_repeat = text.take("num_beams", int, 3), text.take("no_repeat_ngram_size", int, 3)
     bart = read_fields(text)
     bart = replace(bart, vocab_size=text.size("used_vocab_size", bart.vocab_size))
     image.demand("projection_dim", bart.width)
@@ -60,6 +61,8 @@ def read_config(data: Mapping[str, Any]) -> Florence2Config:
         num_positions=image.size("max_position_embeddings", places.size("max_pos_embeddings", 50)),
         num_frames=image.size("max_temporal_embeddings", frames.size("max_temporal_embeddings", 100)),
         image_id=top.take("image_token_id", int, 51_289),
+        num_beams=num_beams,
+        no_repeat=no_repeat,
     )
     for part in (top, text, image, places, frames):
         part.finish()
@@ -94,7 +97,7 @@ def write_original(cfg: Florence2Config) -> dict[str, Any]:
 
 def _top(cfg: Florence2Config, vision: dict[str, Any]) -> dict[str, Any]:
     text, ids = write_fields(cfg.text), ("pad_token_id", "bos_token_id", "eos_token_id")
-    decoding = {"num_beams": NUM_BEAMS, "no_repeat_ngram_size": NO_REPEAT, "early_stopping": True}
+    decoding = {"num_beams": cfg.num_beams, "no_repeat_ngram_size": cfg.no_repeat, "early_stopping": True}
     return {
         "architectures": ["Florence2ForConditionalGeneration"],
         "model_type": "florence2",

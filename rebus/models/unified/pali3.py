@@ -62,6 +62,7 @@ class PaLI3(nn.Module):
     """Images come first, in their order, then the prompt; the encoder reads all of it both ways."""
 
     encoder_decoder = True
+    sees_once = True
 
     def __init__(self, cfg: PaLI3Config):
         super().__init__()
@@ -78,7 +79,15 @@ class PaLI3(nn.Module):
 
     def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
         """Images as tokens of the text part's width: the encoder's, before any pooling (Sec. 3.1)."""
-        return self.image_proj(self.image(pixels))
+        return self.project(self.look(pixels))
+
+    def look(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P C"]:
+        """The features of each patch."""
+        return self.image(pixels)
+
+    def project(self, features: Float[Tensor, "M P C"]) -> Float[Tensor, "M P D"]:
+        """What `look` found, at the width of the text."""
+        return self.image_proj(features)
 
     def encode(
         self,
@@ -136,9 +145,10 @@ class PaLI3(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "B P D"] | None = None,
     ) -> Step:
         """Read images and prompts; the cache has space for `room` tokens of answer."""
-        return self.text.begin(*self.encode(tokens, mask, pixels, image_mask, owners), room)
+        return self.text.begin(*self.encode(tokens, mask, pixels, image_mask, owners, seen), room)
 
     def step(self, token: Int[Tensor, "B"], cache: ContextCache) -> Step:
         """One more token of the answer."""

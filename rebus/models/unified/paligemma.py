@@ -69,6 +69,8 @@ PRESETS = {
 
 
 class PaliGemma(nn.Module):
+    sees_once = True
+
     def __init__(self, cfg: PaliGemmaConfig):
         super().__init__()
         self.cfg = cfg
@@ -84,7 +86,15 @@ class PaliGemma(nn.Module):
 
     def see(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P D"]:
         """Images as vectors of the language model's width."""
-        return self.image_proj(self.image(pixels))
+        return self.project(self.look(pixels))
+
+    def look(self, pixels: Float[Tensor, "M 3 Y X"]) -> Float[Tensor, "M P C"]:
+        """The features of each patch."""
+        return self.image(pixels)
+
+    def project(self, features: Float[Tensor, "M P C"]) -> Float[Tensor, "M P D"]:
+        """What `look` found, at the width of the text."""
+        return self.image_proj(features)
 
     def forward(
         self,
@@ -124,11 +134,12 @@ class PaliGemma(nn.Module):
         tokens: Int[Tensor, "T L"],
         mask: Bool[Tensor, "T L"] | None = None,
         owners: Int[Tensor, "T"] | None = None,
+        seen: Float[Tensor, "M P D"] | None = None,
     ) -> Step:
         """Read images and prompts; the cache has space for `room` tokens of answer."""
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         cache = self.text.empty_cache(len(tokens), tokens.shape[1] + room)
-        prefix = embed_prefix(self, tokens, pixels, image_mask, owners)
+        prefix = embed_prefix(self, tokens, pixels, image_mask, owners, seen)
         hidden, cache = self.text.decode_cached(prefix, real, cache, whole=True)
         last = _last(hidden, real)
         return Step(self.text.logits(last), last, cache)
