@@ -142,12 +142,18 @@ class Tasks:
         return classify(self._can("classify"), images, labels, templates, multi, batching=batching, **shown)
 
     def classifier(
-        self, labels: Sequence[str], templates: str | Sequence[str] | None = None, multi: bool = False
+        self,
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        multi: bool = False,
+        *,
+        examples: Any = None,
+        orders: int = 1,
     ) -> "Classifier":
         """`classify` in two parts, for many calls: the labels are read once, what is given ranks them by images."""
         from rebus.tasks.classify import Classifier
 
-        return Classifier(self._can("classify"), labels, templates, multi)
+        return Classifier(self._can("classify"), labels, templates, multi, examples=examples, orders=orders)
 
     @overload
     def caption(
