@@ -3,11 +3,11 @@
 
     python benchmarks/photo_captions.py FOLDER [--resnet resnet50.pth] [--only RECIPE …] [--minutes 6] [--out DIR]
 
-FOLDER holds 700 photos to learn from and 100 held out, five captions each; `keras_resnet.py` makes `--resnet`, which all
-but `flamingo_photos` begin with. The image encoder is locked and photos are at most mirrored, so each is seen once and
-remembered, as is what the frozen blocks before Flamingo's first cross-attention make of a text: the numbers are those of
-`rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one JSON
-document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
+FOLDER holds 700 photos to learn from and 100 held out, five captions each; `keras_resnet.py` makes `--resnet`, which
+all but `flamingo_photos` begin with. The image encoder is locked and photos are at most mirrored, so each is seen once
+and remembered, as is what the frozen blocks before Flamingo's first cross-attention make of a text: the numbers are
+those of `rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one
+JSON document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
 caption, and the first ten captions by file name. Of `flamingo_photos`, `OUT/flamingo_photos/learned.safetensors` is
 what comes with the package.
 """

@@ -141,19 +141,11 @@ class Tasks:
         batching, shown = _divided(options, on_error)
         return classify(self._can("classify"), images, labels, templates, multi, batching=batching, **shown)
 
-    def classifier(
-        self,
-        labels: Sequence[str],
-        templates: str | Sequence[str] | None = None,
-        multi: bool = False,
-        *,
-        examples: Any = None,
-        orders: int = 1,
-    ) -> "Classifier":
+    def classifier(self, labels: Sequence[str], templates: Any = None, multi: bool = False, **how: Any) -> "Classifier":
         """`classify` in two parts, for many calls: the labels are read once, what is given ranks them by images."""
         from rebus.tasks.classify import Classifier
 
-        return Classifier(self._can("classify"), labels, templates, multi, examples=examples, orders=orders)
+        return Classifier(self._can("classify"), labels, templates, multi, **how)
 
     @overload
     def caption(
