@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from rebus.codec.clips import Clip
     from rebus.codec.regions import ImageRegions
     from rebus.codec.text import Prompt
     from rebus.tasks.batching import BatchOptions
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rebus.tasks.detect import Detector
     from rebus.tasks.few_shot import Shots
 
-    OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions
+    OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions | Clip
     Images = OneImage | Iterable[OneImage]
 
 
