@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import rebus
+from rebus import catalog
 from rebus.cli.example_arguments import read_examples
 from tests.models.frozen_lm.joined import joined
 
@@ -141,7 +142,7 @@ def test_images_that_are_written_become_files(run, monkeypatch, tmp_path):
     """The next free numbers, and none is written over."""
 
     class Drawing:
-        card = rebus.catalog.info("clip/b32")
+        card = catalog.info("clip/b32")
 
         def complete(self, document, **options):
             assert document == ["a story"]
