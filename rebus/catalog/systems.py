@@ -171,6 +171,7 @@ BACKBONES = {  # networks of one input with checkpoints of their own: what a tra
     "resnet": SystemRow(module="rebus.backbones.vision.resnet", model_types=(), tasks=frozenset({"embed_regions"})),
     "davit": SystemRow(module="rebus.backbones.vision.davit", model_types=("florence_vision",)),
     "efficientnet": SystemRow(module="rebus.backbones.vision.efficientnet", model_types=()),
+    "nfnet": SystemRow(module="rebus.backbones.vision.nfnet", model_types=()),
     "bart": SystemRow(module="rebus.backbones.text.bart", model_types=("bart",)),
     "bert": SystemRow(module="rebus.backbones.text.bert", model_types=("bert",)),
     "gemma": SystemRow(module="rebus.backbones.text.gemma_layouts", model_types=("gemma", "gemma2")),

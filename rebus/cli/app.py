@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "match": ("match", "score images against sentences, or find images by words"),
     "caption": ("caption", "say what is in an image"),
     "ask": ("ask", "answer a question about an image"),
+    "complete": ("complete", "go on with a document of images and text"),
     "detect": ("detect", "find things and draw boxes around them"),
     "segment": ("segment", "find what a phrase names and paint it"),
     "read": ("read", "read the writing in an image, line by line"),
@@ -43,7 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 GROUPS = {
     "find a model": ("models", "info"),
-    "images and text": ("classify", "match", "caption", "ask", "detect", "segment", "read"),
+    "images and text": ("classify", "match", "caption", "ask", "complete", "detect", "segment", "read"),
     "train and measure": ("data", "plan", "asif", "train", "eval", "reproduce", "bench", "check"),
     "see it all": ("tour",),
 }

@@ -60,17 +60,19 @@ def where(card: ModelCard, cached: frozenset[str]) -> str:
     return "Hub"
 
 
-def choose(task: str) -> tuple[str, str]:
+def choose(task: str, by_examples: bool = False) -> tuple[str, str]:
     """(name, why) of the best model for a task on photos that needs no download.
 
-    Models of another domain are never chosen: they would answer about any photo. Raises `MissingFile` where there is
-    no other.
+    Models of another domain are never chosen: they would answer about any photo. `by_examples`: one that learns the
+    task from examples in its prompt. Raises `MissingFile` where there is no other.
     """
     able = [card for card in catalog.cards() if task in card.tasks and card.ready]
+    if by_examples:
+        able = [card for card in able if task in catalog.system(card.system).prompts.after_example]
     if not able:
         raise UnsupportedTask(f"no model of the catalogue can {task}")
     photos = [card for card in able if card.domain == PHOTOS]
-    if task == "classify":  # comparing is faster than writing every label, and better on photos
+    if task == "classify" and not by_examples:  # comparing is faster than writing every label, and better on photos
         photos = [card for card in photos if "match" in card.tasks] or photos
     here = cached_names()
     released = [card for card in photos if card.name in here and _fits(card)]
@@ -111,12 +113,12 @@ def _fits(card: ModelCard) -> bool:
     return card.parameters * _BYTES_EACH < 0.6 * memory
 
 
-def open_model(args: argparse.Namespace, task: str | None) -> "Model":
+def open_model(args: argparse.Namespace, task: str | None, by_examples: bool = False) -> "Model":
     """Load what `--model` names, or the best for the task, saying which. Raises what `rebus.load` raises."""
     name = args.model
     if name is None:
         assert task is not None
-        name, why = choose(task)
+        name, why = choose(task, by_examples)
         note(f"using {name} ({why})")
     rows = {card.name: card for card in catalog.cards()}
     if task is not None and name in rows and task not in rows[name].tasks:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rebus.codec.clips import Clip
 from rebus.codec.images import ImagePipeline, ImageSource, image_spec_from_json, image_spec_to_json
 from rebus.codec.regions import ImageRegions, regions_batch
 from rebus.codec.text import Pieces, Prompt, TextPipeline
@@ -21,7 +22,7 @@ from rebus.core.small_files import read_small
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.core.strict_json import to_json
 
-One = ImageSource | ImageRegions
+One = ImageSource | ImageRegions | Clip
 Images = One | Sequence[One] | Sequence[Sequence[One]]
 
 _ELSEWHERE = 'Those of another checkpoint are taken by processor=: rebus.load(directory, processor="clip/b32")'
@@ -33,7 +34,7 @@ class Processor:
 
     `image` or `text` is None where the checkpoint lacks the files for it; `image_missing` and `text_missing` name
     those files. `sources`: released files that are to be saved again as they were. `reads_regions`: the network sees
-    no image itself and reads the features of its regions.
+    no image itself and reads the features of its regions. `sees_clips`: it learned from video.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Processor:
         text_missing: str = "tokenizer.json",
         sources: Mapping[str, bytes] | None = None,
         reads_regions: bool = False,
+        sees_clips: bool = False,
     ):
         self.image = image
         self.text = text
@@ -52,6 +54,7 @@ class Processor:
         self.text_missing = text_missing
         self.sources = dict(sources or {})
         self.reads_regions = reads_regions
+        self.sees_clips = sees_clips
 
     def __call__(
         self,
@@ -66,11 +69,11 @@ class Processor:
         images: one image, a list, or a list of lists (several images, or none, in a row); of images as a detector saw
         them (`ImageRegions`) come regions, region_mask, boxes and region_types in place of pixels. pixels are
         (B, 3, H, W) where every row has one image; otherwise (B, N, 3, H, W), N being the most of a row, with
-        image_mask (B, N), True where there is one. Prompts of generative models hold as many placeholders as their
-        row's images need, in front or where their marks are (`ImageMark`), and one prompt given with several rows of
-        images is asked of each. owners: for several prompts to one row of images, which row each prompt belongs to,
-        int (T,). Raises `MissingFile` naming the file, `BadImage`, `BadText`, or `UsageError` for numbers that do not
-        match.
+        image_mask (B, N), True where there is one; of clips, which have F frames each, (B, N, F, 3, H, W). Prompts of
+        generative models hold as many placeholders as their row's images need, in front or where their marks are
+        (`ImageMark`), and one prompt given with several rows of images is asked of each. owners: for several prompts to
+        one row of images, which row each prompt belongs to, int (T,). Raises `MissingFile` naming the file, `BadImage`,
+        `BadText`, or `UsageError` for numbers that do not match.
         """
         batch: dict[str, Tensor] = {}
         counts: list[int] | None = None
@@ -123,7 +126,7 @@ class Processor:
         inner = None if spec.side is None else round(spec.side * side / min(spec.size))
         image = ImagePipeline(replace(spec, size=(side, side), side=inner))
         sources = {name: data for name, data in self.sources.items() if name not in _IMAGE_FILES}
-        return Processor(image, self.text, text_missing=self.text_missing, sources=sources)
+        return Processor(image, self.text, text_missing=self.text_missing, sources=sources, sees_clips=self.sees_clips)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write tokenizer and preprocessor files into `directory`; a tokenizer read from files keeps their bytes."""
@@ -154,7 +157,24 @@ class Processor:
             raise MissingFile(
                 f"this checkpoint has no {self.image_missing}, without which it cannot see images. {_ELSEWHERE}"
             )
+        if any(isinstance(image, Clip) for row in rows for image in row):
+            return self._watch(rows)
         return rows_first(self.image([image for row in rows for image in row]), [len(row) for row in rows])
+
+    def _watch(self, rows: list[Sequence[Any]]) -> dict[str, Tensor]:
+        """Clips as pixels (B, N, F, 3, H, W); an image is a clip of one frame."""
+        if not self.sees_clips:
+            raise BadImage("this model did not learn from video: give it the frames as images, not as a clip")
+        clips = [image.frames if isinstance(image, Clip) else (image,) for row in rows for image in row]
+        number = len(clips[0])
+        for i, clip in enumerate(clips):
+            if len(clip) != number:
+                raise BadImage(f"clips of one call have as many frames each; got {number}, and {len(clip)} of clip {i}")
+        assert self.image is not None
+        seen = self.image([frame for clip in clips for frame in clip])
+        shaped = {name: tensor.unflatten(0, (-1, number)) for name, tensor in seen.items()}
+        batch = rows_first(shaped, [len(row) for row in rows])
+        return batch if "image_mask" in batch else {name: tensor[:, None] for name, tensor in batch.items()}
 
 
 def rows_first(images: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from rebus.core.errors import RebusError, UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
 from rebus.tasks.image_generation import image_decoder, writes_images
 from rebus.tasks.interleaved import interleaved
-from rebus.tasks.location_scores import open_all
+from rebus.tasks.location_scores import open_shown
 from rebus.tasks.task_model import TaskModel, decoding_for, prompt_for
 from rebus.tasks.text_generation import Pair, generate_batch, generation_batch, in_seeded_batches
 
@@ -101,7 +101,7 @@ def _parts(model: TaskModel, number: int, document: Document) -> _Parts:
 def _opened(model: TaskModel, number: int, images: list[ImageSource], prompt: Pieces) -> Pair:
     """Opened here, so that an image that cannot be read is named by its document and its place there."""
     try:
-        return (open_all(model, images) if images else []), prompt  # type: ignore[return-value]
+        return (open_shown(model, images) if images else []), prompt  # type: ignore[return-value]
     except RebusError as error:
         error.args = (f"document {number}, {error}", *error.args[1:])
         raise

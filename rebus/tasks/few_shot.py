@@ -20,7 +20,7 @@ from rebus.codec.processor import Processor
 from rebus.codec.text import Control, ImageMark, Pieces, TextPipeline, filled_prompt
 from rebus.core.errors import BadText, UnsupportedTask, UsageError
 from rebus.tasks.embed import embed_images
-from rebus.tasks.location_scores import open_all
+from rebus.tasks.location_scores import open_shown
 from rebus.tasks.task_model import TaskModel, prompt_for
 from rebus.tasks.text_generation import Pair, inputs
 
@@ -61,7 +61,7 @@ class Shots:
         self.prompt = prompt_for(model, task) if prompt is None else prompt
         self._end = _controlled(after[task], model.system.prompts.controls)
         parts = [self._part(i, example) for i, example in enumerate(_listed(examples))]
-        opened = iter(open_all(model, [image for image, _ in parts if image is not None]))
+        opened = iter(open_shown(model, [image for image, _ in parts if image is not None]))
         images = [[] if image is None else [next(opened)] for image, _ in parts]
         self.shown = [_Shown(own, prompt) for own, (_, prompt) in zip(images, parts, strict=True)]
         self._vectors = None if encoder is None else self._embedded(encoder)
@@ -126,7 +126,7 @@ class Shots:
         assert self.encoder is not None
         assert self.number is not None
         queries = [images if isinstance(images, list) else [images] for images, _ in pairs]
-        seen = [one for images in queries for one in open_all(self.model, images)]
+        seen = [one for images in queries for one in open_shown(self.model, images)]
         similar = embed_images(self.encoder, seen) @ self._vectors.T
         found: list[Pair] = []
         for image, (_, prompt), row in zip(seen, pairs, similar, strict=True):
@@ -145,7 +145,9 @@ class _Continuing:
         assert processor.text is not None
         text = TextPipeline(processor.text.tokenizer, replace(processor.text.spec, bos_id=None))
         self.device, self.dtype = model.device, model.dtype
-        self.processor = Processor(processor.image, text, image_missing=processor.image_missing)
+        self.processor = Processor(
+            processor.image, text, image_missing=processor.image_missing, sees_clips=processor.sees_clips
+        )
 
 
 def shots_of(model: TaskModel, task: str, examples: Any, prompt: str | None = None) -> Shots | None:

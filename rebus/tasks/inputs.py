@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from rebus.codec.clips import Clip
 from rebus.codec.image_files import images_in
 from rebus.codec.images import ImageSource
 from rebus.codec.regions import ImageRegions
@@ -25,14 +26,16 @@ def many_images(images: Any) -> tuple[list[ImageSource], bool]:
         images = _in_folder(images)
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         images = list(images)
-    single = str | bytes | bytearray | memoryview | os.PathLike | Image.Image | np.ndarray | Tensor | ImageRegions
+    single = (
+        str | bytes | bytearray | memoryview | os.PathLike | Image.Image | np.ndarray | Tensor | ImageRegions | Clip
+    )
     if isinstance(images, single):
         return [images], False  # type: ignore[list-item]
     if isinstance(images, Iterator):
         images = list(islice(images, limit("MAX_IMAGES") + 1))
     if not isinstance(images, Sequence):
         raise BadImage(
-            "wanted an image (a path, bytes, a PIL image, an array, a tensor, regions), a folder, a list or a "
+            "wanted an image (a path, bytes, a PIL image, an array, a tensor, regions, a clip), a folder, a list or a "
             f"generator; got {type(images).__name__}"
         )
     check("MAX_IMAGES", len(images), "images in one call")

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 from PIL import Image
 
+from rebus.codec.clips import Clip
 from rebus.codec.images import ImageSource, open_images
 from rebus.core.places import Located, LocationNotation
 from rebus.tasks.task_model import TaskModel, image_spec
@@ -17,6 +19,16 @@ def open_all(model: TaskModel, images: Sequence[ImageSource]) -> list[Image.Imag
     opened, _ = open_images(list(distinct.values()), alpha=image_spec(model).alpha)
     found = dict(zip(distinct, opened, strict=True))
     return [image for given in images if (image := found[id(given)]) is not None]
+
+
+def open_shown(model: TaskModel, images: Sequence[ImageSource | Clip]) -> list[Image.Image | Clip]:
+    """Images of a prompt, and clips with their frames open."""
+    frames = [one.frames if isinstance(one, Clip) else (one,) for one in images]
+    opened = iter(open_all(model, [frame for each in frames for frame in each]))
+    return [
+        Clip(tuple(islice(opened, len(each)))) if isinstance(one, Clip) else next(opened)
+        for one, each in zip(images, frames, strict=True)
+    ]
 
 
 def certainty(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from rebus.codec.clips import Clip
     from rebus.codec.regions import ImageRegions
     from rebus.codec.text import Prompt
     from rebus.tasks.batching import BatchOptions
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rebus.tasks.detect import Detector
     from rebus.tasks.few_shot import Shots
 
-    OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions
+    OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions | Clip
     Images = OneImage | Iterable[OneImage]
 
 
@@ -141,13 +142,11 @@ class Tasks:
         batching, shown = _divided(options, on_error)
         return classify(self._can("classify"), images, labels, templates, multi, batching=batching, **shown)
 
-    def classifier(
-        self, labels: Sequence[str], templates: str | Sequence[str] | None = None, multi: bool = False
-    ) -> "Classifier":
+    def classifier(self, labels: Sequence[str], templates: Any = None, multi: bool = False, **how: Any) -> "Classifier":
         """`classify` in two parts, for many calls: the labels are read once, what is given ranks them by images."""
         from rebus.tasks.classify import Classifier
 
-        return Classifier(self._can("classify"), labels, templates, multi)
+        return Classifier(self._can("classify"), labels, templates, multi, **how)
 
     @overload
     def caption(

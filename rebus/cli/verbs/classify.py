@@ -4,6 +4,7 @@ import argparse
 
 from rebus.cli.arguments import add_images, add_list, add_model, listed, positive
 from rebus.cli.choose_model import open_model
+from rebus.cli.example_arguments import add_examples, read_examples, shots_for
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
 from rebus.core.answers import Ranking
@@ -25,20 +26,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--top", metavar="N", type=positive, default=3, help="labels shown for each image (%(default)s)"
     )
     parser.add_argument("--multi", action="store_true", help="each label's own probability (models with a sigmoid)")
+    add_examples(parser)
     add_model(parser, batch_size=8)
 
 
 def run(args: argparse.Namespace) -> int:
     labels = listed(args, "labels")
-    if labels is None:
+    if labels is None and args.examples is None:
         raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
     files = find_images(args.images)
     code = hopeless(files, args)
     if code is not None:
         return code
-    model = open_model(args, "classify")
+    examples = read_examples(args, "classify")
+    if labels is None:
+        labels = sorted({label for _, label in examples or ()})
+    model = open_model(args, "classify", by_examples=examples is not None)
+    shots = shots_for(model, "classify", args, examples)
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
-    classifier = model.classifier(labels, templates, multi=args.multi)
+    classifier = model.classifier(labels, templates, multi=args.multi, examples=shots)
     width = max(len(shown(p.path)) for p in files)
 
     def show(path: str, ranking: Ranking) -> None:

@@ -3,6 +3,9 @@
 Zhu et al., "Multimodal C4: An Open, Billion-scale Corpus of Images Interleaved with Text", 2023;
 https://github.com/allenai/mmc4. Images fetched beforehand lie by their `image_name` in `images/`, in a folder of it for
 each file, or in a folder `<file>_images` beside it, where the authors' `download_images.py` saves them.
+
+Where a page has its similarities, the images that are there are matched anew, as OpenFlamingo was trained (Awadalla et
+al., 2023): one sentence each, so that the similarities add up to the most, and none below `LEAST_SIMILARITY`.
 """
 
 import json
@@ -13,7 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from rebus.core.errors import RebusError
+from rebus.data.reading.assignment import assign
 from rebus.data.reading.byte_lru_cache import ByteLRU
 from rebus.data.reading.checked_fields import listed, mapping, number, shown, words
 from rebus.data.reading.disk_cache import kept
@@ -30,6 +36,7 @@ CHECKED = (
     ("MMC4's images in `docs_*_images/`, `docs_*.jsonl_images/`", "the authors' `scripts/download_images.py`"),
 )
 
+LEAST_SIMILARITY = 0.24  # of an image and its sentence, by CLIP
 MAX_UNPACKED_BYTES = 4 << 30  # of one zipped file
 HELD_BYTES = 1 << 30  # of unpacked files, for each process that reads
 _PIECE = 1 << 20
@@ -55,7 +62,8 @@ def open(path: Path, split: str | None = None) -> "MMC4":
 class MMC4:
     """One record a page: each image before the sentence it is matched to; sentences in between joined by a space.
 
-    Images that are not there are left out and counted in `facts["missing"]`; a page without any is a `BadRecord`. A
+    Images that are not there are left out and counted in `facts["missing"]`, those that fit no sentence in
+    `facts["unmatched"]`; a page without any is a `BadRecord`. A
     file that cannot be unpacked counts as one damaged record. The first opening reads all files to find their lines,
     which the cache keeps. Unzip the files to read pages in any order without holding whole files in memory. Raises
     `MissingFile` and `UsageError` for no files or no such split, `RebusError` when none can be read.
@@ -115,16 +123,22 @@ def _record(key: str, line: bytes, places: MediaPaths) -> Record:
     for at, text in enumerate(texts):
         if not isinstance(text, str):
             raise RebusError(f"text_list: item {at} is no text")
-    before: dict[int, list[tuple[Path, float | None]]] = {}
+    found: dict[int, tuple[Path, int, float | None]] = {}  # its place → its file, its sentence, how well they match
     missing: list[str] = []
-    for item in images:
+    for place, item in enumerate(images):
         at, name, match = _matched(mapping(item, "an entry of image_info"), len(texts))
         try:
-            before.setdefault(at, []).append((places.find(name), match))
+            found[place] = places.find(name), at, match
         except RebusError as error:
             missing.append(str(error))
-    if len(missing) == len(images):
+    if not found:
         raise RebusError(f"none of its images: {missing[0]}" if missing else "a page without images")
+    there = len(found)
+    if page.get("similarity_matrix") is not None:
+        found = _matched_anew(found, _similarities(page, len(images), len(texts)))
+    before: dict[int, list[tuple[Path, float | None]]] = {}
+    for path, at, match in found.values():
+        before.setdefault(at, []).append((path, match))
     document: list[str | Path] = []
     for at, text in enumerate(texts):
         document += [path for path, _ in before.get(at, ())]
@@ -135,7 +149,35 @@ def _record(key: str, line: bytes, places: MediaPaths) -> Record:
             document.append(text)
     facts: dict[str, Any] = {name: page[name] for name in ("url", "could_have_url_duplicate") if name in page}
     matches = tuple(match for at in sorted(before) for _, match in before[at])
-    return Record(key=key, document=tuple(document), facts={**facts, "matched_sim": matches, "missing": len(missing)})
+    facts |= {"matched_sim": matches, "missing": len(missing), "unmatched": there - len(found)}
+    return Record(key=key, document=tuple(document), facts=facts)
+
+
+def _similarities(page: dict[str, Any], images: int, texts: int) -> np.ndarray:
+    """(images, sentences), as a page states them."""
+    rows = listed(page, "similarity_matrix")
+    try:
+        values = np.array(rows, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        values = np.empty(0)
+    if values.shape != (images, texts) or not np.isfinite(values).all():
+        raise RebusError(f"similarity_matrix should hold {images} rows of {texts} numbers")
+    return values
+
+
+def _matched_anew(
+    images: dict[int, tuple[Path, int, float | None]], similarities: np.ndarray
+) -> dict[int, tuple[Path, int, float | None]]:
+    """Raises `RebusError` where no image is like its sentence."""
+    there = list(images)
+    found: dict[int, tuple[Path, int, float | None]] = {}
+    for row, at in assign(similarities[there]):
+        match = float(similarities[there[row], at])
+        if match >= LEAST_SIMILARITY:
+            found[there[row]] = images[there[row]][0], at, match
+    if not found:
+        raise RebusError(f"none of its images is like a sentence: similarities below {LEAST_SIMILARITY}")
+    return found
 
 
 def _matched(item: dict[str, Any], num_texts: int) -> tuple[int, str, float | None]:

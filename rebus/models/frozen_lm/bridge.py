@@ -21,6 +21,7 @@ class ResamplerConfig:
     num_heads: int = 8
     head_width: int = 64
     num_latents: int = 64  # vectors that an image or a clip becomes
+    width: int | None = None  # of these; None: that of the features, which are projected to another one first
     act: Literal["gelu", "relu", "squared_relu"] = "gelu"
     qk_norm: bool = False
     num_frames: int = 1  # of the clips that it was trained on; 1: images alone, without vectors of time
@@ -38,6 +39,7 @@ class CrossConfig:
     gated_mlp: bool = False  # Llama's, of IDEFICS
     qk_norm: bool = False
     gates: Literal["one", "each"] = "one"  # one a block, or one for each channel
+    text_alone: bool = False  # whether tokens that look at no image pass as they came, and not through the MLP either
 
     def places(self, num_layers: int) -> list[int]:
         """The blocks of the language model that one of these stands before."""
@@ -65,10 +67,13 @@ class ResamplerLayer(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Any number of features of an image, or of the frames of a clip → `num_latents` vectors of the same width."""
+    """Any number of features of an image, or of the frames of a clip → `num_latents` vectors of the same width, or of
+    that of the configuration."""
 
-    def __init__(self, width: int, cfg: ResamplerConfig):
+    def __init__(self, features: int, cfg: ResamplerConfig):
         super().__init__()
+        self.width = width = features if cfg.width is None else cfg.width
+        self.project = nn.Identity() if width == features else nn.Linear(features, width)
         self.latents = nn.Parameter(torch.empty(cfg.num_latents, width))
         self.times = nn.Parameter(torch.empty(cfg.num_frames, width)) if cfg.num_frames > 1 else None
         self.blocks = nn.ModuleList(ResamplerLayer(width, cfg) for _ in range(cfg.num_layers))
@@ -83,6 +88,7 @@ class Resampler(nn.Module):
 
     def forward(self, features: Float[Tensor, "M F P D"]) -> Float[Tensor, "M Q D"]:
         """F frames of M images or clips. Beyond the frames of training, the vectors of time are interpolated."""
+        features = self.project(features)
         if self.times is not None:
             features = features + self._times(features.shape[1])[:, None].to(features.dtype)
         media = features.flatten(1, 2)
@@ -106,6 +112,7 @@ class GatedCrossAttention(nn.Module):
 
     def __init__(self, width: int, media_width: int, cfg: CrossConfig):
         super().__init__()
+        self.text_alone = cfg.text_alone
 
         def norm(width: int) -> nn.Module:
             return LayerNorm(width, cfg.eps) if cfg.norm == "layer" else nn.RMSNorm(width, cfg.eps)
@@ -128,11 +135,15 @@ class GatedCrossAttention(nn.Module):
         self, x: Float[Tensor, "B S D"], seen: KeysValues | None, mask: Bool[Tensor, "B 1 S M"] | None
     ) -> Float[Tensor, "B S D"]:
         """`seen`: keys and values of the images, None where there is none at all. A token that may look at nothing
-        gets nothing from the attention; its MLP works all the same."""
-        if seen is not None and mask is not None:
-            blind = ~mask.any(dim=-1, keepdim=True)
-            attended = self.attn.look_up(self.norm1(x), seen, mask | blind)
-            x = x + self.attn_gate.tanh() * attended.masked_fill(blind[:, 0], 0)
+        gets nothing from the attention; its MLP works all the same, unless text is left alone."""
+        if seen is None or mask is None:
+            return x if self.text_alone else self._think(x)
+        blind = ~mask.any(dim=-1, keepdim=True)
+        attended = self.attn.look_up(self.norm1(x), seen, mask | blind)
+        after = self._think(x + self.attn_gate.tanh() * attended.masked_fill(blind[:, 0], 0))
+        return torch.where(blind[:, 0], x, after) if self.text_alone else after
+
+    def _think(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
         return x + self.mlp_gate.tanh() * self.mlp(self.norm2(x))
 
 

@@ -47,7 +47,7 @@ class Flamingo(nn.Module):
         width, media_width = int(text.cfg.width), int(getattr(image, "width", None) or image.cfg.width)
         self.places = cfg.cross.places(len(text.blocks))
         self.resampler = Resampler(media_width, cfg.resampler)
-        self.cross = nn.ModuleList(GatedCrossAttention(width, media_width, cfg.cross) for _ in self.places)
+        self.cross = nn.ModuleList(GatedCrossAttention(width, self.resampler.width, cfg.cross) for _ in self.places)
         self.added = nn.Embedding(len(cfg.added), width)
         untied = getattr(text, "head", None) is not None and cfg.writes_added
         self.added_head = nn.Linear(width, len(cfg.added), bias=False) if untied else None

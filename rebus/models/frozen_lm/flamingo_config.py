@@ -5,6 +5,7 @@ from typing import Any
 
 from rebus.backbones.text import gpt2, gpt_neox, llama_layouts, mpt
 from rebus.backbones.text.llama import LlamaConfig
+from rebus.backbones.vision.efficientnet import EfficientNetConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.core.config import to_dict
 from rebus.core.errors import BadConfig
@@ -80,6 +81,19 @@ def _open(system: str, text: Any, every: int, first_added: int, writes_added: bo
     )
 
 
+_SMOLLM2_135M = LlamaConfig(
+    width=576,
+    num_layers=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_width=64,
+    mlp_width=1536,
+    vocab_size=49_152,
+    context=8192,
+    rope_base=100_000.0,
+    tied=True,
+)
+
 _TINY_IMAGE = ViTConfig(
     width=24, num_layers=1, num_heads=2, mlp_width=32, patch_size=8, image_size=24, eps=1e-5, class_token=True
 )
@@ -114,4 +128,14 @@ PRESETS = {
     "open_4b": _open("gpt_neox", gpt_neox.PRESETS["redpajama_3b"], 2, 50_277),
     "open_9b": _open("mpt", mpt.PRESETS["7b"], 4, 50_277),
     "open_9b_v1": _open("llama", LlamaConfig(context=2048, eps=1e-6), 4, 32_000, writes_added=False),
+    "starter": FlamingoConfig(
+        text=part("llama", _SMOLLM2_135M),
+        image=part("efficientnet", EfficientNetConfig(variant="lite0")),
+        resampler=ResamplerConfig(num_layers=2, num_heads=4, num_latents=32, width=256),
+        # from the middle on: what the blocks before make of a text does not depend on the image
+        cross=CrossConfig(every=4, first=14, num_heads=4, mlp_width=512, norm="rms", text_alone=True),
+        added=(IMAGE,),
+        writes_added=False,
+        end=None,
+    ),
 }

@@ -23,6 +23,7 @@ from rebus.core.system import Find, Layout, System
 from rebus.models.frozen_lm import idefics, openflamingo
 from rebus.models.frozen_lm.flamingo import Flamingo
 from rebus.models.frozen_lm.flamingo_config import END, IMAGE, PRESETS, FlamingoConfig
+from rebus.models.frozen_lm.starter import assemble_starter
 from rebus.weights.keymap import OwnNames
 
 _BEAMS = {"strategy": "beam", "num_beams": 3, "length_penalty": 0.0}
@@ -36,7 +37,8 @@ def join(cfg: FlamingoConfig, text: Processor, image: Processor) -> Processor:
         definition = read_definition(words.tokenizer.files, cfg.added)
         tokenizer = words.tokenizer if definition is None else Tokenizer(definition, words.tokenizer.files)
         words = TextPipeline(tokenizer, _spec(cfg, tokenizer, words.spec))
-    return Processor(image.image, words, sources={**text.sources, **image.sources})
+    sources = {**text.sources, **image.sources}
+    return Processor(image.image, words, sources=sources, sees_clips=cfg.resampler.num_frames > 1)
 
 
 def _spec(cfg: FlamingoConfig, tokenizer: Tokenizer, own: TextSpec) -> TextSpec:
@@ -162,7 +164,7 @@ def frozen_lm(find: Find) -> System:
         example=example,
         image_spec=image_spec,
         text_spec=text_spec,
-        assemble=dict.fromkeys(openflamingo.RELEASED, openflamingo.assemble),
+        assemble={**dict.fromkeys(openflamingo.RELEASED, openflamingo.assemble), "starter": assemble_starter},
         parts=("text", "image"),
         find=find,
         join=join,

