@@ -22,8 +22,9 @@ from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
 from rebus.data.record_batches import Plan, RecordBatches, Row
 from rebus.data.scene_tokenizer import BOS, EOS, PAD, scenes_processor, scenes_tokenizer
-from rebus.data.scenes import NAMES, PLAIN, Scene, answer_kinds, episode, page, scene, vocabulary
+from rebus.data.scenes import MOTIONS, NAMES, PLAIN, Scene, answer_kinds, episode, page, scene, vocabulary
 from rebus.data.scenes.language import ask
+from rebus.data.scenes.video import WHERE
 
 WHAT = "what is this?"  # the question of episodes that ask
 _SEEDS = 1_000_000_000  # documents between the series of two seeds
@@ -79,10 +80,8 @@ class SceneDocuments:
         return DocumentBatches(_Documents(self), processor)
 
     def words(self) -> tuple[str, ...]:
-        """What such texts hold besides the vocabulary of scenes."""
-        said = " ".join((*NAMES, *PLAIN, WHAT, self.caption, self.question.replace("{question}", ""))).lower()
-        known = set(vocabulary())
-        return tuple(word for word in dict.fromkeys(re.findall(r"\w+|[^\w\s]", said)) if word not in known)
+        """What such texts, and those of videos, hold besides the vocabulary of scenes."""
+        return document_words(self.caption, self.question)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of language models that learn from this."""
@@ -131,6 +130,14 @@ class SceneDocuments:
         words = [word for word in (*vocabulary(), *NAMES) if word.isalpha()]
         some = " ".join(words[i] for i in rng.integers(len(words), size=int(rng.integers(4, 13))))
         return [Chunk(None, " ".join([some] * max(1, _ROTE // len(some.split()) - 1)), some)]
+
+
+def document_words(caption: str, question: str) -> tuple[str, ...]:
+    """What documents and videos say besides the vocabulary of scenes, asked for by these prompts."""
+    asked = question.replace("{question}", "")
+    said = " ".join((*NAMES, *PLAIN, WHAT, *MOTIONS, WHERE, "moves", caption, asked)).lower()
+    found = dict.fromkeys(re.findall(r"\w+|[^\w\s]", said.replace("{}", "")))
+    return tuple(word for word in found if word not in set(vocabulary()))
 
 
 def _which(labels: list[str], rng: np.random.Generator) -> slice:

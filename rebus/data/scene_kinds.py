@@ -8,6 +8,7 @@ from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
 from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_texts import SceneTexts
+from rebus.data.scene_videos import SceneVideos
 
 SceneData = (
     SceneCaptions
@@ -19,4 +20,5 @@ SceneData = (
     | SceneQuestions
     | SceneTasks
     | SceneTexts
+    | SceneVideos
 )

@@ -8,7 +8,7 @@ from rebus.objectives import InterleavedLoss
 from rebus.recipes.scenes import ENCODER
 from rebus.train.config import Optim, Start, TrainConfig
 
-_READ = SceneDocuments(told=True, episodes=0.4, pages=0.1, captions=0.15, questions=0.1, rote=0.25)
+_READ = SceneDocuments(told=True, episodes=0.4, pages=0.05, captions=0.1, questions=0.1, rote=0.35)
 
 
 def flamingo_scenes_text() -> TrainConfig:
@@ -17,12 +17,12 @@ def flamingo_scenes_text() -> TrainConfig:
     return TrainConfig(
         system="llama",
         model=LlamaConfig(
-            width=128,
-            num_layers=3,
+            width=96,
+            num_layers=2,
             num_heads=4,
             num_kv_heads=4,
-            head_width=32,
-            mlp_width=256,
+            head_width=24,
+            mlp_width=192,
             vocab_size=_READ.tokenizer().vocab_size,
             context=512,
             tied=True,
@@ -44,7 +44,7 @@ def flamingo_scenes() -> TrainConfig:
             text=part("llama", flamingo_scenes_text().model),
             image=part("vit", ENCODER),
             resampler=ResamplerConfig(num_layers=1, num_heads=4, head_width=32, num_latents=8),
-            cross=CrossConfig(num_heads=4, head_width=32, mlp_width=256),
+            cross=CrossConfig(num_heads=4, head_width=32, mlp_width=192),
         ),
         objective=InterleavedLoss(),
         data=SceneDocuments(),

@@ -12,6 +12,7 @@ from rebus.data.scenes.render import draw
 from rebus.data.scenes.world import Plan, generator, plan_scene
 
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "nowhere": (0, 0)}
+WHERE = "where does the {} move?"
 _STREAM = 5  # of the random numbers of a seed
 _SHORTEST, _LONGEST = 16, 40  # pixels of a 96-pixel image that a moving object covers
 _GAP = 3.0  # pixels between the boxes of objects, at any time, and to the border
@@ -38,7 +39,7 @@ class Video:
     @property
     def questions(self) -> list[tuple[str, str]]:
         """(question, answer) about each object."""
-        return [(f"where does the {label} move?", way) for label, way in zip(self.labels, self.motions, strict=True)]
+        return [(WHERE.format(label), way) for label, way in zip(self.labels, self.motions, strict=True)]
 
 
 def video(seed: int, split: str = "train", frames: int = 4, size: int = 96) -> Video:
