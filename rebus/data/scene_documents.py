@@ -35,9 +35,11 @@ _ROTE = 24  # words of a text that repeats itself
 
 
 class Chunk(NamedTuple):
-    """A scene, or None, and the text after it. `told`: what is read in the scene's place where nothing is seen."""
+    """A scene, or None, with the `prompt` and the `text` after it. `told`: what is read in place of scene and prompt
+    where nothing is seen, if anything is."""
 
     scene: Scene | None
+    prompt: str
     text: str
     told: str = ""
 
@@ -45,7 +47,7 @@ class Chunk(NamedTuple):
 @dataclass(frozen=True)
 class SceneDocuments:
     """Documents, drawn with the given odds: episodes of `images` scenes and 2 to `classes` made-up names, of which one
-    in four asks what this is; pages; captions, and questions, of two scenes each.
+    in four asks what this is; pages; captions, and questions, of a single scene.
 
     `told`: for language models, which see nothing. In episodes words tell what each image shows; the rest does without;
     and with the odds `rote` a text is some words again and again, from which copying is learned soonest.
@@ -90,7 +92,7 @@ class SceneDocuments:
     def document(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
         """One document, of a kind by lot."""
         makes: list[Callable[[int, str, np.random.Generator], list[Chunk]]]
-        makes = [self._episode, self._page, self._captions, self._questions, self._rote]
+        makes = [self._episode, self._page, self._caption, self._question, self._rote]
         return makes[rng.choice(len(makes), p=self._odds() / self._odds().sum())](seed, split, rng)
 
     def _odds(self) -> np.ndarray:
@@ -101,35 +103,31 @@ class SceneDocuments:
         asked = filled(self.question, question=WHAT) if rng.random() < _ASKED else self.caption
         words = _which(list(found.meanings.values()), rng)
         return [
-            Chunk(one, f"{asked} {name}", " ".join(one.objects[0].attributes[words]))
+            Chunk(one, asked, name, " ".join(one.objects[0].attributes[words]))
             for one, name in (*found.shots, found.query)
         ]
 
     def _page(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
-        chunks: list[Chunk] = []
         parts = page(seed, split, self.size)
-        for before, part in zip((None, *parts), parts, strict=False):
-            if isinstance(part, str):
-                chunks.append(Chunk(before if isinstance(before, Scene) else None, part))
-        return chunks
+        pairs = zip((None, *parts), parts, strict=False)
+        return [
+            Chunk(one if isinstance(one, Scene) else None, "", text) for one, text in pairs if isinstance(text, str)
+        ]
 
-    def _captions(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
-        scenes = [scene(2 * seed + i, split, self.size) for i in range(2)]
-        return [Chunk(one, f"{self.caption} {one.captions[0]}") for one in scenes]
+    def _caption(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
+        one = scene(seed, split, self.size)
+        return [Chunk(one, self.caption, one.captions[0])]
 
-    def _questions(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        while len(chunks) < 2:
-            one = scene(2 * seed + len(chunks), split, self.size)
+    def _question(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
+        one, pair = scene(seed, split, self.size), None
+        while pair is None:
             pair = ask(answer_kinds()[rng.integers(len(answer_kinds()))], one.objects, rng, one.scale)
-            if pair is not None:
-                chunks.append(Chunk(one, f"{filled(self.question, question=pair[0])} {pair[1]}"))
-        return chunks
+        return [Chunk(one, filled(self.question, question=pair[0]), pair[1])]
 
     def _rote(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
         words = [word for word in (*vocabulary(), *NAMES) if word.isalpha()]
         some = " ".join(words[i] for i in rng.integers(len(words), size=int(rng.integers(4, 13))))
-        return [Chunk(None, " ".join([some] * max(1, _ROTE // len(some.split()) - 1)), some)]
+        return [Chunk(None, "", " ".join([some] * max(1, _ROTE // len(some.split()) - 1)), some)]
 
 
 def document_words(caption: str, question: str) -> tuple[str, ...]:
@@ -168,10 +166,10 @@ class _Documents:
     def _make(self, record: Record, rng: np.random.Generator) -> Example:
         chunks = self.data.document(record.facts["seed"], record.facts["split"], rng)
         if self.data.told:
-            return Example(texts=tuple(TextRow(chunk.told, chunk.text) for chunk in chunks))
+            return Example(texts=tuple(TextRow(c.told, c.text if c.told else f"{c.prompt} {c.text}") for c in chunks))
         parts: list[str | None] = []
         for chunk in chunks:
-            parts += [chunk.text] if chunk.scene is None else [None, chunk.text]
+            parts += [*([] if chunk.scene is None else [None]), f"{chunk.prompt} {chunk.text}".strip()]
         return Example(tuple(c.scene.pixels for c in chunks if c.scene is not None), document=tuple(parts))
 
 

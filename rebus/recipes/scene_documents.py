@@ -8,7 +8,7 @@ from rebus.objectives import InterleavedLoss
 from rebus.recipes.scenes import ENCODER
 from rebus.train.config import Optim, Start, TrainConfig
 
-_READ = SceneDocuments(told=True, episodes=0.4, pages=0.05, captions=0.1, questions=0.1, rote=0.35)
+_READ = SceneDocuments(told=True, episodes=0.45, pages=0.0, captions=0.1, questions=0.1, rote=0.35)
 
 
 def flamingo_scenes_text() -> TrainConfig:
@@ -47,7 +47,7 @@ def flamingo_scenes() -> TrainConfig:
             cross=CrossConfig(num_heads=4, head_width=32, mlp_width=192),
         ),
         objective=InterleavedLoss(),
-        data=SceneDocuments(),
+        data=SceneDocuments(pages=0.0),
         optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=400),
         steps=2000,
         batch_size=16,

@@ -40,14 +40,14 @@ def test_scenes_of_a_label_hold_that_object_alone():
 
 def test_names_of_episodes_are_known_by_their_examples_alone():
     meant = Counter()
-    for seed in range(200):
+    for seed in range(60):
         one = episode(seed, "test", classes=3, shots=6)
         assert len(one.names) == len(set(one.meanings.values())) == 3
         assert {shown.name for shown in one.shots[:3]} == set(one.names)
         assert all(shown.scene.label == one.meanings[shown.name] for shown in (*one.shots, one.query))
         assert one.query.name in one.names
         meant.update((name, label) for name, label in one.meanings.items() if name == NAMES[0])
-    assert max(meant.values()) <= 6  # of some forty episodes with that name
+    assert max(meant.values()) <= 3  # of some ten episodes with that name
 
 
 def test_novel_episodes_hold_what_was_held_out_and_others_nothing_of_it():
@@ -90,15 +90,13 @@ def test_videos_show_the_motion_that_they_tell():
         assert found.planes.shape == (3, 3, 96, 96)
         assert set(found.motions) != {"nowhere"}
         assert found.caption.count(" moves ") == len(found.labels) == len(found.questions)
-        first, last = (planes.astype(int) for planes in found.planes[[0, -1]])
-        assert np.abs(first - last).max() > 40
-        if len(found.labels) == 1:  # what is gone from one place is in another, further that way
-            seen = [np.argwhere((np.abs(planes - other) > 60).any(axis=0)) for planes, other in ((first, last),)]
-            assert len(seen[0])
-            bright = [np.argwhere(np.ptp(planes, axis=0) > 90).mean(axis=0) for planes in (first, last)]
-            if not np.isnan(bright).any():
-                moved = (bright[1] - bright[0])[::-1]
-                assert moved @ MOTIONS[found.motions[0]] > 8
+        first, last = found.boxes[0], found.boxes[-1]
+        for way, moved in zip(found.motions, (last - first)[:, :2], strict=True):
+            there = np.array(MOTIONS[way])
+            assert moved @ there > 12 or way == "nowhere"
+            assert np.abs(moved - (moved @ there) * there).max() <= 1
+        left, top, right, bottom = map(int, last[[way != "nowhere" for way in found.motions].index(True)])
+        assert np.abs(found.planes[0].astype(int) - found.planes[-1])[:, top:bottom, left:right].max() > 40
     assert np.array_equal(video(3, "val", frames=3).planes[1], video(3, "val", frames=5).planes[2])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from rebus.core.errors import UsageError
-from rebus.data.scenes.render import draw
+from rebus.data.scenes.render import draw, placed
 from rebus.data.scenes.world import Plan, generator, plan_scene
 
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "nowhere": (0, 0)}
@@ -20,9 +20,10 @@ _GAP = 3.0  # pixels between the boxes of objects, at any time, and to the borde
 @dataclass(frozen=True)
 class Video:
     """`planes` uint8 (frames, 3, size, size); of each object, left to right at the beginning, its `labels` ("red
-    circle") and its `motions`, keys of `MOTIONS`."""
+    circle"), its `motions`, keys of `MOTIONS`, and `boxes` (frames, objects, 4) in pixels."""
 
     planes: np.ndarray
+    boxes: np.ndarray
     labels: tuple[str, ...]
     motions: tuple[str, ...]
 
@@ -61,7 +62,8 @@ def video(seed: int, split: str = "train", frames: int = 4, size: int = 96) -> V
     drawing = int(rng.integers(2**32))
     moments = [_moved(plans, ways, reach * i / (frames - 1)) for i in range(frames)]
     planes = [draw(moment, np.random.default_rng(drawing), size) for moment in moments]
-    return Video(np.stack(planes), tuple(f"{p.colour} {p.shape}" for p in plans), tuple(ways))
+    boxes = np.array([[one.box for one in placed(moment, size)] for moment in moments])
+    return Video(np.stack(planes), boxes, tuple(f"{p.colour} {p.shape}" for p in plans), tuple(ways))
 
 
 def _moved(plans: list[Plan], ways: list[str], distance: float) -> list[Plan]:
