@@ -45,6 +45,7 @@ def flamingo_scenes() -> TrainConfig:
             image=part("vit", ENCODER),
             resampler=ResamplerConfig(num_layers=1, num_heads=4, head_width=32, num_latents=8),
             cross=CrossConfig(num_heads=4, head_width=32, mlp_width=192),
+            max_new_tokens=40,
         ),
         objective=InterleavedLoss(),
         data=SceneDocuments(pages=0.0),

@@ -1,4 +1,4 @@
-"""Short videos: the objects of a scene, each of which moves one way at one speed, or stays, before the same background."""
+"""Short videos: the objects of a scene before one background, each of which moves one way at one speed, or stays."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
