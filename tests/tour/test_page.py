@@ -7,7 +7,7 @@ import pytest
 
 from rebus.core.answers import Box, Mask, Ranking
 from rebus.data.scenes import SHAPES
-from rebus.tour import Line, Tour, page
+from rebus.tour import Line, Tour, names, page
 from rebus.tour.photos import caption_photos, look_at_photos, samples
 from rebus.tour.scenes import match_scenes, write_scenes
 
@@ -83,6 +83,24 @@ def test_misses_are_shown(scenes):
     assert "1 wrong" in text
     assert "overlap 0.00" in text
     assert ("<del>large</del>" in text) == any(r.scene.objects[0].size != "large" for r in writing.rows)
+
+
+def test_names_from_examples(monkeypatch):
+    monkeypatch.setattr(names, "NUM_EPISODES", 2)
+
+    class Guesses:
+        card = SimpleNamespace(name="guesses")
+
+        def classify(self, image, labels, examples):
+            assert len(examples) == 8
+            return Ranking(tuple(labels), (1.0, *[0.0] * (len(labels) - 1)))
+
+    named = names.name_scenes(Guesses())
+    right = [one.query.name == one.names[0] for one, _ in named.rows]
+    assert named.right == sum(right)
+    text = page(Tour(named=[named]), "1")
+    assert text.count("a miss: it is") == 2 - sum(right)
+    assert f"“{named.rows[0][1]}”" in text
 
 
 def test_photos():
