@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from rebus.core.answers import Box
 from rebus.tasks.draw import draw_boxes, draw_masks
-from rebus.tour.parts import Line, Tour
 from rebus.tour.names import Named
+from rebus.tour.parts import Line, Tour
 from rebus.tour.photos import Captioned, Photos
 from rebus.tour.scenes import Matched, Writing, Written, enlarged, truth_boxes
 from rebus.tour.style import STYLE
