@@ -1,12 +1,13 @@
 """The tokens of the scenes world: whole words, and for generative models location and mask tokens."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from rebus.codec.images import ImagePipeline
 from rebus.codec.processor import Processor
 from rebus.codec.text import TextPipeline
+from rebus.codec.tokenizer_files import read_definition
 from rebus.codec.tokenizers import Tokenizer, word_level_tokenizer
 from rebus.core.specs import ImageSpec, TextSpec
 from rebus.data.scenes import vocabulary
@@ -18,16 +19,24 @@ PAD, EOS, BOS, IMAGE = 0, 1, 2, 4
 
 @cache
 def scenes_tokenizer(
-    locations: bool = False, mask: bool = False, more: tuple[str, ...] = (), spoken: tuple[str, ...] = ()
+    locations: bool = False,
+    mask: bool = False,
+    more: tuple[str, ...] = (),
+    spoken: tuple[str, ...] = (),
+    added: tuple[str, ...] | None = None,
 ) -> Tokenizer:
     """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for generative
     models; `mask`: with `MASK`, for masked language models; `more`: words after all others; `spoken`: control tokens
-    of answers in the place of those of `locations`."""
+    of answers in the place of those of `locations`; `added`: control tokens at the very end in place of `<image>`, of
+    systems that add theirs to a language model's (whose own has none, ())."""
     own = (*vocabulary(), "\n") if locations else vocabulary()
     words = tuple(dict.fromkeys((*own, *more)))
-    specials = (*SPECIALS[:-1], MASK) if mask else SPECIALS
+    special = (MASK,) if mask else () if added is not None else SPECIALS[-1:]
     places = {"locations": 1024, "segments": 128} if locations else {}
-    return _LookUp(word_level_tokenizer(words, specials, spoken=spoken, **places), words)
+    plain = word_level_tokenizer(words, (*SPECIALS[:-1], *special), spoken=spoken, **places)
+    definition = read_definition(plain.files, added or ())
+    assert definition is not None
+    return _LookUp(definition, plain.files, words)
 
 
 def scenes_processor(
@@ -38,10 +47,11 @@ def scenes_processor(
     files: Mapping[str, bytes] | None = None,
     more: tuple[str, ...] = (),
     spoken: tuple[str, ...] = (),
+    added: tuple[str, ...] | None = None,
 ) -> Processor:
     """The processor of a model that is trained on scenes of `size` × `size` pixels, values scaled to [−1, 1]; `files`
-    are saved with it. `locations`, `mask`, `more`, `spoken`: of the tokenizer."""
-    pipeline = TextPipeline(scenes_tokenizer(locations, mask, more, spoken), text)
+    are saved with it. `locations`, `mask`, `more`, `spoken`, `added`: of the tokenizer."""
+    pipeline = TextPipeline(scenes_tokenizer(locations, mask, more, spoken, added), text)
     return Processor(ImagePipeline(ImageSpec(size=(size, size)), threads=1), pipeline, sources=files)
 
 
@@ -54,9 +64,9 @@ def scenes_text(context: int) -> TextPipeline:
 class _LookUp(Tokenizer):
     """The same tokens as `Tokenizer`, ten times as fast where a text holds nothing but words of the scenes world."""
 
-    def __init__(self, plain: Tokenizer, words: Sequence[str]):
-        super().__init__(json.loads(plain.files["tokenizer.json"]), plain.files)
-        self._words = {word: token for word in words if (token := plain.id_of(word)) is not None}
+    def __init__(self, definition: Mapping[str, Any], files: Mapping[str, bytes], words: Sequence[str]):
+        super().__init__(definition, files)
+        self._words = {word: token for word in words if (token := self.id_of(word)) is not None}
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts at once."""

@@ -8,7 +8,9 @@ asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of networks that
 and shapes asked for at once, in scenes of which each holds a pair that was held out, mean over the other pairs and over
 those. `segmentation_miou`: one phrase an image; an image without any mask counts 0. `lines`, of models that read lines
 of writing: the one line in images with writing is found alone, says the right text whatever its spaces, and has an IoU
-of a half with its plate; `lines_text`: the text alone.
+of a half with its plate; `lines_text`: the text alone. `few_shot_0`, `few_shot_8`, of models that learn
+from examples in the prompt: the right one of four made-up names for held-out pairs of colour and shape, without
+examples (a quarter by chance) and after eight; of half as many episodes as there are scenes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,7 @@ import numpy as np
 from rebus.core.answers import TextLine
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import UsageError
-from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption, scene
+from rebus.data.scenes import LABELS, NAMES, NOVEL_LABELS, SHAPES, Scene, episode, parse_caption, scene
 from rebus.data.scenes.language import RELATIONS
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
@@ -45,6 +47,8 @@ def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, A
         "read": _lines,
     }
     chosen = [part for task, part in parts.items() if task in model.tasks]
+    if "classify" in model.tasks and _reads_names(model):
+        chosen.append(_few_shot)
     if not chosen:
         raise UsageError(f"the scenes benchmark measures {', '.join(parts)}; the model does {sorted(model.tasks)}")
     scenes = [scene(i, split) for i in range(number)]
@@ -114,6 +118,28 @@ def _reading(model: Any, scenes: list[Scene]) -> dict[str, Any]:
             right[writing.is_number].append(as_read(answer) == writing.text)
     scores = {"reading": right[True] + right[False], "reading_numbers": right[True], "reading_words": right[False]}
     return {name: _mean(values) for name, values in scores.items()}
+
+
+def _reads_names(model: Any) -> bool:
+    """Whether the model learns labels from examples in the prompt, and made-up ones are not all the same to it."""
+    prompts = getattr(getattr(model, "system", None), "prompts", None)
+    learns = "classify" in getattr(prompts, "after_example", {})
+    return learns and not model.processor.text.lost_words(" ".join(NAMES))
+
+
+def _few_shot(model: Any, scenes: list[Scene]) -> dict[str, float]:
+    return {f"few_shot_{shots}": few_shot_accuracy(model, len(scenes) // 2, shots) for shots in (0, 8)}
+
+
+def few_shot_accuracy(model: Any, episodes: int, shots: int, split: str = "novel", classes: int = 4) -> float:
+    """How often the query of an episode gets the right one of its names, after so many of its examples."""
+    right = []
+    for seed in range(episodes):
+        one = episode(seed, split, classes, shots)
+        examples = [(shown.scene.image, shown.name) for shown in one.shots]
+        ranking = model.classify(one.query.scene.image, one.names, examples=examples or None)
+        right.append(ranking.top == one.query.name)
+    return _mean(right)
 
 
 def _captions(model: Any, scenes: list[Scene]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ RECIPES = {
     "virtex_scenes": "rebus.recipes.scene_captions",
     "visualgpt_scenes": "rebus.recipes.scene_captions",
     "visualgpt_scenes_cider": "rebus.recipes.scene_captions",
+    "flamingo_scenes": "rebus.recipes.scene_documents",
+    "flamingo_scenes_text": "rebus.recipes.scene_documents",
     "simvlm_scenes": "rebus.recipes.scene_prefixes",
     "simvlm_scenes_mix": "rebus.recipes.scene_prefixes",
     "vit_scenes": "rebus.recipes.scenes",

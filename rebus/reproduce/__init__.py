@@ -24,6 +24,7 @@ CLAIMS = {  # name → what is claimed
     "pali3": "frozen image encoders taught by contrast beat those taught by classes at finding things and at reading",
     "florence2": "one model of many tasks answers better than one model each, for the same compute",
     "simvlm": "reading any beginning of a text and writing the rest teaches more than span corruption or plain LM",
+    "flamingo": "documents teach a frozen language model to learn from examples that it sees, behind gates",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
 }
 

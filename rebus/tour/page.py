@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from rebus.core.answers import Box
 from rebus.tasks.draw import draw_boxes, draw_masks
+from rebus.tour.names import Named
 from rebus.tour.parts import Line, Tour
 from rebus.tour.photos import Captioned, Photos
 from rebus.tour.scenes import Matched, Writing, Written, enlarged, truth_boxes
@@ -31,6 +32,7 @@ def page(tour: Tour, version: str) -> str:
         *map(_captioned, tour.captioned),
         *map(_matched, tour.matched),
         *map(_writing, tour.writing),
+        *map(_named, tour.named),
         "<footer>Every scene above was held out: no model here was trained on it. The photos are the samples of "
         "scikit-image, to which no model here was fitted. Misses are shown as they came. Nothing was fetched from, "
         "or sent to, any network.</footer></main></body></html>",
@@ -135,6 +137,26 @@ def _writing(writing: Writing) -> str:
     return (
         f"<section><h2>Scenes, described and searched <small>{_text(writing.model)}</small></h2>"
         f"<p>{how} Thin white boxes are the truth.</p><div class='stack'>{''.join(cards)}</div></section>"
+    )
+
+
+def _named(named: Named) -> str:
+    cards = []
+    for one, said in named.rows:
+        shown = "".join(
+            f"<span>{_scene_image(example.scene.image, example.name, small=True)} {_text(example.name)}</span>"
+            for example in one.shots
+        )
+        mark = "hit" if said == one.query.name else "miss"
+        verdict = "" if mark == "hit" else f"<p class='miss'>a miss: it is {_text(one.query.name)}</p>"
+        cards.append(
+            f"<div><div class='thumbs'>{shown}</div>{_scene_image(one.query.scene.image, 'the query')}"
+            f"<p class='words {mark}'>“{_text(said)}”</p>{verdict}</div>"
+        )
+    return (
+        f"<section><h2>Made-up names, learned from examples <small>{_text(named.model)}</small></h2>"
+        "<p>Each episode has names of its own for kinds of objects that no training showed. The model saw the small "
+        f"images with their names and named the large one.</p><div class='queries'>{''.join(cards)}</div></section>"
     )
 
 

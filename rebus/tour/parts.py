@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rebus import catalog
 from rebus.api import load
+from rebus.tour.names import SHOTS, Named, name_scenes
 from rebus.tour.photos import Captioned, Photos, caption_photos, look_at_photos, samples
 from rebus.tour.scenes import LEAST_IOU, Matched, Writing, match_scenes, write_scenes
 
@@ -33,6 +34,7 @@ class Tour:
     captioned: list[Captioned] = field(default_factory=list)
     matched: list[Matched] = field(default_factory=list)
     writing: list[Writing] = field(default_factory=list)
+    named: list[Named] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -41,7 +43,7 @@ class Tour:
 
 @dataclass(frozen=True)
 class Station:
-    """One model at one kind of task: `kind` is photos, caption, match or write."""
+    """One model at one kind of task: `kind` is photos, caption, match, write or name."""
 
     model: str
     kind: str
@@ -58,6 +60,8 @@ def plan(starter: bool, captions: bool = False) -> list[Station]:
             stations.append(Station(name, "match"))
         if card.tasks & {"caption", "ask", "detect", "read"}:
             stations.append(Station(name, "write"))
+        if "classify" in catalog.system(card.system).prompts.after_example:
+            stations.append(Station(name, "name"))
     return stations
 
 
@@ -81,6 +85,11 @@ def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
             matched = match_scenes(model)
             seen.matched.append(matched)
             seen.lines += _match_lines(matched)
+        elif station.kind == "name":
+            named = name_scenes(model)
+            seen.named.append(named)
+            what = f"held-out kinds, made-up names from {SHOTS} examples"
+            seen.lines.append(Line(named.model, "classify", what, named.right, len(named.rows), named.seconds))
         else:
             writing = write_scenes(model)
             seen.writing.append(writing)

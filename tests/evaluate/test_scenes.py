@@ -9,12 +9,13 @@ import rebus
 from rebus.codec.text import TextPipeline
 from rebus.core.answers import Box, Mask, Ranking, TextLine
 from rebus.core.errors import UsageError
-from rebus.core.specs import TextSpec
+from rebus.core.specs import Prompts, TextSpec
 from rebus.data.scene_tokenizer import scenes_tokenizer
 from rebus.data.scenes import NOVEL_LABELS, Scene, Writing, language, scene
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate import evaluate
 from rebus.evaluate.metrics import box_iou, mask_iou
+from rebus.evaluate.scenes import few_shot_accuracy
 
 
 class Oracle:
@@ -133,6 +134,49 @@ def test_lines_want_their_text_and_their_place() -> None:
 
     found = [evaluate(reader(), "scenes", number=100) for reader in (Reader, Aside, Misread)]
     assert [(scores["lines"], scores["lines_text"]) for scores in found] == [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
+
+
+class Learner:
+    """Takes the name of the example whose colour is nearest, without examples the first label."""
+
+    tasks = frozenset({"classify", "caption"})
+
+    class system:  # noqa: N801
+        prompts = Prompts(classify="", after_example={"classify": ""})
+
+    class processor:  # noqa: N801
+        class text:  # noqa: N801
+            @staticmethod
+            def lost_words(text: str) -> list[str]:
+                return []
+
+    def caption(self, images: Any) -> list[str]:
+        return ["" for _ in images]
+
+    def classify(self, image: Any, labels: Any, examples: Any = None) -> Ranking:
+        near = [(np.linalg.norm(vivid(image) - vivid(one)), name) for one, name in examples or ()]
+        return Ranking((min(near)[1] if near else labels[0],), (1.0,))
+
+
+def vivid(image: Any) -> np.ndarray:
+    pixels = np.asarray(image).reshape(-1, 3).astype(int)
+    return np.median(pixels[np.ptp(pixels, axis=1).argsort()[-30:]], axis=0)
+
+
+def test_who_learns_from_examples_is_asked_for_made_up_names() -> None:
+    scores = evaluate(Learner(), "scenes", number=100)
+    assert scores["few_shot_8"] > 0.95
+    assert 0.1 < scores["few_shot_0"] < 0.4
+    assert few_shot_accuracy(Learner(), 20, 1) < 0.6  # most queries are of another class than the one example
+
+    class Unread(Learner):
+        class processor:  # noqa: N801
+            class text:  # noqa: N801
+                @staticmethod
+                def lost_words(text: str) -> list[str]:
+                    return text.split()[:1]
+
+    assert not [name for name in evaluate(Unread(), "scenes", number=100) if "few_shot" in name]
 
 
 def test_mistakes_are_named() -> None:

@@ -17,6 +17,7 @@ from rebus.reproduce import (
     asif,
     clip,
     find,
+    flamingo,
     florence2,
     magic,
     memory,
@@ -73,6 +74,9 @@ SMALL = {
         simvlm.Budget(pairs=40, steps=2, questions=30, tuning=2, batch_size=8, test=40, width=16, num_layers=1)
     ),
     "florence2": lambda: florence2.florence2(florence2.Budget(steps=6, batch_size=6, images=40, test=10, width=16)),
+    "flamingo": lambda: flamingo.flamingo(
+        flamingo.Budget(text_steps=2, steps=2, early=1, batch_size=4, test=8, width=16)
+    ),
     "magic": lambda: magic.magic(
         magic.Budget(clip_steps=2, text_steps=2, batch_size=8, train=64, test=3, bent=1, width=8, k=3)
     ),

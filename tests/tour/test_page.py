@@ -8,7 +8,7 @@ import pytest
 from rebus.core.answers import Box, Mask, Ranking, TextLine
 from rebus.data.scenes import SHAPES
 from rebus.data.scenes.writing import QUESTION
-from rebus.tour import Line, Tour, page
+from rebus.tour import Line, Tour, names, page
 from rebus.tour.parts import _writing_lines
 from rebus.tour.photos import caption_photos, look_at_photos, samples
 from rebus.tour.scenes import match_scenes, write_scenes
@@ -110,6 +110,24 @@ def test_what_is_read_is_counted(scenes):
     assert [row.read for row in writing.rows if row.read is not None] == [truths[0], *("" for _ in truths[1:])]
     (line,) = _writing_lines(writing)
     assert (line.task, line.right, line.of) == ("read", 1, len(truths))
+
+
+def test_names_from_examples(monkeypatch):
+    monkeypatch.setattr(names, "NUM_EPISODES", 2)
+
+    class Guesses:
+        card = SimpleNamespace(name="guesses")
+
+        def classify(self, image, labels, examples):
+            assert len(examples) == 8
+            return Ranking(tuple(labels), (1.0, *[0.0] * (len(labels) - 1)))
+
+    named = names.name_scenes(Guesses())
+    right = [one.query.name == one.names[0] for one, _ in named.rows]
+    assert named.right == sum(right)
+    text = page(Tour(named=[named]), "1")
+    assert text.count("a miss: it is") == 2 - sum(right)
+    assert f"“{named.rows[0][1]}”" in text
 
 
 def test_photos():

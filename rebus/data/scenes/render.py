@@ -23,25 +23,37 @@ _STAR = (  # corners of a five-pointed star, clockwise from the top, y downwards
 )  # fmt: skip
 
 
-def draw(plans: list[Plan], rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[SceneObject]]:
-    """uint8 (3, size, size) and the objects with boxes and masks in its pixels."""
-    scale = size / 96
-    canvas = _background(rng, size)
+def placed(plans: list[Plan], size: int) -> list[SceneObject]:
+    """The objects with boxes and masks in the pixels of an image of that size."""
     objects = []
-    jitter = rng.integers(-10, 11, size=(len(plans), 3))
-    for plan, shift in zip(plans, jitter, strict=True):
-        alpha, body = _stencil(plan.shape, plan.fill, plan.radius, scale)
-        left, top = round(plan.x * scale) - alpha.shape[1] // 2, round(plan.y * scale) - alpha.shape[0] // 2
-        rows, columns = slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1])
-        colour = np.clip(np.asarray(RGB[plan.colour]) + shift, 0, 255).astype(np.float32)
-        patch = canvas[:, rows, columns]
-        patch += alpha * (colour[:, None, None] - patch)
+    for plan in plans:
+        alpha, body = _stencil(plan.shape, plan.fill, plan.radius, size / 96)
+        left, top, rows, columns = _where(plan, alpha, size / 96)
         mask = np.zeros((size, size), dtype=bool)
         mask[rows, columns] = body
         box = (float(left), float(top), float(left + alpha.shape[1]), float(top + alpha.shape[0]))
         centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         objects.append(SceneObject(plan.shape, plan.colour, plan.size, plan.fill, centre, box, mask))
-    return (canvas + np.float32(0.5)).astype(np.uint8), objects
+    return objects
+
+
+def draw(plans: list[Plan], rng: np.random.Generator, size: int) -> np.ndarray:
+    """uint8 (3, size, size)."""
+    canvas = _background(rng, size)
+    jitter = rng.integers(-10, 11, size=(len(plans), 3))
+    for plan, shift in zip(plans, jitter, strict=True):
+        alpha, _ = _stencil(plan.shape, plan.fill, plan.radius, size / 96)
+        _, _, rows, columns = _where(plan, alpha, size / 96)
+        colour = np.clip(np.asarray(RGB[plan.colour]) + shift, 0, 255).astype(np.float32)
+        patch = canvas[:, rows, columns]
+        patch += alpha * (colour[:, None, None] - patch)
+    return (canvas + np.float32(0.5)).astype(np.uint8)
+
+
+def _where(plan: Plan, alpha: np.ndarray, scale: float) -> tuple[int, int, slice, slice]:
+    """Left and top, rows and columns of an object's stencil in the image."""
+    left, top = round(plan.x * scale) - alpha.shape[1] // 2, round(plan.y * scale) - alpha.shape[0] // 2
+    return left, top, slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1])
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -5,9 +5,9 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from rebus.core.errors import UsageError
+from rebus.core.errors import UsageError, unknown
 from rebus.data.scenes import language
-from rebus.data.scenes.render import draw
+from rebus.data.scenes.render import draw, placed
 from rebus.data.scenes.world import COLOURS, HELD_OUT, SHAPES, SceneObject, generator, plan_scene
 from rebus.data.scenes.writing import Writing, written
 
@@ -16,16 +16,20 @@ NOVEL_LABELS = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES if (s, c) in HE
 
 
 class Scene:
-    """An image (`planes` uint8 (3, size, size), `pixels` (size, size, 3)) and its `objects`, left to right."""
+    """An image (`planes` uint8 (3, size, size), `pixels` (size, size, 3)) and its `objects`, left to right. It is drawn
+    when it is first looked at."""
 
-    def __init__(self, seed: int, split: str, size: int, count: int | None):
+    def __init__(self, seed: int, split: str, size: int, count: int | None, label: str | None = None):
         if size < 96:
             raise UsageError(f"scenes are 96 pixels or more on a side; got size={size}")
         self.seed, self.split, self.size = seed, split, size
-        self.planes: np.ndarray
-        self.objects: list[SceneObject]
-        rng = generator(seed, split, 0)
-        self.planes, self.objects = draw(plan_scene(rng, split, count), rng, size)
+        self._rng = generator(seed, split, 0)
+        self._plans = plan_scene(self._rng, split, count, _kind(label, split))
+        self.objects: list[SceneObject] = placed(self._plans, size)
+
+    @cached_property
+    def planes(self) -> np.ndarray:
+        return draw(self._plans, self._rng, self.size)
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -90,9 +94,28 @@ class Scene:
         return self.labels[0] if len(self.objects) == 1 else None
 
 
-def scene(seed: int, split: str = "train", size: int = 96, count: int | None = None) -> Scene:
-    """The scene of that seed and split, always the same. `count` fixes the number of objects (1 to 5).
+def scene(
+    seed: int, split: str = "train", size: int = 96, count: int | None = None, *, label: str | None = None
+) -> Scene:
+    """The scene of that seed and split, always the same. `count` fixes the number of objects (1 to 5); `label` asks for
+    a single one of that label.
 
-    Raises `UnknownName` for an unknown split, `UsageError` for a negative seed, a size below 96, an impossible count.
+    Raises `UnknownName` for an unknown split or label, or one that the split does not have (`NOVEL_LABELS` are those of
+    "novel" alone); `UsageError` for a negative seed, a size below 96, an impossible count.
     """
-    return Scene(seed, split, size, count)
+    return Scene(seed, split, size, count, label)
+
+
+def labels_of(split: str) -> tuple[str, ...]:
+    """The labels of single objects in a split."""
+    return NOVEL_LABELS if split == "novel" else LABELS
+
+
+def _kind(label: str | None, split: str) -> tuple[str, str] | None:
+    """The shape and colour of a label."""
+    if label is None:
+        return None
+    if label not in labels_of(split):
+        raise unknown(f"label of the split {split}", label, labels_of(split))
+    colour, shape = label.split()
+    return shape, colour

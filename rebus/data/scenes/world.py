@@ -72,8 +72,15 @@ def generator(seed: int, split: str, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), seed, stream])))
 
 
-def plan_scene(rng: np.random.Generator, split: str, count: int | None = None) -> list[Plan]:
-    """Objects with attributes and places, left to right, no two overlapping, no two alike in all attributes."""
+def plan_scene(
+    rng: np.random.Generator, split: str, count: int | None = None, kind: tuple[str, str] | None = None
+) -> list[Plan]:
+    """Objects with attributes and places, left to right, no two overlapping, no two alike in all attributes. `kind`:
+    the shape and colour of a single object."""
+    if kind is not None:
+        placed = _place(rng, [(*kind, _pick(rng, SIZES), _pick(rng, FILLS))])
+        assert placed is not None, "a single object has room"
+        return placed
     count = int(rng.integers(1, MOST_OBJECTS + 1)) if count is None else count
     if not 1 <= count <= MOST_OBJECTS:
         raise UsageError(f"a scene holds 1 to {MOST_OBJECTS} objects; got count={count}")

@@ -27,6 +27,7 @@ class FlamingoConfig:
     writes_added: bool = True  # False: the scores of these tokens were not released, and they are never written
     mark: tuple[str, ...] = (IMAGE,)  # what stands for an image in a text
     end: str | None = END  # the token that ends an answer; None: that of the language model
+    max_new_tokens: int = 20  # of a caption
 
     def __post_init__(self) -> None:
         strange = [name for name in self.mark if name not in self.added]

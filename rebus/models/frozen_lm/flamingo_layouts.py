@@ -27,6 +27,10 @@ from rebus.models.frozen_lm.starter import assemble_starter
 from rebus.weights.keymap import OwnNames
 
 _BEAMS = {"strategy": "beam", "num_beams": 3, "length_penalty": 0.0}
+_DECODING: dict[str, Any] = {
+    "caption": {**_BEAMS, "max_new_tokens": 20, "stop": "Output"},
+    "ask": {**_BEAMS, "max_new_tokens": 5, "stop": ["Question", "Answer", "Short"]},
+}
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -103,7 +107,8 @@ def frozen_lm(find: Find) -> System:
     def suited(cfg: FlamingoConfig) -> dict[str, Any]:
         image = system.part(cfg, "image")[0]
         prompts = Prompts(**_PROMPTS, **_EXAMPLES) if cfg.end == END else Prompts(**_PROMPTS, after_example=_LINES)
-        return {"prompts": prompts, "any_image_size": image.any_image_size}
+        decoding = {**_DECODING, "caption": {**_DECODING["caption"], "max_new_tokens": cfg.max_new_tokens}}
+        return {"prompts": prompts, "any_image_size": image.any_image_size, "decoding": decoding}
 
     def example(cfg: FlamingoConfig, rows: int, *, prompt: int = 16, answer: int = 16) -> dict[str, Tensor]:
         random = generator()
@@ -156,10 +161,7 @@ def frozen_lm(find: Find) -> System:
             ),
         },
         prompts=Prompts(**_PROMPTS, **_EXAMPLES),
-        decoding={
-            "caption": {**_BEAMS, "max_new_tokens": 20, "stop": "Output"},
-            "ask": {**_BEAMS, "max_new_tokens": 5, "stop": ["Question", "Answer", "Short"]},
-        },
+        decoding=_DECODING,
         objective="next token",
         example=example,
         image_spec=image_spec,
