@@ -2,6 +2,8 @@
 
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
+from rebus.data.scene_drawings import SceneDrawings
+from rebus.data.scene_images import SceneImages
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_readings import SceneCaptionPairs, SceneQuestions
@@ -9,5 +11,14 @@ from rebus.data.scene_tasks import SceneTasks
 from rebus.data.scene_texts import SceneTexts
 
 SceneData = (
-    SceneCaptions | SceneCaptionPairs | SceneCrops | SceneLabels | SceneMasks | SceneQuestions | SceneTasks | SceneTexts
+    SceneCaptions
+    | SceneCaptionPairs
+    | SceneCrops
+    | SceneDrawings
+    | SceneImages
+    | SceneLabels
+    | SceneMasks
+    | SceneQuestions
+    | SceneTasks
+    | SceneTexts
 )

@@ -1,6 +1,7 @@
 """The tokens of the scenes world: whole words, and for generative models location and mask tokens."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -17,16 +18,31 @@ PAD, EOS, BOS, IMAGE = 0, 1, 2, 4
 
 
 @cache
-def scenes_tokenizer(locations: bool = False, mask: bool = False, more: tuple[str, ...] = ()) -> Tokenizer:
+def scenes_tokenizer(
+    locations: bool = False, mask: bool = False, more: tuple[str, ...] = (), controls: tuple[str, ...] = ()
+) -> Tokenizer:
     """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for generative
-    models; `mask`: with `MASK`, for masked language models; `more`: words after all others."""
+    models; `mask`: with `MASK`, for masked language models; `more`: words after all others; `controls`: control tokens
+    after the usual ones."""
     own = (*vocabulary(), "\n") if locations else vocabulary()
     words = tuple(dict.fromkeys((*own, *more)))
     specials = (*SPECIALS[:-1], MASK) if mask else SPECIALS
     return _LookUp(
-        word_level_tokenizer(words, specials, locations=1024 if locations else 0, segments=128 if locations else 0),
+        word_level_tokenizer(
+            words,
+            (*specials, *controls),
+            locations=1024 if locations else 0,
+            segments=128 if locations else 0,
+        ),
         words,
     )
+
+
+def new_words(*templates: str) -> tuple[str, ...]:
+    """The words of prompts, but for their {fields}, that are not in the vocabulary of scenes."""
+    text = re.sub(r"\{\w+\}", " ", " ".join(templates)).lower().replace("_", " _ ")
+    known = set(vocabulary())
+    return tuple(word for word in dict.fromkeys(re.findall(r"\w+|[^\w\s]", text)) if word not in known)
 
 
 def scenes_processor(

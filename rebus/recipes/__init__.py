@@ -23,6 +23,8 @@ RECIPES = {
     "visualgpt_scenes_cider": "rebus.recipes.scene_captions",
     "simvlm_scenes": "rebus.recipes.scene_prefixes",
     "simvlm_scenes_mix": "rebus.recipes.scene_prefixes",
+    "chameleon_scenes": "rebus.recipes.chameleon",
+    "chameleon_scenes_codes": "rebus.recipes.chameleon",
     "vit_scenes": "rebus.recipes.scenes",
     "bert_scenes": "rebus.recipes.scenes",
     "magic_scenes": "rebus.recipes.scene_captions",
