@@ -16,7 +16,7 @@ from rebus.core.specs import Prompts
 from rebus.data.forms import Example, TextRow, filled
 from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
-from rebus.data.record_batches import Plan, RecordBatches
+from rebus.data.record_batches import Plan, RecordBatches, Turns
 from rebus.data.scene_records import SceneRecords
 from rebus.data.scene_tokenizer import SPECIALS, new_words, scenes_tokenizer
 from rebus.data.scenes import Scene, scene
@@ -27,19 +27,21 @@ BEGIN, END, FIRST_CODE = (len(SPECIALS) + i for i in (0, 1, 3))  # between them 
 
 @dataclass(frozen=True)
 class SceneDrawings:
-    """Scenes of one to `most_objects` objects, each with its caption, and as the image that its caption asks for.
-
-    `named`: how often an image is asked for by colours and shapes alone; `free`: by nothing at all, which guidance
-    compares with. `documents`: how often a scene of one object is shown with another one as the reply to "what is a red
-    circle and a blue star like?", a name and an image in turn.
+    """Scenes of one to `most_objects` objects. Each batch is of one kind, so that its rows are alike long, and kinds
+    take turns by these weights. `caption`: the caption of an image. `imagine`: the image of a caption; `named`: how
+    often that says colours and shapes alone; `free`: how often nothing, which guidance compares with. `documents`: the
+    reply to "what is a red circle and a blue star like?", which is the name of each and an image of it, in turn, in
+    half as many rows.
     """
 
     kind: Literal["scene drawings"] = "scene drawings"
     size: int = 96
     most_objects: int = 2
+    caption: float = 0.5
+    imagine: float = 0.4
+    documents: float = 0.1
     named: float = 0.3
     free: float = 0.1
-    documents: float = 0.2
 
     def open(self, inputs: ModelInputs) -> RecordBatches:
         """The batches: `pixels`, `image_mask`, `tokens`, `mask`, `targets`, `owners`. Raises `UsageError` for a model
@@ -61,24 +63,31 @@ class SceneDrawings:
         return scenes_tokenizer(more=new_words(prompts.caption or ""), controls=controls)
 
     def _plan(self, prompts: Prompts, index: int, batch_size: int, split: str) -> Plan:
-        return Plan(range(index * batch_size, (index + 1) * batch_size), partial(self._make, prompts))
+        kinds = [(self.caption, _told), (self.imagine, self._drawn), (self.documents, _document)]
+        weights, makes = zip(*((weight, make) for weight, make in kinds if weight), strict=True)
+        make = makes[Turns(weights, len(makes)).at(index)[0]]
+        rows = batch_size // 2 if make is _document else batch_size
+        return Plan(range(index * batch_size, index * batch_size + rows), partial(make, prompts))
 
-    def _make(self, prompts: Prompts, record: Record, rng: np.random.Generator) -> Example:
+    def _drawn(self, prompts: Prompts, record: Record, rng: np.random.Generator) -> Example:
         s: Scene = record.facts["scene"]
-        if len(s.objects) == 1 and rng.random() < self.documents:
-            return _document(prompts, s, scene(int(rng.integers(2**31)), s.split, self.size, count=1))
         chance = rng.random()
         asked = "" if chance < self.free else naming(s.objects) if chance < self.free + self.named else s.captions[0]
-        told = TextRow(prompts.caption, s.captions[0])
-        drawn = TextRow(_prompt(prompts, "imagine", prompt=asked), Pieces(ImageMark()))
-        return Example((s.pixels,), (told, drawn))
+        return Example((s.pixels,), (TextRow(_prompt(prompts, "imagine", prompt=asked), Pieces(ImageMark())),))
 
 
-def _document(prompts: Prompts, one: Scene, other: Scene) -> Example:
-    objects = (*one.objects, *other.objects)
-    question = _prompt(prompts, "complete", document=question_of_looks(objects))
-    reply = Pieces(naming(one.objects), ImageMark(), naming(other.objects), ImageMark())
-    return Example((one.pixels, other.pixels), (TextRow(question, reply),))
+def _told(prompts: Prompts, record: Record, rng: np.random.Generator) -> Example:
+    s: Scene = record.facts["scene"]
+    return Example((s.pixels,), (TextRow(prompts.caption, s.captions[0]),))
+
+
+def _document(prompts: Prompts, record: Record, rng: np.random.Generator) -> Example:
+    s: Scene = record.facts["scene"]
+    shown = [scene(int(seed), s.split, s.size, count=1) for seed in rng.integers(2**31, size=2)]
+    question = question_of_looks([one.objects[0] for one in shown])
+    reply = [part for one in shown for part in (naming(one.objects), ImageMark())]
+    texts = (TextRow(_prompt(prompts, "complete", document=question), Pieces(*reply)),)
+    return Example(tuple(one.pixels for one in shown), texts)
 
 
 def _prompt(prompts: Prompts, task: str, **values: str) -> Prompt:

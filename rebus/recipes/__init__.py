@@ -25,6 +25,7 @@ RECIPES = {
     "simvlm_scenes_mix": "rebus.recipes.scene_prefixes",
     "chameleon_scenes": "rebus.recipes.chameleon",
     "chameleon_scenes_codes": "rebus.recipes.chameleon",
+    "chameleon_scenes_codes_32": "rebus.recipes.chameleon",
     "vit_scenes": "rebus.recipes.scenes",
     "bert_scenes": "rebus.recipes.scenes",
     "magic_scenes": "rebus.recipes.scene_captions",

@@ -1,5 +1,7 @@
 """Chameleon in the scenes world: first the codebook in which images are written, then text and images in one stream."""
 
+from dataclasses import replace
+
 from rebus.backbones.text.llama import LlamaConfig
 from rebus.backbones.vision.vqgan import VQGANConfig
 from rebus.data.scene_drawings import BEGIN, END, FIRST_CODE, SceneDrawings
@@ -11,15 +13,28 @@ from rebus.objectives import CodebookLoss, NextTokenLoss
 from rebus.train.config import Optim, Start, TrainConfig
 
 IMAGES = VQGANConfig(
-    width=32, multiples=(1, 1, 2), num_blocks=1, latent_width=64, code_width=16, num_codes=512, image_size=32
+    width=32, multiples=(1, 1, 2), num_blocks=1, latent_width=64, code_width=16, num_codes=512, image_size=48
 )
 
 
 def chameleon_scenes_codes() -> TrainConfig:
-    """`rebus train chameleon_scenes_codes`: the tokenizer of images of `chameleon_scenes`, 32 pixels to 8 × 8 codes."""
+    """`rebus train chameleon_scenes_codes`: the tokenizer of images of `chameleon_scenes`, 48 pixels to 12 × 12 codes,
+    after what `chameleon_scenes_codes_32` learned from smaller ones."""
+    return replace(
+        chameleon_scenes_codes_32(),
+        model=IMAGES,
+        start_from="codes_32/final",
+        optim=Optim(lr=2e-3, weight_decay=0.0, warmup=50, schedule="constant", cooldown=400),
+        steps=900,
+        seed=1,
+    )
+
+
+def chameleon_scenes_codes_32() -> TrainConfig:
+    """`rebus train chameleon_scenes_codes_32 --out codes_32`: 32 pixels to 8 × 8 codes, in which small shapes are lost."""
     return TrainConfig(
         system="vqgan",
-        model=IMAGES,
+        model=replace(IMAGES, image_size=32),
         objective=CodebookLoss(),
         data=SceneImages(),
         optim=Optim(lr=2e-3, weight_decay=0.0, warmup=50, schedule="constant", cooldown=700),
