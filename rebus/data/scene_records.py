@@ -16,8 +16,8 @@ class SceneRecords:
     """Scenes by number, with the given fields of their records; `plan` says what is learned from them.
 
     One generator goes through a batch: the bundled checkpoints were trained so. `novel`: every other scene of the
-    split "train" is one of the split "novel", which has a held-out pair of colour and shape in it. `most_objects`: scenes
-    have 1 to so many objects in turn; by default as many as chance gives.
+    split "train" is one of the split "novel", which has a held-out pair of colour and shape in it. `most_objects`:
+    scenes have 1 to so many objects in turn; by default as many as chance gives.
     """
 
     name = "scenes"

@@ -33,10 +33,7 @@ def round_frozen(network: nn.Module) -> None:
     since it computes without autocast.
     """
     kept = {
-        id(part)
-        for module in network.modules()
-        if getattr(module, "keeps_float32", False)
-        for part in module.modules()
+        id(part) for module in network.modules() if getattr(module, "keeps_float32", False) for part in module.modules()
     }
     others = {
         id(parameter)

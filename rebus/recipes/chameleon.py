@@ -31,7 +31,7 @@ def chameleon_scenes_codes() -> TrainConfig:
 
 
 def chameleon_scenes_codes_32() -> TrainConfig:
-    """`rebus train chameleon_scenes_codes_32 --out codes_32`: 32 pixels to 8 × 8 codes, in which small shapes are lost."""
+    """`rebus train chameleon_scenes_codes_32`: 32 pixels to 8 × 8 codes, in which small shapes are lost."""
     return TrainConfig(
         system="vqgan",
         model=replace(IMAGES, image_size=32),

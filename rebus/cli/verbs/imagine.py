@@ -29,7 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="PATH", type=Path, required=True, help="the file of a single image, or a folder"
     )
     parser.add_argument("--count", metavar="N", type=positive, default=1, help="images of each prompt (%(default)s)")
-    parser.add_argument("--seed", metavar="N", type=int, help="of the first image of each prompt; the next ones count on")
+    parser.add_argument(
+        "--seed", metavar="N", type=int, help="of the first image of each prompt; the next ones count on"
+    )
     parser.add_argument(
         "--guidance", metavar="G", type=float, help="how strongly prompts are followed; 1: as the model has it"
     )
@@ -48,28 +50,23 @@ def run(args: argparse.Namespace) -> int:
     paths = image_paths(args.out, [prompt for prompt, _ in wanted], args.overwrite)
     model = open_model(args, "imagine")
     rows = [
-        {"prompt": prompt, "seed": seed, "image": str(path)}
-        for (prompt, seed), path in zip(wanted, paths, strict=True)
+        {"prompt": prompt, "seed": seed, "image": str(path)} for (prompt, seed), path in zip(wanted, paths, strict=True)
     ]
-    done = 0
+    done: list[dict[str, Any]] = []
     try:
-        for done in _drawn(model, rows, args):
-            pass
-        interrupted = False
+        _draw(model, rows, done, args)
     except KeyboardInterrupt:
-        interrupted = True
+        note(f"interrupted after {len(done)} of {len(rows)} images")
     if args.json:
         warning = domain_warning(model.card)
-        document: dict[str, Any] = {"model": model.card.name, "results": rows[:done]}
+        document: dict[str, Any] = {"model": model.card.name, "results": done}
         document |= {"warning": warning} if warning is not None else {}
-        emit(document | ({"interrupted": True} if interrupted else {}))
-    if interrupted:
-        note(f"interrupted after {done} of {len(rows)} images")
-    return 130 if interrupted else 0
+        emit(document | ({"interrupted": True} if len(done) < len(rows) else {}))
+    return 0 if len(done) == len(rows) else 130
 
 
-def _drawn(model: Model, rows: list[dict[str, Any]], args: argparse.Namespace) -> Any:
-    """Draw and write the images, some at a time; yields how many are written."""
+def _draw(model: Model, rows: list[dict[str, Any]], done: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Draw and write the images, some at a time; what is written is added to `done`."""
     from rebus.tasks.draw import encoded
 
     options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
@@ -78,13 +75,13 @@ def _drawn(model: Model, rows: list[dict[str, Any]], args: argparse.Namespace) -
             some = rows[at : at + args.batch_size]
             prompts = [row["prompt"] for row in some]
             images = model.imagine(prompts, seed=[row["seed"] for row in some], **options)
-            for number, (row, image) in enumerate(zip(some, images, strict=True), at + 1):
+            for row, image in zip(some, images, strict=True):
                 path = Path(row["image"])
                 write_bytes_atomically(path, encoded(image, path.suffix))
                 if not args.json:
                     say(row["image"])
+                done.append(row)
                 progress.advance()
-                yield number
 
 
 def image_paths(out: Path, prompts: list[str], overwrite: bool) -> list[Path]:

@@ -49,8 +49,8 @@ def _part(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_params(params: Mapping[str, Any]) -> LlamaConfig:
-    """The text side of a `params.json`, where settings of the training stand beside those of the network; the image side
-    is read from its own file. Raises `BadConfig` naming a field."""
+    """The text side of a `params.json`, where settings of the training stand beside those of the network. Raises
+    `BadConfig` naming a field."""
     given = {**params, **_part(params)}
 
     def number(name: str, kind: type, default: Any = None) -> Any:

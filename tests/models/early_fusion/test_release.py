@@ -111,9 +111,7 @@ def transcribed(w, tokens, swin):
         return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)[:, None]).flatten(2)
 
     def attention(x, i):
-        q, k, v = (
-            (x @ w[f"layers.{i}.attention.w{n}.weight"].T).unflatten(-1, (-1, EACH)) for n in "qkv"
-        )
+        q, k, v = ((x @ w[f"layers.{i}.attention.w{n}.weight"].T).unflatten(-1, (-1, EACH)) for n in "qkv")
         parts = []
         for n, heads in (("q", q), ("k", k)):
             gain, offset = (w[f"layers.{i}.attention.{n}_normalization.{p}"] for p in ("weight", "bias"))
@@ -155,7 +153,12 @@ def test_the_release_computes_what_its_code_does(tmp_path, number, swin):
 def test_its_tokens_of_images_are_those_of_its_tokenizer(tmp_path):
     folder, _, _ = written(tmp_path, flat=True)
     model = rebus.load(folder)
-    assert (model.config.first_code, model.config.end_id, model.config.begin_id, model.config.image_id) == (4, 20, 21, 23)
+    assert (model.config.first_code, model.config.end_id, model.config.begin_id, model.config.image_id) == (
+        4,
+        20,
+        21,
+        23,
+    )
     assert model.processor.text.tokenizer.encode("wa wb") == [24, 25]
     assert model.imagine("wa", seed=0).size == (12, 12)
 
