@@ -6,7 +6,7 @@ have tokens for the question: what is written in the image, whatever its spaces.
 object right, in order. `detection_ap50`: all shapes asked for at once, mean over shapes. `base_ap50`, `novel_ap50`, of
 networks that find regions by any labels: all colours and shapes asked for at once, in scenes of which each holds a pair
 that was held out, mean over the other pairs and over those. `segmentation_miou`: one phrase an image; an image without
-any mask counts 0.
+any mask counts 0. Of models that draw, with a detector to judge that: `rebus.evaluate.scene_drawings`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +20,19 @@ from rebus.data.scenes import LABELS, NOVEL_LABELS, SHAPES, Scene, parse_caption
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
 from rebus.evaluate.metrics import mask_iou, recall_at_1
+from rebus.evaluate.scene_drawings import drawing_scores
 
 GROUP = 100  # images among which the right one is found
 _TOGETHER = 50  # images of one call
 
 
-def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, Any]:
+def evaluate(
+    model: Any, number: int = 1000, split: str = "test", objects: int | None = None, detector: Any = None
+) -> dict[str, Any]:
     """Scores in [0, 1] by name, on scenes 0 to `number` of the split, for every task that the model has.
 
-    Raises `UsageError` for a model without any of the tasks, or a `number` that is no multiple of 100.
+    `objects`: scenes of 1 to so many objects in turn, instead of as many as chance gives. `detector` judges what a model
+    draws; without it drawings are not measured. Raises `UsageError` for a model without any of the tasks, or a `number` that is no multiple of 100.
     """
     if number < GROUP or number % GROUP:
         raise UsageError(f"the number of scenes must be a multiple of {GROUP}; got {number}")
@@ -39,11 +43,14 @@ def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, A
         "detect": _detection,
         "segment": _segmentation,
     }
+    if detector is not None:
+        parts["imagine"] = lambda model, scenes: drawing_scores(model, detector, scenes)
     chosen = [part for task, part in parts.items() if task in model.tasks]
     if not chosen:
         raise UsageError(f"the scenes benchmark measures {', '.join(parts)}; the model does {sorted(model.tasks)}")
-    scenes = [scene(i, split) for i in range(number)]
+    scenes = [scene(i, split, count=None if objects is None else 1 + i % objects) for i in range(number)]
     scores: dict[str, Any] = {"benchmark": "scenes", "split": split, "scenes": number}
+    scores |= {} if objects is None else {"objects": objects}
     for part in chosen:
         scores |= part(model, scenes)
     return scores

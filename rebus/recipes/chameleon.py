@@ -60,7 +60,7 @@ def chameleon_scenes() -> TrainConfig:
                 head_width=32,
                 mlp_width=352,
                 vocab_size=words,
-                context=256,
+                context=384,
                 qk_norm=True,
             ),
             image=IMAGES,
