@@ -2,8 +2,8 @@
 
 `drawing`: the share of images, each of a full caption, in which just the colours and shapes that it names are found;
 `drawing_objects`: of all objects; `drawing_truth`: `drawing` of the true images in their place, which is what the
-detector itself makes of it. `replies`: of questions what two objects are like, the share that is answered by the name of
-each with a right image after it.
+detector itself makes of it. `replies`: of questions what two objects are like, the share that is answered by the name
+of each with a right image after it.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ _TOGETHER = 50
 
 
 def drawing_scores(model: Any, detector: Any, scenes: Sequence[Scene]) -> dict[str, float]:
-    """The scores on the captions of `scenes`, of which at most 200 are drawn; of models with the tasks that it takes."""
+    """The scores on the captions of `scenes`, of which at most 200 are drawn; `replies` of models that `complete`."""
     scenes = scenes[:_MOST]
     wanted = [Counter(s.labels) for s in scenes]
     drawn = list(_drawn(model, [s.captions[0] for s in scenes]))

@@ -31,8 +31,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores in [0, 1] by name, on scenes 0 to `number` of the split, for every task that the model has.
 
-    `objects`: scenes of 1 to so many objects in turn, instead of as many as chance gives. `detector` judges what a model
-    draws; without it drawings are not measured. Raises `UsageError` for a model without any of the tasks, or a `number` that is no multiple of 100.
+    `objects`: scenes of 1 to so many objects in turn, instead of as many as chance gives. `detector` judges what a
+    model draws; without it drawings are not measured.
+
+    Raises `UsageError` for a model without any of the tasks, or a `number` that is no multiple of 100.
     """
     if number < GROUP or number % GROUP:
         raise UsageError(f"the number of scenes must be a multiple of {GROUP}; got {number}")

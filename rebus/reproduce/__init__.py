@@ -22,6 +22,7 @@ CLAIMS = {  # name → what is claimed
     "visualbert": "pre-training on captions and on the task's text makes a better judge of statements about images",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
     "simvlm": "reading any beginning of a text and writing the rest teaches more than span corruption or plain LM",
+    "chameleon": "norms hold what a stream of two modalities drives up; guidance draws what is asked for more often",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
 }
 

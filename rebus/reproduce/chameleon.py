@@ -1,4 +1,4 @@
-"""Chameleon: norms on queries and keys, norms after each part and z-loss hold what a stream of several modalities drives
+"""Chameleon: norms on queries and keys, norms after each part and z-loss hold what a stream of two modalities drives
 up; and the tokens of an image follow the text that asks for it, the more so with guidance.
 
 Chameleon Team, "Chameleon: Mixed-Modal Early-Fusion Foundation Models", 2024.
@@ -6,7 +6,7 @@ Chameleon Team, "Chameleon: Mixed-Modal Early-Fusion Foundation Models", 2024.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -115,7 +115,7 @@ def _sizes(network: Llama, tokens: Tensor) -> dict[str, float]:
     with _heard(network) as heard:
         logits = network(tokens).logits[:, :-1]
     q, k = ([one for name, one in heard if name == kind] for kind in ("q", "k"))
-    positions = torch.arange(tokens.shape[1])[None]
+    positions = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
     table = rope_table(positions, network.cfg.head_width, network.cfg.rope_base)
     scores = [rotate(a, table) @ rotate(b, table).mT / network.cfg.head_width**0.5 for a, b in zip(q, k, strict=True)]
     states = next(one for name, one in heard if name == "states")
@@ -242,13 +242,13 @@ def chameleon(budget: Budget = BUDGET) -> Claim:
         name="chameleon",
         paper="Chameleon Team, 2024, Sec. 2.3 and Fig. 5 and 6.",
         says="Modalities of different entropy that share weights drive each other's norms up until bfloat16 cannot hold "
-        "them; growth of the last layer's norm foretells it. Norms on queries and keys are needed, norms after each part "
-        "in the large model, and z-loss. Text alone does not diverge.",
-        here="A decoder of four layers, width 64, learns rows of 16 words of a Markov chain and 16 patches by even chance "
-        "for 300 steps at rates of 0.01 and 0.03. Nothing diverges in 300 steps: what is compared is how far scores, "
-        "states and ln Z grow. z-loss weighs 1e-3, a hundred times the paper's. Then a decoder of three layers learns to "
-        "write images of 16 codes for captions, and a network that has learned to name colour and shape says whether what "
-        "it draws for 320 new captions is what they ask for.",
+        "them; growth of the last layer's norm foretells it. Norms on queries and keys are needed, norms after each "
+        "part in the large model, and z-loss. Text alone does not diverge.",
+        here="A decoder of four layers, width 64, learns rows of 16 words of a Markov chain and 16 patches by even "
+        "chance for 300 steps at rates of 0.01 and 0.03. Nothing diverges in 300 steps: what is compared is how far "
+        "scores, states and ln Z grow. z-loss weighs 1e-3, a hundred times the paper's. Then a decoder of three layers "
+        "learns to write images of 16 codes for captions, and a network that has learned to name colour and shape says "
+        "whether what it draws for 320 new captions is what they ask for.",
         settings=settings,
         seeds=(1, 2, 3),
         budget=budget,

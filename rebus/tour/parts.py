@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from rebus import catalog
 from rebus.api import load
+from rebus.catalog import scene_judge
 from rebus.tour.photos import Captioned, Photos, caption_photos, look_at_photos, samples
-from rebus.tour.scenes import LEAST_IOU, Matched, Writing, match_scenes, write_scenes
+from rebus.tour.scenes import LEAST_IOU, Drawing, Matched, Writing, draw_scenes, match_scenes, write_scenes
 
 Tick = Callable[[str], None]
 
@@ -33,6 +34,7 @@ class Tour:
     captioned: list[Captioned] = field(default_factory=list)
     matched: list[Matched] = field(default_factory=list)
     writing: list[Writing] = field(default_factory=list)
+    drawing: list[Drawing] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -41,10 +43,12 @@ class Tour:
 
 @dataclass(frozen=True)
 class Station:
-    """One model at one kind of task: `kind` is photos, caption, match or write."""
+    """One model at one kind of task: `kind` is photos, caption, match, write or draw. `judge`: the model that looks at
+    what is drawn."""
 
     model: str
     kind: str
+    judge: str = ""
 
 
 def plan(starter: bool, captions: bool = False) -> list[Station]:
@@ -56,7 +60,9 @@ def plan(starter: bool, captions: bool = False) -> list[Station]:
             continue
         if "match" in card.tasks:
             stations.append(Station(name, "match"))
-        if card.tasks & {"caption", "ask", "detect"}:
+        if "imagine" in card.tasks:
+            stations.append(Station(name, "draw", scene_judge()))
+        elif card.tasks & {"caption", "ask", "detect"}:
             stations.append(Station(name, "write"))
     return stations
 
@@ -81,6 +87,12 @@ def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
             matched = match_scenes(model)
             seen.matched.append(matched)
             seen.lines += _match_lines(matched)
+        elif station.kind == "draw":
+            drawing = draw_scenes(model, load(station.judge))
+            seen.drawing.append(drawing)
+            what = "captions drawn, colours and shapes found"
+            right, number = sum(drawing.right), len(drawing.right)
+            seen.lines.append(Line(drawing.model, "imagine", what, right, number, drawing.seconds))
         else:
             writing = write_scenes(model)
             seen.writing.append(writing)

@@ -122,15 +122,13 @@ def _scenes_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _judge() -> "Model":
-    """Who says what is in a drawing: the best detector of scenes in the package."""
-    from rebus import catalog
+    """Who says what is in a drawing."""
     from rebus.api import load
-    from rebus.core.card import SHAPES
+    from rebus.catalog import scene_judge
 
-    able = [card for card in catalog.cards() if card.bundled and card.domain == SHAPES and "detect" in card.tasks]
-    best = max(able, key=lambda card: card.scores.get("scores", {}).get("test", {}).get("detection_ap50", 0.0))
-    note(f"drawings are judged by {best.name}")
-    return load(best.name)
+    name = scene_judge()
+    note(f"drawings are judged by {name}")
+    return load(name)
 
 
 def _disk_options(args: argparse.Namespace) -> dict[str, Any]:
