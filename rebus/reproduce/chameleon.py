@@ -241,9 +241,9 @@ def chameleon(budget: Budget = BUDGET) -> Claim:
     return Claim(
         name="chameleon",
         paper="Chameleon Team, 2024, Sec. 2.3 and Fig. 5 and 6.",
-        says="Modalities of different entropy that share weights drive each other's norms up until bfloat16 cannot hold "
-        "them; growth of the last layer's norm foretells it. Norms on queries and keys are needed, norms after each "
-        "part in the large model, and z-loss. Text alone does not diverge.",
+        says="Modalities of different entropy that share weights drive each other's norms up until bfloat16 cannot "
+        "hold them; growth of the last layer's norm foretells it. Norms on queries and keys are needed, norms after "
+        "each part in the large model, and z-loss. Text alone does not diverge.",
         here="A decoder of four layers, width 64, learns rows of 16 words of a Markov chain and 16 patches by even "
         "chance for 300 steps at rates of 0.01 and 0.03. Nothing diverges in 300 steps: what is compared is how far "
         "scores, states and ln Z grow. z-loss weighs 1e-3, a hundred times the paper's. Then a decoder of three layers "
