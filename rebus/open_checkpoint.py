@@ -282,6 +282,8 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]
         found = _by_config(path)
         if found is not None:
             system, layout, config = found
+            if layout.read_files is not None:
+                return system, layout, *layout.read_files(path, config)
             tensors = open_weights(path, prefer=layout.weights_name.removesuffix("model"), wrappers=layout.wrappers)
             config = config if layout.complete is None else layout.complete(config, tensors.keys())
             return system, layout, config, tensors if layout.prepare is None else layout.prepare(tensors)

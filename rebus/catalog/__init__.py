@@ -12,7 +12,7 @@ from rebus.catalog.card_of import card_of
 from rebus.catalog.checkpoints import ROWS, SMALL
 from rebus.catalog.systems import BACKBONES, SYSTEMS, SystemRow
 from rebus.core.card import SHAPES, ModelCard
-from rebus.core.errors import UnknownName, unknown
+from rebus.core.errors import MissingFile, UnknownName, unknown
 from rebus.core.system import Find, System
 
 __all__ = ["BACKBONES", "ROWS", "SMALL", "SYSTEMS", "SystemRow"]
@@ -44,6 +44,19 @@ def bundled() -> dict[str, ModelCard]:
             **({"tasks": frozenset(data["tasks"])} if "tasks" in data else {}),
         )
     return found
+
+
+def scene_judge() -> str:
+    """The detector in the package that finds the shapes of scenes best, to say what is in a drawing. Raises
+    `MissingFile` where there is none."""
+    able = [card for card in bundled().values() if "detect" in card.tasks]
+    if not able:
+        raise MissingFile("this copy of the package holds no detector of scenes, which says what is in a drawing")
+
+    def ap50(card: ModelCard) -> float:
+        return float(card.scores.get("scores", {}).get("test", {}).get("detection_ap50", 0.0))
+
+    return max(able, key=ap50).name
 
 
 def bundled_folder(name: str) -> Path:

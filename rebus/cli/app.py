@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "detect": ("detect", "find things and draw boxes around them"),
     "segment": ("segment", "find what a phrase names and paint it"),
     "read": ("read", "read the writing in an image, line by line"),
+    "imagine": ("imagine", "draw what a text describes"),
     "asif": ("asif", "a model of one's own captioned images without training; its anchors"),
     "train": ("train", "train a model by a recipe"),
     "eval": ("evaluate", "measure a model on a benchmark"),
@@ -44,7 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 GROUPS = {
     "find a model": ("models", "info"),
-    "images and text": ("classify", "match", "caption", "ask", "complete", "detect", "segment", "read"),
+    "images and text": ("classify", "match", "caption", "ask", "complete", "detect", "segment", "read", "imagine"),
     "train and measure": ("data", "plan", "asif", "train", "eval", "reproduce", "bench", "check"),
     "see it all": ("tour",),
 }

@@ -92,6 +92,9 @@ def _ways(task: str, able: Sequence[ModelCard]) -> Iterator[str]:
     usable = [card.name for card in able if card.repo and _fits(card)][:4]
     if usable:
         yield f"Name one with --model (its weights are fetched once): {', '.join(usable)}."
+    large = [card.name for card in able if card.repo and not _fits(card)][:4]
+    if large and not usable:
+        yield f"Larger in float32 than this machine's memory: {', '.join(large)}; --dtype bfloat16 takes half."
     shapes = [card.name for card in able if card.domain == SHAPES]
     if shapes:
         yield f"Drawn shapes alone, no photos: --model {shapes[0]}."

@@ -66,6 +66,11 @@ class Unfinished(Pieces):
 Prompt = str | Pieces
 
 
+def words_of(prompt: Prompt) -> str:
+    """A prompt without its control tokens and images."""
+    return prompt if isinstance(prompt, str) else " ".join(part for part in prompt if isinstance(part, str))
+
+
 def filled_prompt(prompts: Prompts, task: str, **values: str) -> Prompt:
     """A system's prompt for a task with its {question}, {text} or {phrase}, in which the system's own control tokens
     are control tokens and those that a user typed are not."""

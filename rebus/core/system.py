@@ -36,6 +36,9 @@ class Layout:
     # say what the configuration file does not
     prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None  # arrays of the file → one for each name
     # that `keys` knows
+    read_files: Callable[[Path, Any], tuple[Any, Mapping[str, Any]]] | None = None  # (directory, what
+    # `read_config` made of its file) → config, and tensors for the names that `keys` knows: of a release in several
+    # files, each by a name of its own
     weights_name: str = "model"  # stem of the file of weights
     antialias: bool = False  # positions that are resized, as the reference resizes those of this layout
     wrappers: Collection[str] = ("state_dict", "model")  # where in a pickle the weights lie

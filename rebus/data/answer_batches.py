@@ -31,16 +31,16 @@ class AnswerBatches(RecordBatches):
         self.prompts, self.place = prompts, {answer: i for i, answer in enumerate(answers)}
 
     def _texts(self, texts: Sequence[TextRow], images: Sequence[int]) -> dict[str, Tensor]:
-        tokens, mask = self.text([filled_prompt(self.prompts, "ask", question=text.prompt or "") for text in texts])
+        tokens, mask = self.text([filled_prompt(self.prompts, "ask", question=text.asked) for text in texts])
         scores = np.zeros((len(texts), len(self.place)), np.float32)
         for row, text in zip(scores, texts, strict=True):
-            given = Counter(answer.strip().lower() for answer in text.text.split("\n"))
+            given = Counter(answer.strip().lower() for answer in text.words.split("\n"))
             each = max(PER_PERSON, 1 / given.total())
             for answer, people in given.items():
                 if answer in self.place:
                     row[self.place[answer]] = min(each * people, 1)
         if not scores.any():
             raise UsageError(
-                f"not one answer of the batch is among the {len(self.place):,} listed, such as {texts[0].text[:60]!r}"
+                f"not one answer of the batch is among the {len(self.place):,} listed, such as {texts[0].words[:60]!r}"
             )
         return {"tokens": tokens, "mask": mask, "scores": torch.from_numpy(scores)}

@@ -61,8 +61,8 @@ class BlankedBatches(RecordBatches):
 
     def _texts(self, texts: Sequence[TextRow], images: Sequence[int]) -> dict[str, Tensor]:
         pairs = [
-            Pieces(second) if first is None else Pieces(first, Control(self.separator), second)
-            for first, second in texts
+            Pieces(text.words) if text.prompt is None else Pieces(text.asked, Control(self.separator), text.words)
+            for text in texts
         ]
         tokens, mask = self.text(pairs)
         ends = tokens.eq(self.end).long()

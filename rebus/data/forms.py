@@ -14,7 +14,7 @@ from PIL import Image
 
 from rebus.codec.decode_image import ImageSource
 from rebus.codec.regions import ImageRegions
-from rebus.codec.text import Prompt
+from rebus.codec.text import Pieces, Prompt, words_of
 from rebus.core.answers import Box, TextLine
 from rebus.core.labels import IGNORED
 from rebus.core.places import LocationNotation
@@ -23,10 +23,28 @@ from rebus.data.record import BadRecord, LeftOut, Record, Thing
 
 
 class TextRow(NamedTuple):
-    """A prompt (None for dual encoders) and the text that a dual encoder reads or a generative model is to write."""
+    """A prompt (None for dual encoders) and the text that a dual encoder reads or a generative model is to write.
+
+    Images of the row stand in front of the prompt, or where `ImageMark`s are: first those of the prompt, then those of
+    the text, of models that write images.
+    """
 
     prompt: Prompt | None
-    text: str
+    text: Prompt
+
+    @property
+    def asked(self) -> str:
+        """The words of the prompt."""
+        return words_of(self.prompt or "")
+
+    @property
+    def words(self) -> str:
+        """The words of the text."""
+        return words_of(self.text)
+
+    def images_before(self, images: int) -> int:
+        """How many of its row's images belong to the prompt."""
+        return images - (self.text.marks if isinstance(self.text, Pieces) else 0)
 
 
 @dataclass(frozen=True)
@@ -300,7 +318,7 @@ def one_of(record: Record, among: Sequence[Any], what: str, rng: np.random.Gener
     return among[int(rng.integers(len(among)))]
 
 
-def filled(prompt: str | None, **values: str) -> str:
+def filled(prompt: str | None, /, **values: str) -> str:
     """A prompt with its {question}, {labels} or {phrase}; other braces stay."""
     text = prompt or ""
     for name, value in values.items():

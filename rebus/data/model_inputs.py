@@ -6,16 +6,18 @@ from typing import Any
 
 from rebus.core.errors import UsageError
 from rebus.core.places import LocationNotation, OutlineNotation
-from rebus.core.specs import NamedTask, Prompts, TextSpec
+from rebus.core.specs import ImageSpec, ImageTokens, NamedTask, Prompts, TextSpec
 from rebus.core.system import System
 
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """The texts of one configuration of a system, and what its prompts and answers look like."""
+    """The images and texts of one configuration of a system, and what its prompts and answers look like."""
 
     system: str  # its name, for messages
     text: TextSpec | None = None  # None: no text beside an image
+    image: ImageSpec | None = None  # None: it reads no images, or any
+    image_tokens: ImageTokens | None = None  # how it writes images between its text; None: it writes none
     context: int = 0  # tokens that a language model reads at most; 0: any number
     prompts: Prompts = field(default_factory=Prompts)
     locations: LocationNotation | None = None  # how it states places in text
@@ -31,6 +33,8 @@ class ModelInputs:
         return cls(
             system=system.name,
             text=None if model is None or system.text_spec is None else system.text_spec(model),
+            image=None if model is None or system.image_spec is None else system.image_spec(model),
+            image_tokens=None if model is None or system.image_tokens is None else system.image_tokens(model),
             context=getattr(model, "context", 0),
             prompts=system.prompts,
             locations=system.locations,
@@ -45,6 +49,18 @@ class ModelInputs:
         if self.text is None:
             raise UsageError(f"{self.system} reads no text, which data.kind={kind!r} is made of")
         return self.text
+
+    def image_for(self, kind: str) -> ImageSpec:
+        """Its images. Raises `UsageError` where it has none of its own, as data of this kind want them."""
+        if self.image is None:
+            raise UsageError(f"{self.system} reads no images, which data.kind={kind!r} is made of")
+        return self.image
+
+    def image_tokens_for(self, kind: str) -> ImageTokens:
+        """How it writes images. Raises `UsageError` where it writes none, as data of this kind want it to."""
+        if self.image_tokens is None:
+            raise UsageError(f"{self.system} writes no images, as data.kind={kind!r} wants it to")
+        return self.image_tokens
 
     def answers_for(self, kind: str) -> str:
         """The name of its list of answers. Raises `UsageError` where it has none."""

@@ -177,13 +177,14 @@ class RecordBatches:
         if not example.texts or not self.text.spec.generates or self.text.spec.truncate:
             return
         spec = self.text.spec
-        for prompt, answer in example.texts:
-            if len(answer.encode("utf-8", "replace")) + 2 > spec.context:
-                self.text.targets(answer)
-            images = len(example.images)
-            placed = images * spec.num_image_tokens
-            if prompt is not None and placed + _most_tokens(prompt) + 8 > spec.context:
-                self.text(prompt, images=images)
+        for row in example.texts:
+            before = row.images_before(len(example.images))
+            placed = (len(example.images) - before) * (spec.num_image_tokens + 2)
+            if placed + _most_tokens(row.text) + 2 > spec.context:
+                self.text.targets(row.text)
+            placed = before * (spec.num_image_tokens + 2)
+            if row.prompt is not None and placed + _most_tokens(row.prompt) + 8 > spec.context:
+                self.text(row.prompt, images=before)
 
     def _pixels(self, given: Sequence[ImageSource | ImageRegions]) -> dict[str, Tensor]:
         """One image after another, (n, …); drawn ones of the right size as they are, uint8. Regions are put together
@@ -223,7 +224,8 @@ class RecordBatches:
         if texts[0].prompt is None:
             tokens, mask = self.text([text.text for text in texts])
             return {"tokens": tokens, "mask": mask}
-        tokens, mask = self.text([text.prompt or "" for text in texts], images=images)
+        before = [text.images_before(count) for text, count in zip(texts, images, strict=True)]
+        tokens, mask = self.text([text.prompt or "" for text in texts], images=before)
         return {"tokens": tokens, "mask": mask, "targets": self.text.targets([text.text for text in texts])}
 
 

@@ -3,6 +3,8 @@
 from rebus.data.scene_captions import SceneCaptions
 from rebus.data.scene_crops import SceneCrops
 from rebus.data.scene_documents import SceneDocuments
+from rebus.data.scene_drawings import SceneDrawings
+from rebus.data.scene_images import SceneImages
 from rebus.data.scene_labels import SceneLabels
 from rebus.data.scene_masks import SceneMasks
 from rebus.data.scene_named_tasks import SceneNamedTasks
@@ -16,6 +18,8 @@ SceneData = (
     | SceneCaptionPairs
     | SceneCrops
     | SceneDocuments
+    | SceneDrawings
+    | SceneImages
     | SceneLabels
     | SceneMasks
     | SceneNamedTasks

@@ -16,16 +16,22 @@ class SceneRecords:
     """Scenes by number, with the given fields of their records; `plan` says what is learned from them.
 
     One generator goes through a batch: the bundled checkpoints were trained so. `novel`: every other scene of the
-    split "train" is one of the split "novel", which has a held-out pair of colour and shape in it.
+    split "train" is one of the split "novel", which has a held-out pair of colour and shape in it. `most_objects`:
+    scenes have 1 to so many objects in turn; by default as many as chance gives.
     """
 
     name = "scenes"
     one_stream = True
 
     def __init__(
-        self, size: int, plan: Callable[[int, int, str], Plan], fields: tuple[str, ...] = FIELDS, novel: bool = False
+        self,
+        size: int,
+        plan: Callable[[int, int, str], Plan],
+        fields: tuple[str, ...] = FIELDS,
+        novel: bool = False,
+        most_objects: int | None = None,
     ):
-        self.size, self._plan, self.fields, self.novel = size, plan, fields, novel
+        self.size, self._plan, self.fields, self.novel, self.most_objects = size, plan, fields, novel, most_objects
 
     def plan(self, index: int, batch_size: int, split: str) -> Plan:
         """What batch number `index` is made of."""
@@ -37,7 +43,8 @@ class SceneRecords:
             seed, number = seed + 1, number * TRIES + attempt
         if self.novel and split == "train" and number % 2:
             split = "novel"
-        return scene_record(scene_at(seed, number, split, self.size), self.fields)
+        count = None if self.most_objects is None else 1 + number % self.most_objects
+        return scene_record(scene_at(seed, number, split, self.size, count), self.fields)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 for each image, in the prompts and the spelling of boxes and masks of a system.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from rebus.data.record_batches import Plan, RecordBatches
 from rebus.data.scene_masks import mask_codes
 from rebus.data.scene_patches import patch_owners
 from rebus.data.scene_records import SceneRecords
-from rebus.data.scene_tokenizer import scenes_processor, scenes_tokenizer
+from rebus.data.scene_tokenizer import new_words, scenes_processor, scenes_tokenizer
 from rebus.data.scenes import COLOURS, NOTICES, SHAPES, Scene, SceneObject, answer_kinds, vocabulary
 from rebus.data.scenes.language import ask
 from rebus.data.scenes.writing import QUESTION
@@ -86,11 +85,10 @@ class SceneTasks:
         asked = [
             getattr(prompts, str(form.prompt)) or "" for name, form in self._forms().items() if getattr(self, name)
         ]
-        spoken = re.findall(r"\w+|[^\w\s]", re.sub(r"\{\w+\}", " ", " ".join(asked)).lower().replace("_", " _ "))
         read = (*"0123456789", *NOTICES, *QUESTION.split()) if self.read else ()
         places = locations.words if locations is not None and self._any_places() else ()
         known = set(vocabulary())
-        return tuple(word for word in dict.fromkeys((*places, *spoken, *read)) if word not in known)
+        return tuple(word for word in dict.fromkeys((*places, *new_words(*asked), *read)) if word not in known)
 
     def tokenizer(self, prompts: Prompts, locations: LocationNotation | None = None) -> Tokenizer:
         """The tokenizer of models that learn from this, for a system's prompts and notation of places."""

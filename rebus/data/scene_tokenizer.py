@@ -1,5 +1,6 @@
 """The tokens of the scenes world: whole words, and for generative models location and mask tokens."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -24,19 +25,28 @@ def scenes_tokenizer(
     more: tuple[str, ...] = (),
     spoken: tuple[str, ...] = (),
     added: tuple[str, ...] | None = None,
+    controls: tuple[str, ...] = (),
 ) -> Tokenizer:
     """Whole words of the scenes world; `locations`: also a newline, `<loc0000>`… and `<seg000>`…, for generative
     models; `mask`: with `MASK`, for masked language models; `more`: words after all others; `spoken`: control tokens
-    of answers in the place of those of `locations`; `added`: control tokens at the very end in place of `<image>`, of
-    systems that add theirs to a language model's (whose own has none, ())."""
+    of answers in the place of those of `locations`; `controls`: control tokens after the usual ones; `added`: control
+    tokens at the very end in place of `<image>`, of systems that add theirs to a language model's (whose own has none,
+    ())."""
     own = (*vocabulary(), "\n") if locations else vocabulary()
     words = tuple(dict.fromkeys((*own, *more)))
     special = (MASK,) if mask else () if added is not None else SPECIALS[-1:]
     places = {"locations": 1024, "segments": 128} if locations else {}
-    plain = word_level_tokenizer(words, (*SPECIALS[:-1], *special), spoken=spoken, **places)
+    plain = word_level_tokenizer(words, (*SPECIALS[:-1], *special, *controls), spoken=spoken, **places)
     definition = read_definition(plain.files, added or ())
     assert definition is not None
     return _LookUp(definition, plain.files, words)
+
+
+def new_words(*templates: str) -> tuple[str, ...]:
+    """The words of prompts, but for their {fields}, that are not in the vocabulary of scenes."""
+    text = re.sub(r"\{\w+\}", " ", " ".join(templates)).lower().replace("_", " _ ")
+    known = set(vocabulary())
+    return tuple(word for word in dict.fromkeys(re.findall(r"\w+|[^\w\s]", text)) if word not in known)
 
 
 def scenes_processor(

@@ -10,7 +10,8 @@ BENCHMARKS = {"scenes": "rebus.evaluate.scenes", **ON_DISK}
 
 
 def evaluate(model: Any, benchmark: str, **options: Any) -> dict[str, Any]:
-    """Scores of a `Model` on a benchmark: `number` and `split` for scenes, else see `rebus.evaluate.measure.measure`.
+    """Scores of a `Model` on a benchmark: the options are those of `rebus.evaluate.scenes.evaluate` for scenes, else of
+    `rebus.evaluate.measure.measure`.
 
     Raises `UnknownName`, or `UsageError` for a model it cannot measure.
     """

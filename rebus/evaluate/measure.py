@@ -84,7 +84,8 @@ def measure_scenes(model: Any, **options: Any) -> Result:
     from rebus.evaluate import evaluate
 
     began, clock = datetime.now(UTC), time.monotonic()
-    found = plain(evaluate(model, "scenes", **options))
+    detector = options.pop("detector", None)
+    found = plain(evaluate(model, "scenes", detector=detector, **options))
     scores = {name: value for name, value in found.items() if isinstance(value, float | dict)}
     document = {
         **found,
@@ -93,7 +94,7 @@ def measure_scenes(model: Any, **options: Any) -> Result:
         "scores": scores,
         "notes": [],
         "data": {"path": None, "layout": "scenes", "split": options.get("split"), "records": options.get("number")},
-        "options": {},
+        "options": {name: options[name] for name in ("objects",) if name in options},
         **surroundings(model, began, time.monotonic() - clock),
     }
     single = {name: value for name, value in scores.items() if isinstance(value, float)}

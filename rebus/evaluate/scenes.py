@@ -10,7 +10,8 @@ those. `segmentation_miou`: one phrase an image; an image without any mask count
 of writing: the one line in images with writing is found alone, says the right text whatever its spaces, and has an IoU
 of a half with its plate; `lines_text`: the text alone. `few_shot_0`, `few_shot_8`, of models that learn
 from examples in the prompt: the right one of four made-up names for held-out pairs of colour and shape, without
-examples (a quarter by chance) and after eight; of half as many episodes as there are scenes.
+examples (a quarter by chance) and after eight; of half as many episodes as there are scenes. Of models that draw,
+with a detector to judge that: `rebus.evaluate.scene_drawings`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +27,19 @@ from rebus.data.scenes.language import RELATIONS
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
 from rebus.evaluate.metrics import box_iou, mask_iou, recall_at_1
+from rebus.evaluate.scene_drawings import drawing_scores
 
 GROUP = 100  # images among which the right one is found
 _TOGETHER = 50  # images of one call
 
 
-def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, Any]:
+def evaluate(
+    model: Any, number: int = 1000, split: str = "test", objects: int | None = None, detector: Any = None
+) -> dict[str, Any]:
     """Scores in [0, 1] by name, on scenes 0 to `number` of the split, for every task that the model has.
+
+    `objects`: scenes of 1 to so many objects in turn, instead of as many as chance gives. `detector` judges what a
+    model draws; without it drawings are not measured.
 
     Raises `UsageError` for a model without any of the tasks, or a `number` that is no multiple of 100.
     """
@@ -46,13 +53,16 @@ def evaluate(model: Any, number: int = 1000, split: str = "test") -> dict[str, A
         "segment": _segmentation,
         "read": _lines,
     }
+    if detector is not None:
+        parts["imagine"] = lambda model, scenes: drawing_scores(model, detector, scenes)
     chosen = [part for task, part in parts.items() if task in model.tasks]
     if "classify" in model.tasks and _reads_names(model):
         chosen.append(_few_shot)
     if not chosen:
         raise UsageError(f"the scenes benchmark measures {', '.join(parts)}; the model does {sorted(model.tasks)}")
-    scenes = [scene(i, split) for i in range(number)]
+    scenes = [scene(i, split, count=None if objects is None else 1 + i % objects) for i in range(number)]
     scores: dict[str, Any] = {"benchmark": "scenes", "split": split, "scenes": number}
+    scores |= {} if objects is None else {"objects": objects}
     for part in chosen:
         scores |= part(model, scenes)
     return scores

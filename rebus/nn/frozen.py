@@ -29,8 +29,12 @@ def round_frozen(network: nn.Module) -> None:
 
     Autocast rounds them at each step before it multiplies, so that no product changes, and half of the memory is left,
     or more: a layer whose input needs a gradient would keep the rounded copy beside the weight. Norms, embeddings and
-    biases stay float32, since they are added to what is float32.
+    biases stay float32, since they are added to what is float32. So does all of a module that says `keeps_float32`,
+    since it computes without autocast.
     """
+    kept = {
+        id(part) for module in network.modules() if getattr(module, "keeps_float32", False) for part in module.modules()
+    }
     others = {
         id(parameter)
         for module in network.modules()
@@ -39,7 +43,7 @@ def round_frozen(network: nn.Module) -> None:
     }
     for module in network.modules():
         fits = isinstance(module, _READ_IN_BFLOAT16) and id(module.weight) not in others
-        if fits and not module.weight.requires_grad:
+        if fits and id(module) not in kept and not module.weight.requires_grad:
             module.weight.data = module.weight.data.bfloat16()
 
 

@@ -48,7 +48,7 @@ class CodebookLoss:
     def _revive(self, network: Any, features: Tensor, codes: Tensor) -> None:
         words: Tensor = network.codebook
         unused = torch.bincount(codes.flatten(), minlength=len(words)) == 0
-        picked = features[torch.randint(len(features), (int(unused.sum()),))]
+        picked = features[torch.randint(len(features), (int(unused.sum()),))].to(words.dtype)
         words[unused] = words[unused].lerp(picked, self.revive)
 
     def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:

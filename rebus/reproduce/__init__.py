@@ -25,6 +25,7 @@ CLAIMS = {  # name → what is claimed
     "florence2": "one model of many tasks answers better than one model each, for the same compute",
     "simvlm": "reading any beginning of a text and writing the rest teaches more than span corruption or plain LM",
     "flamingo": "documents teach a frozen language model to learn from examples that it sees, behind gates",
+    "chameleon": "norms hold what a stream of two modalities drives up; guidance draws what is asked for more often",
     "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
 }
 

@@ -12,7 +12,7 @@ from rebus.tasks.draw import draw_boxes, draw_masks
 from rebus.tour.names import Named
 from rebus.tour.parts import Line, Tour
 from rebus.tour.photos import Captioned, Photos
-from rebus.tour.scenes import Matched, Writing, Written, enlarged, truth_boxes
+from rebus.tour.scenes import Drawing, Matched, Writing, Written, enlarged, truth_boxes
 from rebus.tour.style import STYLE
 
 _PHOTO_SIDE, _SCENE_FACTOR = 340, 3
@@ -33,6 +33,7 @@ def page(tour: Tour, version: str) -> str:
         *map(_matched, tour.matched),
         *map(_writing, tour.writing),
         *map(_named, tour.named),
+        *map(_drawing, tour.drawing),
         "<footer>Every scene above was held out: no model here was trained on it. The photos are the samples of "
         "scikit-image, to which no model here was fitted. Misses are shown as they came. Nothing was fetched from, "
         "or sent to, any network.</footer></main></body></html>",
@@ -102,6 +103,21 @@ def _captioned(captioned: Captioned) -> str:
         f"<section><h2>Photos, described <small>{_text(captioned.model)}</small></h2>"
         "<p>A small language model that never saw an image, guided word by word by the model above. Without the guide "
         f"it says of every photo: “{_text(captioned.unguided)}”</p><div class='grid'>{''.join(cards)}</div></section>"
+    )
+
+
+def _drawing(drawing: Drawing) -> str:
+    cards = []
+    for prompt, image, found, right in zip(drawing.prompts, drawing.images, drawing.found, drawing.right, strict=True):
+        verdict = "" if right else f"<p class='miss'>a miss: found are {_text(', '.join(found) or 'no objects')}</p>"
+        cards.append(
+            f"<figure>{_scene_image(image.resize((96, 96), Image.Resampling.BICUBIC), prompt)}"
+            f"<figcaption><p class='words'>“{_text(prompt)}”</p>{verdict}</figcaption></figure>"
+        )
+    return (
+        f"<section><h2>Scenes, drawn <small>{_text(drawing.model)}</small></h2>"
+        f"<p>A network that reads and writes images as tokens between the words. {_text(drawing.detector)} looks for "
+        f"the colours and shapes of each caption.</p><div class='grid'>{''.join(cards)}</div></section>"
     )
 
 

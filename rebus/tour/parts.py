@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from rebus import catalog
 from rebus.api import load
+from rebus.catalog import scene_judge
 from rebus.tour.names import SHOTS, Named, name_scenes
 from rebus.tour.photos import Captioned, Photos, caption_photos, look_at_photos, samples
-from rebus.tour.scenes import LEAST_IOU, Matched, Writing, match_scenes, write_scenes
+from rebus.tour.scenes import LEAST_IOU, Drawing, Matched, Writing, draw_scenes, match_scenes, write_scenes
 
 Tick = Callable[[str], None]
 
@@ -35,6 +36,7 @@ class Tour:
     matched: list[Matched] = field(default_factory=list)
     writing: list[Writing] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
+    drawing: list[Drawing] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -43,10 +45,12 @@ class Tour:
 
 @dataclass(frozen=True)
 class Station:
-    """One model at one kind of task: `kind` is photos, caption, match, write or name."""
+    """One model at one kind of task: `kind` is photos, caption, match, write, name or draw. `judge`: the model that
+    looks at what is drawn."""
 
     model: str
     kind: str
+    judge: str = ""
 
 
 def plan(starter: bool, captions: bool = False) -> list[Station]:
@@ -58,7 +62,9 @@ def plan(starter: bool, captions: bool = False) -> list[Station]:
             continue
         if "match" in card.tasks:
             stations.append(Station(name, "match"))
-        if card.tasks & {"caption", "ask", "detect", "read"}:
+        if "imagine" in card.tasks:
+            stations.append(Station(name, "draw", scene_judge()))
+        elif card.tasks & {"caption", "ask", "detect", "read"}:
             stations.append(Station(name, "write"))
         if "classify" in catalog.system(card.system).prompts.after_example:
             stations.append(Station(name, "name"))
@@ -90,6 +96,12 @@ def tour(stations: list[Station], tick: Tick = lambda _: None) -> Tour:
             seen.named.append(named)
             what = f"held-out kinds, made-up names from {SHOTS} examples"
             seen.lines.append(Line(named.model, "classify", what, named.right, len(named.rows), named.seconds))
+        elif station.kind == "draw":
+            drawing = draw_scenes(model, load(station.judge))
+            seen.drawing.append(drawing)
+            what = "captions drawn, colours and shapes found"
+            right, number = sum(drawing.right), len(drawing.right)
+            seen.lines.append(Line(drawing.model, "imagine", what, right, number, drawing.seconds))
         else:
             writing = write_scenes(model)
             seen.writing.append(writing)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +14,12 @@ from rebus.core.capabilities import FindsRegions
 from rebus.data.scenes import SHAPES, Scene, parse_caption, scene
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.metrics import box_iou, mask_iou
+from rebus.evaluate.scene_drawings import seen
 from rebus.evaluate.scenes import as_read, can_be_asked
 
 FIRST_SEED = 5000  # beyond the images that `rebus eval` measures on; chosen before any was looked at
-NUM_MATCHED, NUM_WRITTEN = 24, 8
+NUM_MATCHED, NUM_WRITTEN, NUM_DRAWN = 24, 8, 8
+MOST_DRAWN = 2  # objects of an image that is asked for
 SURE = 0.5  # score of a box of a detector that is shown
 LEAST_IOU = 0.5  # from which a box or a mask counts as right
 QUESTIONS_EACH = 3
@@ -71,6 +74,32 @@ class Writing:
     model: str
     rows: tuple[Written, ...]
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Images that a model drew for captions; `found`: the colours and shapes that a detector finds in each."""
+
+    model: str
+    detector: str
+    prompts: tuple[str, ...]
+    images: tuple[Image.Image, ...]
+    found: tuple[tuple[str, ...], ...]
+    right: tuple[bool, ...]  # whether those are all that the caption names, and nothing else
+    seconds: float
+
+
+def draw_scenes(model: Any, detector: Any) -> Drawing:
+    """Draw what captions of held-out scenes say, and look at it."""
+    scenes = [scene(FIRST_SEED + i, "test", count=1 + i % MOST_DRAWN) for i in range(NUM_DRAWN)]
+    prompts = [s.captions[0] for s in scenes]
+    began = time.perf_counter()
+    images = model.imagine(prompts, seed=list(range(len(prompts))))
+    seconds = time.perf_counter() - began
+    found = seen(detector, images)
+    right = tuple(one == Counter(s.labels) for one, s in zip(found, scenes, strict=True))
+    labels = tuple(tuple(sorted(one.elements())) for one in found)
+    return Drawing(model.card.name, detector.card.name, tuple(prompts), tuple(images), labels, right, seconds)
 
 
 def match_scenes(model: Any) -> Matched:

@@ -147,9 +147,10 @@ def _answers_of(config: TrainConfig, system: System, files: Files, processor: Pr
 def _fitting(config: TrainConfig, system: System, batches: RecordBatches) -> RecordBatches:
     """The batches of scenes, of which a model with another vocabulary or image size would learn nonsense."""
     model: Any = config.model
-    tokens, size = batches.text.tokenizer.vocab_size, None if batches.images is None else batches.images.spec.size[0]
+    size = None if batches.images is None else batches.images.spec.size[0]
+    tokens = None if batches.text is None else batches.text.tokenizer.vocab_size
     text, image = getattr(model, "text", model), getattr(model, "image", model)  # of two inputs, or of one
-    if getattr(text, "vocab_size", tokens) != tokens:
+    if tokens is not None and getattr(text, "vocab_size", tokens) != tokens:
         raise UsageError(
             f"scenes are told in the {tokens:,} tokens of their own world; the model has {text.vocab_size:,}. "
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"

@@ -86,8 +86,8 @@ def open_weights(
     """The tensors of a directory or file by their released names, none read yet.
 
     Reads safetensors (memory-mapped, sharded with an index or not), big_vision's `.npz`, TensorFlow's `.index`,
-    and `.bin`, `.pt`, `.pth` with `weights_only=True`, in which the weights may lie under one of `wrappers`. Raises
-    `BadCheckpoint` or `MissingFile`.
+    and `.bin`, `.pt`, `.pth`, `.ckpt` with `weights_only=True`, in which the weights may lie under one of `wrappers`.
+    Raises `BadCheckpoint` or `MissingFile`.
     """
     path = standing(Path(source))
     if path.is_dir():
@@ -173,7 +173,7 @@ READERS: Mapping[str, Reader] = {  # by the ending of the name; given the path a
     ".npz": lambda path, _: open_npz(path),
     ".gguf": lambda path, _: open_gguf(path).tensors,
     ".index": lambda path, _: open_bundle(path),
-    **dict.fromkeys((".bin", ".pt", ".pth", ".th"), _open_pickle),
+    **dict.fromkeys((".bin", ".pt", ".pth", ".ckpt", ".th"), _open_pickle),
 }
 
 

@@ -15,6 +15,7 @@ from rebus.reproduce import (
     CLAIMS,
     align,
     asif,
+    chameleon,
     clip,
     find,
     flamingo,
@@ -40,6 +41,11 @@ from tests.reproduce import made_up
 SMALL = {
     "asif": lambda: asif.asif(
         asif.Budget(classes=5, queries=60, numbers=(10, 50, 80), dense=50, k=20, steps=3, batch_size=8, hidden=16)
+    ),
+    "chameleon": lambda: chameleon.chameleon(
+        chameleon.Budget(
+            steps=3, batch_size=2, width=16, images=40, code_steps=2, draw_steps=2, draw_batch=8, judge_steps=2, test=8
+        )
     ),
     "clip": lambda: clip.clip(clip.Budget(steps=3, race=4, every=2, batch_size=8, train=64, test=80, width=8)),
     "align": lambda: align.align(

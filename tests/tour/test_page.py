@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rebus.core.answers import Box, Mask, Ranking, TextLine
 from rebus.data.scenes import SHAPES
@@ -11,7 +12,7 @@ from rebus.data.scenes.writing import QUESTION
 from rebus.tour import Line, Tour, names, page
 from rebus.tour.parts import _writing_lines
 from rebus.tour.photos import caption_photos, look_at_photos, samples
-from rebus.tour.scenes import match_scenes, write_scenes
+from rebus.tour.scenes import draw_scenes, match_scenes, write_scenes
 
 
 class Knows:
@@ -170,3 +171,36 @@ def test_captions_of_photos_stand_beside_what_is_said_without_a_guide():
     text = page(Tour(captioned=[seen]), "1")
     assert text.count("A cat looks at you .") == 2
     assert "&lt;nothing&gt;" in text
+
+
+def test_drawings_are_judged_by_what_a_detector_is_sure_of(scenes):
+    from rebus.data.scenes import scene
+    from rebus.tour import scenes as module
+
+    asked = [scene(module.FIRST_SEED + i, "test", count=1 + i % 2) for i in range(module.NUM_DRAWN)]
+
+    class Draws:
+        card = SimpleNamespace(name="<draws>")
+
+        def imagine(self, prompts, seed):
+            assert prompts == [s.captions[0] for s in asked]
+            return [Image.new("RGB", (48, 48), (i, 0, 0)) for i in range(len(prompts))]
+
+    class Sees:
+        card = SimpleNamespace(name="<sees>")
+
+        def detect(self, images, labels):
+            assert all(image.size == (96, 96) for image in images)
+            found = [asked[image.getpixel((0, 0))[0]].labels for image in images]
+            rows = [[Box((0, 0, 9, 9), label, 0.95) for label in labels_] for labels_ in found]
+            rows[0].append(Box((0, 0, 9, 9), "red circle", 0.3))  # too unsure to count
+            rows[1].append(Box((0, 0, 9, 9), "white heart", 0.9))
+            return rows
+
+    drawing = draw_scenes(Draws(), Sees())
+    assert drawing.right == (True, False, *[True] * (module.NUM_DRAWN - 2))
+    text = page(Tour(drawing=[drawing]), "1")
+    assert text.count("a miss: found are") == 1
+    assert "white heart" in text
+    assert "&lt;draws&gt;" in text
+    assert "<sees>" not in text

@@ -66,6 +66,8 @@ class VQGANConfig:
 class VQGAN(nn.Module):
     """Images ⇄ codes, row by row. `decoder=False`: only to codes."""
 
+    keeps_float32 = True  # also where it is frozen in a training under autocast: see `encode`
+
     def __init__(self, cfg: VQGANConfig, decoder: bool = True):
         super().__init__()
         self.cfg = cfg

@@ -20,6 +20,7 @@ from rebus.evaluate import BENCHMARKS
 from rebus.evaluate.benchmarks import BENCHMARKS as ON_DISK
 
 if TYPE_CHECKING:
+    from rebus.api import Model
     from rebus.evaluate.measure import Result
 
 EXAMPLE = "rebus eval asif/starter retrieval --data flickr8k --split val --out report"
@@ -50,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--seed", metavar="N", type=int, help="of the lot, and of few-shot draws (0)")
     where.add_argument("--batch-size", metavar="N", type=positive, help="images held open at a time (32)")
     some = parser.add_argument_group("of some benchmarks")
+    some.add_argument("--objects", metavar="N", type=positive, help="scenes: of 1 to N objects in turn (1 to 5 by lot)")
     some.add_argument("--templates", metavar="NAME", help="zeroshot, fewshot: a published set, or a sentence with {}")
     some.add_argument(
         "--labels-file", metavar="FILE", help="zeroshot, fewshot: all candidates, one a line; or label, tab, its name"
@@ -91,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     from rebus.evaluate.measure import measure, measure_scenes
 
     if args.benchmark == "scenes":
+        if "imagine" in model.tasks:
+            options["detector"] = _judge()
         result = measure_scenes(model, **options)
     else:
         result = measure(model, args.benchmark, options.pop("data"), **options)
@@ -113,9 +117,20 @@ def _scenes_options(args: argparse.Namespace) -> dict[str, Any]:
     ]
     if given:
         raise UsageError(
-            f"{_flag(given[0])} is not for scenes, which draws its own images; it has --number and --split"
+            f"{_flag(given[0])} is not for scenes, which draws its own images; it has --number, --split, --objects"
         )
-    return {"number": args.number or _SCENES, "split": args.split or "test"}
+    found = {"number": args.number or _SCENES, "split": args.split or "test"}
+    return found if args.objects is None else {**found, "objects": args.objects}
+
+
+def _judge() -> "Model":
+    """Who says what is in a drawing."""
+    from rebus.api import load
+    from rebus.catalog import scene_judge
+
+    name = scene_judge()
+    note(f"drawings are judged by {name}")
+    return load(name)
 
 
 def _disk_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -130,6 +145,8 @@ def _disk_options(args: argparse.Namespace) -> dict[str, Any]:
         if name not in has:
             flags = ", ".join(map(_flag, has)) or "none of its own"
             raise UsageError(f"{_flag(name)} is not for {args.benchmark}, which has {flags}")
+    if args.objects is not None:
+        raise UsageError(f"--objects is for scenes, not for {args.benchmark}")
     if args.data is None:
         raise UsageError(f"{args.benchmark} needs --data PATH; it reads {module.READS}")
     if args.data == SCENES:

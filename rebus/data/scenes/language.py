@@ -52,13 +52,12 @@ def parse_caption(text: str) -> list[tuple[str, str, str, str]] | None:
 def captions(objects: Objects, scale: float) -> list[str]:
     """The full caption, then a sentence, a short one, a count, and relations where there is a clear one."""
     listed = [" ".join(o.attributes) for o in objects]
-    short = [f"{o.colour} {o.shape}" for o in objects]
     number = NUMBERS[len(objects)]
     noun = "object" if len(objects) == 1 else "objects"
     said = [
         full_caption(objects),
         "a picture of " + _join([_article(text) for text in listed]),
-        _join([_article(text) for text in short]),
+        naming(objects),
         f"there {'is' if len(objects) == 1 else 'are'} {number} {noun} in the picture",
     ]
     for relation in RELATIONS:
@@ -85,6 +84,16 @@ def relations(objects: Objects, relation: str, scale: float) -> list[tuple[Scene
 def exists_question(label: str) -> str:
     """ "is there a red circle?", of a colour and a shape."""
     return f"is there {_article(label)}?"
+
+
+def naming(objects: Objects) -> str:
+    """Colours and shapes alone: `a red circle and a blue star`."""
+    return _join([_article(_name(o)) for o in objects])
+
+
+def question_of_looks(objects: Objects) -> str:
+    """What is answered with images: `what is a red circle and a blue star like?`"""
+    return f"what is {naming(objects)} like?"
 
 
 def _article(text: str) -> str:

@@ -7,9 +7,9 @@ FIELDS = ("captions", "questions", "things", "phrases")
 _SEEDS = 1_000_000_000  # scenes between the series of two seeds
 
 
-def scene_at(seed: int, number: int, split: str, size: int) -> Scene:
-    """The scene with that number in the endless series of a seed."""
-    return scene(seed * _SEEDS + number, split, size)
+def scene_at(seed: int, number: int, split: str, size: int, count: int | None = None) -> Scene:
+    """The scene with that number in the endless series of a seed; `count` as of `scene`."""
+    return scene(seed * _SEEDS + number, split, size, count)
 
 
 def scene_record(s: Scene, fields: tuple[str, ...] = FIELDS) -> Record:

@@ -9,6 +9,8 @@ released weights back the images that they write.
 The tokenizer of images stays as it is; what learns sees tokens alone.
 """
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from rebus.backbones.examples import generative_example
 from rebus.backbones.text.llama import Llama
 from rebus.backbones.vision.vqgan import VQGAN
+from rebus.codec.processor import Processor
 from rebus.core.outputs import Predictions, Step
 from rebus.core.specs import ImageSpec, ImageTokens, Prompts, TextSpec
 from rebus.core.system import Layout, System
@@ -25,6 +28,13 @@ from rebus.models.early_fusion.chameleon_layouts import (
     read_transformers,
     with_decoder,
     write_transformers,
+)
+from rebus.models.early_fusion.chameleon_release import (
+    is_release,
+    keys_of_release,
+    open_release,
+    read_params,
+    release_processor,
 )
 from rebus.nn.cache import Cache
 from rebus.nn.image_rows import ImageRows, check_placeholders, real_images
@@ -143,6 +153,11 @@ def tasks(cfg: ChameleonConfig) -> frozenset[str]:
     return frozenset(found | {"imagine"} if cfg.draws else found)
 
 
+def read_processor(folder: Path, cfg: ChameleonConfig) -> Processor:
+    """Of a directory in either layout."""
+    return release_processor(folder, image_spec(cfg), text_spec(cfg))
+
+
 # As Meta's inference code and Anole's sample. Captions and answers are greedy here, so that they come out the same.
 _SAMPLED = {"strategy": "sample", "temperature": 0.7, "top_p": 0.9}
 
@@ -158,6 +173,14 @@ SYSTEM = System(
             read_config=read_transformers,
             write_config=write_transformers,
             complete=with_decoder,
+        ),
+        "release": Layout(
+            name="release",
+            keys=keys_of_release,
+            config_file="params.json",
+            recognises=is_release,
+            read_config=read_params,
+            read_files=open_release,
         ),
     },
     prompts=Prompts(
@@ -176,4 +199,5 @@ SYSTEM = System(
     image_spec=image_spec,
     text_spec=text_spec,
     image_tokens=image_tokens,
+    read_processor=read_processor,
 )

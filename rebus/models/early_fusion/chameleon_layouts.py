@@ -80,7 +80,7 @@ def read_transformers(data: Mapping[str, Any]) -> ChameleonConfig:
         )
     vq = top.part("vq_config")
     image, draws = _read_vq(vq)
-    ids = _read_ids(top.take("vocabulary_map", dict, None), image.num_codes)
+    ids = read_ids(top.take("vocabulary_map", dict, None), image.num_codes)
     for part in (top, vq):
         part.finish()
     return ChameleonConfig(text=text, image=image, draws=draws, **ids)
@@ -103,8 +103,8 @@ def _read_vq(vq: Released) -> tuple[VQGANConfig, bool]:
     return image, vq.take("decoder", bool, False)
 
 
-def _read_ids(vocabulary: Mapping[str, Any] | None, num_codes: int) -> dict[str, int]:
-    """Where images and control tokens stand in the vocabulary, which this configuration holds whole."""
+def read_ids(vocabulary: Mapping[str, Any] | None, num_codes: int) -> dict[str, int]:
+    """Where images and control tokens stand in a vocabulary, which a configuration may hold whole."""
     if vocabulary is None:
         return {}
     names = {**_SPECIAL, "first_code": code_name(0)}
@@ -112,12 +112,12 @@ def _read_ids(vocabulary: Mapping[str, Any] | None, num_codes: int) -> dict[str,
         names["image_id"] = "<reserved08707>"  # as it is called before transformers renames it
     ids = {name: vocabulary[token] for name, token in names.items() if isinstance(vocabulary.get(token), int)}
     if lacking := [name for name in names if name not in ids]:
-        raise BadConfig(f"config.json.vocabulary_map: no token for {', '.join(lacking)}")
+        raise BadConfig(f"vocabulary: no token for {', '.join(lacking)}")
     first = ids["first_code"]
     apart = [i for i in range(num_codes) if vocabulary.get(code_name(i)) != first + i]
     if apart:
         raise BadConfig(
-            f"config.json.vocabulary_map: code {apart[0]} of images, {code_name(apart[0])}, wants to follow the one "
+            f"vocabulary: code {apart[0]} of images, {code_name(apart[0])}, wants to follow the one "
             f"before it; it is {vocabulary.get(code_name(apart[0]))}"
         )
     return ids

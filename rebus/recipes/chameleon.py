@@ -1,0 +1,84 @@
+"""Chameleon in the scenes world: first the codebook in which images are written, then text and images in one stream."""
+
+from dataclasses import replace
+
+from rebus.backbones.text.llama import LlamaConfig
+from rebus.backbones.vision.vqgan import VQGANConfig
+from rebus.data.scene_drawings import BEGIN, END, FIRST_CODE, SceneDrawings
+from rebus.data.scene_images import SceneImages
+from rebus.data.scene_tokenizer import BOS, EOS, IMAGE, PAD
+from rebus.models.early_fusion.chameleon import SYSTEM
+from rebus.models.early_fusion.chameleon_config import SEPARATOR, ChameleonConfig
+from rebus.objectives import CodebookLoss, NextTokenLoss
+from rebus.train.config import Optim, Start, TrainConfig
+
+IMAGES = VQGANConfig(
+    width=32, multiples=(1, 1, 2), num_blocks=1, latent_width=64, code_width=16, num_codes=512, image_size=48
+)
+
+
+def chameleon_scenes_codes() -> TrainConfig:
+    """`rebus train chameleon_scenes_codes`: the tokenizer of images of `chameleon_scenes`, 48 pixels to 12 × 12 codes,
+    after what `chameleon_scenes_codes_32` learned from smaller ones."""
+    return replace(
+        chameleon_scenes_codes_32(),
+        model=IMAGES,
+        start_from="codes_32/final",
+        optim=Optim(lr=2e-3, weight_decay=0.0, warmup=50, schedule="constant", cooldown=400),
+        steps=900,
+        seed=1,
+    )
+
+
+def chameleon_scenes_codes_32() -> TrainConfig:
+    """`rebus train chameleon_scenes_codes_32`: 32 pixels to 8 × 8 codes, in which small shapes are lost."""
+    return TrainConfig(
+        system="vqgan",
+        model=replace(IMAGES, image_size=32),
+        objective=CodebookLoss(),
+        data=SceneImages(),
+        optim=Optim(lr=2e-3, weight_decay=0.0, warmup=50, schedule="constant", cooldown=700),
+        steps=2200,
+        batch_size=16,
+        bf16=True,
+        eval_every=200,
+    )
+
+
+def chameleon_scenes() -> TrainConfig:
+    """`rebus train chameleon_scenes`"""
+    data = SceneDrawings()
+    words = data.tokenizer(SYSTEM.prompts, SEPARATOR, IMAGES.num_codes).vocab_size
+    return TrainConfig(
+        system="chameleon",
+        model=ChameleonConfig(
+            text=LlamaConfig(
+                width=128,
+                num_layers=4,
+                num_heads=4,
+                num_kv_heads=4,
+                head_width=32,
+                mlp_width=352,
+                vocab_size=words,
+                context=384,
+                qk_norm=True,
+            ),
+            image=IMAGES,
+            pad_id=PAD,
+            bos_id=BOS,
+            eos_id=EOS,
+            image_id=IMAGE,
+            begin_id=BEGIN,
+            end_id=END,
+            first_code=FIRST_CODE,
+        ),
+        objective=NextTokenLoss(z_loss=1e-5),
+        data=data,
+        optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=1000),
+        steps=4000,
+        batch_size=32,
+        starts=(Start(source="codes/final", into="image"),),
+        freeze=("image",),
+        bf16=True,
+        final_dtype="float16",
+    )
