@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "info": ("info", "what to know about one model"),
     "classify": ("classify", "sort images into labels of your choice"),
     "match": ("match", "score images against sentences, or find images by words"),
+    "embed": ("embed", "vectors of images or texts, into a file"),
     "caption": ("caption", "say what is in an image"),
     "ask": ("ask", "answer a question about an image"),
     "detect": ("detect", "find things and draw boxes around them"),
@@ -43,7 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 GROUPS = {
     "find a model": ("models", "info"),
-    "images and text": ("classify", "match", "caption", "ask", "detect", "segment", "read"),
+    "images and text": ("classify", "match", "embed", "caption", "ask", "detect", "segment", "read"),
     "train and measure": ("data", "plan", "asif", "train", "eval", "reproduce", "bench", "check"),
     "see it all": ("tour",),
 }

@@ -13,7 +13,7 @@ from rebus.core.strict_json import to_json
 class Bar(Protocol):
     """A progress bar."""
 
-    def advance(self, note: str = "") -> None: ...
+    def advance(self, note: str = "", count: int = 1) -> None: ...
 
 
 def shown(text: str) -> str:
@@ -64,7 +64,7 @@ def short_count(number: int) -> str:
 
 
 class _Silent:
-    def advance(self, note: str = "") -> None:
+    def advance(self, note: str = "", count: int = 1) -> None:
         """Nobody watches."""
 
 
@@ -72,8 +72,8 @@ class _Drawn:
     def __init__(self, progress: Any, task: Any):
         self._progress, self._task = progress, task
 
-    def advance(self, note: str = "") -> None:
-        self._progress.update(self._task, advance=1, note=note)
+    def advance(self, note: str = "", count: int = 1) -> None:
+        self._progress.update(self._task, advance=count, note=note)
 
 
 @contextmanager
