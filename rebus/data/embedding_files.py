@@ -1,8 +1,8 @@
 """Embeddings of many images or texts in one file, with what each row is of; resumed after any interruption.
 
-Items are embedded in units of a hundred or so. What is done lies in `<file>.partial/` until the whole is written atomically:
-`.npy` (the names in `<file>.jsonl`, a line a row), `.parquet` (columns `name` and `vector`) or `.safetensors` (the tensor
-`vectors`, the names as JSON in the metadata).
+Items are embedded in units of a hundred or so. What is done lies in `<file>.partial/` until the whole is written
+atomically: `.npy` (the names in `<file>.jsonl`, a line a row), `.parquet` (columns `name` and `vector`) or
+`.safetensors` (the tensor `vectors`, the names as JSON in the metadata).
 """
 
 import hashlib
@@ -206,7 +206,7 @@ Vectors, Names = Callable[[], Iterator[np.ndarray]], Callable[[], Iterator[list[
 
 
 def _write_npy(out: Path, vectors: Vectors, names: Names, shape: Shape, plan: Mapping[str, Any]) -> None:
-    with write_file_atomically(out.with_name(out.name + ".jsonl")) as file:  # first: the vectors alone would mean nothing
+    with write_file_atomically(out.with_name(out.name + ".jsonl")) as file:  # first: vectors alone mean nothing
         for row, name in enumerate(name for some in names() for name in some):
             file.write((to_json({"row": row, "name": name}) + "\n").encode())
     with write_file_atomically(out, 4 * shape[0] * shape[1]) as file:

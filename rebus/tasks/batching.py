@@ -23,8 +23,8 @@ PATIENCE = 2.0  # seconds before a progress bar is worth showing
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """What a caller may say of long work. `batch_size` None: what suits the device; `progress` None: a bar where the
-    work takes seconds; `on_error` "skip": an item that fails alone has no answer, and the others go on. `failed` is told
-    of each such item by its number; without it they are logged."""
+    work takes seconds; `on_error` "skip": an item that fails alone has no answer, and the others go on. `failed` is
+    told of each such item by its number; without it they are logged."""
 
     batch_size: int | None = None
     progress: bool | None = None

@@ -6,6 +6,7 @@ from rebus.cli.arguments import add_decoding, add_images, add_model, add_regions
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
+from rebus.cli.output_files import ResultFiles, add_results
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus ask kitchen.jpg "how many chairs are there?"'
@@ -15,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_regions(parser)
     parser.add_argument("question", metavar="QUESTION", help="what you want to know")
+    add_results(parser)
     add_decoding(parser)
     add_model(parser, batch_size=1)
 
@@ -23,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.question.strip():
         raise UsageError("the question is empty")
     files = find_images(args.images)
+    results = ResultFiles(args, [file.path for file in files])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -34,5 +37,6 @@ def run(args: argparse.Namespace) -> int:
         lambda text: {"answer": text},
         args,
         size=args.batch_size,
+        files=results,
     )
     return batch.finish(args, model.card, question=args.question)

@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="a .npy, .parquet or .safetensors")
     parser.add_argument("--max-bad", metavar="SHARE", type=share, default=0.5, help="that may fail (%(default)s)")
     parser.add_argument("--unit", metavar="N", type=positive, default=128, help="items kept together (%(default)s)")
-    parser.add_argument("--engine", choices=("process", "ray"), default="process", help="ray: spread over a Ray cluster")
+    parser.add_argument("--engine", choices=("process", "ray"), default="process", help="ray: over a Ray cluster")
     add_model(parser, batch_size=32)
 
 
