@@ -10,6 +10,7 @@ from rebus.core.capabilities import FindsRegions, GroundsPhrases
 from rebus.core.errors import UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import distinct
+from rebus.tasks.found import Boxes, in_images
 from rebus.tasks.inputs import many_images
 from rebus.tasks.located_answers import boxes_of
 from rebus.tasks.location_scores import open_all
@@ -32,7 +33,7 @@ def detect(
     threshold: float | None = None,
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
-) -> list[Box] | list[list[Box]]:
+) -> Boxes | list[Boxes]:
     """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object. `threshold`: only
     those of at least that score (what a network leaves out by itself does not come back below it).
 
@@ -48,7 +49,7 @@ def detect(
         no_decoding(model, decoding)
         sources, many = many_images(images)
         finder = RegionFinder(model, _wanted(labels), templates)
-        found = _above(least, finder.search(sources, finder.boxes, batching=batching))
+        found = _given(least, finder.search(sources, finder.boxes, batching=batching), sources)
         return found if many else found[0]
     if templates is not None:
         raise UsageError(f"{model.system.name} is asked for labels by a prompt of its own; templates are not put in it")
@@ -56,7 +57,7 @@ def detect(
     wanted = _one_name_each(_wanted(labels))
     if isinstance(model.network, GroundsPhrases):
         no_decoding(model, decoding)
-        answers = _above(least, ground_phrases(model, sources, wanted, batching))
+        answers = _given(least, ground_phrases(model, sources, wanted, batching), sources)
         return answers if many else answers[0]
     prompts = _prompts(model, None if labels is None else wanted)
     options = decoding_for(model, "detect", decoding)
@@ -67,7 +68,7 @@ def detect(
         what="images",
         options=batching,
     )
-    answers = _above(least, answers)
+    answers = _given(least, answers, sources)
     return answers if many else answers[0]
 
 
@@ -97,11 +98,11 @@ class Detector:
 
     def find(
         self, images: Any, batching: BatchOptions = AS_IT_SUITS, threshold: float | None = None
-    ) -> list[Box] | list[list[Box]]:
+    ) -> Boxes | list[Boxes]:
         """The same, with the options as one object."""
         least = _checked(threshold)
         sources, many = many_images(images)
-        answers = _above(least, self._finder.search(sources, self._finder.boxes, batching=batching))
+        answers = _given(least, self._finder.search(sources, self._finder.boxes, batching=batching), sources)
         return answers if many else answers[0]
 
 
@@ -111,11 +112,11 @@ def _checked(threshold: float | None) -> float | None:
     return threshold
 
 
-def _above(threshold: float | None, answers: list[list[Box]]) -> list[list[Box]]:
-    """Without the boxes below it; an image that was skipped stays None."""
-    if threshold is None:
-        return answers
-    return [boxes and [box for box in boxes if box.score >= threshold] for boxes in answers]
+def _given(threshold: float | None, answers: list[list[Box]], sources: Sequence[Any]) -> list[Boxes]:
+    """Each image's boxes, without those below the threshold; an image that was skipped stays None."""
+    if threshold is not None:
+        answers = [boxes and [box for box in boxes if box.score >= threshold] for boxes in answers]
+    return in_images(Boxes, answers, sources)
 
 
 def _wanted(labels: Labels | None) -> list[list[str]]:

@@ -85,8 +85,8 @@ def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Im
             shares, _ = on_places(encoder, pixels, (output * gradient).detach())
             heat = shares.float().sum(dim=-1)[0].relu()
             if heat.any():
-                return Explanation(image, text, float(score), _over_image(model, heat, image.size))
-    return Explanation(image, text, float(score), np.zeros(image.size[::-1], np.float32))
+                return Explanation(image, text, float(score.detach()), _over_image(model, heat, image.size))
+    return Explanation(image, text, float(score.detach()), np.zeros(image.size[::-1], np.float32))
 
 
 def _score(model: TaskModel, pixels: Tensor, text: str) -> Tensor:

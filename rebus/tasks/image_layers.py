@@ -1,7 +1,8 @@
 """Inside an image encoder: what its layers make of each place of an image, and where its attention looks.
 
 Works on every backbone that names its `blocks` (`rebus.nn.blocks`), by forward hooks: layer i is what block i
-gives, and −1 the last one. The same hooks are open to everybody: `blocks_of(image_encoder(model.network))` lists the modules.
+gives, and −1 the last one. The same hooks are open to everybody: `blocks_of(image_encoder(model.network))` lists the
+modules.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from PIL import Image
 
 from rebus.codec.images import ImageSource, open_images
+from rebus.codec.normalised_image import NormalisedImage
+from rebus.core.errors import BadImage
 from rebus.core.places import Located, LocationNotation
 from rebus.tasks.task_model import TaskModel, image_spec
 from rebus.tasks.text_generation import Generated
@@ -13,6 +15,8 @@ from rebus.tasks.text_generation import Generated
 
 def open_all(model: TaskModel, images: Sequence[ImageSource]) -> list[Image.Image]:
     """Upright images: their sizes are what boxes refer to."""
+    if any(isinstance(image, NormalisedImage) for image in images):
+        raise BadImage('places are in pixels of an image: give the image itself in place of {"pixels": …}')
     opened, _ = open_images(images, alpha=image_spec(model).alpha)
     return [image for image in opened if image is not None]
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from rebus.core.answers import Box, Mask, Ranking, TextLine
+from rebus.core.answers import Ranking, TextLine
 from rebus.tasks.call_options import Classifying, Decoding, OnError, Showing, divided
 from rebus.tasks.comparing_methods import Comparing
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rebus.tasks.classify import Classifier
     from rebus.tasks.detect import Detector
     from rebus.tasks.few_shot import Shots
+    from rebus.tasks.found import Boxes, Masks
 
     OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions
     Images = OneImage | Iterable[OneImage]
@@ -186,7 +187,7 @@ class Tasks(Comparing):
         threshold: float | None = None,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
-    ) -> list[Box]: ...
+    ) -> "Boxes": ...
     @overload
     def detect(
         self,
@@ -197,7 +198,7 @@ class Tasks(Comparing):
         threshold: float | None = None,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
-    ) -> list[list[Box]]: ...
+    ) -> "list[Boxes]": ...
     @overload
     def detect(
         self,
@@ -208,7 +209,7 @@ class Tasks(Comparing):
         threshold: float | None = None,
         on_error: Literal["skip"],
         **options: Unpack[Decoding],
-    ) -> list[list[Box] | None]: ...
+    ) -> "list[Boxes | None]": ...
     def detect(
         self,
         images: Any,
@@ -241,7 +242,7 @@ class Tasks(Comparing):
     @overload
     def segment(
         self, images: "OneImage", phrases: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
-    ) -> list[Mask]: ...
+    ) -> "Masks": ...
     @overload
     def segment(
         self,
@@ -250,11 +251,11 @@ class Tasks(Comparing):
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
-    ) -> list[list[Mask]]: ...
+    ) -> "list[Masks]": ...
     @overload
     def segment(
         self, images: "Images", phrases: str | Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Decoding]
-    ) -> list[list[Mask] | None]: ...
+    ) -> "list[Masks | None]": ...
     def segment(self, images: Any, phrases: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
         """Masks of the things that the phrases name, of the size of the given image."""
         from rebus.tasks.segment import segment

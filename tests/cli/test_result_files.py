@@ -180,7 +180,8 @@ def test_nothing_is_written_over(photo, tmp_path, way):
     (root / "cat" / "a.png").write_bytes(b"another")
     assert Sorter(Options(**{way: root}), ["cat"]).place(photo, "cat", 0.5) == root / "cat" / "a-2.png"
     assert (root / "cat" / "a.png").read_bytes() == b"another"
-    assert Image.open(root / "cat" / "a-2.png").size == (4, 4)
+    with Image.open(root / "cat" / "a-2.png") as there:
+        assert there.size == (4, 4)
 
 
 def test_improbable_images_stay(photo, tmp_path):
