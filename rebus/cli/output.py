@@ -84,13 +84,14 @@ def bar(title: str, total: int, *, done: int = 0, when: bool = True) -> Iterator
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=len(f"{total}/{total}"))),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+    )  # the note alone is cut where a terminal ends
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield _Drawn(progress, progress.add_task(title, total=total, completed=done, note=""))

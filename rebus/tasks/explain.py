@@ -79,6 +79,10 @@ def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Im
     with captured(blocks) as seen, torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         score = _score(model, pixels, text)
         outputs = [seen[number] for number in sorted(seen)]
+        if not outputs or not score.requires_grad:
+            raise UnsupportedTask(
+                f"{model.system.name} scores texts in a way that has no gradient at its image encoder"
+            )
         gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     for output, gradient in zip(reversed(outputs), reversed(gradients), strict=True):
         if gradient is not None:

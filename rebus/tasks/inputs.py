@@ -21,7 +21,7 @@ from rebus.core.limits import check, limit
 
 def many_images(images: Any) -> tuple[list[ImageSource], bool]:
     """The images as a list, and whether many were given: a list, a generator, a stack of four dimensions, or a folder,
-    whose images come in the order of their paths (`images_in`). `{"pixels": …}`, one or in a list, is taken as it is."""
+    whose images come in the order of their paths (`images_in`). `{"pixels": …}` is taken as it is."""
     if isinstance(images, Mapping):
         return normalised_images(images)  # type: ignore[return-value]
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):

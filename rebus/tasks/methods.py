@@ -226,8 +226,8 @@ class Tasks(Comparing):
         from rebus.tasks.detect import detect
 
         batching, decoding = divided(options, on_error)
-        model = self._can("detect")
-        return detect(model, images, labels, templates, threshold=threshold, batching=batching, **decoding)
+        given = {"templates": templates, "threshold": threshold, **decoding}
+        return detect(self._can("detect"), images, labels, batching=batching, **given)
 
     def detector(
         self,

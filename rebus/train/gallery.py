@@ -16,6 +16,8 @@ from rebus.objectives import Learner
 from rebus.train.audit import as_image, images_of, read, texts_of
 
 _SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of an image, of what is said below it, and images in a row
+_LEGEND = 22  # pixels
+_SAME, _OTHER = "#1a7f37", "#b42318"
 _NEW_TOKENS = 48
 _PROMPT = ("pixels", "image_mask", "regions", "region_mask", "tokens", "mask", "owners")
 
@@ -63,7 +65,7 @@ def _tile(pixels: Tensor, truth: str, said: str) -> Image.Image:
     tile = Image.new("RGB", (_SIDE, _SIDE + _TEXT), "white")
     tile.paste(as_image(pixels).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
     pen = ImageDraw.Draw(tile)
-    verdict = "#1a7f37" if said == truth else "#b42318"
+    verdict = _SAME if said == truth else _OTHER
     for i, (name, words, colour) in enumerate((("truth", truth, "#666666"), ("model", said, verdict))):
         lines = textwrap.wrap(f"{name}: {words or '(nothing)'}", 36, max_lines=3, placeholder=" …")
         font = font_for(" ".join(lines), 11)
@@ -74,7 +76,12 @@ def _tile(pixels: Tensor, truth: str, said: str) -> Image.Image:
 def _sheet(tiles: list[Image.Image]) -> Image.Image:
     columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * (_SIDE + 8) + 8, rows * (_SIDE + _TEXT + 8) + 8), "#dddddd")
+    sheet = Image.new("RGB", (columns * (_SIDE + 8) + 8, rows * (_SIDE + _TEXT + 8) + 8 + _LEGEND), "#dddddd")
+    pen, left = ImageDraw.Draw(sheet), 8
+    legend = (("held out.", "#333333"), ("green: as the ground truth", _SAME), ("red: other words", _OTHER))
+    for words, colour in legend:
+        pen.text((left, sheet.height - _LEGEND), words, fill=colour, font=font_for(words, 12))
+        left += int(pen.textlength(words, font=font_for(words, 12))) + 10
     for i, tile in enumerate(tiles):
         sheet.paste(tile, (8 + i % columns * (_SIDE + 8), 8 + i // columns * (_SIDE + _TEXT + 8)))
     return sheet
