@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from rebus.codec.images import open_image
 from rebus.codec.resize import placement
 from rebus.core.capabilities import EmbedsImages, EmbedsText, MatchesPairs, WritesText
-from rebus.core.errors import UnsupportedTask, UsageError
+from rebus.core.errors import UnsupportedTask
 from rebus.core.labels import IGNORED
 from rebus.nn.blocks import blocks_of
 from rebus.nn.int8 import is_quantized
@@ -29,6 +29,7 @@ from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, image_spec, on_device, prompt_for
 
 _STRENGTH = 0.65  # of the colour over the image, at most
+_HIDDEN, _AT_A_TIME = 8, 16  # places of a side that are hidden one by one; images of a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +56,11 @@ class Explanation:
 
 
 def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explanation | list[Explanation]:
-    """One image and a text, or several. The places are those of the last layer whose features move the score.
+    """One image and a text, or several. The places are those of the last layer whose features move the score. Scores
+    without a gradient (sums over the nearest anchors, 8-bit products) are asked again with one place hidden at a time.
 
     Raises `UnsupportedTask` for a model that scores no image with a text, or has no image encoder with places.
     """
-    if is_quantized(model.network):
-        raise UsageError("8-bit products have no gradients: load the model without quantize to explain it")
     encoder = image_encoder(model.network)
     blocks = [] if encoder is None else blocks_of(encoder)
     if encoder is None or not blocks:
@@ -75,41 +75,66 @@ def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Im
     pixels = on_device(model, model.processor(images=[image]))["pixels"]
     if pixels.dim() != 4:
         raise UnsupportedTask(f"{model.system.name} reads images of any shape: its layers have no one grid")
-    pixels.requires_grad_(True)
-    with captured(blocks) as seen, torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-        score = _score(model, pixels, text)
-        outputs = [seen[number] for number in sorted(seen)]
-        if not outputs or not score.requires_grad:
-            raise UnsupportedTask(
-                f"{model.system.name} scores texts in a way that has no gradient at its image encoder"
-            )
-        gradients = torch.autograd.grad(score, outputs, allow_unused=True)
+    differentiable = not is_quantized(model.network)
+    pixels.requires_grad_(differentiable)
+    with captured(blocks) as seen, torch.set_grad_enabled(differentiable), torch.compiler.set_stance("force_eager"):
+        score = _scores(model, pixels, text).sum()
+    if not seen:
+        raise UnsupportedTask(
+            f"{model.system.name} scores texts without its image encoder: there is nothing to explain"
+        )
+    outputs = [seen[number] for number in sorted(seen)]
+    if score.requires_grad:
+        heat = _by_gradient(encoder, pixels, outputs, score)
+    else:
+        heat = _by_hiding(model, pixels.detach(), text, float(score))
+    return Explanation(image, text, float(score.detach()), _over_image(model, heat, image.size))
+
+
+def _by_gradient(encoder: Any, pixels: Tensor, outputs: list[Tensor], score: Tensor) -> Tensor:
+    """(rows, columns): gradient times features, where the score grows with them."""
+    gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     for output, gradient in zip(reversed(outputs), reversed(gradients), strict=True):
-        if gradient is not None:
+        if gradient is not None:  # a class token is all that is read of the last layer: then the one before
             shares, _ = on_places(encoder, pixels, (output * gradient).detach())
             heat = shares.float().sum(dim=-1)[0].relu()
             if heat.any():
-                return Explanation(image, text, float(score.detach()), _over_image(model, heat, image.size))
-    return Explanation(image, text, float(score.detach()), np.zeros(image.size[::-1], np.float32))
+                return heat
+    return torch.zeros(1, 1, device=pixels.device)
 
 
-def _score(model: TaskModel, pixels: Tensor, text: str) -> Tensor:
+def _by_hiding(model: TaskModel, pixels: Tensor, text: str, score: float) -> Tensor:
+    """(rows, columns): how much the score falls when a place is grey (Zeiler and Fergus, 2014, Sec. 4.2)."""
+    keep = torch.eye(_HIDDEN**2, device=pixels.device).view(-1, 1, _HIDDEN, _HIDDEN)
+    hidden = F.interpolate(keep, pixels.shape[-2:], mode="nearest").to(pixels.dtype)
+    with torch.inference_mode():
+        scores = [_scores(model, pixels * (1 - part), text) for part in hidden.split(_AT_A_TIME)]
+    return (score - torch.cat(scores).float()).relu().view(_HIDDEN, _HIDDEN)
+
+
+def _scores(model: TaskModel, pixels: Tensor, text: str) -> Tensor:
+    """(B,): how well the text goes with each of the images."""
     network = model.network
     if isinstance(network, EmbedsImages) and isinstance(network, EmbedsText):
         words = on_device(model, model.processor(texts=[text]))
         if getattr(network, "is_dense", True):
-            return (network.embed_image(pixels) * network.embed_text(**words)).sum()
-        return network.score(network.image_vectors(pixels), network.text_vectors(**words)).sum()
+            return (network.embed_image(pixels) * network.embed_text(**words)).sum(dim=-1)
+        return network.score(network.image_vectors(pixels), network.text_vectors(**words))[:, 0]
     if isinstance(network, MatchesPairs):
         batch = model.processor(texts=[filled_prompt(model.system.prompts, "match", text=text)])
-        return network.match_logits(pixels=pixels, **on_device(model, batch)).sum()
+        return network.match_logits(pixels=pixels, **_for_each(pixels, on_device(model, batch)))
     if isinstance(network, WritesText):
-        batch = on_device(model, _prompt(model, text))
+        batch = _for_each(pixels, on_device(model, _prompt(model, text)))
         logits = network(pixels=pixels, **batch).logits.float()
         targets = batch["targets"]
         chosen = logits.log_softmax(-1).gather(2, targets.clamp(min=0)[..., None])[..., 0]
-        return chosen.masked_fill(targets == IGNORED, 0).sum()
+        return chosen.masked_fill(targets == IGNORED, 0).sum(dim=1)
     raise UnsupportedTask(f"{model.system.name} scores no image with a text: there is nothing to explain")
+
+
+def _for_each(pixels: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One row of text for each image."""
+    return {name: tensor.expand(len(pixels), *tensor.shape[1:]) for name, tensor in batch.items()}
 
 
 def _prompt(model: TaskModel, text: str) -> dict[str, Tensor]:
