@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rebus.core.errors import UsageError, unknown
-from rebus.data.layouts import open_layout
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _MOST = 10**13
@@ -52,6 +51,8 @@ def read_data(text: str) -> Collection:
         number = read_count(name, "--data")
         return Collection(f"{number:,} examples", number, "", "as given")
     if Path(text).exists():
+        from rebus.data.layouts import open_layout
+
         number = sum(open_layout(Path(text), "auto", None, None).sizes)
         return Collection(text, number, "records, counted", "on this machine")
     raise unknown(

@@ -1,6 +1,7 @@
 """Held-out images with what the model says of them: what a loss does not tell."""
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,14 @@ def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: 
     shown = [row for row, (seen, said) in enumerate(zip(images, texts, strict=False)) if seen and said]
     if not shown:
         return None
-    said = learner.inside(lambda network: _said(network, batch, processor))
+    told = learner.inside(lambda network: said(network, batch, processor))
     if out is None:
         return None
     truths = batch["targets"] if "targets" in batch else batch["tokens"]
     tiles = []
     for row in shown:
         text = texts[row][0]
-        answer = said[text] if "targets" in batch else said[row]
+        answer = told[text] if "targets" in batch else told[row]
         tiles.append(_tile(images[row][0], read(truths[text], processor), read(answer, processor)))
     target = out / "gallery" / f"step_{step:08d}.jpg"
     target.parent.mkdir(exist_ok=True)
@@ -49,7 +50,7 @@ def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: 
 
 
 @torch.no_grad()
-def _said(network: Any, batch: dict[str, Tensor], processor: Processor) -> Tensor:
+def said(network: Any, batch: Mapping[str, Tensor], processor: Processor) -> Tensor:
     """Of generative models the answers to each text, (T, S); of dual encoders each image's likeliest text, (B, L)."""
     given = {name: batch[name] for name in _PROMPT if name in batch}
     if isinstance(network, WritesText):
