@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "info": ("info", "what to know about one model"),
     "classify": ("classify", "sort images into labels of your choice"),
     "match": ("match", "score images against sentences, or find images by words"),
+    "embed": ("embed", "vectors of images or texts, into a file"),
     "caption": ("caption", "say what is in an image"),
     "ask": ("ask", "answer a question about an image"),
     "complete": ("complete", "go on with a document of images and text"),
@@ -45,7 +46,18 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 GROUPS = {
     "find a model": ("models", "info"),
-    "images and text": ("classify", "match", "caption", "ask", "complete", "detect", "segment", "read", "imagine"),
+    "images and text": (
+        "classify",
+        "match",
+        "embed",
+        "caption",
+        "ask",
+        "complete",
+        "detect",
+        "segment",
+        "read",
+        "imagine",
+    ),
     "train and measure": ("data", "plan", "asif", "train", "eval", "reproduce", "bench", "check"),
     "see it all": ("tour",),
 }

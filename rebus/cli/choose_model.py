@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rebus import catalog
-from rebus.cli.output import note
+from rebus.cli.output import note, short_count
 from rebus.core import extras
 from rebus.core.card import PHOTOS, SHAPES, ModelCard
 from rebus.core.errors import MissingFile, UnsupportedTask, UsageError
@@ -134,6 +135,9 @@ def open_model(args: argparse.Namespace, task: str | None, by_examples: bool = F
     device = getattr(args, "device", None)
     if device is not None:
         check_device(device)
+    if args.model is not None and sys.stderr.isatty():  # a file of logs need not know
+        size = f" ({short_count(rows[name].parameters)} parameters)" if name in rows else ""
+        note(f"loading {name}{size}")
     dtype = getattr(args, "dtype", None)
     model = load(
         name,

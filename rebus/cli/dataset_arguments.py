@@ -92,15 +92,16 @@ def name_damaged(faults: Sequence[str]) -> None:
 
 
 def going_on(
-    folder: Path, what: str, total: int, done: Callable[[], int], run: Callable[[Callable[[str], None]], Any]
+    folder: Path, what: str, total: int, done: Callable[[], int], run: Callable[[Callable[[Any], None]], Any]
 ) -> Any:
-    """`run(report)` under a bar of `total`, saying how to go on after Ctrl-C; None where it was interrupted."""
+    """`run(report)` under a bar of `total`, saying how to go on after Ctrl-C; None where it was interrupted. What is
+    reported is one item, or how many."""
     before = done()
     if 0 < before < total:
         note(f"{folder}: going on after {before:,} of {total:,} {what}")
     try:
         with bar(what, total, done=before) as progress:
-            return run(lambda outcome: progress.advance())
+            return run(lambda outcome: progress.advance(count=outcome if isinstance(outcome, int) else 1))
     except KeyboardInterrupt:
         note(f"interrupted; {done():,} of {total:,} {what} are done and kept. The same command goes on from there")
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rebus.cli.choose_model import domain_warning
 from rebus.cli.output import bar, emit, note
+from rebus.cli.output_files import ResultFiles
 from rebus.codec.image_files import images_in
 from rebus.core.card import ModelCard
 from rebus.core.errors import BadImage, LimitExceeded, MissingFile, NotFinite, RebusError
@@ -103,14 +104,17 @@ class Batch:
 
     total: int
     rows: list[dict[str, Any]] = field(default_factory=list)
+    files: ResultFiles | None = None
     failed: int = 0
     interrupted: bool = False
 
     def finish(self, args: Any, card: ModelCard | None, **more: Any) -> int:
-        """Report what failed, print the JSON document if one is wanted, and give the exit code.
+        """Report what failed, write the files of results and the JSON document that are wanted, give the exit code.
 
         `card`: of the model that answered, if there was one.
         """
+        if self.files is not None:
+            self.files.finish(self.rows)
         if args.json:
             document = {"model": card and card.name, **more, "results": self.rows, "failed": self.failed}
             warning = domain_warning(card) if card is not None else None
@@ -143,14 +147,15 @@ def work_through(
     *,
     size: int = 1,
     draw: Draw | None = None,
+    files: ResultFiles | None = None,
 ) -> Batch:
-    """`work` on `size` images at a time; each answer is drawn and shown as soon as it is there.
+    """`work` on `size` images at a time; each answer is drawn, shown and put into its file as soon as it is there.
 
     An image that cannot be opened fails alone. Out of memory, the batch is halved, saying so. Ctrl-C ends the
     run; what was done stays in the result. With `args.regions`, a file or folder of region features, `work` is given
     those of each image in its place.
     """
-    batch = Batch(len(arguments))
+    batch = Batch(len(arguments), files=files)
     seen = _seen(getattr(args, "regions", None))
     try:
         with bar("images", len(arguments), when=args.json and len(arguments) > 1) as progress:
@@ -174,6 +179,8 @@ def work_through(
                         if not args.json:
                             show(argument.path, answer)
                         batch.rows.append({"image": argument.path, **as_json(answer)})
+                        if files is not None:
+                            files.add(batch.rows[-1])
                     progress.advance()
                 at += len(chunk)
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from rebus.core.strict_json import to_json
 class Bar(Protocol):
     """A progress bar."""
 
-    def advance(self, note: str = "") -> None: ...
+    def advance(self, note: str = "", count: int = 1) -> None: ...
 
 
 def shown(text: str) -> str:
@@ -64,7 +64,7 @@ def short_count(number: int) -> str:
 
 
 class _Silent:
-    def advance(self, note: str = "") -> None:
+    def advance(self, note: str = "", count: int = 1) -> None:
         """Nobody watches."""
 
 
@@ -72,8 +72,8 @@ class _Drawn:
     def __init__(self, progress: Any, task: Any):
         self._progress, self._task = progress, task
 
-    def advance(self, note: str = "") -> None:
-        self._progress.update(self._task, advance=1, note=note)
+    def advance(self, note: str = "", count: int = 1) -> None:
+        self._progress.update(self._task, advance=count, note=note)
 
 
 @contextmanager
@@ -84,13 +84,14 @@ def bar(title: str, total: int, *, done: int = 0, when: bool = True) -> Iterator
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=len(f"{total}/{total}"))),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+    )  # the note alone is cut where a terminal ends
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield _Drawn(progress, progress.add_task(title, total=total, completed=done, note=""))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rebus.codec.clips import Clip
 from rebus.codec.images import ImagePipeline, ImageSource, image_spec_from_json, image_spec_to_json
+from rebus.codec.normalised_image import NormalisedImage, stacked
 from rebus.codec.regions import ImageRegions, regions_batch
 from rebus.codec.text import Pieces, Prompt, TextPipeline
 from rebus.codec.tokenizer_files import special_names, standalone
@@ -153,6 +154,11 @@ class Processor:
                 "this model reads the features of an image's regions and sees no image itself: give it those of the "
                 "detector it was trained with (rebus.RegionFiles), or of a network that makes them (embed_regions)"
             )
+        ready = [isinstance(image, NormalisedImage) for row in rows for image in row]
+        if any(ready):
+            if not all(ready):
+                raise BadImage('images and {"pixels": …} are mixed: give a call one kind of them')
+            return rows_first(stacked([image for row in rows for image in row]), [len(row) for row in rows])
         if self.image is None:
             raise MissingFile(
                 f"this checkpoint has no {self.image_missing}, without which it cannot see images. {_ELSEWHERE}"

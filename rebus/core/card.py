@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rebus.core.html_table import html_table
 from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
 
@@ -40,6 +41,22 @@ class ModelCard:
     scores: Mapping[str, Any] = field(
         default_factory=dict
     )  # command, seed, hardware and held-out scores of bundled ones
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it: what is known, a row each."""
+        shown = {
+            "name": self.name,
+            "idea": self.idea,
+            "paper": self.paper,
+            "parameters": f"{self.parameters:,}",
+            "tasks": ", ".join(sorted(self.tasks)),
+            "trained on": self.domain,
+            "licence": self.license,
+            "weights": self.repo or ("in this package" if self.bundled else ""),
+            "instead": self.instead,
+            "note": self.note,
+        }
+        return html_table(("model", self.system), [row for row in shown.items() if row[1]])
 
 
 def domain_files(domain: str) -> dict[str, bytes]:

@@ -6,8 +6,10 @@ from typing import Any
 from rebus.core.errors import MissingExtra, RebusError
 
 
-def over_ray(units: Sequence[int], do: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """`do({"unit": n})` of each unit as a task of its own, as they are done. `do` can be pickled.
+def over_ray(
+    rows: Sequence[Mapping[str, Any]], do: Callable[[dict[str, Any]], dict[str, Any]], *, gpus: int = 0
+) -> Iterator[Mapping[str, Any]]:
+    """`do(row)` of each row as a task of its own, as they are done. `do` can be pickled; `gpus` of each task.
 
     Raises `MissingExtra` without Ray, and what a task raises where that is a `RebusError`.
     """
@@ -17,8 +19,8 @@ def over_ray(units: Sequence[int], do: Callable[[dict[str, Any]], dict[str, Any]
         raise MissingExtra("ray", "--over ray") from None
     begun = not ray.is_initialized()
     try:
-        rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
-        yield from rows.map(do).iter_rows()
+        tasks = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+        yield from tasks.map(do, num_gpus=gpus or None).iter_rows()
     except Exception as error:
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(cause, RebusError):

@@ -111,7 +111,7 @@ class RegionEmbedding:
 
     def _embed(self, missing: Sequence[int], report: Report) -> None:
         if self.settings.over == "ray" and missing:
-            done: Iterator[Mapping[str, Any]] = over_ray(missing, self)
+            done: Iterator[Mapping[str, Any]] = over_ray([{"unit": unit} for unit in missing], self)
         else:
             done = map(self, ({"unit": unit} for unit in missing))
         for row in done:

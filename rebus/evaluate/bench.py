@@ -1,6 +1,7 @@
 """How fast a model is on this machine: medians over repeated runs, after a warm-up."""
 
 import io
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +18,17 @@ from rebus.evaluate.reference import TEXTS, held_out_images, picks_answers, ques
 _NEW_TOKENS = 32
 
 
+def threads_from() -> str:
+    """Why PyTorch uses as many threads as it does, and whether others want the same cores."""
+    named = next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)), None)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    why = f"{named}={os.environ[named]}" if named else f"PyTorch's default on {cores} cores"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if torch.get_num_threads() > 1 and load > cores / 2:
+        return f"{why}; others compute here, load {load:.1f} on {cores} cores: OMP_NUM_THREADS=1 may be faster"
+    return why
+
+
 def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
     """Medians by name: images, texts, answers and tokens a second, ms to the first token, peak bytes of memory.
 
@@ -27,6 +39,7 @@ def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "threads_from": threads_from(),
         "batch_size": batch_size,
         "runs": runs,
         "parameters": model.num_parameters(),

@@ -184,6 +184,37 @@ class Attention(nn.Module):
         out = attend(q, k, v, mask, causal=causal, scale=self.scale, softcap=self.softcap, bias=bias)
         return self.out(out.transpose(1, 2).flatten(2))  # B H Q K → B Q (H K)
 
+    def weights(
+        self,
+        x: Float[Tensor, "#B Q D"],
+        context: Float[Tensor, "B S C"] | None = None,
+        *,
+        mask: Bool[Tensor, "#B 1 #Q N"] | None = None,
+        causal: bool = False,
+        rope: Rope | None = None,
+        remember: None = None,
+        bias: Tensor | None = None,
+    ) -> Float[Tensor, "B H Q S"]:
+        """How much each query looks at each key, float32, in rows that sum to 1: what `forward`, which takes the same,
+        mixes values by. Of whole inputs, not of what a cache remembers."""
+        q, k, _ = self._project(x, x if context is None else context)
+        q = self.q_norm(self._heads(q, self.num_heads))
+        k = self.k_norm(self._heads(k, self.num_kv_heads))
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        k = k.repeat_interleave(self.num_heads // self.num_kv_heads, 1)
+        scores = (q @ k.mT).float() * (self.head_width**-0.5 if self.scale is None else self.scale)
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if bias is not None:
+            scores = scores + bias
+        if causal:
+            past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~past, torch.finfo(scores.dtype).min)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        return scores.softmax(-1)
+
     def keys_values(self, context: Float[Tensor, "B S C"]) -> KeysValues:
         """A context as `look_up` reads it: worked out once, read at every step of decoding."""
         k = self.k_norm(self._heads(self.k(context), self.num_kv_heads))

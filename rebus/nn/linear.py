@@ -17,9 +17,17 @@ def linear(
     The arithmetic is the same: what comes in is bfloat16, sums are in float32, what goes out is bfloat16.
     """
     slow = x.dtype == torch.bfloat16 and x.device.type == "cpu" and not only_shapes(x)
-    if slow and x.numel() >= rows_for_float32() * weight.shape[1]:
+    if slow and x.numel() >= _least_rows() * weight.shape[1]:
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.linear(x, weight, bias)
+
+
+def _least_rows() -> float:
+    return rows_for_float32()
+
+
+# What `torch.compiler.assume_constant_result` sets, whose import takes a second: compiled code asks the processor once.
+setattr(_least_rows, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 class Linear(nn.Linear):

@@ -1,7 +1,8 @@
-"""How many images with words the known collections hold."""
+"""How many images with text the known collections hold, or a data set on this machine."""
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from rebus.core.errors import UsageError, unknown
 
@@ -41,14 +42,22 @@ DATA = {
 
 
 def read_data(text: str) -> Collection:
-    """A known name, or a number of examples like `10M`. Raises `UnknownName` or `UsageError`."""
+    """A known name, a number of examples like `10M`, or a data set on this machine in any layout that `rebus data
+    inspect` reads, whose records are counted. Raises `UnknownName`, `UsageError` or what reading raises."""
     name = text.strip().lower()
     if name in DATA:
         return DATA[name]
-    if re.match(r"\d", name) or name.startswith(("-", ".")):
+    if (re.match(r"\d", name) and not Path(text).exists()) or name.startswith(("-", ".")):
         number = read_count(name, "--data")
         return Collection(f"{number:,} examples", number, "", "as given")
-    raise unknown("data set", name, DATA, see=f"Known: {', '.join(DATA)}; or give a number of examples, like 10M.")
+    if Path(text).exists():
+        from rebus.data.layouts import open_layout
+
+        number = sum(open_layout(Path(text), "auto", None, None).sizes)
+        return Collection(text, number, "records, counted", "on this machine")
+    raise unknown(
+        "data set", name, DATA, see=f"Known: {', '.join(DATA)}; or give a number of examples, like 10M, or a folder."
+    )
 
 
 def read_count(text: str, option: str) -> int:

@@ -33,6 +33,10 @@ class Accelerator:
         return (self.half if bf16 else self.full or 0.0) * 1e12
 
 
+_ADA = "NVIDIA's specifications; bfloat16 is twice float32, as for the RTX 4090"
+_AMPERE = "NVIDIA's specifications; bfloat16 is twice float32, as for the RTX 3090"
+_MAKERS = re.compile(r"\b(nvidia|amd|google|geforce|rtx|tesla)[ -]*")  # before a kind: "rtx 3060" is a 3060
+
 GPUS = {
     gpu.name: gpu
     for gpu in (
@@ -47,6 +51,11 @@ GPUS = {
         Accelerator("a10", "NVIDIA A10", 24, 125, 31.2, 600, 0.75, "NVIDIA A10 data sheet"),
         Accelerator("4090", "NVIDIA RTX 4090", 24, 165.2, 82.6, 1008, 0.40, "NVIDIA Ada architecture paper"),
         Accelerator("3090", "NVIDIA RTX 3090", 24, 71, 35.6, 936, 0.25, "NVIDIA GA102 architecture paper"),
+        Accelerator("4080", "NVIDIA RTX 4080", 16, 97.5, 48.7, 717, 0.30, _ADA),
+        Accelerator("4070", "NVIDIA RTX 4070", 12, 58.3, 29.1, 504, 0.20, _ADA),
+        Accelerator("4060", "NVIDIA RTX 4060", 8, 30.2, 15.1, 272, 0.12, _ADA),
+        Accelerator("3080", "NVIDIA RTX 3080", 10, 59.5, 29.8, 760, 0.20, "NVIDIA GA102 architecture paper"),
+        Accelerator("3060", "NVIDIA RTX 3060", 12, 25.5, 12.7, 360, 0.10, _AMPERE),
         Accelerator("v100-32", "NVIDIA V100 32 GB SXM2", 32, 125, 15.7, 900, 0.60, "NVIDIA V100 data sheet; float16"),
         Accelerator("v100", "NVIDIA V100 16 GB SXM2", 16, 125, 15.7, 900, 0.50, "NVIDIA V100 data sheet; float16"),
         Accelerator("t4", "NVIDIA T4", 16, 65, 8.1, 320, 0.30, "NVIDIA T4 data sheet; float16"),
@@ -59,8 +68,9 @@ GPUS = {
 
 
 def read_gpus(text: str) -> tuple[int, Accelerator]:
-    """`64xh100` → 64 of that kind; `h100` is one. Raises `UnknownName` or `UsageError`."""
-    found = re.fullmatch(r"(?:(\d+)\s*[x×*]\s*)?([a-z0-9][a-z0-9-]*)", text.strip().lower())
+    """`64xh100` → 64 of that kind; `h100` is one, `4x rtx 3060` are four. Raises `UnknownName` or `UsageError`."""
+    kind = re.sub(r"(?<=[a-z0-9])[ _]+(?=[a-z0-9])", "-", _MAKERS.sub("", text.strip().lower()))
+    found = re.fullmatch(r"(?:(\d+)\s*[x×*][\s-]*)?([a-z0-9][a-z0-9-]*)", kind)
     if found is None:
         raise UsageError(f"--gpus wants a number and a kind, like 64xh100; got {text!r}")
     number, name = int(found[1] or 1), found[2]

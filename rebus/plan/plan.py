@@ -13,6 +13,7 @@ from rebus.plan.trace_cache import trace_by_name
 UTILISATION = 0.4
 CONTRASTIVE_BATCH, GENERATIVE_BATCH, SMALL_BATCH = 32_768, 8_192, 256
 _SMALL = 10_000_000  # examples, below which a generative model is fine-tuned rather than trained
+_STEPS, _SMALLEST_BATCH = 200, 32  # of a run on little data, which learns nothing in a handful of steps
 _OPTIMISER_TRAFFIC = 28  # bytes of a number: weight, gradient and two moments read, weight and moments written
 
 
@@ -164,6 +165,7 @@ def _examples(s: Settings) -> tuple[int, float]:
 
 
 def _batch(s: Settings, trace: Trace, shards: int, examples: int) -> int:
+    """As asked; else what is usual, or the power of two at which a small run still takes `_STEPS` steps."""
     if s.batch is not None:
         if s.batch % shards:
             below, above = s.batch // shards * shards, -(-s.batch // shards) * shards
@@ -171,7 +173,8 @@ def _batch(s: Settings, trace: Trace, shards: int, examples: int) -> int:
             raise UsageError(f"--batch {s.batch:,} does not divide among {shards:,} GPUs; try {near}")
         return s.batch
     usual = CONTRASTIVE_BATCH if trace.contrast else GENERATIVE_BATCH if examples >= _SMALL else SMALL_BATCH
-    return -(-min(usual, examples) // shards) * shards
+    small = max(_SMALLEST_BATCH, 2 ** int(math.log2(max(1.0, examples / _STEPS))))
+    return -(-min(usual, small, examples) // shards) * shards
 
 
 def _division(s: Settings, here: Trace, shards: int, batch: int, available: int) -> Division:

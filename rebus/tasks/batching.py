@@ -23,11 +23,13 @@ PATIENCE = 2.0  # seconds before a progress bar is worth showing
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """What a caller may say of long work. `batch_size` None: what suits the device; `progress` None: a bar where the
-    work takes seconds; `on_error` "skip": an item that fails alone has no answer, and the others go on."""
+    work takes seconds; `on_error` "skip": an item that fails alone has no answer, and the others go on. `failed` is
+    told of each such item by its number; without it they are logged."""
 
     batch_size: int | None = None
     progress: bool | None = None
     on_error: Literal["raise", "skip"] = "raise"
+    failed: Callable[[int, RebusError], None] | None = None
 
     def __post_init__(self) -> None:
         size = self.batch_size
@@ -97,7 +99,10 @@ def in_batches(
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             log.warning("out of memory with %d %s at once; going on with %d", len(batch), what, size)
-    if failures:
+    if options.failed is not None:
+        for i, failure in sorted(failures.items()):
+            options.failed(places[i], failure)
+    elif failures:
         said = "; ".join(str(error) for _, error in sorted(failures.items())[:_NAMED])
         more = f"; and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
         log.warning("%d of %d %s failed and have no answer: %s%s", len(failures), len(items), what, said, more)

@@ -1,7 +1,10 @@
-"""What the task methods take beside their inputs, for type checkers."""
+"""What the task methods take beside their inputs, for type checkers, and how it is told apart."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from rebus.tasks.batching import BatchOptions
 
 OnError = Literal["raise", "skip"]
 
@@ -49,3 +52,12 @@ class Classifying(Batching, total=False):
 
     examples: Any
     orders: int
+
+
+def divided(options: Any, on_error: OnError) -> "tuple[BatchOptions, dict[str, Any]]":
+    """What a caller says of batches, and what of decoding."""
+    from rebus.tasks.batching import BatchOptions
+
+    given: dict[str, Any] = dict(options)
+    size, bar = given.pop("batch_size", None), given.pop("progress", None)
+    return BatchOptions(batch_size=size, progress=bar, on_error=on_error), given

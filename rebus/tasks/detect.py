@@ -10,6 +10,7 @@ from rebus.core.capabilities import FindsRegions, GroundsPhrases
 from rebus.core.errors import UsageError
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import distinct
+from rebus.tasks.found import Boxes, in_images
 from rebus.tasks.inputs import many_images
 from rebus.tasks.located_answers import boxes_of
 from rebus.tasks.location_scores import open_all
@@ -29,10 +30,12 @@ def detect(
     labels: Labels | None = None,
     templates: Templates | None = None,
     *,
+    threshold: float | None = None,
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
-) -> list[Box] | list[list[Box]]:
-    """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object.
+) -> Boxes | list[Boxes]:
+    """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object. `threshold`: only
+    those of at least that score (what a network leaves out by itself does not come back below it).
 
     A score is the network's own where it finds regions (`FindsRegions`) or grounds phrases (`GroundsPhrases`, one box
     for each label, which is a phrase); neither takes decoding options. Of a generative model it is the geometric mean
@@ -41,11 +44,12 @@ def detect(
     who reads labels as one text refuses it. `templates`: the sentences into which networks that find regions put a
     label, as in `classify`.
     """
+    least = _checked(threshold)
     if isinstance(model.network, FindsRegions):
         no_decoding(model, decoding)
         sources, many = many_images(images)
         finder = RegionFinder(model, _wanted(labels), templates)
-        found = finder.search(sources, finder.boxes, batching=batching)
+        found = _given(least, finder.search(sources, finder.boxes, batching=batching), sources)
         return found if many else found[0]
     if templates is not None:
         raise UsageError(f"{model.system.name} is asked for labels by a prompt of its own; templates are not put in it")
@@ -53,7 +57,7 @@ def detect(
     wanted = _one_name_each(_wanted(labels))
     if isinstance(model.network, GroundsPhrases):
         no_decoding(model, decoding)
-        answers = ground_phrases(model, sources, wanted, batching)
+        answers = _given(least, ground_phrases(model, sources, wanted, batching), sources)
         return answers if many else answers[0]
     prompts = _prompts(model, None if labels is None else wanted)
     options = decoding_for(model, "detect", decoding)
@@ -64,6 +68,7 @@ def detect(
         what="images",
         options=batching,
     )
+    answers = _given(least, answers, sources)
     return answers if many else answers[0]
 
 
@@ -83,19 +88,35 @@ class Detector:
         self._model, self._templates, self._last_seen = model, templates, last_seen or LastSeen()
         self._finder = RegionFinder(model, _wanted(labels), templates, self._last_seen)
 
-    def __call__(self, images: Any, **options: Any) -> Any:
+    def __call__(self, images: Any, threshold: float | None = None, **options: Any) -> Any:
         """A list of boxes for one image, a list of lists for many. Options: `batch_size`, `progress`, `on_error`."""
-        return self.find(images, BatchOptions(**options))
+        return self.find(images, BatchOptions(**options), threshold)
 
     def asking(self, labels: Labels | None) -> "Detector":
         """One for other labels. It knows what was seen in the last batch of images, and finds in them at once."""
         return Detector(self._model, labels, self._templates, self._last_seen)
 
-    def find(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> list[Box] | list[list[Box]]:
+    def find(
+        self, images: Any, batching: BatchOptions = AS_IT_SUITS, threshold: float | None = None
+    ) -> Boxes | list[Boxes]:
         """The same, with the options as one object."""
+        least = _checked(threshold)
         sources, many = many_images(images)
-        answers = self._finder.search(sources, self._finder.boxes, batching=batching)
+        answers = _given(least, self._finder.search(sources, self._finder.boxes, batching=batching), sources)
         return answers if many else answers[0]
+
+
+def _checked(threshold: float | None) -> float | None:
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"threshold wants a probability, 0 to 1; got {threshold!r}")
+    return threshold
+
+
+def _given(threshold: float | None, answers: list[list[Box]], sources: Sequence[Any]) -> list[Boxes]:
+    """Each image's boxes, without those below the threshold; an image that was skipped stays None."""
+    if threshold is not None:
+        answers = [boxes and [box for box in boxes if box.score >= threshold] for boxes in answers]
+    return in_images(Boxes, answers, sources)
 
 
 def _wanted(labels: Labels | None) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """One item or many: tasks take either and answer in kind."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from rebus.codec.clips import Clip
 from rebus.codec.image_files import images_in
 from rebus.codec.images import ImageSource
+from rebus.codec.normalised_image import NormalisedImage, normalised_images
 from rebus.codec.regions import ImageRegions
 from rebus.codec.text import Pieces, Prompt
 from rebus.core.errors import BadImage, BadText, MissingFile, UsageError
@@ -21,13 +22,25 @@ from rebus.core.limits import check, limit
 
 def many_images(images: Any) -> tuple[list[ImageSource], bool]:
     """The images as a list, and whether many were given: a list, a generator, a stack of four dimensions, or a folder,
-    whose images come in the order of their paths (`images_in`)."""
+    whose images come in the order of their paths (`images_in`). `{"pixels": …}` is taken as it is."""
+    if isinstance(images, Mapping):
+        return normalised_images(images)  # type: ignore[return-value]
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         images = _in_folder(images)
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         images = list(images)
-    single = (
-        str | bytes | bytearray | memoryview | os.PathLike | Image.Image | np.ndarray | Tensor | ImageRegions | Clip
+    single: Any = (
+        str
+        | bytes
+        | bytearray
+        | memoryview
+        | os.PathLike
+        | Image.Image
+        | np.ndarray
+        | Tensor
+        | ImageRegions
+        | Clip
+        | NormalisedImage
     )
     if isinstance(images, single):
         return [images], False  # type: ignore[list-item]
@@ -35,11 +48,11 @@ def many_images(images: Any) -> tuple[list[ImageSource], bool]:
         images = list(islice(images, limit("MAX_IMAGES") + 1))
     if not isinstance(images, Sequence):
         raise BadImage(
-            "wanted an image (a path, bytes, a PIL image, an array, a tensor, regions, a clip), a folder, a list or a "
-            f"generator; got {type(images).__name__}"
+            'wanted an image (a path, bytes, a PIL image, an array, a tensor, regions, a clip, {"pixels": …}), a '
+            f"folder, a list or a generator; got {type(images).__name__}"
         )
     check("MAX_IMAGES", len(images), "images in one call")
-    return list(images), True
+    return [image for one in images for image in (many_images(one)[0] if isinstance(one, Mapping) else [one])], True
 
 
 def _in_folder(folder: str | os.PathLike[str]) -> list[Path]:

@@ -8,6 +8,8 @@ from PIL import Image
 
 from rebus.codec.clips import Clip
 from rebus.codec.images import ImageSource, open_images
+from rebus.codec.normalised_image import NormalisedImage
+from rebus.core.errors import BadImage
 from rebus.core.places import Located, LocationNotation
 from rebus.tasks.task_model import TaskModel, image_spec
 from rebus.tasks.text_generation import Generated
@@ -15,6 +17,8 @@ from rebus.tasks.text_generation import Generated
 
 def open_all(model: TaskModel, images: Sequence[ImageSource]) -> list[Image.Image]:
     """Upright images: their sizes are what boxes refer to. One that is given several times is opened once."""
+    if any(isinstance(image, NormalisedImage) for image in images):
+        raise BadImage('places are in pixels of an image: give the image itself in place of {"pixels": …}')
     distinct = {id(image): image for image in images}
     opened, _ = open_images(list(distinct.values()), alpha=image_spec(model).alpha)
     found = dict(zip(distinct, opened, strict=True))

@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from rebus.core.answers import Box, Mask, Ranking, TextLine
-from rebus.tasks.call_options import Batching, Classifying, Decoding, OnError, Showing
+from rebus.core.answers import Ranking, TextLine
+from rebus.tasks.call_options import Classifying, Decoding, OnError, Showing, divided
+from rebus.tasks.comparing_methods import Comparing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,72 +24,17 @@ if TYPE_CHECKING:
     from rebus.codec.clips import Clip
     from rebus.codec.regions import ImageRegions
     from rebus.codec.text import Prompt
-    from rebus.tasks.batching import BatchOptions
     from rebus.tasks.classify import Classifier
     from rebus.tasks.detect import Detector
     from rebus.tasks.few_shot import Shots
+    from rebus.tasks.found import Boxes, Masks
 
     OneImage = str | bytes | os.PathLike[str] | Image.Image | np.ndarray | Tensor | ImageRegions | Clip
     Images = OneImage | Iterable[OneImage]
 
 
-class Tasks:
+class Tasks(Comparing):
     """What a model can be asked. `rebus.api.Model` is one; `_can` gives itself, or raises `UnsupportedTask`."""
-
-    def _can(self, task: str) -> Any:
-        raise NotImplementedError
-
-    def embed_images(self, images: "Images", *, on_error: OnError = "raise", **options: Unpack[Batching]) -> "Tensor":
-        """Unit vectors, float32 (n, d), of one image or many."""
-        from rebus.tasks.embed import embed_images
-
-        return embed_images(self._can("embed_images"), images, batching=_divided(options, on_error)[0])
-
-    def embed_texts(
-        self, texts: str | Sequence[str] | Iterator[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
-    ) -> "Tensor":
-        """Unit vectors, float32 (n, d), of one text or many."""
-        from rebus.tasks.embed import embed_texts
-
-        return embed_texts(self._can("embed_texts"), texts, batching=_divided(options, on_error)[0])  # type: ignore[arg-type]
-
-    @overload
-    def embed_regions(
-        self, images: "OneImage", *, on_error: Literal["raise"] = ..., **options: Unpack[Batching]
-    ) -> "ImageRegions": ...
-    @overload
-    def embed_regions(
-        self, images: "Images", *, on_error: OnError = ..., **options: Unpack[Batching]
-    ) -> "list[ImageRegions]": ...
-    def embed_regions(self, images: Any, *, on_error: OnError = "raise", **options: Unpack[Batching]) -> Any:
-        """The features of places of each image, for models that read regions: give these as their images."""
-        from rebus.tasks.embed_regions import embed_regions
-
-        return embed_regions(self._can("embed_regions"), images, batching=_divided(options, on_error)[0])
-
-    def match(
-        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
-    ) -> "Tensor":
-        """Cosine similarities (images, texts), float32; of models that read image and text together, probabilities."""
-        from rebus.tasks.match import match
-
-        return match(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
-
-    def logits(
-        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
-    ) -> "Tensor":
-        """The released model's own scores (images, texts), float32, scale and bias included."""
-        from rebus.tasks.match import logits
-
-        return logits(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
-
-    def probabilities(
-        self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
-    ) -> "Tensor":
-        """(images, texts) float32: of each pair alone (SigLIP's sigmoid), or over the texts (CLIP's softmax)."""
-        from rebus.tasks.match import probabilities
-
-        return probabilities(self._can("match"), images, texts, batching=_divided(options, on_error)[0])
 
     @overload
     def classify(
@@ -139,7 +85,7 @@ class Tasks:
         """
         from rebus.tasks.classify import classify
 
-        batching, shown = _divided(options, on_error)
+        batching, shown = divided(options, on_error)
         return classify(self._can("classify"), images, labels, templates, multi, batching=batching, **shown)
 
     def classifier(self, labels: Sequence[str], templates: Any = None, multi: bool = False, **how: Any) -> "Classifier":
@@ -181,7 +127,7 @@ class Tasks:
         """What is in the image, in a sentence. `examples`: (image, caption) of some others."""
         from rebus.tasks.caption import caption
 
-        batching, decoding = _divided(options, on_error)
+        batching, decoding = divided(options, on_error)
         return caption(self._can("caption"), images, prompt, batching=batching, **decoding)
 
     @overload
@@ -227,7 +173,7 @@ class Tasks:
         `examples`: (image, question, answer) of some others."""
         from rebus.tasks.ask import ask
 
-        batching, decoding = _divided(options, on_error)
+        batching, decoding = divided(options, on_error)
         return ask(self._can("ask"), images, questions, prompt, batching=batching, **decoding)
 
     @overload
@@ -237,9 +183,10 @@ class Tasks:
         labels: str | Sequence[str | Sequence[str]] | None = None,
         templates: str | Sequence[str] | None = None,
         *,
+        threshold: float | None = None,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
-    ) -> list[Box]: ...
+    ) -> "Boxes": ...
     @overload
     def detect(
         self,
@@ -247,9 +194,10 @@ class Tasks:
         labels: str | Sequence[str | Sequence[str]] | None = None,
         templates: str | Sequence[str] | None = None,
         *,
+        threshold: float | None = None,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
-    ) -> list[list[Box]]: ...
+    ) -> "list[Boxes]": ...
     @overload
     def detect(
         self,
@@ -257,24 +205,28 @@ class Tasks:
         labels: str | Sequence[str | Sequence[str]] | None = None,
         templates: str | Sequence[str] | None = None,
         *,
+        threshold: float | None = None,
         on_error: Literal["skip"],
         **options: Unpack[Decoding],
-    ) -> list[list[Box] | None]: ...
+    ) -> "list[Boxes | None]": ...
     def detect(
         self,
         images: Any,
         labels: Any = None,
         templates: Any = None,
         *,
+        threshold: float | None = None,
         on_error: OnError = "raise",
         **options: Unpack[Decoding],
     ) -> Any:
-        """Boxes of the labelled things, in pixels of the given image. A list in place of a label: several names of one
-        thing. `templates`, where regions are compared with texts: sentences with `{}`, or the name of a set."""
+        """Boxes of the labelled things, in pixels of the given image; with `threshold` those of at least that score. A
+        list in place of a label: several names of one thing. `templates`, where regions are compared with texts:
+        sentences with `{}`, or the name of a set."""
         from rebus.tasks.detect import detect
 
-        batching, decoding = _divided(options, on_error)
-        return detect(self._can("detect"), images, labels, templates=templates, batching=batching, **decoding)
+        batching, decoding = divided(options, on_error)
+        given = {"templates": templates, "threshold": threshold, **decoding}
+        return detect(self._can("detect"), images, labels, batching=batching, **given)
 
     def detector(
         self,
@@ -289,7 +241,7 @@ class Tasks:
     @overload
     def segment(
         self, images: "OneImage", phrases: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
-    ) -> list[Mask]: ...
+    ) -> "Masks": ...
     @overload
     def segment(
         self,
@@ -298,16 +250,16 @@ class Tasks:
         *,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Decoding],
-    ) -> list[list[Mask]]: ...
+    ) -> "list[Masks]": ...
     @overload
     def segment(
         self, images: "Images", phrases: str | Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Decoding]
-    ) -> list[list[Mask] | None]: ...
+    ) -> "list[Masks | None]": ...
     def segment(self, images: Any, phrases: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
         """Masks of the things that the phrases name, of the size of the given image."""
         from rebus.tasks.segment import segment
 
-        batching, decoding = _divided(options, on_error)
+        batching, decoding = divided(options, on_error)
         return segment(self._can("segment"), images, phrases, batching=batching, **decoding)
 
     @overload
@@ -326,7 +278,7 @@ class Tasks:
         """Lines of writing in the order of reading, with their four corners in pixels of the given image (OCR)."""
         from rebus.tasks.read import read
 
-        batching, decoding = _divided(options, on_error)
+        batching, decoding = divided(options, on_error)
         return read(self._can("read"), images, batching=batching, **decoding)
 
     def perform(
@@ -345,7 +297,7 @@ class Tasks:
         """
         from rebus.tasks.perform import perform
 
-        batching, decoding = _divided(options, on_error)
+        batching, decoding = divided(options, on_error)
         return perform(self._can("perform"), images, task, text, region, batching=batching, **decoding)
 
     def shots(self, task: str, examples: Any, **how: Any) -> "Shots":
@@ -359,7 +311,7 @@ class Tasks:
         """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""
         from rebus.tasks.complete import complete
 
-        batching, decoding = _divided(options, on_error)
+        batching, decoding = divided(options, on_error)
         return complete(self._can("complete"), document, batching=batching, **decoding)
 
     @overload
@@ -378,7 +330,7 @@ class Tasks:
         """An image of what the prompt describes."""
         from rebus.tasks.imagine import imagine
 
-        batching, decoding = _divided(options, on_error)
+        batching, decoding = divided(options, on_error)
         return imagine(self._can("imagine"), prompts, batching=batching, **decoding)
 
     def stream(self, task: str, *args: Any, **options: Any) -> Iterator[str]:
@@ -387,12 +339,3 @@ class Tasks:
 
         self._can(task)
         return stream(self._can("stream"), task, *args, **options)
-
-
-def _divided(options: Any, on_error: OnError) -> "tuple[BatchOptions, dict[str, Any]]":
-    """What a caller says of batches, and what of decoding."""
-    from rebus.tasks.batching import BatchOptions
-
-    given: dict[str, Any] = dict(options)
-    size, bar = given.pop("batch_size", None), given.pop("progress", None)
-    return BatchOptions(batch_size=size, progress=bar, on_error=on_error), given

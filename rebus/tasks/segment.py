@@ -12,6 +12,7 @@ from rebus.core.answers import Mask
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import BadText
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
+from rebus.tasks.found import Masks, in_images
 from rebus.tasks.inputs import in_pairs
 from rebus.tasks.located_answers import masks_of
 from rebus.tasks.location_scores import certainty, open_all
@@ -27,7 +28,7 @@ def segment(
     *,
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
-) -> list[Mask] | list[list[Mask]]:
+) -> Masks | list[Masks]:
     """Masks (H, W) of the given (upright) image for each pair of image and phrase, best first.
 
     A single image or phrase goes with all of the others. A score is the network's own where it finds regions
@@ -52,7 +53,8 @@ def segment(
             return _generated(model, batch, prompt, options, decoder)
 
         answers = in_batches(pairs, work, size=generation_batch(model), what="images", options=batching)
-    return answers if many else answers[0]
+    given = in_images(Masks, answers, [source for source, _ in pairs])
+    return given if many else given[0]
 
 
 def _found(model: TaskModel, pairs: Sequence[ImagePair], batching: BatchOptions) -> list[list[Mask]]:

@@ -65,7 +65,7 @@ def _table(lines: Iterable[Line]) -> str:
 
 def _photos(photos: Photos) -> str:
     cards = []
-    for image in photos.images:
+    for image in sorted(photos.images, key=lambda image: not image.right):
         bars = "".join(
             f"<li><span class='label'>{_text(label)}</span><span class='bar'><i style='width:{p:.0%}'></i></span>"
             f"<span class='number'>{p:.0%}</span></li>"
@@ -77,7 +77,7 @@ def _photos(photos: Photos) -> str:
             f"</p>{verdict}<ol class='bars'>{bars}</ol></figcaption></figure>"
         )
     found = []
-    for query in photos.queries:
+    for query in sorted(photos.queries, key=lambda query: not query.right):
         best = [photos.images[i] for i in query.order[:3]]
         thumbs = [f"<span>{_photo(image.image, image.truth, 150)}</span>" for image in best]
         mark = "hit" if query.right else "miss"
@@ -86,10 +86,14 @@ def _photos(photos: Photos) -> str:
         )
     return (
         f"<section><h2>Photos, sorted into labels <small>{_text(photos.model)}</small></h2>"
-        f"<p>No training, no download: a photo classifier and a sentence encoder, joined by the names of the classes. "
-        f"Each photo chose among {len(photos.labels)} labels.</p><div class='grid'>{''.join(cards)}</div></section>"
+        "<p>No training, no download: an ImageNet classifier and a sentence encoder, joined by the names of its 1,000 "
+        "classes. It knows those things and what resembles them, and is no CLIP: for all others load released weights, "
+        '<code>rebus.load("clip/b32")</code>, which take the same calls. '
+        f"Each photo chose among {len(photos.labels)} labels; misses come last.</p>"
+        f"<div class='grid'>{''.join(cards)}</div></section>"
         f"<section><h2>Photos, found by words <small>{_text(photos.model)}</small></h2>"
-        f"<p>The three photos of {len(photos.images)} that fit best, best first. A cross: another one was meant.</p>"
+        f"<p>The three photos of {len(photos.images)} that fit best, best first. A cross: another one was "
+        "meant; these come last.</p>"
         f"<div class='queries'>{''.join(found)}</div></section>"
     )
 
@@ -125,7 +129,8 @@ def _matched(matched: Matched) -> str:
     number = len(matched.scenes)
     captions = [s.captions[0] for s in matched.scenes]
     missed = [i for i in range(number) if captions[matched.orders[i][0]] != captions[i]]
-    shown = [*missed, *(i for i in range(number) if i not in missed)][: max(len(missed), _SHOWN_MATCHES)]
+    hits = [i for i in range(number) if i not in missed]
+    shown = [*hits[: max(2, _SHOWN_MATCHES - len(missed))], *missed]
     cards = []
     for i in shown:
         best = matched.orders[i][0]

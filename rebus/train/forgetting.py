@@ -1,4 +1,4 @@
-"""What a fine-tuning broke: losses before and after, on the new data and on what must not be forgotten."""
+"""What a fine-tuning broke: losses and scores before and after, on the new data and on what must not be forgotten."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,11 @@ from typing import Any
 
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.strict_json import to_json
+from rebus.train.task_scores import MEANINGS
 
 Scores = Mapping[str, Mapping[str, float]]  # data → measure → value
 BEFORE, REPORT = "before.json", "report.json"
+_MEANINGS = {"loss": "what the objective gives on held-out data, lower is better", **MEANINGS}
 
 
 def write_before(out: Path, scores: Scores) -> None:
@@ -30,6 +32,8 @@ def write_report(out: Path, after: Scores) -> dict[str, Any]:
     for name, both in found.items():
         for measure, value in both["after"].items():
             rows.append(f"| {name} | {measure} | {shown(both['before'][measure])} | {shown(value)} |")
+    terms = dict.fromkeys(measure for both in found.values() for measure in both["after"])
+    rows += ["", *(f"- {measure}: {_MEANINGS[measure]}" for measure in terms if measure in _MEANINGS)]
     _write(out / "report.md", "\n".join(rows) + "\n")
     return found
 

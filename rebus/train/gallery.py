@@ -1,6 +1,7 @@
 """Held-out images with what the model says of them: what a loss does not tell."""
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from rebus.objectives import Learner
 from rebus.train.audit import as_image, images_of, read, texts_of
 
 _SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of an image, of what is said below it, and images in a row
+_LEGEND = 22  # pixels
+_SAME, _OTHER = "#1a7f37", "#b42318"
 _NEW_TOKENS = 48
 _PROMPT = ("pixels", "image_mask", "regions", "region_mask", "tokens", "mask", "owners")
 
@@ -31,14 +34,14 @@ def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: 
     shown = [row for row, (seen, said) in enumerate(zip(images, texts, strict=False)) if seen and said]
     if not shown:
         return None
-    said = learner.inside(lambda network: _said(network, batch, processor))
+    told = learner.inside(lambda network: said(network, batch, processor))
     if out is None:
         return None
     truths = batch["targets"] if "targets" in batch else batch["tokens"]
     tiles = []
     for row in shown:
         text = texts[row][0]
-        answer = said[text] if "targets" in batch else said[row]
+        answer = told[text] if "targets" in batch else told[row]
         tiles.append(_tile(images[row][0], read(truths[text], processor), read(answer, processor)))
     target = out / "gallery" / f"step_{step:08d}.jpg"
     target.parent.mkdir(exist_ok=True)
@@ -47,7 +50,7 @@ def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: 
 
 
 @torch.no_grad()
-def _said(network: Any, batch: dict[str, Tensor], processor: Processor) -> Tensor:
+def said(network: Any, batch: Mapping[str, Tensor], processor: Processor) -> Tensor:
     """Of generative models the answers to each text, (T, S); of dual encoders each image's likeliest text, (B, L)."""
     given = {name: batch[name] for name in _PROMPT if name in batch}
     if isinstance(network, WritesText):
@@ -63,7 +66,7 @@ def _tile(pixels: Tensor, truth: str, said: str) -> Image.Image:
     tile = Image.new("RGB", (_SIDE, _SIDE + _TEXT), "white")
     tile.paste(as_image(pixels).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
     pen = ImageDraw.Draw(tile)
-    verdict = "#1a7f37" if said == truth else "#b42318"
+    verdict = _SAME if said == truth else _OTHER
     for i, (name, words, colour) in enumerate((("truth", truth, "#666666"), ("model", said, verdict))):
         lines = textwrap.wrap(f"{name}: {words or '(nothing)'}", 36, max_lines=3, placeholder=" …")
         font = font_for(" ".join(lines), 11)
@@ -74,7 +77,12 @@ def _tile(pixels: Tensor, truth: str, said: str) -> Image.Image:
 def _sheet(tiles: list[Image.Image]) -> Image.Image:
     columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * (_SIDE + 8) + 8, rows * (_SIDE + _TEXT + 8) + 8), "#dddddd")
+    sheet = Image.new("RGB", (columns * (_SIDE + 8) + 8, rows * (_SIDE + _TEXT + 8) + 8 + _LEGEND), "#dddddd")
+    pen, left = ImageDraw.Draw(sheet), 8
+    legend = (("held out.", "#333333"), ("green: as the ground truth", _SAME), ("red: other words", _OTHER))
+    for words, colour in legend:
+        pen.text((left, sheet.height - _LEGEND), words, fill=colour, font=font_for(words, 12))
+        left += int(pen.textlength(words, font=font_for(words, 12))) + 10
     for i, tile in enumerate(tiles):
         sheet.paste(tile, (8 + i % columns * (_SIDE + 8), 8 + i // columns * (_SIDE + _TEXT + 8)))
     return sheet

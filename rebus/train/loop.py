@@ -34,8 +34,9 @@ from rebus.train.prepare_blocks import prepare_blocks
 from rebus.train.run_directory import check_claim, claim, cut
 from rebus.train.setup import open_data, resolved
 from rebus.train.sharded_tensors import whole
+from rebus.train.task_scores import task_scores
 from rebus.train.trackers import Records, Watcher
-from rebus.train.utilisation import Utilisation
+from rebus.train.utilisation import Utilisation, memory_used
 from rebus.train.warm_start import build, interpolate, starts_whole
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -158,11 +159,17 @@ class Run:
                 forgetting.write_before(self.out, scores)
 
     def _scores(self) -> dict[str, dict[str, float]]:
-        """Held-out losses on the new data, and on what must not be forgotten."""
-        found = {"new": self.held_out(self.data)}
-        if self.config.retention is not None:
-            found["retention"] = self.held_out(open_data(self.config, self.config.retention))
-        return found
+        """Held-out losses and scores of the task on the new data, and on what must not be forgotten."""
+        other = self.config.retention
+        sets = {"new": self.data} | ({} if other is None else {"retention": open_data(self.config, other)})
+        return {name: self.held_out(data) | self._task_scores(data) for name, data in sets.items()}
+
+    def _task_scores(self, data: Batches) -> dict[str, float]:
+        """Of one process: texts end at different steps, so that ranks would wait for one another."""
+        batches = self._batches(data, "val", 0, range(self.config.eval_batches), workers=0)
+        with self._autocast():
+            each = (own for batch in batches for own in self._mixture(batch, data)) if self.place.ranks == 1 else ()
+            return task_scores(self.learner, each, data.processor)
 
     def steps(self, stop: list[bool]) -> Iterator[dict[str, Any]]:
         """Every step as a line of the metrics, which is also written down."""
@@ -219,7 +226,7 @@ class Run:
             line |= {"seconds": round(now - began, 3), "waited": round(waited, 4)}
             speed = config.batch_size / max(now - waited_from, 1e-9)
             line |= {"examples_per_second": round(speed, 2), **self.utilisation.of(speed)}
-            line |= _memory(self.place.device)
+            line |= memory_used(self.place.device)
             yield line
             waited_from = time.monotonic()
 
@@ -345,12 +352,6 @@ def _check_batch(config: TrainConfig, place: Ranks) -> None:
     objective = config.objective
     if place.parts > 1 and not hasattr(objective, "compare") and not hasattr(objective, "examples"):
         raise UsageError(f"the objective {objective.kind!r} needs the whole batch on one rank: start one process")
-
-
-def _memory(device: torch.device) -> dict[str, float]:
-    if device.type != "cuda":
-        return {}
-    return {"memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3)}
 
 
 @contextmanager

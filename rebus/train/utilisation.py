@@ -1,6 +1,8 @@
 """The share of a GPU's arithmetic that training uses: model FLOPs, which leave out what is computed twice, over the
 peak of its data sheet (Chowdhery et al., "PaLM", 2022, appendix B)."""
 
+import torch
+
 from rebus import catalog
 from rebus.core.errors import RebusError
 from rebus.plan.hardware import accelerator_here
@@ -33,3 +35,10 @@ class Utilisation:
     def of(self, examples_per_second: float) -> dict[str, float]:
         """The share, where it is known."""
         return {"mfu": round(self.example * examples_per_second / self.peak, 4)} if self.example else {}
+
+
+def memory_used(device: torch.device) -> dict[str, float]:
+    """The most that a GPU held, as a part of a line of the metrics; nothing elsewhere."""
+    if device.type != "cuda":
+        return {}
+    return {"memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3)}

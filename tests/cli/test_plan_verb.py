@@ -159,3 +159,68 @@ def test_utilisation_can_be_measured(run, monkeypatch):
     assert "25%" in out
     assert "measured here with clip/b32 in its place" in out
     assert "measuring" in err
+
+
+def test_all_that_is_missing_is_named_at_once(run):
+    code, _, err = run("plan", "clip/b32")
+    assert code == 2
+    assert "plan wants --data coyo-700m and --gpus 8xh100, for example" in err
+    assert "--gpus" not in run("plan", "clip/b32", "--gpus", "t4")[2]
+
+
+def test_data_of_a_folder_are_counted(pictures, run):
+    words = ("plan", "clip/b32", "--data", pictures, "--gpus", "rtx 3060", "--json")
+    code, out, err = run(*words)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["examples"] == found["data"]["examples"] == 3
+    assert found["gpus"]["title"] == "NVIDIA RTX 3060"
+    assert found["batch"] == 3
+
+
+def test_little_data_gets_a_batch_with_which_it_can_learn(run):
+    batches = {}
+    for data in ("800", "100k", "1M", "coyo-700m"):
+        found = json.loads(run("plan", "clip/b32", "--data", data, "--gpus", "h100", "--json")[1])
+        batches[data] = found["batch"]
+    assert batches == {"800": 32, "100k": 256, "1M": 4096, "coyo-700m": 32_768}
+
+
+@pytest.mark.parametrize(
+    "text, number, name",
+    [
+        ("rtx 3060", 1, "3060"),
+        ("RTX-3060", 1, "3060"),
+        ("4x rtx 3060", 4, "3060"),
+        ("NVIDIA GeForce RTX 4090", 1, "4090"),
+        ("2xt4", 2, "t4"),
+        ("Tesla T4", 1, "t4"),
+        ("l4", 1, "l4"),
+        ("8xA10", 8, "a10"),
+        ("a100 80", 1, "a100-80"),
+    ],
+)
+def test_gpus_are_called_as_people_call_them(text, number, name):
+    from rebus.plan import read_gpus
+
+    found, gpu = read_gpus(text)
+    assert (found, gpu.name) == (number, name)
+
+
+def test_bench_says_why_it_uses_so_many_threads(monkeypatch):
+    import os
+
+    import torch
+
+    from rebus.evaluate.bench import threads_from
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert threads_from() == "OMP_NUM_THREADS=3"
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    assert threads_from() == "PyTorch's default on 2 cores"
+    monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert "load 9.0 on 2 cores: OMP_NUM_THREADS=1 may be faster" in threads_from()

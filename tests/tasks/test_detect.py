@@ -3,8 +3,11 @@ import math
 import pytest
 from PIL import Image
 
+import rebus
 from rebus.codec.boxes import LocationTokens
+from rebus.core.errors import UsageError
 from rebus.core.specs import Prompts
+from rebus.data.scenes import scene
 from rebus.tasks.detect import detect
 from tests.tasks.fakes import picture, writer
 from tests.tasks.toys import InterleavedWriter, toy
@@ -95,3 +98,17 @@ def test_another_system_spells_places_in_another_way():
     assert boxes[0].xyxy == pytest.approx((0.1, 10.05, 99.9, 99.95))
     assert boxes[1].xyxy == pytest.approx((100.1, 0.05, 199.9, 49.95))
     assert [box.score for box in boxes] == pytest.approx([1, 1])
+
+
+def test_threshold_leaves_boxes_below_it_out():
+    model = rebus.load("vild/scenes")
+    images = [scene(seed, "test").image for seed in (1, 2)]
+    every = model.detect(images, ["circle", "star"])
+    scores = sorted(box.score for boxes in every for box in boxes)
+    least = scores[len(scores) // 2]
+    kept = model.detect(images, ["circle", "star"], threshold=least)
+    assert kept == [[box for box in boxes if box.score >= least] for boxes in every]
+    assert sum(map(len, kept)) < len(scores)
+    assert model.detector(["circle", "star"])(images, threshold=least) == kept
+    with pytest.raises(UsageError, match="threshold wants a probability"):
+        model.detect(images, ["circle"], threshold=2)

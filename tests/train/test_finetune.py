@@ -63,7 +63,12 @@ def test_recipes_take_the_model_from_where_they_start(name: str, photos: Path, t
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert set(report) == {"new", "retention"}
     assert report["new"]["before"]["loss"] != report["new"]["after"]["loss"]
-    assert "| new | loss |" in (tmp_path / "run" / "report.md").read_text()
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "| new | loss |" in page
+    measure = "recall@1" if name in ("clip_captions", "siglip_captions") else "CIDEr-D"
+    assert 0 <= report["new"]["before"][measure] <= 10
+    assert report["retention"]["after"].keys() == report["new"]["after"].keys()
+    assert f"- {measure}: " in page
     assert model.processor.text is not None
     assert model.card.domain == "shapes", "a few images more do not make it a model for photos"
     assert set(model.companions) == set(model.system.companions), "what lay beside the weights is saved with them"

@@ -93,6 +93,8 @@ PRESETS = {
 class DaViT(nn.Module):
     """Images → a map of features at a 32nd of their size."""
 
+    channels_last = True  # of what its blocks give, and itself
+
     def __init__(self, cfg: DaViTConfig):
         super().__init__()
         self.cfg = cfg

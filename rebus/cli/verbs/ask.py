@@ -7,6 +7,7 @@ from rebus.cli.choose_model import open_model
 from rebus.cli.example_arguments import add_examples, read_examples, shots_for
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
+from rebus.cli.output_files import ResultFiles, add_results
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus ask kitchen.jpg "how many chairs are there?"'
@@ -17,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_regions(parser)
     parser.add_argument("question", metavar="QUESTION", help="what you want to know")
     add_examples(parser)
+    add_results(parser)
     add_decoding(parser)
     add_model(parser, batch_size=1)
 
@@ -25,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.question.strip():
         raise UsageError("the question is empty")
     files = find_images(args.images)
+    results = ResultFiles(args, [file.path for file in files])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -38,5 +41,6 @@ def run(args: argparse.Namespace) -> int:
         lambda text: {"answer": text},
         args,
         size=args.batch_size,
+        files=results,
     )
     return batch.finish(args, model.card, question=args.question)

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     changes = [args.quantize or "", "compiled" if args.compile else ""]
     how = ", ".join(part for part in (found["device"], found["dtype"], *changes) if part)
-    say(bold(f"{model.card.name} ({how}; {found['threads']} threads, batches of {found['batch_size']})"))
+    say(bold(f"{model.card.name} ({how}; {_threads(found['threads'])}, batches of {found['batch_size']})"))
+    say(f"  {'threads':<20}{found['threads']}: {found['threads_from']}")
     for name, (title, form) in _SAID.items():
         if name in found:
             say(f"  {title:<20}{form.format(found[name])}")
@@ -84,11 +85,15 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     parts = "" if found["accumulate"] == 1 else f" in {found['accumulate']} parts"
     compiled = ", compiled" if args.compile else ""
-    how = f"{found['device']}, {found['dtype']}{compiled}; {found['threads']} threads"
+    how = f"{found['device']}, {found['dtype']}{compiled}; {_threads(found['threads'])}"
     say(bold(f"training {model.card.name} ({how}, batches of {found['batch_size']}{parts})"))
     for title, text in _lines(found):
         say(f"  {title:<20}{text}")
     return 0
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' * (number > 1)}"
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:

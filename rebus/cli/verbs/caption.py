@@ -7,6 +7,7 @@ from rebus.cli.choose_model import open_model
 from rebus.cli.example_arguments import add_examples, read_examples, shots_for
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
+from rebus.cli.output_files import ResultFiles, add_results
 
 EXAMPLE = "rebus caption photos/*.jpg --model paligemma/3b-mix-224"
 
@@ -15,12 +16,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="the words by which to ask (default: the model's own)")
     add_examples(parser)
+    add_results(parser)
     add_decoding(parser)
     add_model(parser, batch_size=1)
 
 
 def run(args: argparse.Namespace) -> int:
     files = find_images(args.images)
+    results = ResultFiles(args, [file.path for file in files])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -34,5 +37,6 @@ def run(args: argparse.Namespace) -> int:
         lambda text: {"caption": text},
         args,
         size=args.batch_size,
+        files=results,
     )
     return batch.finish(args, model.card)

@@ -1,12 +1,21 @@
-"""Sort images into labels of your choice: each image with its most probable labels, best first."""
+"""Sort images into labels of your choice: each image with its most probable labels, best first.
+
+--move-to, --copy-to and --link-to put each image into a folder of its best label, never over another file. A move
+leaves a script that undoes it.
+"""
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from rebus.cli.arguments import add_images, add_list, add_model, listed, positive
 from rebus.cli.choose_model import open_model
 from rebus.cli.example_arguments import add_examples, read_examples, shots_for
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
+from rebus.cli.output_files import ResultFiles, add_results
+from rebus.cli.sort_into_folders import Sorter, add_sorting
 from rebus.core.answers import Ranking
 from rebus.core.errors import UsageError
 
@@ -27,6 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--multi", action="store_true", help="each label's own probability (models with a sigmoid)")
     add_examples(parser)
+    add_sorting(parser)
+    add_results(parser)
     add_model(parser, batch_size=8)
 
 
@@ -34,7 +45,14 @@ def run(args: argparse.Namespace) -> int:
     labels = listed(args, "labels")
     if labels is None and args.examples is None:
         raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
+    sorter = Sorter(args, labels)
+    if sorter.way and args.sidecar:
+        raise UsageError(f"give --sidecar, which writes beside the image, or --{sorter.way}-to, not both")
     files = find_images(args.images)
+    files = [file for file, outside in zip(files, sorter.outside([file.path for file in files])) if outside]
+    if not files:
+        return 0
+    results = ResultFiles(args, [file.path for file in files], lambda row: [_cells(row)])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -47,9 +65,16 @@ def run(args: argparse.Namespace) -> int:
     classifier = model.classifier(labels, templates, multi=args.multi, examples=shots)
     width = max(len(shown(p.path)) for p in files)
 
+    places: dict[str, Path | None] = {}
+
+    def place(path: str, image: Any, ranking: Ranking) -> None:
+        if sorter.way:
+            places[path] = sorter.place(path, ranking.top, ranking.probabilities[0])
+
     def show(path: str, ranking: Ranking) -> None:
         best = [f"{shown(label)} {p:.1%}" for label, p in list(ranking)[: args.top]]
-        say(f"{shown(path):<{width}}  {'  '.join(best)}")
+        place = f"  → {shown(str(places[path]))}" if places.get(path) else ""
+        say(f"{shown(path):<{width}}  {'  '.join(best)}{place}")
 
     batch = work_through(
         files,
@@ -58,5 +83,18 @@ def run(args: argparse.Namespace) -> int:
         lambda ranking: {"label": ranking.top, "ranking": ranking.to_json()},
         args,
         size=args.batch_size,
+        draw=place,
+        files=results,
     )
+    for row in batch.rows:
+        if row["image"] in places and "error" not in row:
+            place = places[row["image"]]
+            row["placed"] = place and str(place)
+    sorter.say_what_was_done()
     return batch.finish(args, model.card)
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The best label with its probability: the row of a table."""
+    placed = {"placed": row["placed"]} if "placed" in row else {}
+    return {"label": row["label"], "probability": row["ranking"][0]["probability"], **placed}

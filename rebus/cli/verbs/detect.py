@@ -8,6 +8,7 @@ from rebus.cli.choose_model import open_model
 from rebus.cli.drawing_paths import drawer, drawing_paths
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
+from rebus.cli.output_files import ResultFiles, add_results
 from rebus.core.answers import Box
 
 EXAMPLE = 'rebus detect street.jpg --labels "car,person" --out found.png'
@@ -17,7 +18,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_regions(parser)
     add_list(parser, "labels", "what to look for (default: whatever the model knows)")
+    parser.add_argument("--threshold", metavar="S", type=float, help="only boxes of this score or more (default: all)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="draw the boxes; with several images, a folder")
+    add_results(parser)
     add_decoding(parser)
     add_model(parser, batch_size=1)
 
@@ -26,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     labels = listed(args, "labels")
     files = find_images(args.images)
     drawings = drawing_paths(args.out, files)
+    results = ResultFiles(args, [file.path for file in files])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -41,11 +45,12 @@ def run(args: argparse.Namespace) -> int:
 
     batch = work_through(
         files,
-        lambda images: model.detect(images, labels, **decoding(args)),
+        lambda images: model.detect(images, labels, threshold=args.threshold, **decoding(args)),
         show,
         lambda boxes: {"boxes": [box.to_json() for box in boxes]},
         args,
         size=args.batch_size,
+        files=results,
         draw=drawer(drawings),
     )
     return batch.finish(args, model.card, **({"out": str(args.out)} if args.out else {}))

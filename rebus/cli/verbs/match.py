@@ -2,15 +2,19 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rebus.cli.arguments import add_images, add_model, add_regions, positive, read_lines
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import bold, say, shown
+from rebus.cli.output_files import ResultFiles, add_results, check_folder
+from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import UsageError
 
 EXAMPLE = 'rebus match photos/ --text "a dog on a beach" --top 5'
+_ON_A_PAGE = 24  # images of each sentence where neither --top nor --min-score says otherwise
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show probabilities instead of cosines: each pair's own (SigLIP), or over the sentences (CLIP)",
     )
+    parser.add_argument("--min-score", metavar="S", type=float, help="for each sentence only images of at least this")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="a page of the best images of each sentence")
+    add_results(parser, sidecars=False)
     add_model(parser, batch_size=8)
 
 
@@ -34,7 +41,13 @@ def run(args: argparse.Namespace) -> int:
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise UsageError('match wants sentences: --text "a dog on a beach", or --texts-file FILE with one a line')
+    if args.html is not None:
+        if args.html.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"--html {args.html}: a page ends in .html; got {args.html.suffix or 'nothing'}")
+        check_folder(args.html.parent)
     files = find_images(args.images)
+    column = "probabilities" if args.probabilities else "scores"
+    results = ResultFiles(args, [file.path for file in files], lambda row: [dict(zip(texts, row[column], strict=True))])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -43,14 +56,13 @@ def run(args: argparse.Namespace) -> int:
 
     matcher = Matcher(model, texts)
     width = max(len(shown(p.path)) for p in files)
-    column = "probabilities" if args.probabilities else "scores"
 
     def work(images: Sequence[Any]) -> list[dict[str, list[float]]]:
         rows = zip(*(part.tolist() for part in matcher.scores(images)), strict=True)
         return [{"scores": c, "logits": z, "probabilities": p} for c, z, p in rows]
 
     def show(path: str, row: dict[str, list[float]]) -> None:
-        if args.top is None:
+        if args.top is None and args.min_score is None:
             said = [
                 f"{score:8.3f}" + (f"  {shown(text)}" if len(texts) == 1 else "")
                 for score, text in zip(row[column], texts)
@@ -64,9 +76,15 @@ def run(args: argparse.Namespace) -> int:
         lambda row: row,
         args,
         size=args.batch_size,
+        files=results,
     )
-    best = {text: _best(batch.rows, i, args.top, column) for i, text in enumerate(texts)} if args.top else {}
-    if not args.json:
+    listed = args.top is not None or args.min_score is not None
+    best = {text: _best(batch.rows, i, args, column) for i, text in enumerate(texts)} if listed or args.html else {}
+    if args.html is not None:
+        from rebus.cli.hit_page import hit_page
+
+        write_bytes_atomically(args.html, hit_page(args.html, best, column).encode())
+    if not args.json and listed:
         for text, found in best.items():
             say(bold(shown(text)))
             for row in found:
@@ -74,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     return batch.finish(args, model.card, texts=texts, **({"best": best} if best else {}))
 
 
-def _best(rows: Sequence[dict[str, Any]], text: int, top: int, column: str) -> list[dict[str, Any]]:
+def _best(rows: Sequence[dict[str, Any]], text: int, args: argparse.Namespace, column: str) -> list[dict[str, Any]]:
     scored = [{"image": row["image"], "score": row[column][text]} for row in rows if column in row]
-    return sorted(scored, key=lambda row: -row["score"])[:top]
+    enough = [row for row in scored if args.min_score is None or row["score"] >= args.min_score]
+    most = args.top if args.top is not None or args.min_score is not None else _ON_A_PAGE
+    return sorted(enough, key=lambda row: -row["score"])[:most]

@@ -17,14 +17,15 @@ from rebus.core.errors import UsageError
 if TYPE_CHECKING:
     from rebus.plan import Learning, Plan, Settings
 
+_WANTED = {"data": "coyo-700m", "gpus": "8xh100"}
 EXAMPLE = "rebus plan siglip/b16-224 --data coyo-700m --gpus 64xh100 --epochs 10"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("name", metavar="NAME", help="a name from `rebus models`")
-    add("--data", metavar="DATA", help="coyo-700m, laion-2b, coco, … or a number of examples, like 10M")
-    add("--gpus", metavar="NxKIND", help="64xh100, 8xa100-80, 4090, …")
+    add("--data", metavar="DATA", help="coyo-700m, coco, …, a number of examples like 10M, or a folder")
+    add("--gpus", metavar="NxKIND", help="64xh100, 8xa100-80, 'rtx 3060', t4, …")
     add("--epochs", metavar="N", type=_above_zero, help="times over the data (1)")
     add("--examples", metavar="N", help="examples seen in all, like 12.8B, instead of --epochs")
     add("--batch", metavar="N", type=positive, help="examples of a step, over all GPUs")
@@ -50,9 +51,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for name, example in (("data", "coyo-700m"), ("gpus", "8xh100")):
-        if getattr(args, name) is None:
-            raise UsageError(f"plan wants --{name}, for example --{name} {example}")
+    missing = [f"--{name} {example}" for name, example in _WANTED.items() if getattr(args, name) is None]
+    if missing:
+        raise UsageError(f"plan wants {' and '.join(missing)}, for example")
     from rebus.plan import plan
 
     found = plan(_settings(args))

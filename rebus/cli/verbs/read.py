@@ -6,6 +6,7 @@ from rebus.cli.arguments import add_decoding, add_images, add_model, decoding
 from rebus.cli.choose_model import open_model
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
+from rebus.cli.output_files import ResultFiles, add_results
 from rebus.core.answers import TextLine
 
 EXAMPLE = "rebus read receipt.jpg"
@@ -13,12 +14,14 @@ EXAMPLE = "rebus read receipt.jpg"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
+    add_results(parser)
     add_decoding(parser)
     add_model(parser, batch_size=1)
 
 
 def run(args: argparse.Namespace) -> int:
     files = find_images(args.images)
+    results = ResultFiles(args, [file.path for file in files])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -39,5 +42,6 @@ def run(args: argparse.Namespace) -> int:
         lambda lines: {"lines": [line.to_json() for line in lines]},
         args,
         size=args.batch_size,
+        files=results,
     )
     return batch.finish(args, model.card)

@@ -8,6 +8,7 @@ from rebus.cli.choose_model import open_model
 from rebus.cli.drawing_paths import drawer, drawing_paths
 from rebus.cli.image_arguments import find_images, hopeless, work_through
 from rebus.cli.output import say, shown
+from rebus.cli.output_files import ResultFiles, add_results
 from rebus.core.answers import Mask
 from rebus.core.errors import UsageError
 
@@ -18,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     parser.add_argument("phrase", metavar="PHRASE", help="what to look for")
     parser.add_argument("--out", metavar="FILE", type=Path, help="paint the masks; with several images, a folder")
+    add_results(parser)
     add_decoding(parser)
     add_model(parser, batch_size=1)
 
@@ -27,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("the phrase is empty")
     files = find_images(args.images)
     drawings = drawing_paths(args.out, files)
+    results = ResultFiles(args, [file.path for file in files])
     code = hopeless(files, args)
     if code is not None:
         return code
@@ -48,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         lambda masks: {"masks": [mask.to_json() for mask in masks]},
         args,
         size=args.batch_size,
+        files=results,
         draw=drawer(drawings),
     )
     return batch.finish(args, model.card, phrase=args.phrase, **({"out": str(args.out)} if args.out else {}))

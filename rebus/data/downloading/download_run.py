@@ -164,7 +164,7 @@ def outcomes(journal: Path) -> Counter[str]:
 
 def _over_ray(download: Download, missing: Sequence[int], report: Report) -> None:
     """Each unit is one task with its own threads."""
-    for row in over_ray(missing, RayUnit(download)):
+    for row in over_ray([{"unit": unit} for unit in missing], RayUnit(download)):
         for outcome in row["outcomes"]:
             report(str(outcome))
 

@@ -52,6 +52,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     to_image = _ranks_of_texts(read, scores)
     found = {"image_to_text": _summary(to_text), "text_to_image": _summary(to_image)}
     mean = float(np.mean([found[way][f"r{k}"] for way in found for k in (1, 5, 10)]))
+    ks = [k for k in _CURVE if k <= len(read.keys)]  # beyond the number of images there is nothing to find
     curve = Plot(
         name="recall",
         title="how often the right one is among the first k",
@@ -59,7 +60,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         y="recall",
         kind="lines",
         series={
-            way.replace("_", " "): (_CURVE, [float((ranks <= k).mean()) for k in _CURVE])
+            way.replace("_", " "): (ks, [float((ranks <= k).mean()) for k in ks])
             for way, ranks in (("image_to_text", to_text), ("text_to_image", to_image))
         },
     )

@@ -1,0 +1,157 @@
+"""Where in an image a text is seen: the gradient of their score, times what a layer of the image encoder found there.
+
+Draelos and Carin, "Use HiResCAM instead of Grad-CAM", 2020; Selvaraju et al., "Grad-CAM", 2017. Works for every image
+encoder, with attention or without, and every model that scores an image with a text: by similarity, by a match, or by
+how likely the text is as the answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from rebus.codec.images import open_image
+from rebus.codec.resize import placement
+from rebus.core.capabilities import EmbedsImages, EmbedsText, MatchesPairs, WritesText
+from rebus.core.errors import UnsupportedTask
+from rebus.core.labels import IGNORED
+from rebus.nn.blocks import blocks_of
+from rebus.nn.int8 import is_quantized
+from rebus.tasks.ask import filled_prompt
+from rebus.tasks.image_features import image_encoder
+from rebus.tasks.image_layers import captured, on_places
+from rebus.tasks.inputs import many_texts
+from rebus.tasks.task_model import TaskModel, image_spec, on_device, prompt_for
+
+_STRENGTH = 0.65  # of the colour over the image, at most
+_HIDDEN, _AT_A_TIME = 8, 16  # places of a side that are hidden one by one; images of a batch
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """`heat` (H, W) float32 from 0 to 1, of the size of the image: where `text` is seen. `score`: a cosine or
+    similarity, log-odds of a match, or the log-likelihood of the text."""
+
+    image: Image.Image
+    text: str
+    score: float
+    heat: np.ndarray
+
+    def plot(self) -> Image.Image:
+        """The image in grey, with the places of the text in colour."""
+        grey = np.asarray(self.image.convert("L").convert("RGB"), np.float32)
+        warm = np.stack([np.full_like(self.heat, 255), 190 * (1 - self.heat), np.zeros_like(self.heat)], axis=2)
+        share = _STRENGTH * self.heat[..., None]
+        return Image.fromarray(np.clip(grey * (1 - share) + warm * share, 0, 255).astype(np.uint8))
+
+    def _repr_png_(self) -> bytes:
+        from rebus.tasks.draw import encoded
+
+        return encoded(self.plot(), ".png")
+
+
+def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explanation | list[Explanation]:
+    """One image and a text, or several. The places are those of the last layer whose features move the score. Scores
+    without a gradient (sums over the nearest anchors, 8-bit products) are asked again with one place hidden at a time.
+
+    Raises `UnsupportedTask` for a model that scores no image with a text, or has no image encoder with places.
+    """
+    encoder = image_encoder(model.network)
+    blocks = [] if encoder is None else blocks_of(encoder)
+    if encoder is None or not blocks:
+        raise UnsupportedTask(f"{model.system.name} has no image encoder with layers of places")
+    opened = open_image(image)
+    listed, many = many_texts(texts)
+    found = [_explained(model, encoder, dict(enumerate(blocks)), opened, str(text)) for text in listed]
+    return found if many else found[0]
+
+
+def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Image.Image, text: str) -> Explanation:
+    pixels = on_device(model, model.processor(images=[image]))["pixels"]
+    if pixels.dim() != 4:
+        raise UnsupportedTask(f"{model.system.name} reads images of any shape: its layers have no one grid")
+    differentiable = not is_quantized(model.network)
+    pixels.requires_grad_(differentiable)
+    with captured(blocks) as seen, torch.set_grad_enabled(differentiable), torch.compiler.set_stance("force_eager"):
+        score = _scores(model, pixels, text).sum()
+    if not seen:
+        raise UnsupportedTask(
+            f"{model.system.name} scores texts without its image encoder: there is nothing to explain"
+        )
+    outputs = [seen[number] for number in sorted(seen)]
+    if score.requires_grad:
+        heat = _by_gradient(encoder, pixels, outputs, score)
+    else:
+        heat = _by_hiding(model, pixels.detach(), text, float(score))
+    return Explanation(image, text, float(score.detach()), _over_image(model, heat, image.size))
+
+
+def _by_gradient(encoder: Any, pixels: Tensor, outputs: list[Tensor], score: Tensor) -> Tensor:
+    """(rows, columns): gradient times features, where the score grows with them."""
+    gradients = torch.autograd.grad(score, outputs, allow_unused=True)
+    for output, gradient in zip(reversed(outputs), reversed(gradients), strict=True):
+        if gradient is not None:  # a class token is all that is read of the last layer: then the one before
+            shares, _ = on_places(encoder, pixels, (output * gradient).detach())
+            heat = shares.float().sum(dim=-1)[0].relu()
+            if heat.any():
+                return heat
+    return torch.zeros(1, 1, device=pixels.device)
+
+
+def _by_hiding(model: TaskModel, pixels: Tensor, text: str, score: float) -> Tensor:
+    """(rows, columns): how much the score falls when a place is grey (Zeiler and Fergus, 2014, Sec. 4.2)."""
+    keep = torch.eye(_HIDDEN**2, device=pixels.device).view(-1, 1, _HIDDEN, _HIDDEN)
+    hidden = F.interpolate(keep, pixels.shape[-2:], mode="nearest").to(pixels.dtype)
+    with torch.inference_mode():
+        scores = [_scores(model, pixels * (1 - part), text) for part in hidden.split(_AT_A_TIME)]
+    return (score - torch.cat(scores).float()).relu().view(_HIDDEN, _HIDDEN)
+
+
+def _scores(model: TaskModel, pixels: Tensor, text: str) -> Tensor:
+    """(B,): how well the text goes with each of the images."""
+    network = model.network
+    if isinstance(network, EmbedsImages) and isinstance(network, EmbedsText):
+        words = on_device(model, model.processor(texts=[text]))
+        if getattr(network, "is_dense", True):
+            return (network.embed_image(pixels) * network.embed_text(**words)).sum(dim=-1)
+        return network.score(network.image_vectors(pixels), network.text_vectors(**words))[:, 0]
+    if isinstance(network, MatchesPairs):
+        batch = model.processor(texts=[filled_prompt(model.system.prompts, "match", text=text)])
+        return network.match_logits(pixels=pixels, **_for_each(pixels, on_device(model, batch)))
+    if isinstance(network, WritesText):
+        batch = _for_each(pixels, on_device(model, _prompt(model, text)))
+        logits = network(pixels=pixels, **batch).logits.float()
+        targets = batch["targets"]
+        chosen = logits.log_softmax(-1).gather(2, targets.clamp(min=0)[..., None])[..., 0]
+        return chosen.masked_fill(targets == IGNORED, 0).sum(dim=1)
+    raise UnsupportedTask(f"{model.system.name} scores no image with a text: there is nothing to explain")
+
+
+def _for_each(pixels: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One row of text for each image."""
+    return {name: tensor.expand(len(pixels), *tensor.shape[1:]) for name, tensor in batch.items()}
+
+
+def _prompt(model: TaskModel, text: str) -> dict[str, Tensor]:
+    """The prompt of a caption, with the marks of one image, and the text as its answer."""
+    blank = Image.new("RGB", (8, 8))
+    batch = model.processor(images=[blank], texts=[prompt_for(model, "caption")], targets=[text])
+    return {name: tensor for name, tensor in batch.items() if name not in ("pixels", "image_mask")}
+
+
+def _over_image(model: TaskModel, heat: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """(rows, columns) of the network's image → (H, W) of the given one; what was cut away has none."""
+    spec = image_spec(model)
+    high, wide = spec.size
+    seen = F.interpolate(heat[None, None], (high, wide), mode="bilinear", align_corners=False)[0, 0]
+    left, top, width, height = placement(spec, *size)
+    whole = torch.zeros(height, width, device=seen.device)
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, wide), min(top + height, high)
+    whole[y1 - top : y2 - top, x1 - left : x2 - left] = seen[y1:y2, x1:x2]
+    full = F.interpolate(whole[None, None], (size[1], size[0]), mode="bilinear", align_corners=False)[0, 0]
+    return (full / full.max().clamp(min=1e-12)).cpu().numpy()

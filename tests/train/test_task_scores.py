@@ -1,0 +1,45 @@
+"""Scores of a task on held-out batches: what is generated against the truth, and images that find their own text."""
+
+import pytest
+import torch
+
+import rebus
+from rebus.objectives import Learner, NextTokenLoss, SigmoidLoss
+from rebus.train import task_scores as module
+from rebus.train.task_scores import task_scores
+
+
+def test_generated_texts_are_compared_with_the_truth(monkeypatch):
+    model = rebus.load("paligemma/scenes")
+    truths = ["a red circle above a blue star", "a green heart below a red square"]
+    answers = ["A red  circle above a blue star", "a blue star"]
+    batch = model.processor(texts=["caption en"] * 2, targets=truths)
+    told = model.processor(texts=["caption en"] * 2, targets=answers)["targets"]
+    monkeypatch.setattr(module, "said", lambda network, batch, processor: told)
+    found = task_scores(Learner(NextTokenLoss(), model.network), [batch], model.processor)
+    assert found["exact match"] in (0.5, 0.0)  # as the tokenizer keeps capitals or not
+    whole = task_scores(Learner(NextTokenLoss(), model.network), [{**batch, "targets": told}], model.processor)
+    assert whole["exact match"] == 1
+    assert found["CIDEr-D"] < whole.get("CIDEr-D", 10.0)
+
+
+def test_images_find_their_own_text():
+    model = rebus.load("siglip/scenes")
+    from rebus.data.scenes import scene
+
+    examples = [scene(index, "test") for index in range(6)]
+    batch = model.processor(images=[one.image for one in examples], texts=[one.captions[0] for one in examples])
+    scores = model.match([one.image for one in examples], [one.captions[0] for one in examples])
+    wanted = (scores.argmax(1) == torch.arange(6)).float().mean()
+    learner = Learner(SigmoidLoss(), model.network)
+    assert task_scores(learner, [batch], model.processor) == {"recall@1": pytest.approx(float(wanted))}
+    twice = {**batch, "tokens": batch["tokens"].flip(0), "mask": batch["mask"].flip(0)}
+    twice["owners"] = torch.arange(6).flip(0)
+    assert task_scores(learner, [twice], model.processor) == {"recall@1": pytest.approx(float(wanted))}
+
+
+def test_nothing_is_said_without_texts():
+    model = rebus.load("siglip/scenes")
+    learner = Learner(SigmoidLoss(), model.network)
+    assert task_scores(learner, [], model.processor) == {}
+    assert task_scores(learner, [{"pixels": torch.zeros(1, 3, 96, 96)}], None) == {}
