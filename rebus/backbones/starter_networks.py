@@ -7,6 +7,7 @@ classes than names alone; the template keeps the names of like classes apart. Th
 them in `vild/starter`.
 """
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -70,10 +71,16 @@ def starter_detector(need: str) -> tuple[YOLOConfig, dict[str, Tensor]]:
 
 def describe_classes() -> dict[str, str]:
     """WordNet id of each ImageNet class → its names and definition, in the order of the classifier's rows."""
-    from timm.data.imagenet_info import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    return {info.index_to_label_name(i): info.index_to_description(i, detailed=True) for i in range(1000)}
+    found = find_spec("timm")  # whose import takes seconds; only its tables are read
+    assert found is not None
+    assert found.origin is not None
+    folder = Path(found.origin).parent / "data" / "_info"
+    names, definitions = (
+        dict(csv.reader((folder / f"imagenet_synset_to_{kind}.txt").read_text("utf-8").splitlines(), delimiter="\t"))
+        for kind in ("lemma", "definition")
+    )
+    ids = (folder / "imagenet_synsets.txt").read_text("utf-8").splitlines()
+    return {one: f"{names[one]}: {definitions[one]}" for one in ids}
 
 
 def class_sentences(names: Mapping[str, str]) -> list[str]:

@@ -14,8 +14,6 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from timm.models import EfficientNet as TimmEfficientNet
-from timm.models._efficientnet_builder import decode_arch_def, round_channels
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -94,7 +92,9 @@ class EfficientNetConfig:
 
 def round_width(width: int, multiplier: float) -> int:
     """Channels as the TensorFlow release rounds them: to multiples of 8, and up where more than 10% would be lost."""
-    return int(round_channels(width, multiplier))
+    scaled = width * (multiplier or 1)
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 class EfficientNet(nn.Module):
@@ -209,6 +209,9 @@ def _layer_row(theirs: str, ours: str) -> Row:
 
 def _build(cfg: EfficientNetConfig) -> nn.Module:
     """The network of timm's parts; `padding` is put in afterwards, since timm has no fixed one that is uneven."""
+    from timm.models import EfficientNet as TimmEfficientNet
+    from timm.models._efficientnet_builder import decode_arch_def
+
     squeeze = "" if cfg.lite else "_se0.25"
     stages = [
         [f"{'ir' if i else 'ds'}_r{n}_k{k}_s{s}_e{6 if i else 1}_c{c}{squeeze}"]
@@ -225,7 +228,7 @@ def _build(cfg: EfficientNetConfig) -> nn.Module:
         pad_type="same",
         act_layer=nn.ReLU6 if cfg.lite else nn.SiLU,
         norm_layer=partial(nn.BatchNorm2d, eps=_EPS, momentum=cfg.momentum),
-        round_chs_fn=partial(round_channels, multiplier=width),
+        round_chs_fn=partial(round_width, multiplier=width),
     )
     if cfg.padding == "fixed":
         for parent in list(network.modules()):

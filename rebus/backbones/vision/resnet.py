@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
-import timm
 from jaxtyping import Float
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,6 +63,8 @@ class ResNet(nn.Module):
     """Pixels → a grid of features, its mean, and class scores."""
 
     def __init__(self, cfg: ResNetConfig):
+        import timm  # slow to import, and reading text needs none
+
         super().__init__()
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
@@ -133,6 +133,8 @@ class SamePool(nn.Module):
     """Max pooling, 3 × 3 at stride 2, padded as TensorFlow's "SAME"."""
 
     def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B C H W"]:
+        from timm.layers.padding import pad_same
+
         return F.max_pool2d(pad_same(x, [3, 3], [2, 2], value=-float("inf")), 3, 2)
 
 
