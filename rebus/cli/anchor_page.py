@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rebus.core.errors import RebusError
+from rebus.cli.page_parts import escaped, small_image
 
-_SIDE = 160  # pixels of an image, at most
 _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
     "padding:0 1rem}table{border-collapse:collapse}td,th{padding:.4rem .8rem;text-align:left;"
@@ -31,8 +27,8 @@ def anchor_page(
         rows.append(f"<tr><td class='number'>{more[1]:.4f}</td><td colspan='6'>{more[0]:,} more anchors</td></tr>")
     return "\n".join(
         (
-            f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{_text(text)}</title>",
-            f"<style>{_STYLE}</style></head><body><h1>{score:.4f} {_text(text)}</h1>{_image(image)}",
+            f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escaped(text)}</title>",
+            f"<style>{_STYLE}</style></head><body><h1>{score:.4f} {escaped(text)}</h1>{small_image(image)}",
             "<p>The shares of all anchors add up to the score.</p>",
             f"<table><thead><tr>{head}<th></th><th>caption</th><th>anchor</th></tr></thead><tbody>",
             *rows,
@@ -49,23 +45,5 @@ def _row(one: Any, file: Path | None) -> str:
         f"{one.weight:g}",
     )
     cells = "".join(f"<td class='number'>{number}</td>" for number in numbers)
-    seen = "" if file is None else _image(file)
-    return f"<tr>{cells}<td>{seen}</td><td>{_text(one.caption or '')}</td><td>{_text(one.id)}</td></tr>"
-
-
-def _image(path: Path) -> str:
-    """A small copy inside the page, or why there is none."""
-    from rebus.codec.decode_image import open_image
-
-    try:
-        small = open_image(path)
-    except RebusError as error:
-        return _text(str(error))
-    small.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return f"<img alt='{_text(path.name)}' src='data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
-
-
-def _text(words: str) -> str:
-    return html.escape(words.encode("utf-8", "replace").decode())  # a name's stray bytes are no UTF-8
+    seen = "" if file is None else small_image(file)
+    return f"<tr>{cells}<td>{seen}</td><td>{escaped(one.caption or '')}</td><td>{escaped(one.id)}</td></tr>"

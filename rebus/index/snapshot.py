@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -143,27 +144,26 @@ def _write_vectors(batches: Iterator[Any], at: dict[int, int], draft: Path, widt
     """Each vector at its place, by positioned writes: a mapped file would count as memory. Gives the largest length of
     what rounding to bytes takes from a row."""
     slack, screens = 0.0, len(at) >= SCREENED
-    with (
-        (draft / _VECTORS).open("wb") as whole,
-        (draft / _CODES).open("wb") as bytes_,
-        (draft / _SCALES).open("wb") as s,
-    ):
+    names = (_VECTORS, _CODES, _SCALES) if screens else (_VECTORS,)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((draft / name).open("wb")) for name in names}
+
+        def put(name: str, place: int, row: np.ndarray) -> None:
+            os.pwrite(files[name].fileno(), row.tobytes(), place * row.nbytes)
+
         for batch in batches:
             values = batch["vector"].flatten().to_numpy().reshape(-1, width)
             kept = [(at[one], row) for row, one in enumerate(batch["id"].to_pylist()) if one in at]
             rows = values[[row for _, row in kept]]
-            scale = np.maximum(np.abs(rows).max(axis=1, initial=0), 1e-30) / 127
-            codes = np.rint(rows / scale[:, None]).astype(np.int8)
-            if screens:
-                slack = max(slack, float(np.linalg.norm(rows - codes * scale[:, None], axis=1).max(initial=0)))
             for row, (place, _) in enumerate(kept):
-                os.pwrite(whole.fileno(), rows[row].tobytes(), place * width * 4)
-                if screens:
-                    os.pwrite(bytes_.fileno(), codes[row].tobytes(), place * width)
-                    os.pwrite(s.fileno(), scale[row].astype(np.float32).tobytes(), place * 4)
-    if not screens:
-        for name in (_CODES, _SCALES):
-            (draft / name).unlink()
+                put(_VECTORS, place, rows[row])
+            if screens and kept:
+                scale = (np.maximum(np.abs(rows).max(axis=1), 1e-30) / 127).astype(np.float32)
+                codes = np.rint(rows / scale[:, None]).astype(np.int8)
+                slack = max(slack, float(np.linalg.norm(rows - codes * scale[:, None], axis=1).max()))
+                for row, (place, _) in enumerate(kept):
+                    put(_CODES, place, codes[row])
+                    put(_SCALES, place, scale[row : row + 1])
     return slack
 
 

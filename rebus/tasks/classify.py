@@ -111,7 +111,7 @@ class Classifier:
         return answers if many else answers[0]
 
     def probabilities(self, vectors: Tensor) -> Tensor:
-        """(images, labels) float32 from the vectors (images, E) of a dual encoder, of which nothing sees images here."""
+        """(images, labels) float32 from the vectors (images, E) of a dual encoder, which need not see images."""
         logits = _logits(self.model, vectors, self.weights)
         return logits.sigmoid() if self.apart else logits.softmax(dim=-1)
 
