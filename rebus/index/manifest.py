@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from rebus.core.atomic_write import write_bytes_atomically
@@ -72,7 +72,6 @@ class Place:
 
     folder: Path
     uri: str
-    adopted: bool = field(default=False)
 
     @property
     def manifest(self) -> Manifest | None:
@@ -108,13 +107,15 @@ def place_of(root: Path, where: str | None = None) -> Place:
 
 
 def _renamed(home: Path, root: Path) -> Path | None:
-    """The index of this very folder under a name that it no longer has."""
+    """The index that was made of this very folder under a name that it no longer has."""
     for file in sorted(home.glob(f"*/{FILE}")):
         try:
             found = read_manifest(file)
         except RebusError:
             continue
-        if found is not None and found.identity == identity_of(root) and not os.path.exists(found.root):
+        if found is None or found.identity != identity_of(root):
+            continue
+        if found.root == str(root) or not os.path.exists(found.root):
             return file.parent
     return None
 
