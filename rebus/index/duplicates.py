@@ -1,7 +1,7 @@
 """Files that are one image several times: the same bytes, the same image, or images of the same thing.
 
-"exact" compares hashes of the content; "same" what images look like (`rebus.index.look`), which a re-encoded, resized or
-turned copy keeps; "similar" vectors of the model, which pictures of one burst share.
+"exact" compares hashes of the content; "same" what images look like (`rebus.index.look`), which re-encoded, resized and
+turned copies keep; "similar" vectors of the model, which images of one burst share.
 """
 
 from collections.abc import Callable, Iterator

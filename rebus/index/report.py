@@ -55,5 +55,6 @@ class Report:
     damaged: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    embedding: float = 0.0  # of these, for reading and embedding
     bound: str = ""
     rebuilt: str = ""  # why another table was built

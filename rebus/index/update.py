@@ -203,13 +203,13 @@ class _Run:
 
     def _embed(self, engine: "Engine", writer: Writer, known: Known, difference: Difference) -> None:
         paths = [*difference.new, *sorted(difference.changed)]
-        done = 0
+        done, began = 0, time.perf_counter()
         try:
             for batch in engine.embed(os.fsencode(self.root), paths, known.with_content):
                 for one in batch:
                     writer.take(one, difference.changed.get(one.read.path))
                 done += len(batch)
-                self.report.bound = engine.bound
+                self.report.bound, self.report.embedding = engine.bound, time.perf_counter() - began
                 self.on_progress(Progress(done, len(paths), engine.bound))
         except KeyboardInterrupt:
             writer.commit()

@@ -67,7 +67,7 @@ def test_run_without_news_imports_neither_torch_nor_lancedb(photos, index, tmp_p
         f"r = update_index(Path({str(photos)!r}), Options(model={MODEL!r}), {str(tmp_path / 'index')!r})\n"
         "assert r.unchanged == 12; sys.exit('torch' in sys.modules or 'lancedb' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=300).returncode == 0
 
 
 def test_changed_files_alone_are_embedded_again(photos, index, tmp_path):
@@ -168,7 +168,6 @@ def test_disk_that_is_away_changes_nothing(photos, index, tmp_path, away):
     assert (report.embedded, report.rows, report.missing) == (0, 12, 0)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and sys.platform == "win32", reason="permissions")
 def test_folder_that_cannot_be_read_is_not_missing(photos, index, monkeypatch):
     """A disk that gives errors: its files keep their rows, also when pruning."""
     from rebus.index import scan

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rebus.cli.arguments import add_placement, positive, read_lines
+from rebus.cli.arguments import positive, read_lines
 from rebus.cli.choose_model import choose, domain_warning
 from rebus.cli.output import Bar, bar, bold, emit, note, say, shown, table
 from rebus.core.errors import RebusError, UsageError
@@ -41,7 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", metavar="N", type=positive, help="images at a time")
     parser.add_argument("--threads", metavar="N", type=positive, help="that read and decode")
     parser.add_argument("--watch", action="store_true", help="go on looking for changes until Ctrl-C")
-    add_placement(parser)
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, mps, … (default: the GPU where there is one)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--status", action="store_true", help="what the index holds, without reading the folder")
     asked.add_argument("--duplicates", choices=("exact", "same", "similar"), help="images that are there several times")
@@ -51,8 +52,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.compile or args.quantize:
-        raise UsageError("an index is built with the weights as they are, without --compile and --quantize")
     if args.least is not None and args.duplicates is None:
         raise UsageError("--least goes with --duplicates same or similar")
     root = Path(args.folder).expanduser()
@@ -62,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
     before = _look(root, args) if args.watch else None
     while True:
         report = _update(root, args)
-        emit(asdict(report)) if args.json else _say(report)
+        if args.json:
+            emit(asdict(report))
+        else:
+            _say(report)
         if not args.watch:
             return 0
         before = _changed(root, args, before)
@@ -162,7 +164,7 @@ def _say(report: Report) -> None:
     said = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
     speed = ""
     if report.embedded:
-        speed = f" ({report.embedded / max(report.seconds, 1e-3):.1f} images/s, bound by {report.bound})"
+        speed = f" ({report.embedded / max(report.embedding, 1e-3):.1f} images/s, bound by {report.bound})"
     say(f"{report.rows:,} images of {shown(report.root)} can be searched: {said} in {report.seconds:.1f} s{speed}")
 
 
