@@ -61,12 +61,16 @@ def _learn(vectors: np.ndarray, number: int, random: np.random.Generator) -> np.
 
 
 def _spread(vectors: np.ndarray, number: int, random: np.random.Generator) -> np.ndarray:
-    """First centres: each drawn by how far a vector is from those before."""
+    """First centres: of a few that are drawn by how far they are from those before, the one that brings most near."""
     chosen = [int(random.integers(len(vectors)))]
     nearest = vectors @ vectors[chosen[0]]
+    drawn = 2 + int(np.log(number))
     for _ in range(number - 1):
         far = np.maximum(1 - nearest.astype(np.float64), 0)
         total = far.sum()
-        chosen.append(int(random.choice(len(vectors), p=far / total if total > 0 else None)))
-        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
+        candidates = random.choice(len(vectors), drawn, p=far / total if total > 0 else None)
+        reached = np.maximum(nearest[:, None], vectors @ vectors[candidates].T)
+        best = int(reached.sum(axis=0).argmax())
+        chosen.append(int(candidates[best]))
+        nearest = reached[:, best]
     return vectors[chosen].copy()

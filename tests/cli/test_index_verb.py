@@ -52,7 +52,9 @@ def test_search_prints_best_first(folder, capsys):
     assert main(search(folder, "a red circle", "--top", "3")) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert [float(line.split()[0]) for line in lines] == sorted((float(line.split()[0]) for line in lines), reverse=True)
+    assert [float(line.split()[0]) for line in lines] == sorted(
+        (float(line.split()[0]) for line in lines), reverse=True
+    )
     found = document(capsys, search(folder, "a red circle", "--top", "3"))["results"]
     assert [line.split(maxsplit=1)[1] for line in lines] == [hit["path"] for hit in found]
     assert set(found[0]) == {"path", "score", "width", "height", "taken", "size", "caption"}
@@ -124,7 +126,7 @@ def test_a_running_server_is_asked(folder, tmp_path, capsys, monkeypatch):
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append((self.path, self.headers["Authorization"], body))
             hit = {"path": "/there.png", "score": 0.5, "width": 1, "height": 1, "taken": 0, "size": 1, "caption": None}

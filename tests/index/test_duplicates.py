@@ -1,4 +1,4 @@
-"""Copies that were re-encoded, resized or turned are one image; shots of a burst are alike; other images are neither."""
+"""Copies that were re-encoded, resized or turned are one image, shots of a burst are alike, others are neither."""
 
 from types import SimpleNamespace
 
@@ -67,14 +67,14 @@ def test_turned_looks_are_looks_of_turned_images():
 
 
 def test_same_images_are_found_and_no_others():
-    """Forty images in six forms each: pairs by `same`, counted against the truth."""
-    originals = [scene(number, "test").image.resize((120, 90)) for number in range(40)]
+    """Images in six forms each: pairs by `same`, counted against the truth."""
+    originals = [scene(number, "test").image.resize((120, 90)) for number in range(25)]
     images = [copy for one in originals for copy in copies(one)]
     groups = duplicates(snapshot_of(images), "same")
     pairs = [(a, b) for group in groups for i, a in enumerate(group) for b in group[i + 1 :]]
     right = sum(a // 6 == b // 6 for a, b in pairs)
     assert right >= 0.99 * len(pairs)
-    assert right >= 0.95 * 40 * 15
+    assert right >= 0.95 * 25 * 15
     assert all(images[group[0]].width * images[group[0]].height == 120 * 90 for group in groups)
 
 
@@ -86,7 +86,7 @@ def test_mirrored_and_edited_images_are_not_the_same():
     assert duplicates(snapshot_of([image, mirrored, *plain]), "same") == []
     assert duplicates(snapshot_of([image, stretched]), "same") == []
     brighter = ImageEnhance.Brightness(image).enhance(0.8)
-    assert duplicates(snapshot_of([image, brighter]), "same") == [[0, 1]]
+    assert [sorted(group) for group in duplicates(snapshot_of([image, brighter]), "same")] == [[0, 1]]
 
 
 def test_exact_ones_share_their_bytes():

@@ -345,7 +345,7 @@ def test_disk_full_keeps_the_old_state(photos, index, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Writer, "take", full)
     try:
-        with pytest.raises(CannotWrite, match="no space left|cannot be written"):
+        with pytest.raises(CannotWrite, match=r"no space left|cannot be written"):
             index(photos)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
