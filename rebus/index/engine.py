@@ -161,5 +161,6 @@ class RayWorker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         read = [read_image(self.root, bytes(path), self.pipeline, lambda _: None) for path in batch["path"]]
         found = np.empty(len(read), dtype=object)
-        found[:] = [tuple(one) for one in embed_batch(self.model, read)]
+        for number, one in enumerate(embed_batch(self.model, read)):
+            found[number] = tuple(one)
         return {"found": found}
