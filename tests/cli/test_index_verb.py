@@ -131,7 +131,7 @@ def server(folder, tmp_path, monkeypatch):
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):
             question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append((self.path, self.headers["Authorization"]))
             found = json.dumps(answer(index, question)).encode()

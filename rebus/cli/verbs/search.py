@@ -8,8 +8,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rebus.cli.arguments import positive
 from rebus.cli.output import bar, bold, emit, note, say, shown
@@ -52,14 +52,14 @@ def run(args: argparse.Namespace) -> int:
     terms, conditions = _terms(args), _conditions(args)
     root = Path(args.folder).expanduser()
     by_date = args.sort == "date"
-    answer = None
-    if args.index is None and terms and all(term.image is None for term in terms):
-        answer = ask_server(root, terms, conditions, args.top, by_date)
-    if answer is None:
+    hits = None
+    if terms and args.index is None and args.exact is None:
+        hits = ask_server(root, terms, conditions, args.top, by_date)
+    if hits is None:
         index = open_index(root, args.index)
         index.exact = args.exact
-        answer = index.search(terms, conditions=conditions, number=args.top, by_date=by_date)
-    _show(args, root, answer)
+        hits = index.search(terms, conditions=conditions, number=args.top, by_date=by_date)
+    _show(args, root, hits)
     return 0
 
 
@@ -110,7 +110,7 @@ def _show(args: argparse.Namespace, root: Path, hits: Sequence[Hit]) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(b"".join(os.fsencode(hit.path) + b"\0" for hit in hits))
     elif args.json:
-        emit({"root": str(root), "results": [_document(hit) for hit in hits]})
+        emit({"root": str(root), "results": [asdict(hit) for hit in hits]})
     elif args.html is None:
         for hit in hits:
             said = f"  {bold(shown(hit.caption))}" if hit.caption else ""
@@ -122,9 +122,3 @@ def _show(args: argparse.Namespace, root: Path, hits: Sequence[Hit]) -> None:
 def _title(args: argparse.Namespace) -> str:
     plus = [*args.words, *(f"like {Path(file).name}" for file in args.image or [])]
     return " + ".join(plus or ["all images"]) + "".join(f" − {words}" for words in args.minus or [])
-
-
-def _document(hit: Hit) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(hit)
