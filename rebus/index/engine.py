@@ -25,7 +25,7 @@ class Engine(Protocol):
     """`bound`: what the time went to, "decoding" or "the model"."""
 
     def embed(
-        self, root: bytes, paths: Sequence[bytes], known: Callable[[bytes], int | None]
+        self, root: bytes, paths: Sequence[bytes], known: Callable[[bytes, bytes], int | None]
     ) -> Iterator[list[Embedded]]: ...
 
     @property
@@ -44,7 +44,7 @@ class LocalEngine:
     worked: float = 0.0  # seconds of the model
 
     def embed(
-        self, root: bytes, paths: Sequence[bytes], known: Callable[[bytes], int | None]
+        self, root: bytes, paths: Sequence[bytes], known: Callable[[bytes, bytes], int | None]
     ) -> Iterator[list[Embedded]]:
         check_dense(self.model)
         size = self.batch or batch_size(self.model, cpu=32, accelerator=128)
@@ -63,9 +63,10 @@ class LocalEngine:
                     batch = [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
                     fill()
                     decoded = time.perf_counter()
-                    yield embed_batch(self.model, batch)
+                    found = embed_batch(self.model, batch)
                     self.waited += decoded - began
                     self.worked += time.perf_counter() - decoded
+                    yield found
             finally:
                 for one in waiting:
                     one.cancel()
@@ -116,7 +117,7 @@ class RayEngine:
     workers: int | None = None
 
     def embed(
-        self, root: bytes, paths: Sequence[bytes], known: Callable[[bytes], int | None]
+        self, root: bytes, paths: Sequence[bytes], known: Callable[[bytes, bytes], int | None]
     ) -> Iterator[list[Embedded]]:
         try:
             import ray
@@ -159,7 +160,7 @@ class RayWorker:
         self.pipeline = ImagePipeline(image_spec(self.model), fast=fast)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        read = [read_image(self.root, bytes(path), self.pipeline, lambda _: None) for path in batch["path"]]
+        read = [read_image(self.root, bytes(path), self.pipeline, lambda *_: None) for path in batch["path"]]
         found = np.empty(len(read), dtype=object)
         for number, one in enumerate(embed_batch(self.model, read)):
             found[number] = tuple(one)

@@ -1,6 +1,6 @@
 """The rows that an index has, and how the folder differs from them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,9 @@ class Known:
 
         self.ids, self.sizes, self.mtimes = numbers("id"), numbers("size"), numbers("mtime")
         self.missing = numbers("missing").astype(bool)
-        self.bad = np.zeros(0, bool) if rows is None else rows["error"].is_valid().to_numpy(zero_copy_only=False)
+        bad = [] if rows is None else rows["error"].is_valid().to_numpy(zero_copy_only=False)
+        self.bad = np.array(bad, dtype=bool)
+        self._unfit = self.bad.copy()  # as a source of vectors
         self.paths: list[bytes] = [] if rows is None else rows["path"].to_pylist()
         self.at: Mapping[bytes, int] = {path: row for row, path in enumerate(self.paths)}
         joined = b"" if rows is None else b"".join(rows["hash"].to_pylist())
@@ -43,11 +45,15 @@ class Known:
         return bytes(self.rows["hash"][row].as_py())
 
     def with_content(self, content: bytes) -> int | None:
-        """A row with a vector whose file has this hash."""
+        """A row whose file has this hash, and whose vector stays what it is in this run."""
         half = np.frombuffer(content, dtype=np.uint64)[0]
         first, last = np.searchsorted(self._sorted, half, "left"), np.searchsorted(self._sorted, half, "right")
         rows = map(int, self._order[first:last])
-        return next((row for row in rows if not self.bad[row] and self.hash(row) == content), None)
+        return next((row for row in rows if not self._unfit[row] and self.hash(row) == content), None)
+
+    def unfit(self, rows: Iterable[int]) -> None:
+        """These will be dropped, or get another vector: no other row may copy theirs."""
+        self._unfit[list(rows)] = True
 
 
 @dataclass

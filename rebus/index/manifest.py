@@ -74,6 +74,11 @@ class Place:
     uri: str
 
     @property
+    def owns_tables(self) -> bool:
+        """Whether nothing but this index is at the address of its tables."""
+        return self.uri == str(self.folder / "tables")
+
+    @property
     def manifest(self) -> Manifest | None:
         """The index that is whole, if there is one."""
         return read_manifest(self.folder / FILE)
@@ -82,8 +87,9 @@ class Place:
         """The same. Raises `MissingFile` where there is no whole index."""
         found = self.manifest
         if found is None or found.snapshot is None:
-            begun = "its index was begun and is not whole yet" if self.folder.is_dir() else "there is no index of it"
-            raise MissingFile(f"{root}: {begun}. Make it with: rebus index {root}")
+            begun = (self.folder / NEXT).exists()
+            said = "its index was begun and is not whole yet" if begun else "there is no index of it"
+            raise MissingFile(f"{root}: {said}. Make it with: rebus index {root}")
         return found
 
 

@@ -14,9 +14,9 @@ from rebus.index.scan import Seen
 
 
 def read_image(
-    root: bytes, path: bytes, pipeline: ImagePipeline, known: Callable[[bytes], int | None]
+    root: bytes, path: bytes, pipeline: ImagePipeline, known: Callable[[bytes, bytes], int | None]
 ) -> Read | Unread:
-    """One file below the root; it is decoded only where no row has its hash."""
+    """One file below the root; it is decoded only where no row has its hash, for which `known` looks by path and hash."""
     file = os.fsdecode(os.path.join(root, path))
     try:
         status = os.stat(file)  # before the reading: what is written meanwhile is seen as changed next time
@@ -24,7 +24,7 @@ def read_image(
     except (OSError, ValueError, RebusError) as error:
         return Unread(path, str(error))
     seen, found = Seen(status.st_size, status.st_mtime_ns), hash_of(data)
-    same = known(found)
+    same = known(path, found)
     if same is not None:
         return Read(path=path, seen=seen, hash=found, known=same)
     room = pipeline.room(1)

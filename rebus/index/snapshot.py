@@ -7,7 +7,6 @@ then compared in full, so that the answer is the exact one.
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -141,15 +140,16 @@ def write_snapshot(store: Store, place: Path, width: int) -> str:
 
 
 def _write_vectors(batches: Iterator[Any], at: dict[int, int], draft: Path, width: int) -> float:
-    """Each vector at its place, by positioned writes: a mapped file would count as memory. Gives the largest length of
+    """Each vector at its place, by seeking: a mapped file would count as memory. Gives the largest length of
     what rounding to bytes takes from a row."""
     slack, screens = 0.0, len(at) >= SCREENED
     names = (_VECTORS, _CODES, _SCALES) if screens else (_VECTORS,)
     with ExitStack() as stack:
-        files = {name: stack.enter_context((draft / name).open("wb")) for name in names}
+        files = {name: stack.enter_context((draft / name).open("wb", buffering=0)) for name in names}
 
         def put(name: str, place: int, row: np.ndarray) -> None:
-            os.pwrite(files[name].fileno(), row.tobytes(), place * row.nbytes)
+            files[name].seek(place * row.nbytes)
+            files[name].write(row.tobytes())
 
         for batch in batches:
             values = batch["vector"].flatten().to_numpy().reshape(-1, width)

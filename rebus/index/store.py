@@ -67,10 +67,12 @@ class Store:
             with _told(self.uri):
                 self._table = self._db.create_table(self.name, schema=arrow_schema(width))
 
-    def drop(self) -> None:
+    def drop_others(self) -> None:
+        """All other tables at the address: of models that were replaced, or of runs that were given up."""
         with _told(self.uri):
-            self._db.drop_table(self.name, ignore_missing=True)
-        self._table = None
+            for name in self._names():
+                if name != self.name:
+                    self._db.drop_table(name, ignore_missing=True)
 
     def add(self, rows: Any) -> None:
         """New rows, as one commit."""
@@ -91,7 +93,7 @@ class Store:
     def metadata(self) -> Any:
         """All rows without their vectors."""
         with _told(self.uri):
-            return self._open().search().select(list(METADATA)).limit(self.count()).to_arrow().combine_chunks()
+            return self._open().search().select(list(METADATA)).limit(max(1, self.count())).to_arrow().combine_chunks()
 
     def take(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Rows by id, all columns; `vector` as a list."""
@@ -108,7 +110,7 @@ class Store:
     def vectors(self) -> Iterator[Any]:
         """Batches of `id` and `vector`."""
         with _told(self.uri):
-            yield from self._open().search().select(["id", "vector"]).limit(self.count()).to_batches(_ROWS)
+            yield from self._open().search().select(["id", "vector"]).limit(max(1, self.count())).to_batches(_ROWS)
 
     def optimize(self) -> None:
         """Few large files in the place of many small ones, and none of what is no longer used."""

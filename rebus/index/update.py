@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import MissingFile, RebusError
 from rebus.core.folder_lock import locked
 from rebus.index.captions import caption_images
@@ -60,6 +61,8 @@ class _Run:
         options, whole = self.options, self.place.manifest
         if whole is not None:
             whole = _with_options(whole.at(self.root), options)
+            if options.verify:  # then the snapshot is made again, from the table
+                write_bytes_atomically(self.place.folder / WRITING, whole.table.encode())
         scan = self._scan(whole)
         current = self._target(whole)
         known = self._known(current)
@@ -80,7 +83,7 @@ class _Run:
             self._embed(engine, writer, known, difference)
         if options.captions is not None:
             caption_images(self.root, writer, options.captions, options.device, self.on_progress)
-        self._finish(whole, writer)
+        self._finish(writer)
         return self.report
 
     def _scan(self, whole: Manifest | None) -> Scan:
@@ -107,7 +110,7 @@ class _Run:
                 return _with_options(one.at(self.root), options)
         if not candidates:
             return None
-        return self._manifest(wanted or candidates[-1].model)
+        return self._manifest(wanted or candidates[-1].model, candidates[-1])
 
     def _known(self, current: Manifest | None) -> Known:
         """The rows of a table: from its snapshot where that is all, which is faster."""
@@ -153,14 +156,14 @@ class _Run:
                 f"If they were deleted: rebus index {self.root} --prune"
             )
 
-    def _manifest(self, model: str) -> Manifest:
-        """Of a new table for a model. Raises what opening it raises."""
+    def _manifest(self, model: str, like: Manifest | None) -> Manifest:
+        """Of a new table for a model, with the settings of another one. Raises what opening the model raises."""
         from rebus.index.text_encoder import fingerprints
         from rebus.open_checkpoint import open_checkpoint
 
         text, image = fingerprints(open_checkpoint(model))
-        fast = bool(self.options.fast)
-        return Manifest(
+        fast = bool(like and like.fast) if self.options.fast is None else self.options.fast
+        found = Manifest(
             root=str(self.root),
             model=model,
             text_print=text,
@@ -170,11 +173,12 @@ class _Run:
             table=f"images-{image[:8]}{'-fast' if fast else ''}",
             uri=self.place.uri,
             identity=identity_of(self.root),
-            exclude=self.options.exclude or (),
-            follow=bool(self.options.follow),
+            exclude=like.exclude if like is not None else (),
+            follow=like is not None and like.follow,
             fast=fast,
-            labels=self.options.labels or (),
+            labels=like.labels if like is not None else (),
         )
+        return _with_options(found, self.options)
 
     def _engine(self, current: Manifest | None) -> "tuple[Manifest, Engine]":
         """What embeds, and the manifest of the table that it fills, which is a new one where the weights are others
@@ -182,16 +186,11 @@ class _Run:
         options = self.options
         chosen = options.model if isinstance(options.model, str) else None
         model = current.model if current is not None else (chosen or options.model())  # type: ignore[operator]
-        found = self._manifest(model)
-        if current is not None:
-            same = (found.text_print, found.image_print) == (current.text_print, current.image_print)
-            if same:
-                found = current
-            else:
-                self.report.rebuilt = (
-                    f"{model} has other weights, anchors or preprocessing than the index was built with"
-                )
-                found = replace(found, exclude=current.exclude, follow=current.follow, labels=current.labels)
+        found = self._manifest(model, current)
+        if current is not None and found.image_print == current.image_print:
+            found = current
+        elif current is not None:
+            self.report.rebuilt = f"{model} has other weights, anchors or preprocessing than the index"
         from rebus.index.engine import LocalEngine, RayEngine  # imports torch, which a run without news does without
 
         if options.engine == "ray":
@@ -203,9 +202,15 @@ class _Run:
 
     def _embed(self, engine: "Engine", writer: Writer, known: Known, difference: Difference) -> None:
         paths = [*difference.new, *sorted(difference.changed)]
+
+        def row_of(path: bytes, content: bytes) -> int | None:
+            own = difference.changed.get(path)
+            touched = own is not None and not known.bad[own] and known.hash(own) == content
+            return own if touched else known.with_content(content)
+
         done, began = 0, time.perf_counter()
         try:
-            for batch in engine.embed(os.fsencode(self.root), paths, known.with_content):
+            for batch in engine.embed(os.fsencode(self.root), paths, row_of):
                 for one in batch:
                     writer.take(one, difference.changed.get(one.read.path))
                 done += len(batch)
@@ -216,7 +221,7 @@ class _Run:
             raise
         writer.commit()
 
-    def _finish(self, whole: Manifest | None, writer: Writer) -> None:
+    def _finish(self, writer: Writer) -> None:
         report, folder = self.report, self.place.folder
         current = writer.manifest
         if writer.wrote or current.snapshot is None:
@@ -231,8 +236,8 @@ class _Run:
             current.write(folder / FILE)
         (folder / NEXT).unlink(missing_ok=True)
         (folder / WRITING).unlink(missing_ok=True)
-        for table in {one.table for one in (whole, self.begun) if one is not None} - {current.table}:
-            Store(self.place.uri, table).drop()
+        if writer.wrote and self.place.owns_tables:
+            writer.store.drop_others()
         remove_others(folder, current.snapshot)
         assert current.snapshot is not None
         snapshot = Snapshot(folder / current.snapshot)

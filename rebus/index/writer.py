@@ -43,8 +43,10 @@ class Writer:
         import pyarrow as pa
 
         known, report = self.known, self.report
+        known.unfit(difference.changed.values())
         report.unchanged, report.moved = difference.same + len(difference.again), len(difference.moved)
         dropped = [*difference.excluded, *(difference.gone if prune else [])]
+        known.unfit(dropped)
         report.pruned, report.excluded = len(difference.gone) if prune else 0, len(difference.excluded)
         marked = dict.fromkeys([] if prune else difference.newly_gone, True) | dict.fromkeys(difference.again, False)
         if difference.moved:

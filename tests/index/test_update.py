@@ -104,6 +104,37 @@ def test_copied_file_shares_the_vector(photos, index, decodes, tmp_path):
     assert np.array_equal(found[b"copy.png"], found[b"00.png"])
 
 
+def test_files_that_swapped_their_contents(photos, index, tmp_path, monkeypatch):
+    """What a file was is no source of vectors for others once it changed, whichever is committed first."""
+    from rebus.index import writer
+
+    monkeypatch.setattr(writer, "_ROWS", 1)
+    index(photos)
+    before = vectors(tmp_path)
+    shutil.copy(photos / "00.png", photos / "zz.png")  # as 00.png was
+    draw(photos / "00.png", 100)
+    one, other = photos / "02.png", photos / "04.png"
+    one.rename(tmp_path / "aside.png")
+    other.rename(one)
+    (tmp_path / "aside.png").rename(other)
+    os.utime(one, (5, 5))
+    os.utime(other, (6, 6))
+    index(photos)
+    after = vectors(tmp_path)
+    for path, was in ((b"zz.png", b"00.png"), (b"02.png", b"04.png"), (b"04.png", b"02.png")):
+        assert np.abs(after[path] - before[was]).max() < 1e-5, path
+    assert np.abs(after[b"00.png"] - before[b"00.png"]).max() > 1e-3
+
+
+def test_copy_of_what_is_left_out(photos, index, tmp_path):
+    index(photos)
+    (photos / "kept").mkdir()
+    shutil.copy(photos / "deep" / "01.png", photos / "kept" / "01.png")
+    report = index(photos, exclude=("deep",), prune=True)
+    assert (report.rows, report.excluded, report.new) == (7, 6, 1)
+    assert set(vectors(tmp_path)) >= {b"kept/01.png"}
+
+
 def test_renamed_root_is_known_by_its_inode(photos, tmp_path, monkeypatch):
     from rebus.index.report import Options
     from rebus.index.update import update_index
@@ -374,6 +405,8 @@ def test_damaged_snapshot_is_told(photos, index, tmp_path):
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(RebusError, match="damaged"):
         opened(tmp_path)
+    assert index(photos, verify=True).embedded == 0
+    assert opened(tmp_path).search("a red circle")
 
 
 def test_index_at_an_address(photos, tmp_path, monkeypatch):
