@@ -4,7 +4,8 @@
                 the root was away; decodes and memory
     search      exact search over 1,000,000 × 512 vectors: milliseconds, processor time, on --threads
     approximate LanceDB's partitions over a mixture of 500 clusters of the same size: recall@10 and milliseconds
-    words       `rebus search` from process start to answer, over an index of the images of --folder
+    words       `rebus search` from process start to answer, over an index of the images of --folder, and the same asked
+                of a server that has the index open
     photos      flickr8k_1k in --folder: recall of captions by search beside `rebus eval`'s, with asif/starter
     copies      made copies of the photos: precision and recall of the three kinds of duplicates
     sheets      five searches a person would make, as contact sheets in --out
@@ -20,8 +21,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +209,40 @@ def words(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         wall = time.perf_counter() - began
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append((wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
-    return {"wall_s": [one[0] for one in took], "cpu_s": [one[1] for one in took], "load": os.getloadavg()[0]}
+    found = {"wall_s": [one[0] for one in took], "cpu_s": [one[1] for one in took], "load": os.getloadavg()[0]}
+    return {**found, **_served(args)}
+
+
+def _served(args: argparse.Namespace) -> dict[str, Any]:
+    from rebus.index.conditions import EVERYTHING
+    from rebus.index.running_server import answer, ask_server, registered
+    from rebus.index.search import Term, open_index
+
+    index = open_index(args.folder, args.index)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found = json.dumps(answer(index, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(found)))
+            self.end_headers()
+            self.wfile.write(found)
+
+        def log_message(self, *args: Any) -> None:
+            """Quiet."""
+
+    took = []
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        with registered(f"http://127.0.0.1:{http.server_port}", {"photos": index}):
+            for number in range(args.queries + 1):
+                ask = [Term(text=f"a dog on a beach {number}")]
+                hits, *cost = timed(lambda ask=ask: ask_server(Path(args.folder), ask, EVERYTHING, 20, False))
+                assert hits is not None
+                took.append(cost)
+        http.shutdown()
+    wall, cpu = (sorted(one[i] for one in took[1:]) for i in (0, 1))
+    return {"served_p50_ms": 1000 * wall[len(wall) // 2], "served_cpu_p50_ms": 1000 * cpu[len(cpu) // 2]}
 
 
 def photos(args: argparse.Namespace, folder: Path) -> dict[str, Any]:

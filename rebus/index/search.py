@@ -150,12 +150,13 @@ class Index:
             from rebus.open_checkpoint import open_checkpoint
 
             opened = open_checkpoint(self.manifest.model)
-            if fingerprint_of_text(opened) != self.manifest.text_print:
+            processor = opened.processor()
+            if fingerprint_of_text(opened, processor) != self.manifest.text_print:
                 raise RebusError(
                     f"{self.manifest.model} has other weights, anchors or tokens than the index of {self.root} was "
                     f"built with. Build it anew: rebus index {self.root} --verify --model {self.manifest.model}"
                 )
-            self._models["text"] = text_encoder(opened)
+            self._models["text"] = text_encoder(opened, processor)
         return self._models["text"]
 
     @property

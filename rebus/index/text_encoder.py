@@ -28,8 +28,8 @@ def load_text_encoder(source: str) -> Model:
     return text_encoder(open_checkpoint(source))
 
 
-def text_encoder(opened: Opened) -> Model:
-    """The same of an open checkpoint."""
+def text_encoder(opened: Opened, processor: Processor | None = None) -> Model:
+    """The same of an open checkpoint; `processor`: its own, where that was made already."""
     if "embed_texts" not in opened.card.tasks:
         raise UnsupportedTask(f"{opened.name} embeds no texts: an index wants a dual encoder")
     build, names = _text_side(opened)
@@ -39,7 +39,7 @@ def text_encoder(opened: Opened) -> Model:
     handed = opened.handed.get("text")
     if handed is not None:
         network.hand(text=_whole(handed))
-    own = opened.processor()
+    own = opened.processor() if processor is None else processor
     card = replace(opened.card, tasks=frozenset({"embed_texts"}))
     return Model(network, Processor(None, own.text), config=opened.config, card=card, system=opened.system)
 
@@ -63,18 +63,18 @@ def fingerprints(opened: Opened) -> tuple[str, str]:
     return fingerprint_of_text(opened), _digest(_image_parts(opened))
 
 
-def fingerprint_of_text(opened: Opened) -> str:
+def fingerprint_of_text(opened: Opened, processor: Processor | None = None) -> str:
     """The first of them, for which no weight of the image encoder is read."""
-    return _digest(_text_parts(opened))
+    return _digest(_text_parts(opened, opened.processor() if processor is None else processor))
 
 
-def _text_parts(opened: Opened) -> Iterator[bytes | Tensor]:
+def _text_parts(opened: Opened, processor: Processor) -> Iterator[bytes | Tensor]:
     yield _settings(opened)
     for name in _text_side(opened)[1]:
         yield from (name.encode(), opened.tensors[name].load())
     if (handed := opened.handed.get("text")) is not None:
         yield from _all_parts(handed)
-    text = opened.processor().text
+    text = processor.text
     if text is not None:
         yield repr(text.spec).encode()
         yield str(text.tokenizer.encode(_PROBE)).encode()
