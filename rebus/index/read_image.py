@@ -16,7 +16,7 @@ from rebus.index.scan import Seen
 def read_image(
     root: bytes, path: bytes, pipeline: ImagePipeline, known: Callable[[bytes, bytes], int | None]
 ) -> Read | Unread:
-    """One file below the root; it is decoded only where no row has its hash, for which `known` looks by path and hash."""
+    """One file below the root; it is decoded only where `known` finds no row for its path and hash."""
     file = os.fsdecode(os.path.join(root, path))
     try:
         status = os.stat(file)  # before the reading: what is written meanwhile is seen as changed next time
