@@ -175,7 +175,7 @@ def approximate(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     index = made(folder, args.rows)
     store = Store(index.manifest.uri, "made")
-    _, build, build_cpu = timed(lambda: store.index_vectors(args.partitions))
+    _, build, build_cpu = timed(lambda: store.partition(args.partitions))
     kept, queries = np.ones(len(index), dtype=bool), draws(args.queries, 10**6 + 7)
     index.exact, hit, took = False, 0, []
     for query in queries:

@@ -20,6 +20,7 @@ from rebus.core.errors import MissingFile, RebusError, UsageError, unknown
 from rebus.index.conditions import EVERYTHING, Conditions
 from rebus.index.manifest import FILE, Manifest, Place, place_of, read_manifest
 from rebus.index.snapshot import Snapshot
+from rebus.index.store import Store
 
 if TYPE_CHECKING:
     from rebus.api import Model
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 APPROXIMATE = 1_000_000  # rows above which a search is approximate unless it is asked to be exact
 MINUS = 0.5  # weight of what is subtracted
 _SAMPLE = 20_000  # rows by which terms are balanced
-_PROBES, _REFINE = 20, 10  # partitions that are looked into, and how many times as many rows are compared in full
+_PROBES, _REFINE = 20, 10
+_SHARE = 0.05  # of the rows that conditions leave, for partitions to be worth it
 
 
 @dataclass(frozen=True)
@@ -221,18 +223,20 @@ class Index:
         return rows[np.lexsort((rows, -scores[rows]))], scores
 
     def _approximate(self, query: np.ndarray, kept: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """By LanceDB's partitions; None where the conditions leave so few rows that a product is faster."""
-        from rebus.index.store import Store
-
-        if kept.sum() < max(len(self) // 20, 50 * number):
+        """By LanceDB's partitions; None where there are none, or where the conditions leave so few rows that a product
+        is quicker."""
+        share = float(kept.mean())
+        if share < _SHARE:
             return None
         if "store" not in self._models:
             ids = self.snapshot.column("id")
             self._models["store"] = Store(self.manifest.uri, self.manifest.table), ids, np.argsort(ids)
         store, ids, order = self._models["store"]
-        share = float(kept.mean())
-        found = store.nearest(query, int(number / max(share, 0.05)) + number, None, _PROBES, _REFINE)
-        rows = order[np.searchsorted(ids[order], found["id"].to_numpy())]
+        if not store.partitioned:
+            return None
+        found = np.array(store.nearest(query, number + int(number / share), _PROBES, _REFINE), dtype=np.int64)
+        places = np.minimum(np.searchsorted(ids[order], found), len(ids) - 1)
+        rows = order[places][ids[order[places]] == found]  # the table has damaged images too
         rows = rows[kept[rows]]
         if len(rows) < number:
             return None

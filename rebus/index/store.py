@@ -118,24 +118,28 @@ class Store:
             warnings.simplefilter("ignore", UserWarning)  # searches read snapshots, so that nobody reads old versions
             self._open().optimize(cleanup_older_than=timedelta(0))
 
-    def index_vectors(self, partitions: int | None = None) -> None:
-        """For approximate search: partitions by k-means, in them a byte a number."""
+    @property
+    def partitioned(self) -> bool:
+        """Whether the vectors have an index for approximate search; `optimize` keeps it up to date."""
+        with _told(self.uri):
+            return any("vector" in one.columns for one in self._open().list_indices())
+
+    def partition(self, number: int | None = None) -> None:
+        """Make that index: partitions by k-means (None: as many as the root of the rows), in them a byte a number."""
         from lancedb.index import IvfSq
 
+        config = IvfSq(distance_type="dot", num_partitions=number, max_iterations=20, sample_rate=64)
         with _told(self.uri):
-            self._open().create_index(
-                vector_column_name="vector",
-                config=IvfSq(distance_type="dot", num_partitions=partitions, max_iterations=20, sample_rate=64),
-            )
+            self._open().create_index("vector", config=config)
 
-    def nearest(self, vector: Any, number: int, condition: str | None, probes: int, refine: int) -> Any:
-        """Rows `id` and `_distance`, nearest first, of an indexed table."""
+    def nearest(self, vector: Any, number: int, probes: int, refine: int) -> list[int]:
+        """Ids of about the nearest rows, the nearest first: `probes` partitions are looked into, and `refine` times as
+        many rows as are wanted are compared in full."""
         with _told(self.uri):
-            query = self._open().search(vector, vector_column_name="vector").distance_type("dot").select(["id"])
-            query = query.nprobes(probes).refine_factor(refine).limit(number)
-            if condition is not None:
-                query = query.where(condition, prefilter=True)
-            return query.to_arrow()
+            query = self._open().search(vector, vector_column_name="vector").distance_type("dot")
+            query = query.select(["id", "_distance"]).nprobes(probes).refine_factor(refine).limit(number)
+            found: list[int] = query.to_arrow()["id"].to_pylist()
+            return found
 
     def _open(self) -> Any:
         assert self._table is not None

@@ -21,6 +21,7 @@ from rebus.index.manifest import FILE, NEXT, WRITING, Manifest, Place, identity_
 from rebus.index.outcome import hash_of
 from rebus.index.report import Options, Progress, Report
 from rebus.index.scan import Scan, scan_folder
+from rebus.index.search import APPROXIMATE
 from rebus.index.snapshot import Snapshot, remove_others, write_snapshot
 from rebus.index.store import Store
 from rebus.index.writer import Writer
@@ -231,6 +232,8 @@ class _Run:
                     f"{next(iter([*report.damaged.values(), *report.unread.values()]), '')}"
                 )
             writer.store.optimize()
+            if writer.store.count() > APPROXIMATE and not writer.store.partitioned:
+                writer.store.partition()
             current = replace(current, snapshot=write_snapshot(writer.store, folder, current.width))
         if current != self.place.manifest:
             current.write(folder / FILE)

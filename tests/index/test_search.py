@@ -175,8 +175,14 @@ def test_approximate_search_over_partitions(tmp_path, monkeypatch):
     index = made_index(tmp_path, vectors, monkeypatch)
     from rebus.index.store import Store
 
-    Store(index.manifest.uri, "made").index_vectors(32)
+    store = Store(index.manifest.uri, "made")
     index.exact = False
+    everything = np.ones(4000, dtype=bool)
+    assert index._approximate(vectors[0], everything, 10) is None  # there are no partitions yet
+    store.partition(32)
+    assert store.partitioned
+    index._models.clear()
+    assert index._approximate(vectors[0], np.arange(4000) < 40, 10) is None  # too few are left
     hit = 0
     for number in range(20):
         query = vectors[number * 11]

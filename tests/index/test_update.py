@@ -398,6 +398,16 @@ def test_few_files_after_many_commits(photos, index, tmp_path, monkeypatch):
     assert sum(path.is_file() for path in table.rglob("*")) <= 20
 
 
+def test_many_rows_are_partitioned(photos, index, tmp_path, monkeypatch):
+    from rebus.index import update
+
+    monkeypatch.setattr(update, "APPROXIMATE", 10)
+    partitioned = []
+    monkeypatch.setattr(Store, "partition", lambda self: partitioned.append(self.count()))
+    index(photos)
+    assert partitioned == [12]
+
+
 def test_damaged_snapshot_is_told(photos, index, tmp_path):
     index(photos)
     snapshot = opened(tmp_path).snapshot
