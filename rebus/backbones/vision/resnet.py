@@ -132,10 +132,14 @@ class ResNet(nn.Module):
 class SamePool(nn.Module):
     """Max pooling, 3 × 3 at stride 2, padded as TensorFlow's "SAME"."""
 
-    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B C H W"]:
+    def __init__(self) -> None:
         from timm.layers.padding import pad_same
 
-        return F.max_pool2d(pad_same(x, [3, 3], [2, 2], value=-float("inf")), 3, 2)
+        super().__init__()
+        self.pad = pad_same
+
+    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B C H W"]:
+        return F.max_pool2d(self.pad(x, [3, 3], [2, 2], value=-float("inf")), 3, 2)
 
 
 def image_spec(cfg: ResNetConfig) -> ImageSpec:
