@@ -80,18 +80,15 @@ class Index:
         number: int | None = 20,
         by_date: bool = False,
     ) -> list[Hit]:
-        """The best first; as many as there are where `number` is None. Without terms, all that meet the conditions, the
-        newest first. Raises `UsageError` for an unknown label, and what opening the terms raises."""
+        """The best first; as many as there are where `number` is None; `by_date`: of these the newest first. Without terms,
+        the newest that meet the conditions. Raises `UsageError` for an unknown label, and what opening the terms raises."""
         terms = [Term(text=terms)] if isinstance(terms, str) else list(terms)
         kept = self._kept(conditions)
-        if not terms:
-            rows, scores = np.flatnonzero(kept), np.zeros(len(self), dtype=np.float32)
-            by_date = True
+        if terms:
+            rows, scores = self._nearest(self.question(terms), kept, number)
         else:
-            query = self.question(terms)
-            wanted = None if by_date else number
-            rows, scores = self._nearest(query, kept, wanted)
-        if by_date:
+            rows, scores = np.flatnonzero(kept), np.zeros(len(self), dtype=np.float32)
+        if by_date or not terms:
             rows = rows[np.argsort(-self.snapshot.column("taken")[rows], kind="stable")]
         return [self._hit(int(row), float(scores[row])) for row in rows[:number]]
 
@@ -107,6 +104,8 @@ class Index:
         return total / max(float(np.abs(weights).sum()), 1e-12)
 
     def _vectors(self, terms: Sequence[Term]) -> np.ndarray:
+        if any((term.text is None) == (term.image is None) for term in terms):
+            raise UsageError("a term is a text or an image")
         found = np.empty((len(terms), self.snapshot.width), dtype=np.float32)
         texts = [i for i, term in enumerate(terms) if term.text is not None]
         images = [i for i, term in enumerate(terms) if term.text is None]
@@ -154,21 +153,28 @@ class Index:
             opened = open_checkpoint(self.manifest.model)
             processor = opened.processor()
             if fingerprint_of_text(opened, processor) != self.manifest.text_print:
-                raise RebusError(
-                    f"{self.manifest.model} has other weights, anchors or tokens than the index of {self.root} was "
-                    f"built with. Build it anew: rebus index {self.root} --verify --model {self.manifest.model}"
-                )
+                raise self._other_weights()
             self._models["text"] = text_encoder(opened, processor)
         return self._models["text"]
 
     @property
     def model(self) -> "Model":
-        """The whole model of the index."""
+        """The whole model of the index. Raises as `text_encoder`."""
         if "whole" not in self._models:
             from rebus.api import load
+            from rebus.index.text_encoder import fingerprints
+            from rebus.open_checkpoint import open_checkpoint
 
+            if fingerprints(open_checkpoint(self.manifest.model))[1] != self.manifest.image_print:
+                raise self._other_weights()
             self._models["whole"] = load(self.manifest.model)
         return self._models["whole"]
+
+    def _other_weights(self) -> RebusError:
+        return RebusError(
+            f"{self.manifest.model} has other weights, anchors or preprocessing than the index of {self.root} was built "
+            f"with. Build it anew: rebus index {self.root} --verify"
+        )
 
     def labels(self, labels: Sequence[str]) -> np.ndarray:
         """(N, labels) probabilities of labels, as `classify` gives them."""
