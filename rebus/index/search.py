@@ -80,8 +80,9 @@ class Index:
         number: int | None = 20,
         by_date: bool = False,
     ) -> list[Hit]:
-        """The best first; as many as there are where `number` is None; `by_date`: of these the newest first. Without terms,
-        the newest that meet the conditions. Raises `UsageError` for an unknown label, and what opening the terms raises."""
+        """The best first, as many as there are where `number` is None; `by_date`: of these the newest first. Without
+        terms, the newest that meet the conditions. Raises `UsageError` for an unknown label, and what opening the terms
+        raises."""
         terms = [Term(text=terms)] if isinstance(terms, str) else list(terms)
         kept = self._kept(conditions)
         if terms:
@@ -172,8 +173,8 @@ class Index:
 
     def _other_weights(self) -> RebusError:
         return RebusError(
-            f"{self.manifest.model} has other weights, anchors or preprocessing than the index of {self.root} was built "
-            f"with. Build it anew: rebus index {self.root} --verify"
+            f"{self.manifest.model} has other weights, anchors or preprocessing than the index of {self.root}. "
+            f"Build it anew: rebus index {self.root} --verify"
         )
 
     def labels(self, labels: Sequence[str]) -> np.ndarray:

@@ -124,6 +124,36 @@ def test_a_folder_without_index_says_how_to_make_one(tmp_path, capsys, monkeypat
     assert "Is its disk mounted?" in capsys.readouterr().err
 
 
+def test_watching_waits_until_a_file_is_left_alone(folder, capsys, monkeypatch):
+    from rebus.cli.verbs import index as index_verb
+
+    sizes, steps = [], iter(["grows", "grows more", "rests", "rests", "stop"])
+
+    def sleep(seconds):
+        step = next(steps)
+        if step.startswith("grows"):
+            draw(folder / "late.png", len(step))
+        elif step == "stop":
+            raise KeyboardInterrupt
+
+    update = index_verb._update
+
+    def counted(root, args):
+        report = update(root, args)
+        sizes.append(report.rows)
+        return report
+
+    monkeypatch.setattr(index_verb.time, "sleep", sleep)
+    monkeypatch.setattr(index_verb, "_update", counted)
+    try:
+        assert main([*index_of(folder), "--watch"]) == 130
+    finally:
+        (folder / "late.png").unlink(missing_ok=True)
+    assert sizes == [9, 10]
+    assert main([*index_of(folder), "--prune"]) == 0
+    assert "1 pruned" in capsys.readouterr().out
+
+
 @pytest.fixture
 def server(folder, tmp_path, monkeypatch):
     """An HTTP server of the one route, over the index of the folder; gives what it was asked."""
