@@ -28,7 +28,8 @@ def duplicates(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[int]]:
     """Groups of rows, the largest groups first; in a group the image of most pixels first, then of most bytes. Files
-    that are missing are left out. `least`: the cosine of "same" or "similar". Raises `UsageError`."""
+    that are missing are left out. `least`: the cosine of "same" or "similar". `progress`: blocks that are compared, and how
+    many there are. Raises `UsageError`."""
     if kind not in KINDS:
         raise UsageError(f"duplicates are {', '.join(KINDS)}; got {kind!r}")
     if least is not None and (kind == "exact" or not 0 < least <= 1):
@@ -75,14 +76,14 @@ def _close(
     turn: tuple[int, int],
 ) -> Iterator[tuple[int, int]]:
     """Pairs of different rows of which `ones[i] · others[j]` reaches `least`, a block at a time."""
-    number, turns = turn
+    (number, turns), blocks = turn, -(-len(rows) // _BLOCK)
     columns = np.ascontiguousarray(others[rows])
     for first in range(0, len(rows), _BLOCK):
         product = np.asarray(ones[rows[first : first + _BLOCK]]) @ columns[first:].T
         for i, j in zip(*np.nonzero(product >= least), strict=True):
             if i != j:
                 yield int(rows[first + i]), int(rows[first + j])
-        progress(number * len(rows) + min(first + _BLOCK, len(rows)), turns * len(rows))
+        progress(number * blocks + first // _BLOCK + 1, turns * blocks)
 
 
 def _groups(snapshot: Snapshot, pairs: Iterator[tuple[int, int]]) -> list[list[int]]:

@@ -253,7 +253,7 @@ class Index:
 
     def path(self, row: int) -> str:
         """The whole path of a row."""
-        return os.path.join(self.root, os.fsdecode(self.snapshot.paths[row]))
+        return os.path.join(self.root, os.fsdecode(self.snapshot.rows["path"][row].as_py()))
 
     def _hit(self, row: int, score: float) -> Hit:
         rows = self.snapshot.rows

@@ -26,6 +26,7 @@ from rebus.index.store import Store
 _FILE, _ROWS, _VECTORS, _CODES, _SCALES = "snapshot.json", "rows.arrow", "vectors.f32", "codes.i8", "scales.f32"
 SCREENED = 100_000  # rows from which searches go over bytes first
 _BLOCK = 65_536  # rows
+_STEP = 32  # numbers of a row that PyTorch's product of bytes takes at a time; it reads beyond a row of another width
 
 
 class Snapshot:
@@ -91,10 +92,12 @@ class Snapshot:
             return None
         import torch
 
-        codes, scales = self._mapped(_CODES, np.int8, self.width), self._mapped(_SCALES, np.float32, 1)[:, 0]
+        codes = self._mapped(_CODES, np.int8, _padded(self.width))
+        scales = self._mapped(_SCALES, np.float32, 1)[:, 0]
         found = np.empty(len(self), dtype=np.float32)
-        short = torch.from_numpy(query.astype(np.float32)[None]).bfloat16()
-        lost = float(np.linalg.norm(query - short.float().numpy()[0]))
+        short = torch.zeros(1, _padded(self.width), dtype=torch.bfloat16)
+        short[0, : self.width] = torch.from_numpy(query.astype(np.float32))
+        lost = float(np.linalg.norm(query - short[0, : self.width].float().numpy()))
         ones = torch.ones(_BLOCK, dtype=torch.bfloat16)
         for first in range(0, len(self), _BLOCK):
             block = torch.from_numpy(codes[first : first + _BLOCK])
@@ -159,12 +162,18 @@ def _write_vectors(batches: Iterator[Any], at: dict[int, int], draft: Path, widt
                 put(_VECTORS, place, rows[row])
             if screens and kept:
                 scale = (np.maximum(np.abs(rows).max(axis=1), 1e-30) / 127).astype(np.float32)
-                codes = np.rint(rows / scale[:, None]).astype(np.int8)
-                slack = max(slack, float(np.linalg.norm(rows - codes * scale[:, None], axis=1).max()))
+                codes = np.zeros((len(rows), _padded(width)), dtype=np.int8)
+                codes[:, :width] = np.rint(rows / scale[:, None])
+                lost = rows - codes[:, :width] * scale[:, None]
+                slack = max(slack, float(np.linalg.norm(lost, axis=1).max()))
                 for row, (place, _) in enumerate(kept):
                     put(_CODES, place, codes[row])
                     put(_SCALES, place, scale[row : row + 1])
     return slack
+
+
+def _padded(width: int) -> int:
+    return -(-width // _STEP) * _STEP
 
 
 def remove_others(place: Path, name: str | None) -> None:

@@ -115,16 +115,17 @@ def test_words_load_the_text_encoder_alone(found, photos, tmp_path):
     assert done.stdout.count(".png") + done.stdout.count(".jpg") == 2
 
 
-def test_screened_search_is_exact(tmp_path, monkeypatch):
+@pytest.mark.parametrize("width", [64, 50])
+def test_screened_search_is_exact(tmp_path, monkeypatch, width):
     """Over bytes first, by a bound: the same rows and scores as a product in float32, ties and all."""
     random = np.random.default_rng(0)
-    centres = random.standard_normal((20, 64))
-    vectors = centres[random.integers(20, size=5000)] + 0.3 * random.standard_normal((5000, 64))
+    centres = random.standard_normal((20, width))
+    vectors = centres[random.integers(20, size=5000)] + 0.3 * random.standard_normal((5000, width))
     vectors[1000:1010] = vectors[0]
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     index = made_index(tmp_path, vectors, monkeypatch)
     for number in range(20):
-        query = vectors[number * 7] if number % 2 else random.standard_normal(64).astype(np.float32)
+        query = vectors[number * 7] if number % 2 else random.standard_normal(width).astype(np.float32)
         query /= np.linalg.norm(query)
         kept = random.random(5000) < (1 if number < 10 else 0.01)
         expected = np.flatnonzero(kept)
