@@ -28,8 +28,8 @@ def duplicates(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[int]]:
     """Groups of rows, the largest groups first; in a group the image of most pixels first, then of most bytes. Files
-    that are missing are left out. `least`: the cosine of "same" or "similar". `progress`: blocks that are compared, and how
-    many there are. Raises `UsageError`."""
+    that are missing are left out. `least`: the cosine of "same" or "similar". `progress`: blocks that are compared, and
+    how many there are. Raises `UsageError`."""
     if kind not in KINDS:
         raise UsageError(f"duplicates are {', '.join(KINDS)}; got {kind!r}")
     if least is not None and (kind == "exact" or not 0 < least <= 1):
