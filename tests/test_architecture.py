@@ -18,8 +18,9 @@ LAYERS = [
     {"catalog", "objectives", "tasks", "data"},
     {"open_checkpoint", "save_checkpoint"},
     {"plan"},
-    {"train", "evaluate", "search"},
+    {"train", "evaluate"},
     {"api", "recipes", "reproduce"},
+    {"index"},
     {"serve", "cli", "tour"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -34,6 +34,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "segment": ("segment", "find what a phrase names and paint it"),
     "read": ("read", "read the writing in an image, line by line"),
     "imagine": ("imagine", "draw what a text describes"),
+    "index": ("index", "make the images of a folder searchable; duplicates, clusters, tags"),
+    "search": ("search", "find images of an indexed folder by words, by an image, or both"),
     "asif": ("asif", "a model of one's own captioned images without training; its anchors"),
     "train": ("train", "train a model by a recipe"),
     "eval": ("evaluate", "measure a model on a benchmark"),
@@ -58,6 +60,7 @@ GROUPS = {
         "read",
         "imagine",
     ),
+    "search": ("index", "search"),
     "train and measure": ("data", "plan", "asif", "train", "eval", "reproduce", "bench", "check"),
     "see it all": ("tour",),
 }

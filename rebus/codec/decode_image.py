@@ -26,6 +26,7 @@ from rebus.core.memory_budget import MemoryBudget
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 
 _ORIENTATION, _EXIF, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003  # EXIF tags
+_TAKEN, _CHANGED = 0x9003, 0x0132
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,6 +46,8 @@ class Decoded:
     orientation: int  # EXIF, 1 to 8
     full_size: tuple[int, int]  # (width, height) of the file, before any scaled decoding
     box: tuple[float, float, float, float]  # what of `image` the file covers: scaled decoding rounds sizes up
+    format: str | None = None  # as Pillow calls it
+    taken: str | None = None  # EXIF, when the photo was taken or else last changed: YYYY:MM:DD HH:MM:SS
 
     def upright(self, image: Image.Image | None = None) -> Image.Image:
         """`image` (or the whole) turned by the orientation."""
@@ -130,7 +133,8 @@ def _decoded(
     if transparent is not None:
         image = image.copy()  # it may be a user's
         image.info["transparency"] = transparent
-    return Decoded(to_rgb(image, alpha, name), orientation, full_size, box)
+    kind, taken = image.format, _taken(image)
+    return Decoded(to_rgb(image, alpha, name), orientation, full_size, box, kind, taken)
 
 
 @contextmanager
@@ -182,12 +186,13 @@ def _one_line(text: str) -> str:
 
 def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
     if isinstance(source, str | os.PathLike):
-        return _read_file(os.fspath(source), name)
+        return read_file(os.fspath(source), name)
     check("MAX_IMAGE_BYTES", len(source), f"{name}: bytes")
     return bytes(source)
 
 
-def _read_file(path: str, name: str) -> bytes:
+def read_file(path: str, name: str) -> bytes:
+    """The bytes of an image file. Raises `BadImage`, `MissingFile`, `LimitExceeded`."""
     address = re.match(r"(data|[A-Za-z][A-Za-z0-9+.\-]+(?=://)):", path)
     if address is not None:
         raise BadImage(
@@ -260,6 +265,15 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged metadata do not spoil the image: every viewer shows it as it lies
         return 1
     return value if value in _TURNS else 1
+
+
+def _taken(image: Image.Image) -> str | None:
+    try:
+        exif = image.getexif()
+        found = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_CHANGED)
+    except Exception:  # as above
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _turned_by_hand(image: Image.Image) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rebus.codec import resize
 from rebus.codec.convert_to_rgb import Alpha
-from rebus.codec.decode_image import ImageSource, decode, open_image
+from rebus.codec.decode_image import Decoded, ImageSource, decode, open_image
 from rebus.codec.preprocessor import image_spec_from_json, image_spec_to_json
 from rebus.core.errors import RebusError, UsageError
 from rebus.core.limits import check
@@ -109,7 +109,7 @@ class ImagePipeline:
 
     def _batch(self, images: Sequence[ImageSource], skip: bool) -> tuple[dict[str, Tensor], Failures]:
         _check_batch(images)
-        batch = self._room(len(images))
+        batch = self.room(len(images))
         rows = {name: tensor.numpy() for name, tensor in batch.items()}
 
         def work(index: int) -> None:
@@ -117,7 +117,12 @@ class ImagePipeline:
 
         return batch, _each(work, len(images), self.threads, skip)
 
-    def _room(self, num_images: int) -> dict[str, Tensor]:
+    def enough(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """The size at which `decode` may decode a JPEG for this pipeline; None: exactly as it is."""
+        return partial(resize.enough, self.spec) if self.fast else None
+
+    def room(self, num_images: int) -> dict[str, Tensor]:
+        """A batch that is yet to be filled."""
         if self.spec.resize != "patches":
             return {"pixels": torch.empty(num_images, 3, *self.spec.size)}
         assert self.spec.patch_size is not None
@@ -129,9 +134,14 @@ class ImagePipeline:
         }
 
     def _fill(self, image: ImageSource, row: dict[str, np.ndarray]) -> None:
-        enough = partial(resize.enough, self.spec) if self.fast else None
-        with decode(image, allow_truncated=self.allow_truncated, alpha=self.spec.alpha, enough=enough) as decoded:
-            pixels = (resize.fast if self.fast else resize.exact)(decoded, self.spec)
+        with decode(
+            image, allow_truncated=self.allow_truncated, alpha=self.spec.alpha, enough=self.enough()
+        ) as decoded:
+            self.fill(decoded, row)
+
+    def fill(self, decoded: Decoded, row: dict[str, np.ndarray]) -> None:
+        """One row of `room` from an image that `decode` gives, which may be closed afterwards."""
+        pixels = (resize.fast if self.fast else resize.exact)(decoded, self.spec)
         if self.spec.resize != "patches":
             resize.normalise_into(pixels, self._table, resize.window(row["pixels"], pixels, self._table, self.spec))
             return

@@ -136,6 +136,8 @@ class System:
     # config → the checkpoints that stay whole beside it, each a catalogue name or a folder inside its own: the network
     # is given theirs by `hand(image=…, text=…)`, images are seen as by "image" and text is read as by "text"
     handed: Callable[[Any], Mapping[str, str]] | None = None
+    # config → the network of a dual encoder without what sees images, which `embed_text` does without; quick to build
+    text_side: Callable[[Any], Any] | None = None
 
     def build(self, config: Any) -> Any:
         """The network of a configuration; its parts are built by their own systems."""

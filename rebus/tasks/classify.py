@@ -110,6 +110,11 @@ class Classifier:
         answers = [None if row is None else _ranking(self.labels, row, self.apart) for row in scores]
         return answers if many else answers[0]
 
+    def probabilities(self, vectors: Tensor) -> Tensor:
+        """(images, labels) float32 from the vectors (images, E) of a dual encoder, which need not see images."""
+        logits = _logits(self.model, vectors, self.weights)
+        return logits.sigmoid() if self.apart else logits.softmax(dim=-1)
+
 
 def distinct(labels: Sequence[str], read: Callable[[str], str] = str.strip) -> list[str]:
     """The labels in order, each once. Raises for what cannot be ranked.
@@ -164,14 +169,18 @@ def _compare(
     model: TaskModel, images: list[ImageSource], weights: Tensor, batching: BatchOptions
 ) -> list[Tensor | None]:
     """(C,) logits of a dual encoder for each image. Of sentences that stay apart, the best speaks for its label."""
-    compare = Comparison(model)
-    vectors = compare.images(images, batching)
+    vectors = Comparison(model).images(images, batching)
     skipped = vectors.isnan().any(dim=1).tolist() if batching.on_error == "skip" else [False] * len(images)
-    logits = compare.scores(vectors, weights.flatten(0, -2))
+    logits = _logits(model, vectors, weights)
+    return [None if skip else row for skip, row in zip(skipped, logits, strict=True)]
+
+
+def _logits(model: TaskModel, vectors: Tensor, weights: Tensor) -> Tensor:
+    """(images, C), scale and bias included."""
+    logits = Comparison(model).scores(vectors, weights.flatten(0, -2))
     if weights.dim() == 3:
         logits = logits.unflatten(1, weights.shape[:2]).amax(dim=2)
-    logits = scaled(model, logits)
-    return [None if skip else row for skip, row in zip(skipped, logits, strict=True)]
+    return scaled(model, logits)
 
 
 def _likelihood(

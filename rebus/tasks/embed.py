@@ -1,6 +1,6 @@
 """Images and texts as unit vectors of one space."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,13 @@ def embed_images(model: TaskModel, images: Any, *, batching: BatchOptions = AS_I
 def embed_texts(model: TaskModel, texts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS) -> Tensor:
     """Unit vectors (n, d) float32 on the CPU, also of a single text; rows of NaN for texts that are skipped."""
     return _all_texts(model, texts, model.network.embed_text, batching=batching)
+
+
+def embed_pixels(model: TaskModel, batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """A unit vector (d,) float32 on the CPU for each image of a batch that `ImagePipeline` made. Raises `NotFinite`."""
+    inputs = on_device(model, batch)
+    with torch.inference_mode():
+        return _rows(model.network.embed_image(**inputs), True, "images[{}]")
 
 
 class Comparison:

@@ -51,11 +51,13 @@ PRESETS = {
 
 
 class ALIGN(nn.Module):
-    def __init__(self, cfg: ALIGNConfig):
+    def __init__(self, cfg: ALIGNConfig, *, sees: bool = True):
+        """`sees=False` leaves out what only images need."""
         super().__init__()
         self.cfg = cfg
-        self.image = EfficientNet(cfg.image)
-        self.image_head = nn.Linear(self.image.width, cfg.embed) if cfg.image_head else nn.Identity()
+        if sees:
+            self.image = EfficientNet(cfg.image)
+            self.image_head = nn.Linear(self.image.width, cfg.embed) if cfg.image_head else nn.Identity()
         self.text = BERT(cfg.text)
         if self.text.pooler is not None:  # in the files, but nothing reads it: [CLS] is taken as it is
             self.text.pooler.requires_grad_(False)
@@ -65,8 +67,8 @@ class ALIGN(nn.Module):
 
     def init_weights(self) -> None:
         """As Kakao's training code: Glorot for what leads into the shared space; the encoders start themselves."""
-        for head in (self.image_head, self.text_head):
-            if isinstance(head, nn.Linear):
+        for name, head in self.named_children():
+            if name.endswith("_head") and isinstance(head, nn.Linear):
                 nn.init.xavier_uniform_(head.weight)
                 nn.init.zeros_(head.bias)
 
@@ -159,4 +161,5 @@ SYSTEM = System(
     example=example,
     image_spec=image_spec,
     text_spec=text_spec,
+    text_side=lambda cfg: ALIGN(cfg, sees=False),
 )

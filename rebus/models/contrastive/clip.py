@@ -238,6 +238,13 @@ def text_spec(cfg: CLIPConfig) -> TextSpec:
     )
 
 
+def text_side(cfg: CLIPConfig) -> CLIP:
+    """The network without what sees images."""
+    network = CLIP(cfg)
+    del network.image, network.image_proj
+    return network
+
+
 SYSTEM = System(
     name="clip",
     network=CLIP,
@@ -265,4 +272,5 @@ SYSTEM = System(
     example=dual_encoder_example,
     image_spec=image_spec,
     text_spec=text_spec,
+    text_side=text_side,
 )

@@ -53,12 +53,15 @@ PRESETS = {
 
 
 class LiT(nn.Module):
-    def __init__(self, cfg: LiTConfig):
+    def __init__(self, cfg: LiTConfig, *, sees: bool = True):
+        """`sees=False` leaves out what only images need."""
         super().__init__()
         self.cfg = cfg
-        self.image = EfficientNet(cfg.image).requires_grad_(False)
+        if sees:
+            self.image = EfficientNet(cfg.image).requires_grad_(False)
         self.text = BERT(cfg.text)
-        self.image_head = ImageHead(self.image.width, cfg.image.num_classes, cfg.embed)
+        if sees:
+            self.image_head = ImageHead(self.image.width, cfg.image.num_classes, cfg.embed)
         self.text_head = nn.Linear(cfg.text.width, cfg.embed)
         self.log_scale = nn.Parameter(torch.tensor(math.log(cfg.scale)))
         self.init_weights()
@@ -72,7 +75,8 @@ class LiT(nn.Module):
     def train(self, mode: bool = True) -> "LiT":
         """As any module, but the image encoder always works as it does after training: its statistics stay."""
         super().train(mode)
-        self.image.eval()
+        if hasattr(self, "image"):
+            self.image.eval()
         return self
 
     @property
@@ -184,4 +188,5 @@ SYSTEM = System(
     any_image_size=True,
     text_spec=text_spec,
     assemble={"starter": assemble_starter},
+    text_side=lambda cfg: LiT(cfg, sees=False),
 )

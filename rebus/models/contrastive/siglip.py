@@ -255,6 +255,13 @@ def text_spec(cfg: SigLIPConfig) -> TextSpec:
     )
 
 
+def text_side(cfg: SigLIPConfig) -> SigLIP:
+    """The network without what sees images."""
+    network = SigLIP(cfg)
+    del network.image, network.pool
+    return network
+
+
 SYSTEM = System(
     name="siglip",
     network=SigLIP,
@@ -290,4 +297,5 @@ SYSTEM = System(
     example=dual_encoder_example,
     image_spec=image_spec,
     text_spec=text_spec,
+    text_side=text_side,
 )

@@ -362,5 +362,6 @@ SYSTEM = System(
     any_image_size=True,
     text_spec=text_spec,
     handed=_parts,
+    text_side=lambda cfg: ASIF(replace(cfg, image=None)),
     assemble={"starter": _assemble_starter},
 )

@@ -1,0 +1,102 @@
+"""`kill -9` at random moments of runs over a changing folder: nothing twice, nothing lost, the same vectors."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rebus.index.manifest import FILE, NEXT, WRITING, read_manifest
+from rebus.index.search import Index, open_index
+from rebus.index.store import Store
+from tests.index.conftest import MODEL, draw
+
+IMAGES, KILLS = 300, 20
+# Imports once, then forks a process for each run and kills it: starting Python twenty times would take a minute.
+RUNNER = """
+import json, os, signal, sys, time, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+import lancedb, torch
+import rebus.api, rebus.index.engine, rebus.index.text_encoder
+from rebus.index import writer
+from rebus.index.report import Options
+from rebus.index.update import update_index
+torch.set_num_threads(1)
+writer._ROWS = 16
+for line in sys.stdin:
+    root, where, model, delay = json.loads(line)
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            update_index(Path(root), Options(model=model, batch=8, threads=1), where)
+            code = 0
+        finally:
+            os._exit(code)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(process, signal.SIGKILL)
+    print(os.waitpid(process, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture
+def run():
+    """`run(root, index, delay)`: one run in a process of its own, killed after `delay` seconds; its exit status."""
+    command = [sys.executable, "-c", RUNNER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
+
+        def one(root: Path, where: Path, delay: float | None = None) -> int:
+            print(json.dumps([str(root), str(where), MODEL, delay]), file=runner.stdin, flush=True)
+            return int(runner.stdout.readline())
+
+        yield one
+        runner.stdin.close()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path, run):
+    photos, random_ = tmp_path / "photos", random.Random(0)
+    for number in range(IMAGES):
+        draw(photos / f"{number % 7}" / f"{number}.png", number)
+    assert run(photos, tmp_path / "first") == 0  # what is imported on first use is there
+    began = time.perf_counter()
+    assert run(photos, tmp_path / "whole") == 0
+    taken = time.perf_counter() - began
+    killed = 0
+    for turn in range(KILLS):
+        killed += run(photos, tmp_path / "index", random_.uniform(0, taken)) != 0
+        if (tmp_path / "index" / FILE).exists():  # what a search would read is whole
+            assert open_index(photos, str(tmp_path / "index")).snapshot.verify() == []
+        for number in range(turn * 10, turn * 10 + 5):  # some more work for the next one
+            draw(photos / f"{number % 7}" / f"{number}.png", number + 1000)
+        (photos / "6").rename(photos / "moved")
+        (photos / "moved").rename(photos / "6")
+    assert killed > KILLS // 2
+    assert run(photos, tmp_path / "index") == 0
+    assert run(photos, tmp_path / "whole") == 0
+    found, whole = (open_index(photos, str(tmp_path / name)) for name in ("index", "whole"))
+    check_equal(found, whole)
+    assert len(found) == IMAGES
+    for name in (NEXT, WRITING):
+        assert not (tmp_path / "index" / name).exists()
+    assert not [path for path in (tmp_path / "index").iterdir() if path.name.startswith(".snap")]
+
+
+def check_equal(found: Index, whole: Index) -> None:
+    manifest = read_manifest(found.place.folder / FILE)
+    store = Store(manifest.uri, manifest.table)
+    assert store.count() == len(found.snapshot.paths) == len(set(found.snapshot.paths))
+    assert found.snapshot.paths == whole.snapshot.paths
+    assert len(set(found.snapshot.rows["id"].to_pylist())) == store.count()
+    one, other = np.array(found.snapshot.vectors), np.array(whole.snapshot.vectors)
+    assert (one * other).sum(axis=1).min() >= 1 - 1e-6
+    for words in ("a red circle", "a blue square", "a green triangle"):
+        first, second = (index.search(words, number=10) for index in (found, whole))
+        assert [os.fsencode(hit.path) for hit in first] == [os.fsencode(hit.path) for hit in second]
