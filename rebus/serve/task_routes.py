@@ -1,8 +1,8 @@
 """Our own routes: classify, detect, segment and match, of one image or many.
 
-    {"model": …, "image": …}  or an image as the body and the rest in the query
-    → {"object": "list", "model": …, "data": [{"index", "image": {"width", "height"}, "predictions": […]}
-                                              or {"index", "error"}]}
+{"model": …, "image": …}  or an image as the body and the rest in the query
+→ {"object": "list", "model": …, "data": [{"index", "image": {"width", "height"}, "predictions": […]}
+                                          or {"index", "error"}]}
 """
 
 import csv
@@ -167,5 +167,3 @@ async def _each(
                 raise
             data.append({"index": index, **refusal_of(error, exchange.sent).body()})
     return {"object": "list", "model": name, "data": data}
-
-

@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
         import rebus
 
         note(f"loading {source}")
-        return rebus.load(
-            source, device=args.device, dtype=args.dtype, quantize=args.quantize, compile=args.compile
-        )
+        return rebus.load(source, device=args.device, dtype=args.dtype, quantize=args.quantize, compile=args.compile)
 
     serve(args.models, settings, load, lambda: note(f"listening on http://{args.host}:{args.port}"))
     return 0
