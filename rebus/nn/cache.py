@@ -113,8 +113,8 @@ class Cache:
         )
 
     def put(self, rows: Int[Tensor, "J"], other: "Cache", room: int) -> "Cache":
-        """The J rows of another cache in place of the given ones (keys and values in place, where there is space); every
-        row has space for `room` tokens more.
+        """The J rows of another cache in the places of the given ones; every row has space for `room` tokens more. Keys
+        and values are changed in place, where there is space.
 
         What a row holds ends where all rows go on. Where it does not fit, what all rows hold is moved, and the cache
         grows if it must, with some slots to spare so that this is seldom.

@@ -1,4 +1,4 @@
-"""One request from its body to its answer: read within limits, submitted, waited for, and dropped when its client goes."""
+"""One request from its body to its answer: read within limits, submitted, waited for, dropped when its client goes."""
 
 import asyncio
 import contextlib

@@ -11,9 +11,9 @@ NAMES_OF_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
-    """`allow_host`: names, beside those of loopback and `host`, by which clients may call the server. `allow_url`: hosts
-    of which images may be fetched, "*" for every public one. `timeout`: seconds for one answer, its body included.
-    Raises `UsageError` for what would leave the server open to everybody."""
+    """`allow_host`: names, beside those of loopback and `host`, by which clients may call the server. `allow_url`:
+    hosts of which images may be fetched, "*" for every public one. `timeout`: seconds for a body to come, and for an
+    answer. Raises `UsageError` for what would leave the server open to everybody."""
 
     host: str = "127.0.0.1"
     port: int = 8000

@@ -53,7 +53,7 @@ class Ticket:
         self._cancelled = False
 
     def result(self, timeout: float | None = None) -> Any:
-        """The answer. Raises what went wrong, or `TooLate` after `timeout` seconds, when the answer is still to come."""
+        """The answer. Raises what went wrong, or `TooLate` after `timeout` seconds; the answer may still come then."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.done, timeout):
                 raise TooLate(f"no answer within {timeout:g} s")
