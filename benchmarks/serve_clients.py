@@ -117,7 +117,9 @@ class Load:
             while time.monotonic() < self.end:
                 which = chance.randrange(NUM_IMAGES)
                 poisoned = chance.random() < self.poison
-                self._ask(client, nonsense(self.bodies[which], chance) if poisoned else self.bodies[which], which, poisoned)
+                self._ask(
+                    client, nonsense(self.bodies[which], chance) if poisoned else self.bodies[which], which, poisoned
+                )
 
     def _ask(self, client: httpx.Client, body: dict[str, Any], which: int, poisoned: bool) -> None:
         begun, first, text = time.monotonic(), 0.0, ""

@@ -15,6 +15,7 @@ import torch
 
 from rebus.core.capabilities import PicksAnswers, WritesText
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.limits import limit
 from rebus.generation import Sample
 from rebus.generation.constraints import Constraints, Forced, prompt_text
 from rebus.generation.stopping import Stops
@@ -35,8 +36,8 @@ _SAMPLING = frozenset({"temperature", "top_k", "top_p", "seed"})
 class Batcher:
     """`submit(task, …)` takes one item as `model.<task>(…)` does, and gives a `Ticket` at once.
 
-    `max_batch`: rows computed together. `max_queue`: requests that may wait; one more raises `QueueFull`. `timeout`:
-    seconds that an answer may take. `cache_bytes`: of image features that are kept. `observe(stage, seconds)` is told
+    `max_batch`: rows computed together. `max_queue`: requests that may wait; one more raises `QueueFull`, as do images
+    beyond MAX_IMAGE_MEMORY that wait. `timeout`: seconds that an answer may take. `cache_bytes`: of image features that are kept. `observe(stage, seconds)` is told
     how long "prepare", "queue", "encode", "first_token", "per_token" and "step" took.
 
     The model is used by the batcher alone until `close`, or the end of a `with` block.
@@ -94,7 +95,9 @@ class Batcher:
         self.observe("prepare", time.monotonic() - begun)
         with self._wake:
             self._check_open()
-            if self.waiting >= self.max_queue:
+            held = sum(one.nbytes for one in (*self._prompts, *self._jobs))
+            full = held and held + request.nbytes > limit("MAX_IMAGE_MEMORY")
+            if full or self.waiting >= self.max_queue:
                 raise QueueFull(self.waiting, max(1, round(self._pace * self.waiting)))
             (self._prompts if isinstance(request, Request) else self._jobs).append(request)  # type: ignore[arg-type]
             self._wake.notify()
@@ -159,7 +162,7 @@ class Batcher:
             streams=stream,
             constraints=self._constraints(decoding, batch, room, ends),
             sample=sample,
-            uniform=None if sample is None else sample._draw(1, room)[0],
+            uniform=None if sample is None else sample.draw(1, room)[0],
         )
 
     def _constraints(
@@ -179,15 +182,11 @@ class Batcher:
                     self._wake.wait()
                 if self._closed:
                     break
-            try:
-                self._turn()
-                if self._jobs:
-                    self._begin(jobs := self._next_jobs())
-                    run(self.model, jobs, self._between)
-                    self._count(len(jobs))
-            except Exception as error:
-                log.exception("the batcher failed at a step")
-                self._rows.end(in_our_words(error))
+            self._turn()
+            if self._jobs:
+                self._begin(jobs := self._next_jobs())
+                run(self.model, jobs, self._between)
+                self._count(len(jobs))
         closed = RebusError("the server is shutting down")
         self._rows.end(closed)
         for waiting in (*self._prompts, *self._jobs):
@@ -206,11 +205,15 @@ class Batcher:
             self._bury()
             number = min(self._rows.free, len(self._prompts))
             joining = [self._prompts.popleft() for _ in range(number)]
-        if joining:
-            self._begin(joining)
-            self._rows.join(joining, self.observe)
-        before = self.running
-        self._rows.advance(self.observe)
+        before = self.running + number
+        try:
+            if joining:
+                self._begin(joining)
+                self._rows.join(joining, self.observe)
+            self._rows.advance(self.observe)
+        except Exception as error:
+            log.exception("a step of all rows failed")
+            self._rows.end(in_our_words(error))
         self._count(before - self.running)
 
     def _bury(self) -> None:

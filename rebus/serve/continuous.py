@@ -44,6 +44,11 @@ class Request:
     first_token: float = field(default=0.0, init=False)  # the moment
 
     @property
+    def nbytes(self) -> int:
+        """Of its pixels and tokens."""
+        return sum(tensor.nbytes for tensor in self.batch.values())
+
+    @property
     def left(self) -> int:
         return self.room - len(self.text.ids)
 

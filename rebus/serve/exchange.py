@@ -178,11 +178,15 @@ class Exchange:
         """A handler that is busy would never notice by itself."""
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
+        self._drop()
 
     def close(self) -> None:
         """What is still under way is not wanted any more."""
         if self._gone is not None:
             self._gone.cancel()
+        self._drop()
+
+    def _drop(self) -> None:
         for ticket in self.tickets:
             if not ticket.done:
                 ticket.cancel()

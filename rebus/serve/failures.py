@@ -78,7 +78,7 @@ def refusal_of_fields(error: ValidationError) -> Refusal:
         return Refusal(400, f"there is no parameter {at}", "unknown_parameter", at)
     if first["type"] == "missing":
         return Refusal(400, f"{at} is missing", "missing_parameter", at)
-    said = {"value_error": "is not valid", "assertion_error": "is not valid"}.get(first["type"], first["msg"])
+    said = "is of no known type" if first["type"].startswith("union_tag") else first["msg"]
     return Refusal(400, f"{at or 'the body'}: {said}", "invalid_value", at or None)
 
 

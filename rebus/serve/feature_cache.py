@@ -20,21 +20,24 @@ class FeatureCache:
         self.most, self.held, self.hits, self.misses = most, 0, 0, 0
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self._lock = threading.Lock()
-        self._wrapped: list[tuple[Any, str]] = []
+        self._before: list[tuple[Any, str, Any]] = []  # network, name, what it had of its own under that name
 
     def wrap(self, network: Any) -> None:
         """From now on the network's encoders ask here first."""
         for name in ENCODERS:
             encode = getattr(network, name, None)
             if callable(encode):
+                self._before.append((network, name, vars(network).get(name)))
                 setattr(network, name, self._remembering(name, encode))
-                self._wrapped.append((network, name))
 
     def unwrap(self) -> None:
         """The network is as it was."""
-        for network, name in self._wrapped:
-            vars(network).pop(name, None)
-        self._wrapped.clear()
+        for network, name, before in self._before:
+            if before is None:
+                vars(network).pop(name, None)
+            else:
+                setattr(network, name, before)
+        self._before.clear()
 
     def _remembering(self, name: str, encode: Callable[..., Any]) -> Callable[..., Any]:
         def remembering(pixels: Tensor, *args: Any, **more: Any) -> Any:

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from PIL import Image
 
 from rebus.core.answers import Box, Mask
+from rebus.core.strict_json import finite_or_none
 from rebus.serve import bodies
 from rebus.serve.exchange import Exchange, endpoint
 from rebus.serve.failures import Refusal
@@ -59,7 +60,7 @@ async def object_detection(exchange: Exchange) -> Any:
     return [
         {
             "label": box.label,
-            "score": box.score,
+            "score": finite_or_none(box.score, 6),
             "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), map(round, box.xyxy), strict=True)),
         }
         for box in boxes
@@ -73,7 +74,7 @@ async def image_segmentation(exchange: Exchange) -> Any:
     tickets = [await exchange.submit(served, "segment", image, label) for label in _labels(exchange)]
     masks: list[Mask] = [mask for ticket in tickets for mask in await exchange.answer(ticket)]
     masks = [mask for mask in masks if is_sure(mask.score, given.threshold or 0)]
-    return [{"label": mask.label, "score": mask.score, "mask": mask_png(mask)} for mask in masks]
+    return [{"label": mask.label, "score": finite_or_none(mask.score, 6), "mask": mask_png(mask)} for mask in masks]
 
 
 async def image_to_text(exchange: Exchange) -> Any:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from rebus.codec.decode_image import open_image
+from rebus.codec.regions import ImageRegions
 from rebus.core.errors import RebusError, UsageError
 from rebus.generation.interrupted import InterruptedWriter
 from rebus.serve.continuous import in_our_words
@@ -50,6 +52,11 @@ class Job:
     streams: bool = False
 
     @property
+    def nbytes(self) -> int:
+        """Of its images."""
+        return sum(3 * one.width * one.height for one in self.own.values() if isinstance(one, Image.Image))
+
+    @property
     def key(self) -> str:
         """Equal for those that share a batch."""
         alone = id(self) if self.streams else 0
@@ -69,7 +76,7 @@ def _one(name: str, value: Any) -> Any:
     """Checked to be a single item."""
     if name == "images":
         (image, *_), many = many_images(value)
-        return _single(open_image(image), name, many)  # type: ignore[arg-type]
+        return _single(image if isinstance(image, ImageRegions) else open_image(image), name, many)
     if name == "document":
         (document, *_), many = many_documents(value)
         return _single(document, name, many)

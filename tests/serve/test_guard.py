@@ -158,7 +158,10 @@ BAD = {
         }
     },
     "a body": lambda path: {"content": CANARY * 3, "headers": {"Content-Type": "image/png"}},
-    "a query": lambda path: {"params": {"model": CANARY, "labels": f'"{CANARY}', CANARY: CANARY}, "content": CANARY},
+    "a query": lambda path: {
+        "params": {"model": CANARY, "labels": f'"{CANARY}', f"{CANARY} a": CANARY},
+        "content": CANARY,
+    },
 }
 
 
