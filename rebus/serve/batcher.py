@@ -37,8 +37,8 @@ class Batcher:
     """`submit(task, …)` takes one item as `model.<task>(…)` does, and gives a `Ticket` at once.
 
     `max_batch`: rows computed together. `max_queue`: requests that may wait; one more raises `QueueFull`, as do images
-    beyond MAX_IMAGE_MEMORY that wait. `timeout`: seconds that an answer may take. `cache_bytes`: of image features that are kept. `observe(stage, seconds)` is told
-    how long "prepare", "queue", "encode", "first_token", "per_token" and "step" took.
+    beyond MAX_IMAGE_MEMORY. `timeout`: seconds that an answer may take. `cache_bytes`: of image features that are kept.
+    `observe(stage, seconds)` is told how long "prepare", "queue", "encode", "first_token", "per_token" and "step" took.
 
     The model is used by the batcher alone until `close`, or the end of a `with` block.
     """
