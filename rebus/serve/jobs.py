@@ -13,6 +13,7 @@ from PIL import Image
 
 from rebus.codec.decode_image import open_image
 from rebus.codec.regions import ImageRegions
+from rebus.core.capabilities import WritesText
 from rebus.core.errors import RebusError, UsageError
 from rebus.generation.interrupted import InterruptedWriter
 from rebus.serve.continuous import in_our_words
@@ -106,8 +107,10 @@ def run(model: Any, jobs: Sequence[Job], between: Callable[[], None]) -> None:
             raise _NobodyWaits
         between()
 
-    own = copy.copy(model)
-    own.network = InterruptedWriter(model.network, tick)
+    own = model
+    if isinstance(model.network, WritesText):
+        own = copy.copy(model)
+        own.network = InterruptedWriter(model.network, tick)
     try:
         if working[0].streams:
             _stream(own, working[0])

@@ -177,7 +177,7 @@ def test_a_request_that_breaks_the_model_fails_alone(model):
             for number, one in enumerate(asked):
                 good.append(batcher.submit("ask", *one, max_new_tokens=8))
                 if number % 3 == 0:
-                    bad.append(batcher.submit("ask", Image.new("RGB", (32, 32), "red"), "a", max_new_tokens=8))
+                    bad.append(batcher.submit("ask", Image.new("RGB", (32, 32), (90, 90, 90)), "a", max_new_tokens=8))
             found = []
             for ticket in good:
                 try:
@@ -239,7 +239,7 @@ class Slow:
         del self.model.network.step
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
@@ -252,28 +252,28 @@ def test_a_cancelled_answer_ends_with_its_step(model, options):
         ticket = batcher.submit("ask", image_of(), "a", max_new_tokens=64, **options)
         wait_for(lambda: slow.steps > 2)
         ticket.cancel()
-        begun, steps = time.monotonic(), slow.steps
+        steps = slow.steps
         with pytest.raises(Cancelled):
-            ticket.result(5)
-        assert time.monotonic() - begun < 0.22
+            ticket.result(10)
         assert slow.steps <= steps + 1
-        wait_for(lambda: batcher.running == 0, 0.2)
+        wait_for(lambda: batcher.running == 0)
 
 
 def test_what_waits_is_bounded_and_may_be_cancelled(model):
     with Slow(model, 0.01), Batcher(model, max_batch=1, max_queue=3) as batcher:
-        first = batcher.submit("ask", image_of(), "a", max_new_tokens=30)
+        first = batcher.submit("ask", image_of(), "a", max_new_tokens=400)
         wait_for(lambda: batcher.running)
         waiting = [batcher.submit("ask", image_of(), "a", max_new_tokens=2) for _ in range(3)]
         with pytest.raises(QueueFull) as error:
             batcher.submit("ask", image_of(), "a")
         assert error.value.retry_after >= 1
         waiting[1].cancel()
-        wait_for(lambda: batcher.waiting == 2, 0.3)
+        wait_for(lambda: batcher.waiting == 2)
         with pytest.raises(Cancelled):
-            waiting[1].result(1)
-        assert first.result(10)
-        assert waiting[0].result(10) == waiting[2].result(10)
+            waiting[1].result(10)
+        assert not first.done
+        first.cancel()
+        assert waiting[0].result(60) == waiting[2].result(60)
 
 
 def test_an_answer_that_takes_too_long_is_given_up(model):
@@ -284,9 +284,9 @@ def test_an_answer_that_takes_too_long_is_given_up(model):
 
 def test_while_beams_are_searched_others_go_on(model):
     with Slow(model, 0.01), Batcher(model) as batcher:
-        beams = batcher.submit("ask", image_of(), "a", strategy="beam", num_beams=2, max_new_tokens=64)
-        time.sleep(0.05)
-        assert batcher.submit("ask", image_of(), "a", max_new_tokens=4).result(5)
+        beams = batcher.submit("ask", image_of(), "a", strategy="beam", num_beams=2, max_new_tokens=400)
+        wait_for(lambda: not batcher.waiting)
+        assert batcher.submit("ask", image_of(), "a", max_new_tokens=4).result(60)
         assert not beams.done
         beams.cancel()
 
@@ -310,7 +310,6 @@ def test_places_are_given_back_when_few_are_left(model):
         lengths = [2, 2, 2, 2, 2, 2, 20, 2]
         tickets = [batcher.submit("ask", image_of(seed), "a", max_new_tokens=n) for seed, n in enumerate(lengths)]
         for ticket in tickets:
-            ticket.result(10)
-        wait_for(lambda: batcher.running == 0)
-        assert batcher._rows.rows == []
+            ticket.result(60)
+        wait_for(lambda: batcher._rows.rows == [])
         assert batcher._rows.cache is None

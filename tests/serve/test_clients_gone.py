@@ -10,6 +10,7 @@ from tests.serve.conftest import GENERATIVE, chat, image_of, load, running
 from tests.serve.test_batcher import Slow, wait_for
 
 STEP = 0.05
+MOST = 2.0  # seconds: on an idle core it is a step and less than 0.2 s
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def small():
 
 def ask(port, **more):
     """A connection on which a chat was asked for."""
-    body = json.dumps(chat(image_of(), **{"max_tokens": 200, "temperature": 50, "seed": 1, **more})).encode()
+    body = json.dumps(chat(image_of(), **{"max_tokens": 400, "temperature": 50, "seed": 1, **more})).encode()
     sock = socket.create_connection(("127.0.0.1", port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     sock.sendall(head.encode() + body)
@@ -36,7 +37,7 @@ def test_while_an_answer_is_generated(small, stream):
         sock.close()
         begun = time.monotonic()
         wait_for(lambda: batcher.running == 0)
-        assert time.monotonic() - begun < STEP + 0.2
+        assert time.monotonic() - begun < MOST
 
 
 def test_while_the_prompt_is_read(small, monkeypatch):
@@ -70,6 +71,7 @@ def test_while_it_waits(small):
         second.close()
         begun = time.monotonic()
         wait_for(lambda: batcher.waiting == 0)
-        assert time.monotonic() - begun < STEP + 0.2
+        assert time.monotonic() - begun < MOST
+        assert batcher.running == 1
         first.close()
         wait_for(lambda: batcher.running == 0)
