@@ -150,6 +150,7 @@ class Batcher:
         room = decoding["max_new_tokens"]
         if isinstance(room, bool) or not isinstance(room, int) or room < 1:
             raise UsageError(f"max_new_tokens must be at least 1; got {room}")
+        room = min(room, model.processor.text.spec.context)  # a cache is as large as an answer may be long
         stops = Stops(ends["eos_id"], decoding.get("stop"), ends["decode"], decoding.get("max_sentences"))
         settings = {name: decoding[name] for name in _SAMPLING if decoding.get(name) is not None}
         sample = Sample(**settings) if strategy == "sample" else None

@@ -116,7 +116,6 @@ class Rows:
 
     def _put(self, group: list[Request], logits: Tensor, cache: Any) -> None:
         if self.cache is None:
-            places = list(range(len(group)))
             self.cache, self.logits, self.rows = cache, logits, list[Request | None](group)
             if self.fixed:
                 self._widen(self.most)
