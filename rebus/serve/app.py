@@ -15,13 +15,13 @@ from rebus.core.errors import RebusError
 from rebus.serve.exchange import Service
 from rebus.serve.failures import Refusal
 from rebus.serve.guard import Guard
-from rebus.serve.hub_routes import hub_routes
+from rebus.serve.hub_routes import add_hub_routes
 from rebus.serve.metrics import Metrics
-from rebus.serve.openai_routes import openai_routes
+from rebus.serve.openai_routes import add_openai_routes
 from rebus.serve.openapi import describe
 from rebus.serve.served import ServedModels
 from rebus.serve.settings import ServeSettings
-from rebus.serve.task_routes import task_routes
+from rebus.serve.task_routes import add_task_routes
 
 log = logging.getLogger("rebus")
 
@@ -55,8 +55,8 @@ def create_app(
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _our_fault)
-    for router in (openai_routes(), hub_routes(), task_routes()):
-        app.include_router(router)
+    for add in (add_openai_routes, add_hub_routes, add_task_routes):
+        add(app)  # not as routers of their own: `app.routes` then lists every route
     _add_status(app, models, metrics)
     return app
 

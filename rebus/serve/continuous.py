@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rebus.core.capabilities import WritesText
 from rebus.core.errors import NotFinite, RebusError
 from rebus.generation import Sample
 from rebus.generation.constraints import Constraints
@@ -75,7 +76,9 @@ class Rows:
 
     def __init__(self, network: Any, *, place: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], most: int):
         self.network, self.place, self.most = network, place, most
-        self.fixed = has_fixed_rows(network)  # compiled for a number of rows, which then stays
+        self.fixed = isinstance(network, WritesText) and has_fixed_rows(
+            network
+        )  # compiled for a number of rows, which then stays
         self.rows: list[Request | None] = []
         self.cache: Any = None
         self.logits: Tensor | None = None

@@ -78,11 +78,11 @@ class Guard:
 
     def _check_size(self, headers: Headers) -> int:
         """The bytes that the body may have."""
-        announced = headers.get("content-length")
+        announced = headers.get("content-length", "")
         if "content-encoding" in headers:
             raise Refusal(415, "bodies are taken as they are, without Content-Encoding", "encoded_body")
         most = self.settings.max_body
-        size = most if "transfer-encoding" in headers else int(announced) if (announced or "").isdigit() else 0
+        size = most if "transfer-encoding" in headers else int(announced) if announced.isdecimal() else 0
         if size > most:
             raise too_long(most)
         full = self.requests >= self.settings.max_queue * 2 + self.settings.max_batch

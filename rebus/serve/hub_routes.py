@@ -5,9 +5,10 @@ address: `…/hf/object-detection/vild/scenes?labels=circle,square`.
 """
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 from PIL import Image
 
 from rebus.core.answers import Box, Mask
@@ -21,8 +22,8 @@ from rebus.serve.served import Served
 from rebus.serve.task_routes import RAW, is_raw, is_sure, listed
 
 
-def hub_routes() -> APIRouter:
-    router = APIRouter(tags=["Hugging Face"])
+def add_hub_routes(app: FastAPI) -> None:
+    tags: list[str | Enum] = ["Hugging Face"]
     for task, handler, query in (
         ("image-classification", image_classification, ["labels"]),
         ("zero-shot-image-classification", zero_shot_image_classification, []),
@@ -30,10 +31,10 @@ def hub_routes() -> APIRouter:
         ("image-segmentation", image_segmentation, ["labels"]),
         ("image-to-text", image_to_text, []),
     ):
-        router.post(f"/hf/{task}/{{model:path}}", **takes(bodies.HFImage, RAW, query))(endpoint(handler))
-    asking = router.post("/hf/visual-question-answering/{model:path}", **takes(bodies.HFQuestion))
-    asking(endpoint(visual_question_answering))
-    return router
+        takes_image = app.post(f"/hf/{task}/{{model:path}}", tags=tags, **takes(bodies.HFImage, RAW, query))
+        takes_image(endpoint(handler))
+    takes_question = app.post("/hf/visual-question-answering/{model:path}", tags=tags, **takes(bodies.HFQuestion))
+    takes_question(endpoint(visual_question_answering))
 
 
 async def image_classification(exchange: Exchange) -> Any:

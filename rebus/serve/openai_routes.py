@@ -6,10 +6,11 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 
 from rebus.core.errors import RebusError
@@ -21,14 +22,13 @@ from rebus.serve.openapi import takes
 from rebus.serve.tickets import Ticket
 
 
-def openai_routes() -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
-    router.post("/v1/chat/completions", **takes(bodies.Chat))(endpoint(chat_completions))
-    router.post("/v1/embeddings", **takes(bodies.Embeddings))(endpoint(embeddings))
-    router.post("/v1/images/generations", **takes(bodies.Images))(endpoint(images_generations))
-    router.get("/v1/models")(endpoint(list_models))
-    router.get("/v1/models/{model:path}")(endpoint(get_model))
-    return router
+def add_openai_routes(app: FastAPI) -> None:
+    tags: list[str | Enum] = ["OpenAI"]
+    app.post("/v1/chat/completions", tags=tags, **takes(bodies.Chat))(endpoint(chat_completions))
+    app.post("/v1/embeddings", tags=tags, **takes(bodies.Embeddings))(endpoint(embeddings))
+    app.post("/v1/images/generations", tags=tags, **takes(bodies.Images))(endpoint(images_generations))
+    app.get("/v1/models", tags=tags)(endpoint(list_models))
+    app.get("/v1/models/{model:path}", tags=tags)(endpoint(get_model))
 
 
 async def chat_completions(exchange: Exchange) -> Any:

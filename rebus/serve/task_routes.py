@@ -7,9 +7,10 @@
 
 import csv
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 from PIL import Image
 from pydantic import ValidationError
 
@@ -28,8 +29,8 @@ _LISTS = ("labels", "phrases", "texts")
 OfImages = TypeVar("OfImages", bound=bodies.OfImages)
 
 
-def task_routes() -> APIRouter:
-    router = APIRouter(tags=["tasks"])
+def add_task_routes(app: FastAPI) -> None:
+    tags: list[str | Enum] = ["tasks"]
     for path, kind, handler in (
         ("/v1/classify", bodies.Classify, classify),
         ("/v1/detect", bodies.Detect, detect),
@@ -37,8 +38,7 @@ def task_routes() -> APIRouter:
         ("/v1/match", bodies.Match, match),
     ):
         query = [name for name in kind.model_fields if name not in ("image", "images")]
-        router.post(path, **takes(kind, RAW, query))(endpoint(handler))
-    return router
+        app.post(path, tags=tags, **takes(kind, RAW, query))(endpoint(handler))
 
 
 async def classify(exchange: Exchange) -> Any:

@@ -66,7 +66,8 @@ class Ticket:
         told = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda at=told: len(self._events) > at)
+                while len(self._events) <= told:
+                    self._changed.wait()
                 state, value = self._events[told]
             told += 1
             if state == "failed":

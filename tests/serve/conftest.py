@@ -38,7 +38,7 @@ def running(*models, **settings):
     server = Server(configuration(app, settings), listening.set)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    assert listening.wait(30)
+    assert listening.wait(120)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     try:
