@@ -76,9 +76,8 @@ class Rows:
 
     def __init__(self, network: Any, *, place: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], most: int):
         self.network, self.place, self.most = network, place, most
-        self.fixed = isinstance(network, WritesText) and has_fixed_rows(
-            network
-        )  # compiled for a number of rows, which then stays
+        # Where steps are compiled for a number of rows, it stays.
+        self.fixed = isinstance(network, WritesText) and has_fixed_rows(network)
         self.rows: list[Request | None] = []
         self.cache: Any = None
         self.logits: Tensor | None = None
