@@ -21,10 +21,11 @@ LAYERS = [
     {"train", "evaluate"},
     {"api", "recipes", "reproduce"},
     {"index"},
-    {"serve", "cli", "tour"},
+    {"serve"},
+    {"cli", "tour"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-MAY_START = {("cli", "serve"), ("cli", "tour")}
+MAY_START = {("cli", "tour")}
 REFERENCES = {"transformers", "open_clip", "sentence_transformers", "big_vision"}
 FILES = sorted(ROOT.rglob("*.py"))
 

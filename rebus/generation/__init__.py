@@ -11,6 +11,7 @@ alike.
     judged_text.py   how well a text goes with the image, for contrastive.py
     constraints.py   what may be written: allowed tokens, no repeated n-grams
     guidance.py      classifier-free guidance: away from a second prompt
+    interrupted.py   others work between the steps of a decoding
     stopping.py      end tokens and stop strings
     scoring.py       no choice at all: how likely is a given text
     loop.py          `generate` and `stream`, which join them

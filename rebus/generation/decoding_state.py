@@ -9,6 +9,7 @@ from rebus.core.capabilities import WritesText
 from rebus.core.outputs import Step
 from rebus.generation.cuda_graph import GraphedStep
 from rebus.generation.guidance import GuidedWriter
+from rebus.generation.interrupted import InterruptedWriter
 
 
 class DecodingState(NamedTuple):
@@ -45,6 +46,6 @@ def keep_rows(step: Step, rows: Tensor) -> Step:
 
 def has_fixed_rows(network: WritesText) -> bool:
     """Whether `step` is compiled: then another number of rows costs another compilation, and ended rows stay."""
-    if isinstance(network, GuidedWriter):
+    while isinstance(network, GuidedWriter | InterruptedWriter):
         network = network.network
     return isinstance(network.step, GraphedStep) or hasattr(network.step, "_torchdynamo_orig_callable")

@@ -40,7 +40,7 @@ class Sample:
 
     def begin(self, network: WritesText, step: Step, room: int, batch: Mapping[str, Any], strings: Strings) -> Choose:
         device = step.logits.device
-        uniform = self._draw(step.logits.shape[0], room)
+        uniform = self.draw(step.logits.shape[0], room)
         uniform = uniform if device.type == "mps" else uniform.to(device)  # which has no float64
 
         def choose(place: DecodingState) -> Choice:
@@ -49,7 +49,7 @@ class Sample:
 
         return choose
 
-    def _draw(self, num_rows: int, room: int) -> Tensor:
+    def draw(self, num_rows: int, room: int) -> Tensor:
         """(rows, room) uniform numbers, all drawn on the CPU at once: equal on every device, and no wait per token."""
         if self.seed is None:
             return torch.rand(num_rows, room, dtype=torch.float64)

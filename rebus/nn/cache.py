@@ -106,6 +106,62 @@ class Cache:
             next_position=self.next_position[rows],
         )
 
+    def free(self, rows: Int[Tensor, "R"]) -> "Cache":
+        """The same, in which the given rows hold nothing and are at position 0."""
+        return replace(
+            self, real=self.real.index_fill(0, rows, False), next_position=self.next_position.index_fill(0, rows, 0)
+        )
+
+    def put(self, rows: Int[Tensor, "J"], other: "Cache", room: int) -> "Cache":
+        """The J rows of another cache in the places of the given ones; every row has space for `room` tokens more. Keys
+        and values are changed in place, where there is space.
+
+        What a row holds ends where all rows go on. Where it does not fit, what all rows hold is moved, and the cache
+        grows if it must, with some slots to spare so that this is seldom.
+        """
+        length, slot = int(other.slot), int(self.slot)
+        kept = self.real.index_fill(0, rows, False)
+        cache = self
+        if length > slot or slot + room > self.slots:
+            used = kept[:, :slot].any(dim=0)
+            first = int(used.int().argmax()) if bool(used.any()) else slot
+            cache = self._moved(max(length, slot - first), room)
+            slot = int(cache.slot)
+        here = slice(slot - length, slot)
+        for mine, theirs in zip((*cache.keys, *cache.values), (*other.keys, *other.values), strict=True):
+            mine.index_fill_(0, rows, 0)  # a hidden NaN would still spoil what is summed with weight 0
+            mine[rows, :, here] = theirs[:, :, :length].to(mine.dtype)
+        real, positions = cache.real.index_fill(0, rows, False), cache.positions.clone()
+        real[rows, here], positions[rows, here] = other.real[:, :length], other.positions[:, :length]
+        next_position = cache.next_position.index_copy(0, rows, other.next_position)
+        return replace(cache, real=real, positions=positions, next_position=next_position)
+
+    def _moved(self, slot: int, room: int) -> "Cache":
+        """A copy whose rows go on at `slot`, before which lies what they hold."""
+        slots = self.slots if slot + room + _SPARE <= self.slots else slot + room + 2 * _SPARE
+        shift = slot - int(self.slot)
+        source, target = max(0, -shift), max(0, shift)
+        length = min(self.slots - source, slots - target)
+
+        def moved(x: Tensor, dim: int) -> Tensor:
+            shape = list(x.shape)
+            shape[dim] = slots
+            out = x.new_zeros(shape)
+            out.narrow(dim, target, length).copy_(x.narrow(dim, source, length))
+            return out
+
+        return replace(
+            self,
+            keys=tuple(moved(k, 2) for k in self.keys),
+            values=tuple(moved(v, 2) for v in self.values),
+            real=moved(self.real, 1),
+            positions=moved(self.positions, 1),
+            slot=self.slot + shift,
+        )
+
+
+_SPARE = 32  # slots
+
 
 def _copied(x: Tensor, rows: Int[Tensor, "R"], slots: int, dim: int) -> Tensor:
     """The rows of x, cut or filled with zeros to `slots` along `dim`."""
@@ -139,6 +195,28 @@ class ContextCache:
         own = self.own.select(rows.flatten(), room - unused)
         kept = self if len(rows) == self._contexts else self._with_context(rows[:, 0] // self._sharing)
         return replace(kept, own=own, room=room)
+
+    def free(self, rows: Int[Tensor, "R"]) -> "ContextCache":
+        """The same, in which the given rows have written nothing."""
+        return replace(self, own=self.own.free(rows))
+
+    def put(self, rows: Int[Tensor, "J"], other: "ContextCache", room: int) -> "ContextCache":
+        """The J rows of another cache in place of the given ones (`Cache.put`), each with its own context."""
+        have, given = self.context[0][0].shape[2], other.context[0][0].shape[2]
+        most, mask = max(have, given), self.mask
+        if mask is None and (other.mask is not None or have != given):
+            mask = self.own.real.new_ones(self._contexts, 1, 1, have)
+        if mask is not None:
+            theirs = mask.new_ones(len(rows), 1, 1, given) if other.mask is None else other.mask
+            mask = F.pad(mask, (0, most - have)).index_copy(0, rows, F.pad(theirs, (0, most - given)))
+
+        def together(mine: Tensor, theirs: Tensor) -> Tensor:
+            mine = mine if have == most else F.pad(mine, (0, 0, 0, most - have))
+            return mine.index_copy_(0, rows, F.pad(theirs, (0, 0, 0, most - given)).to(mine.dtype))
+
+        both = zip(self.context, other.context, strict=True)
+        context = tuple((together(k, a), together(v, b)) for (k, v), (a, b) in both)
+        return ContextCache(self.own.put(rows, other.own, room), context, mask)
 
     @property
     def _contexts(self) -> int:

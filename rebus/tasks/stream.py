@@ -1,7 +1,7 @@
 """Captions, answers and completions piece by piece, as they are generated."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -25,17 +25,57 @@ def stream(model: TaskModel, task: str, *args: Any, **options: Any) -> Iterator[
     For one image or document; text alone, also where the system could write images. A system that decodes by beam
     search streams greedily. Arguments are checked at once; closing the iterator stops the model.
     """
+    pair, given = pair_of(model, task, *args, **options)
+    decoding = streamed_decoding(model, task, given)
+    tokens = stream_tokens(model.network, inputs(model, [pair]), **model.endings(), **decoding)
+    return _pieces(TextSoFar(model, decoding), tokens)
+
+
+def pair_of(model: TaskModel, task: str, *args: Any, **options: Any) -> tuple[Pair, dict[str, Any]]:
+    """The image and the prompt of one call of a task, and the decoding options that it was given."""
     if task not in _TASKS:
         raise unknown("task to stream", task, _TASKS, f"There are: {', '.join(_TASKS)}.")
-    pair, given = _TASKS[task](model, *args, **options)
+    return _TASKS[task](model, *args, **options)
+
+
+def streamed_decoding(model: TaskModel, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The decoding options of an answer that comes piece by piece."""
     decoding = decoding_for(model, task, given)
     if decoding["strategy"] == "beam" and "strategy" not in in_our_names(
         given
     ):  # the system's own, which has nothing to show early
         decoding = decoding_for(model, task, {"strategy": "greedy", **given})
-    decoding = text_alone(model, decoding)
-    tokens = stream_tokens(model.network, inputs(model, [pair]), **model.endings(), **decoding)
-    return _pieces(model, tokens, decoding)
+    return text_alone(model, decoding)
+
+
+class TextSoFar:
+    """The text of tokens that come one by one: what `add` and `rest` give, joined, is what `text` gives at the end."""
+
+    def __init__(self, model: TaskModel, decoding: Mapping[str, Any]):
+        self.model, self.decoding = model, decoding
+        self.stops = stop_strings(decoding.get("stop"))
+        self.ids: list[int] = []
+        self.told = ""
+
+    def add(self, token: int) -> str:
+        """What is certain of the text with one token more, after all that was told before."""
+        self.ids.append(token)
+        text = self.text()
+        return self._more(text[: len(text) - _unsure(text, self.stops)].rstrip())
+
+    def rest(self) -> str:
+        """What is left when there are no more tokens."""
+        return self._more(self.text())
+
+    def text(self) -> str:
+        """The whole text."""
+        return clean(self.model.processor.decode([self.ids])[0], self.decoding)
+
+    def _more(self, text: str) -> str:
+        if not text.startswith(self.told):
+            return ""
+        piece, self.told = text[len(self.told) :], text
+        return piece
 
 
 def _caption(
@@ -69,21 +109,13 @@ def _single(pairs: Sequence[Pair], many: bool) -> Pair:
     return pairs[0]
 
 
-def _pieces(model: TaskModel, tokens: Iterator[Tensor], decoding: dict[str, Any]) -> Generator[str]:
-    ids: list[int] = []
-    told = ""
-    stops = stop_strings(decoding.get("stop"))
+def _pieces(text: TextSoFar, tokens: Iterator[Tensor]) -> Generator[str]:
     with contextlib.closing(tokens):  # type: ignore[type-var]
         for token in tokens:
-            ids.append(int(token[0]))
-            text = clean(model.processor.decode([ids])[0], decoding)
-            sure = text[: len(text) - _unsure(text, stops)].rstrip()
-            if sure.startswith(told) and len(sure) > len(told):
-                yield sure[len(told) :]
-                told = sure
-    rest = clean(model.processor.decode([ids])[0], decoding)
-    if rest.startswith(told) and len(rest) > len(told):
-        yield rest[len(told) :]
+            if piece := text.add(int(token[0])):
+                yield piece
+    if piece := text.rest():
+        yield piece
 
 
 def _unsure(text: str, stops: tuple[str, ...]) -> int:

@@ -198,6 +198,39 @@ def test_cached_decoding_equals_the_full_forward(name, preset, side):
 
 
 @pytest.mark.parametrize("name, preset", WRITERS)
+def test_rows_join_and_leave_a_cache_between_steps(name, preset):
+    """Three answers one token at a time, each begun at another moment, in the place of one that was left."""
+    system, network = build(name, preset)
+    batch, targets, alone = prompts(system, network)
+    with torch.no_grad():
+        full = network(**batch, targets=targets).logits
+
+        def start(row, room):
+            image = {key: value[row : row + 1] for key, value in batch.items() if key not in ("tokens", "mask")}
+            return network.start(room=room, **image, tokens=alone[row])
+
+        first = start(1, 4)
+        cache, begun = first.cache.select(torch.tensor([0, 0, 0])).free(torch.tensor([1, 2])), {0: (1, 0)}
+        logits = {0: first.logits[0]}
+        joins = {2: (0, 2), 3: (2, 1), 5: (1, 0), 7: (2, 2)}  # at which step: row of the batch, place
+        for at in range(13):
+            if at in joins:
+                row, place = joins[at]
+                new = start(row, 6)
+                cache = cache.put(torch.tensor([place]), new.cache, room=6)
+                begun[place], logits[place] = (row, at), new.logits[0]
+            tokens = torch.zeros(3, dtype=torch.int64)
+            for place, (row, since) in begun.items():
+                torch.testing.assert_close(logits[place], full[row, at - since], atol=1e-4, rtol=0)
+                tokens[place] = targets[row, at - since]
+            begun = {place: (row, since) for place, (row, since) in begun.items() if at - since < 5}
+            idle = [place for place in range(3) if place not in begun]
+            step = network.step(tokens, cache.free(torch.tensor(idle, dtype=torch.int64)))
+            cache, logits = step.cache, {place: step.logits[place] for place in begun}
+        assert not begun
+
+
+@pytest.mark.parametrize("name, preset", WRITERS)
 def test_a_later_target_changes_nothing_before_it(name, preset):
     system, network = build(name, preset)
     batch, targets, _ = prompts(system, network)

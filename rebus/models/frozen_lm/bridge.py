@@ -178,6 +178,17 @@ class Sight(NamedTuple):
         """The given rows, repeats allowed."""
         return Sight(tuple((k[rows], v[rows]) for k, v in self.seen), self.order[rows])
 
+    def blind(self, rows: int) -> "Sight":
+        """As many rows without an image."""
+        seen = tuple((k.new_zeros(rows, *k.shape[1:]), v.new_zeros(rows, *v.shape[1:])) for k, v in self.seen)
+        return Sight(seen, self.order.new_full((rows, self.order.shape[1]), -1))
+
+    def put(self, rows: Int[Tensor, "J"], new: "Sight") -> "Sight":
+        """The images that each row looks at (`last`), those of `new` in place of those of the given rows."""
+        both = zip(self.seen, new.seen, strict=True)
+        seen = tuple((k.index_copy(0, rows, n), v.index_copy(0, rows, m)) for (k, v), (n, m) in both)
+        return Sight(seen, self.order.index_copy(0, rows, new.order))
+
     def then(self, new: "Sight") -> "Sight":
         """The images of both, side by side."""
         seen = zip(self.seen, new.seen, strict=True)

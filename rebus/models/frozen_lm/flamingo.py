@@ -34,6 +34,17 @@ class Read(NamedTuple):
     def select(self, rows: Int[Tensor, "R"]) -> "Read":
         return Read(self.text.select(rows), None if self.sight is None else self.sight.select(rows))
 
+    def free(self, rows: Int[Tensor, "R"]) -> "Read":
+        return Read(self.text.free(rows), self.sight)
+
+    def put(self, rows: Int[Tensor, "J"], other: "Read", room: int) -> "Read":
+        sight = self.sight
+        if sight is None and other.sight is not None:
+            sight = other.sight.blind(len(self.text.real))
+        if sight is not None:
+            sight = sight.put(rows, sight.blind(len(rows)) if other.sight is None else other.sight)
+        return Read(self.text.put(rows, other.text, room), sight)
+
 
 class Flamingo(nn.Module):
     """`text` and `image` are trained networks, which stay frozen; what is learned is the resampler, the blocks between,

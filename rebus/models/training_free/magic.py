@@ -100,6 +100,17 @@ class Seen(NamedTuple):
     def select(self, rows: Int[Tensor, "R"]) -> "Seen":
         return Seen(self.text.select(rows), None if self.image is None else self.image[rows])
 
+    def free(self, rows: Int[Tensor, "R"]) -> "Seen":
+        return Seen(self.text.free(rows), self.image)
+
+    def put(self, rows: Int[Tensor, "J"], other: "Seen", room: int) -> "Seen":
+        image = self.image
+        if image is None and other.image is not None:
+            image = other.image.new_zeros(len(self.text.real), other.image.shape[1])
+        if image is not None:
+            image = image.index_copy(0, rows, image[: len(rows)] * 0 if other.image is None else other.image)
+        return Seen(self.text.put(rows, other.text, room), image)
+
 
 class MAGIC(nn.Module):
     """Images and prompts → tokens of a language model, and how well a text goes with the images.

@@ -1,0 +1,79 @@
+"""Images of a request: bytes, data URLs, base64, and web addresses where that is allowed."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from rebus.codec.decode_image import open_image
+from rebus.data.downloading.addresses import Addresses
+from rebus.data.downloading.failure import Failure
+from rebus.data.downloading.fetching import Caps, fetch, parse
+from rebus.serve.failures import Refusal
+from rebus.serve.settings import ServeSettings
+
+_DATA = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.ASCII | re.IGNORECASE)
+_FETCH_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class AllowedHosts(Addresses):
+    """Public addresses of hosts with these names alone; "*" is every name. Redirects are looked up here too."""
+
+    names: tuple[str, ...] = ()
+
+    def of(self, host: str, port: int) -> list[str]:
+        if "*" not in self.names and host.lower() not in self.names:
+            raise Failure("address", "this host is not allowed")
+        return super().of(host, port)
+
+
+def decoded(data: bytes) -> Image.Image:
+    """Upright RGB. Raises `BadImage`, `LimitExceeded`, `MissingExtra`."""
+    return open_image(data)
+
+
+def bytes_of(source: str, settings: ServeSettings, allowed: AllowedHosts) -> bytes:
+    """The file that a text of a request names or holds. Waits where it is fetched. Raises `Refusal`."""
+    begins = source[:100].lstrip()
+    if header := _DATA.match(begins):
+        return _from_base64(source.lstrip()[header.end() :])
+    scheme = begins.partition(":")[0].lower()
+    if scheme in ("http", "https"):
+        return _fetched(source, settings, allowed)
+    if ":" in begins:
+        raise Refusal(400, "an image is a data URL, data:image/…;base64,…, or base64 alone", "bad_image_url")
+    return _from_base64(source)
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(400, "an image that is not base64", "bad_image_url") from None
+
+
+def _fetched(url: str, settings: ServeSettings, allowed: AllowedHosts) -> bytes:
+    if not allowed.names:
+        raise Refusal(
+            400, "web addresses are not fetched: send the image as a data URL (--allow-url HOST)", "url_not_allowed"
+        )
+    try:
+        parse(url)
+        caps = Caps(max_seconds=min(_FETCH_SECONDS, settings.timeout), max_bytes=settings.max_body)
+        return fetch(url, caps, allowed)
+    except Failure as failure:
+        refused = failure.outcome in ("address", "bad_url", "unresolved")
+        message = "this address is not allowed" if refused else "the image could not be fetched from its address"
+        raise Refusal(400, message, "url_not_allowed" if refused else "fetch_failed") from None
+
+
+def allowed_hosts(names: Sequence[str]) -> AllowedHosts:
+    for name in names:
+        if name != "*" and (urlsplit(f"//{name}").hostname or "") != name.lower():
+            raise Refusal(400, "--allow-url wants the name of a host, or *", "invalid_value")
+    return AllowedHosts(names=tuple(name.lower() for name in names))

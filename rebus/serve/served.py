@@ -1,0 +1,121 @@
+"""The models of a server: loaded one after another while it answers its probes, each behind a `Batcher`."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rebus.core.errors import RebusError
+from rebus.serve.batcher import Batcher
+from rebus.serve.failures import Refusal
+from rebus.serve.metrics import Metrics
+from rebus.serve.settings import ServeSettings
+
+log = logging.getLogger("rebus")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model under the name by which it is asked for. `dimensions`: of its vectors; None where it has none."""
+
+    name: str
+    model: Any
+    batcher: Batcher
+    dimensions: int | None
+    since: int  # seconds since 1970
+
+    def to_json(self) -> dict[str, Any]:
+        card = self.model.card
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.since,
+            "owned_by": "rebus",
+            "tasks": sorted(self.model.tasks),
+            "license": card.license,
+            "dimensions": self.dimensions,
+            "sees_images": sees_images(self.model),
+        }
+
+
+def sees_images(model: Any) -> bool:
+    return model.processor.image is not None
+
+
+class ServedModels:
+    """`load(source)` gives a model. `phase` says how far the loading is; None once all are there."""
+
+    def __init__(self, sources: Sequence[str], load: Callable[[str], Any], settings: ServeSettings, metrics: Metrics):
+        self.sources, self.load, self.settings, self.metrics = list(dict.fromkeys(sources)), load, settings, metrics
+        self.phase: str | None = "starting"
+        self.failed: RebusError | None = None
+        self._served: dict[str, Served] = {}
+        self._closed = False
+
+    def start(self, failed: Callable[[RebusError], None] = lambda error: None) -> None:
+        """Load in a thread of its own. `failed`: told of the error that ends it."""
+        threading.Thread(target=self._load_all, args=(failed,), name="rebus loader", daemon=True).start()
+
+    def __iter__(self) -> Any:
+        return iter(list(self._served.values()))
+
+    def get(self, name: str) -> Served:
+        """Raises `Refusal`: 404 for a name that is not served, 503 while it is loading."""
+        found = self._served.get(name)
+        if found is not None:
+            return found
+        if name in self.sources:
+            raise Refusal(503, f"the model is not loaded yet: {self.phase}", "loading", headers={"Retry-After": "5"})
+        raise Refusal(404, "this server has no such model: GET /v1/models lists them", "model_not_found", "model")
+
+    def close(self) -> None:
+        self._closed = True
+        for served in self:
+            served.batcher.close()
+
+    def _load_all(self, failed: Callable[[RebusError], None]) -> None:
+        try:
+            for number, source in enumerate(self.sources, start=1):
+                self.phase = f"loading model {number} of {len(self.sources)}"
+                served = self._open(source)
+                self._served[source] = served
+                if self._closed:
+                    served.batcher.close()
+                    return
+            self.phase = None
+        except RebusError as error:
+            self.phase, self.failed = "failed", error
+            failed(error)
+        except Exception:
+            log.exception("a model could not be loaded")
+            self.phase, self.failed = "failed", RebusError("a model could not be loaded")
+            failed(self.failed)
+
+    def _open(self, source: str) -> Served:
+        begun = time.monotonic()
+        model = self.load(source)
+        batcher = Batcher(
+            model,
+            max_batch=self.settings.max_batch,
+            max_queue=self.settings.max_queue,
+            timeout=self.settings.timeout,
+            observe=partial(self.metrics.observe, model=source),
+        )
+        self.metrics.gauge("waiting", source, lambda: batcher.waiting)
+        self.metrics.gauge("running", source, lambda: batcher.running)
+        self.metrics.gauge("image_cache_hits", source, lambda: batcher.features.hits)
+        self.metrics.gauge("image_cache_misses", source, lambda: batcher.features.misses)
+        log.info("%s is ready after %.1f s", source, time.monotonic() - begun)
+        return Served(source, model, batcher, _dimensions(model, batcher), int(time.time()))
+
+
+def _dimensions(model: Any, batcher: Batcher) -> int | None:
+    if "embed_texts" not in model.tasks or not getattr(model.network, "is_dense", True):
+        return None
+    try:
+        return len(batcher.submit("embed_texts", "a").result())
+    except RebusError:  # no tokenizer
+        return None

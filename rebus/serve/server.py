@@ -1,0 +1,105 @@
+"""`serve`: uvicorn in this process, with what it lacks when it is exposed bare."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rebus.core.errors import RebusError
+from rebus.serve.app import create_app
+from rebus.serve.settings import ServeSettings
+
+HEADER_SECONDS = 8.0  # from a connection, or the end of an answer, to the end of the next headers
+
+
+class TimedH11(H11Protocol):
+    """uvicorn waits for the end of headers as long as a byte comes now and then; here the connection is closed."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_watching()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        self._stop_watching()
+        self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def serve(
+    sources: Sequence[str],
+    settings: ServeSettings,
+    load: Callable[[str], Any],
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer until interrupted. Raises `RebusError` where a model cannot be loaded or the port is taken."""
+    problem: list[RebusError] = []
+
+    def failed(error: RebusError) -> None:
+        problem.append(error)
+        server.should_exit = True
+
+    app = create_app(sources, settings, load, failed)
+    server = Server(configuration(app, settings), started)
+    try:
+        server.run()
+    except SystemExit:
+        raise RebusError(f"{settings.host}:{settings.port} cannot be listened on; is it taken? --port N") from None
+    if problem:
+        raise problem[0]
+
+
+def configuration(app: Any, settings: ServeSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=TimedH11,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(HEADER_SECONDS),
+        timeout_graceful_shutdown=5,
+        backlog=1024,
+        h11_max_incomplete_event_size=32_768,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]):
+        super().__init__(config)
+        self._told = started
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._told()
+        sys.stdout.flush()

@@ -1,0 +1,95 @@
+"""One real server for all tests, with bundled models, on a port of its own."""
+
+import base64
+import contextlib
+import io
+import threading
+import time
+
+import httpx
+import pytest
+
+import rebus
+from rebus.data.scenes import scene
+
+pytest.importorskip("fastapi")
+uvicorn = pytest.importorskip("uvicorn")
+
+from rebus.serve.app import create_app  # noqa: E402
+from rebus.serve.server import Server, configuration  # noqa: E402
+from rebus.serve.settings import ServeSettings  # noqa: E402
+
+GENERATIVE, ENCODER, DETECTOR = "paligemma/scenes", "clip/scenes", "vild/scenes"
+LOADED = {}
+
+
+def load(name):
+    """Each model once for all servers, which then share its network one after another."""
+    if name not in LOADED:
+        LOADED[name] = rebus.load(name)
+    return LOADED[name]
+
+
+@contextlib.contextmanager
+def running(*models, **settings):
+    settings = ServeSettings(port=0, **settings)
+    app = create_app(models, settings, load)
+    listening = threading.Event()
+    server = Server(configuration(app, settings), listening.set)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert listening.wait(120)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while app.state.service.models.phase is not None:
+            assert app.state.service.models.failed is None
+            time.sleep(0.02)
+        yield url, app
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def served():
+    with running(GENERATIVE, ENCODER, DETECTOR) as (url, app):
+        yield url, app
+
+
+@pytest.fixture(scope="session")
+def url(served):
+    return served[0]
+
+
+@pytest.fixture(scope="session")
+def client(url):
+    with httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def image_of(seed=20_001):
+    return scene(seed, split="test").image
+
+
+def file_of(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=form, **options)
+    return buffer.getvalue()
+
+
+def data_url(data, media="image/png"):
+    return f"data:{media};base64,{base64.b64encode(data).decode()}"
+
+
+def chat(image, text=None, model=GENERATIVE, **more):
+    """The body of a chat about one image."""
+    parts = [{"type": "image_url", "image_url": {"url": data_url(file_of(image))}}]
+    parts += [] if text is None else [{"type": "text", "text": text}]
+    return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
