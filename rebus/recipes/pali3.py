@@ -187,6 +187,7 @@ def pali3_scenes() -> TrainConfig:
 
     Captions, questions, boxes in plain numbers and reading, of scenes in which a number or a word is written. Boxes, a
     tenth of the tasks, it has hardly learned.
+
     Its image encoder begins as that of `paligemma/scenes`, which can name what each patch shows. It first learns the
     characters too, in place of the paper's billions of pairs, and goes on with both beside the text part.
     """
