@@ -13,7 +13,7 @@ def patch_owners(s: Scene, patch: int, writing: Writing | None = None) -> dict[s
     of the writing, `IGNORED` where it shows the other kind; `present` (P,) bool: whether there is either; `boxes`
     (P, 4): its box as shares of the side."""
     covered = [mask.reshape(-1, patch, s.size // patch, patch).sum(axis=(1, 3)).ravel() for mask in s.masks]
-    names = [
+    names: list[tuple[int, ...]] = [
         (SHAPES.index(o.shape), COLOURS.index(o.colour), SIZES.index(o.size), FILLS.index(o.fill), rank, IGNORED)
         for rank, o in enumerate(s.objects)
     ]

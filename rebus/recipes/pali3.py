@@ -182,8 +182,11 @@ def pali3_siglip_t5() -> TrainConfig:
 
 
 def pali3_scenes() -> TrainConfig:
-    """`rebus train pali3_scenes`: captions, questions, boxes in plain numbers and reading, of scenes in which a number
-    or a word is written. Not run yet.
+    """`rebus train pali3_scenes` · one processor core among some thirty other processes, 83 minutes · questions 0.955,
+    captions 0.940, reading 0.927 (numbers 0.866, words 0.986), AP50 0.175.
+
+    Captions, questions, boxes in plain numbers and reading, of scenes in which a number or a word is written. Boxes, a
+    tenth of the tasks, it has hardly learned.
 
     Its image encoder begins as that of `paligemma/scenes`, which can name what each patch shows. It first learns the
     characters too, in place of the paper's billions of pairs, and goes on with both beside the text part.

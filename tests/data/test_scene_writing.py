@@ -49,8 +49,8 @@ def test_numbers_and_words_are_written_by_turns_and_can_be_told_apart() -> None:
     assert {w.text for w in writings} - {w.text for w in numbers} == set(NOTICES)
     assert {w.spelled for w in numbers if w.text == "7"} == {"7"}
     assert all(w.spelled == " ".join(w.text) for w in numbers)
-    dots = {c: tuple(dots(c).flatten()) for c in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
-    assert len(set(dots.values())) == 36
+    glyphs = {c: tuple(dots(c).flatten()) for c in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+    assert len(set(glyphs.values())) == 36
 
 
 def test_larger_scenes_have_larger_writing() -> None:
