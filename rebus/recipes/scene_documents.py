@@ -1,4 +1,4 @@
-"""Flamingo in the scenes world: a language model that reads, what lets it look at images, and examples in the prompt."""
+"""Flamingo in the scenes world: a language model reads; then it learns to look at images, and from examples of them."""
 
 from dataclasses import replace
 
@@ -19,7 +19,8 @@ def flamingo_scenes_text() -> TrainConfig:
 
     The language model of `flamingo/scenes`, which reads of scenes and sees none. Of names that were told before in the
     same episode it writes 0.68 after the first run and 0.80 after the second, 0.78 for pairs of colour and shape that
-    it never read of. Without texts that repeat themselves it wrote none better than by chance after 550 steps.
+    it never read of. Texts that repeat themselves are what it learns to copy from: in pilots on tokens of the same form
+    it began after some 350 steps with them, and not within 550 without.
     """
     return TrainConfig(
         system="llama",
@@ -45,10 +46,10 @@ def flamingo_scenes_text() -> TrainConfig:
 
 def flamingo_scenes() -> TrainConfig:
     """`rebus train flamingo_scenes` · one thread of two busy cores, 5 minutes · the first of two stages: it learns to
-    see by captions and questions. Its language model is that of `flamingo/scenes`, or of a run of `flamingo_scenes_text`
-    by `starts`.
+    see by captions and questions. Its language model is that of `flamingo/scenes`, or of a run of
+    `flamingo_scenes_text` by `starts`.
 
-    Without this stage it did not begin to look at the images of episodes within 700 steps.
+    A run that learned episodes from the first step on still said the same of any image after 350 steps.
     """
     return TrainConfig(
         system="flamingo",
