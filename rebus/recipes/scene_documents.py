@@ -48,8 +48,6 @@ def flamingo_scenes() -> TrainConfig:
     """`rebus train flamingo_scenes` · one thread of two busy cores, 5 minutes · the first of two stages: it learns to
     see by captions and questions. Its language model is that of `flamingo/scenes`, or of a run of
     `flamingo_scenes_text` by `starts`.
-
-    A run that learned episodes from the first step on still said the same of any image after 350 steps.
     """
     return TrainConfig(
         system="flamingo",
@@ -57,13 +55,13 @@ def flamingo_scenes() -> TrainConfig:
             text=part("llama", flamingo_scenes_text().model),
             image=part("vit", ENCODER),
             resampler=ResamplerConfig(num_layers=1, num_heads=4, head_width=32, num_latents=16),
-            cross=CrossConfig(num_heads=4, head_width=32, mlp_width=192),
+            cross=CrossConfig(every=2, num_heads=4, head_width=32, mlp_width=192),  # before the first block alone
             max_new_tokens=40,
         ),
         objective=InterleavedLoss(),
         data=SceneDocuments(episodes=0.0, pages=0.0, captions=0.7, questions=0.3),
-        optim=Optim(lr=3e-3, matrices="muon", warmup=100, schedule="constant"),
-        steps=867,
+        optim=Optim(lr=3e-3, matrices="muon", warmup=100, schedule="constant", cooldown=60),
+        steps=600,
         batch_size=32,
         starts=(
             Start(source="flamingo/scenes", take="text", into="text"),
@@ -81,9 +79,9 @@ def flamingo_scenes_mix() -> TrainConfig:
     """
     return replace(
         flamingo_scenes(),
-        data=SceneDocuments(episodes=0.6, pages=0.0, captions=0.25, questions=0.15),
-        optim=Optim(lr=2e-3, matrices="muon", warmup=20, schedule="constant", cooldown=300),
-        steps=2400,
+        data=SceneDocuments(episodes=0.8, pages=0.0, captions=0.12, questions=0.08),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=20, schedule="constant", cooldown=200),
+        steps=1500,
         batch_size=16,
         seed=1,
         starts=(),
