@@ -39,8 +39,8 @@ _WIDTH = 48  # of what stands for an image
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    text_steps: int = 400
-    steps: int = 400
+    text_steps: int = 700
+    steps: int = 600
     early: int = 50  # the step after which the first losses are compared
     batch_size: int = 32
     images: int = 8  # of a document
