@@ -40,4 +40,14 @@ _IDEFICS = [
     for size, parameters in (("9b", 8_929_679_632), ("80b", 79_967_843_624))
     for tuned in ("", "-instruct")
 ]
-CARDS = [*_FLAMINGO, *_IDEFICS]
+_STARTER = card_of(
+    "flamingo",
+    "starter",
+    preset="starter",
+    parameters=0,
+    license="Apache-2.0 (SmolLM2-135M, EfficientNet-Lite0)",
+    extra="captions",
+    ready=False,
+    note="what `rebus train flamingo_photos` starts from: trained networks, and gates that are closed",
+)
+CARDS = [*_FLAMINGO, *_IDEFICS, _STARTER]
