@@ -44,7 +44,7 @@ _STARTER = card_of(
     "flamingo",
     "starter",
     preset="starter",
-    parameters=0,
+    parameters=145_148_016,
     license="Apache-2.0 (SmolLM2-135M, EfficientNet-Lite0)",
     extra="captions",
     ready=False,
