@@ -8,8 +8,7 @@ all but `flamingo_photos` begin with. The image encoder is locked and photos are
 and remembered, as is what the frozen blocks before Flamingo's first cross-attention make of a text: the numbers are
 those of `rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one
 JSON document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
-caption, and the first ten captions by file name. Of `flamingo_photos`, `OUT/flamingo_photos/learned.safetensors` is
-what comes with the package.
+caption, and the first ten captions by file name.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import Progress, track
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
@@ -44,12 +43,11 @@ from rebus.evaluate.caption_metrics import cider_d, words
 from rebus.recipes import recipe
 from rebus.train.config import TrainConfig
 from rebus.train.loop import train
-from rebus.train.setup import processor_of
+from rebus.train.setup import processor_of, resolved
 from rebus.train.warm_start import build
 from rebus.weights.checkpoint_files import open_weights, read_config
 
-FLAMINGO = "flamingo_photos"
-RECIPES = ("virtex_photos", "visualgpt_photos", "simvlm_photos", FLAMINGO)
+RECIPES = ("virtex_photos", "visualgpt_photos", "simvlm_photos", "flamingo_photos")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHOWN = Console(stderr=True)
 SHOWN_CAPTIONS = 10
@@ -84,8 +82,8 @@ def prepared(
     config: TrainConfig, folder: Path, eyes: Path | None, learned: Sequence[dict[str, Any]], out: Path
 ) -> TrainConfig:
     """The recipe with its parts: word pieces and preprocessor are made here."""
-    if config.system == "flamingo":
-        return replace(config, data=replace(config.data, path=str(folder)), eval_every=0)
+    if config.start_from is not None:  # which has all of them
+        return resolved(replace(config, data=replace(config.data, path=str(folder)), eval_every=0))
     parts = out / "words"
     number = write_words(parts, [text for row in learned for text in row["captions"]])
     side = getattr(config.model, "image_size", 160)
@@ -220,11 +218,7 @@ def trained(
             losses.append(line["loss"])
             progress.update(going, advance=1, description=f"{config.system}: loss {line['loss']:.2f}")
 
-        final = train(config, out / "run", report)
-    if flamingo:
-        tensors = load_file(final / "model.safetensors")
-        kept = {k: v.half() for k, v in tensors.items() if k.partition(".")[0] not in config.freeze[:2]}
-        save_file(kept, out / "learned.safetensors")
+        train(config, out / "run", report)
     last = losses[-50:]
     return {
         "steps": steps,

@@ -69,6 +69,7 @@ RECIPES = {
     ),
     "visualgpt_coco": "rebus.recipes.papers",
     "visualgpt_coco_cider": "rebus.recipes.papers",
+    "flamingo_photos": "rebus.recipes.photos",
     "lit_photos": "rebus.recipes.photos",
     "virtex_photos": "rebus.recipes.photos",
     "simvlm_photos": "rebus.recipes.photos",

@@ -28,9 +28,9 @@ Example = Sequence[Any]  # (image, answer), or (image, question, answer); an ima
 
 
 class _Shown(NamedTuple):
-    """One example: its images, none or one, and its part of the prompt."""
+    """One example: its images or clips, none or one, and its part of the prompt."""
 
-    images: Sequence[ImageSource]
+    images: Sequence[Any]
     prompt: tuple[str | Control | ImageMark, ...]
 
 

@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.keras_resnet import EPS, MEAN, converted
-from benchmarks.photo_captions import SPECIAL, Remembered, write_words
+from benchmarks.photo_captions import SPECIAL, Remembered, RememberedTexts, write_words
+from rebus.backbones.text import llama_layouts
+from rebus.backbones.text.llama import Llama
 from rebus.backbones.vision.resnet import ResNet, ResNetConfig, image_spec
 from rebus.codec.tokenizers import load_tokenizer
 from rebus.core import extras
@@ -58,6 +60,24 @@ def test_an_image_that_was_seen_is_not_looked_at_again():
         network.feature_map(pixels)
     torch.testing.assert_close(got, wanted)
     assert seen == [3, 2, 1, 3]
+
+
+@torch.no_grad()
+def test_a_text_that_was_read_is_not_read_again():
+    """By the blocks that are remembered; with padding, and beside texts that are new."""
+    torch.manual_seed(0)
+    network, read = Llama(llama_layouts.PRESETS["tiny"]).eval(), []
+    network.blocks[0].mlp.register_forward_hook(lambda *call: read.append(len(call[1][0])))
+    tokens = torch.randint(5, 50, (3, 7))
+    real = torch.arange(7) < torch.tensor([7, 4, 6])[:, None]
+    wanted = network.decode(network.embed(tokens), real)
+    with RememberedTexts(1):
+        network.decode(network.embed(tokens[:2, :4]), real[:2, :4])
+        got = network.decode(network.embed(tokens), real)
+        again = network.decode(network.embed(tokens), real)
+    torch.testing.assert_close(got[real], wanted[real])
+    torch.testing.assert_close(again[real], wanted[real])
+    assert read == [3, 2, 2]  # all; two texts; the whole of the first and the third
 
 
 @pytest.mark.skipif(

@@ -148,3 +148,77 @@ def test_the_reference_reads_what_we_write(pair):
     batch = prompts("right")
     seen = {"pixel_values": batch["pixels"], "image_attention_mask": looks(batch["tokens"])}
     torch.testing.assert_close(again(batch["tokens"], **seen).logits, reference(batch["tokens"], **seen).logits)
+
+
+RELEASED = {  # config.json of HuggingFaceM4/idefics-9b; that of idefics-80b has other sizes and no longest text
+    "_name_or_path": "None",
+    "additional_vocab_size": 2,
+    "alpha_initializer": "zeros",
+    "alpha_type": "float",
+    "alphas_initializer_range": 0.0,
+    "architectures": ["IdeficsForVisionText2Text"],
+    "bos_token_id": 1,
+    "cross_layer_activation_function": "swiglu",
+    "cross_layer_interval": 4,
+    "dropout": 0.0,
+    "eos_token_id": 2,
+    "freeze_lm_head": False,
+    "freeze_text_layers": False,
+    "freeze_text_module_exceptions": [],
+    "freeze_vision_layers": False,
+    "freeze_vision_module_exceptions": [],
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 2048,
+    "max_sequence_length": 2048,
+    "model_type": "idefics",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "pad_token_id": 0,
+    "qk_layer_norms": True,
+    "rms_norm_eps": 1e-06,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.28.0.dev0",
+    "use_cache": True,
+    "use_resampler": True,
+    "vocab_size": 32000,
+    "vision_config": {
+        "embed_dim": 1280,
+        "image_size": 224,
+        "intermediate_size": 5120,
+        "patch_size": 14,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 32,
+    },
+    "perceiver_config": {
+        "qk_layer_norms_perceiver": True,
+        "resampler_depth": 6,
+        "resampler_head_dim": 96,
+        "resampler_n_heads": 16,
+        "resampler_n_latents": 64,
+    },
+}
+LARGE = {
+    **{name: value for name, value in RELEASED.items() if name != "max_position_embeddings"},
+    "hidden_size": 8192,
+    "intermediate_size": 22016,
+    "num_attention_heads": 64,
+    "num_hidden_layers": 80,
+    "rms_norm_eps": 1e-05,
+}
+
+
+@pytest.mark.parametrize("name, released", [("idefics-9b", RELEASED), ("idefics-80b", LARGE)])
+def test_the_releases_are_these_networks(name, released):
+    """By their configurations, and counted as the reference counts."""
+    system, card = catalog.system("flamingo"), catalog.info(f"flamingo/{name}")
+    cfg = system.presets[card.preset]
+    assert system.layouts["idefics"].read_config(released) == cfg
+    kept = {field: value for field, value in released.items() if field not in ("architectures", "torch_dtype")}
+    with torch.device("meta"):
+        networks = transformers.IdeficsForVisionText2Text(transformers.IdeficsConfig(**kept)), system.build(cfg)
+    theirs, ours = (sum(parameter.numel() for parameter in network.parameters()) for network in networks)
+    assert theirs == ours == card.parameters

@@ -27,4 +27,27 @@ _FLAMINGO = [
         ("9b-v1", 8_220_442_640, "9B-deprecated", "huggyllama/llama-7b"),
     )
 ]
-CARDS = _FLAMINGO
+_IDEFICS = [
+    card_of(
+        "flamingo",
+        f"idefics-{size}{tuned}",
+        preset=f"idefics_{size}",
+        parameters=parameters,
+        license="other: LLaMA's, not commercial",
+        released=True,
+        repo=f"HuggingFaceM4/idefics-{size}{tuned}",
+    )
+    for size, parameters in (("9b", 8_929_679_632), ("80b", 79_967_843_624))
+    for tuned in ("", "-instruct")
+]
+_STARTER = card_of(
+    "flamingo",
+    "starter",
+    preset="starter",
+    parameters=145_148_016,
+    license="Apache-2.0 (SmolLM2-135M, EfficientNet-Lite0)",
+    extra="captions",
+    ready=False,
+    note="what `rebus train flamingo_photos` starts from: trained networks, and gates that are closed",
+)
+CARDS = [*_FLAMINGO, *_IDEFICS, _STARTER]

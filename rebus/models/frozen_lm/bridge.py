@@ -86,7 +86,7 @@ class Resampler(nn.Module):
         if self.times is not None:
             nn.init.normal_(self.times)
 
-    def forward(self, features: Float[Tensor, "M F P D"]) -> Float[Tensor, "M Q D"]:
+    def forward(self, features: Float[Tensor, "M F P D"]) -> Float[Tensor, "M Q E"]:
         """F frames of M images or clips. Beyond the frames of training, the vectors of time are interpolated."""
         features = self.project(features)
         if self.times is not None:

@@ -82,6 +82,46 @@ def _open(system: str, text: Any, every: int, first_added: int, writes_added: bo
     )
 
 
+_AROUND = "<fake_token_around_image>"
+
+
+def _idefics(text: LlamaConfig) -> FlamingoConfig:
+    """A release of IDEFICS: ViT-H/14 of OpenCLIP, and a cross-attention like Llama's blocks before every fourth."""
+    image = ViTConfig(
+        width=1280,
+        num_layers=32,
+        num_heads=16,
+        mlp_width=5120,
+        patch_size=14,
+        act="gelu",
+        eps=1e-5,
+        class_token=True,
+    )
+    cross = CrossConfig(
+        every=4,
+        num_heads=text.num_heads,
+        head_width=text.head_width,
+        mlp_width=text.mlp_width,
+        norm="rms",
+        eps=text.eps,
+        gated_mlp=True,
+        qk_norm=True,
+    )
+    return FlamingoConfig(
+        text=part("llama", text),
+        image=part("vit", image),
+        resampler=ResamplerConfig(num_heads=16, head_width=96, act="relu", qk_norm=True),
+        cross=cross,
+        class_token=True,
+        added=(_AROUND, IMAGE),
+        mark=(_AROUND, IMAGE, _AROUND),
+        end=None,
+    )
+
+
+_LLAMA_65B = LlamaConfig(
+    width=8192, num_layers=80, num_heads=64, num_kv_heads=64, mlp_width=22_016, context=2048, eps=1e-5
+)
 _SMOLLM2_135M = LlamaConfig(
     width=576,
     num_layers=30,
@@ -100,7 +140,6 @@ _TINY_IMAGE = ViTConfig(
 )
 _TINY = ResamplerConfig(num_layers=2, num_heads=2, head_width=8, num_latents=3)
 _TINY_CROSS = CrossConfig(num_heads=2, head_width=8, mlp_width=40)
-_AROUND = "<fake_token_around_image>"
 
 PRESETS = {
     "tiny": FlamingoConfig(
@@ -129,6 +168,8 @@ PRESETS = {
     "open_4b": _open("gpt_neox", gpt_neox.PRESETS["redpajama_3b"], 2, 50_277),
     "open_9b": _open("mpt", mpt.PRESETS["7b"], 4, 50_277),
     "open_9b_v1": _open("llama", LlamaConfig(context=2048, eps=1e-6), 4, 32_000, writes_added=False),
+    "idefics_9b": _idefics(LlamaConfig(context=2048, eps=1e-6)),
+    "idefics_80b": _idefics(_LLAMA_65B),
     "starter": FlamingoConfig(
         text=part("llama", _SMOLLM2_135M),
         image=part("efficientnet", EfficientNetConfig(variant="lite0")),

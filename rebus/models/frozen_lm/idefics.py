@@ -65,10 +65,11 @@ def read_config(data: Mapping[str, Any]) -> FlamingoConfig:
     """`config.json` of an `IdeficsForVisionText2Text`; absent fields mean that library's defaults."""
     fields = Released(data)
     fields.demand("hidden_act", "silu")
+    fields.demand("cross_layer_activation_function", "swiglu")
     fields.demand("use_resampler", True, False)
     fields.demand("rope_scaling", None)
     fields.skip("alpha_initializer", "alphas_initializer_range", "pad_token_id", "bos_token_id", "eos_token_id")
-    fields.skip("max_new_tokens", "word_embed_proj_dim", "bos_token", "eos_token", "unk_token")
+    fields.skip("max_sequence_length", "max_new_tokens", "word_embed_proj_dim", "bos_token", "eos_token", "unk_token")
     fields.skip(*(name for name in data if name.startswith("freeze_")))
     rope = fields.part("rope_parameters")
     rope.demand("rope_type", "default")

@@ -1,38 +1,38 @@
-"""`flamingo/starter`: SmolLM2-135M of the package index looks at photos through EfficientNet-Lite0, offline.
+"""`flamingo/starter`: SmolLM2-135M of the package index over EfficientNet-Lite0, offline; nothing learned between them.
 
-Both stay as they come; what was learned between them lies in this package.
+What `rebus train flamingo_photos` begins with. With the gates closed it is the language model.
 """
 
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import replace
+
+import torch
 
 from rebus.backbones.starter_networks import starter_encoder, starter_language_model
-from rebus.core.config import from_dict, to_dict
 from rebus.core.system import Assembled
-from rebus.models.frozen_lm.flamingo_config import PRESETS, FlamingoConfig, part
-from rebus.weights.checkpoint_files import open_weights
+from rebus.models.frozen_lm.bridge import GatedCrossAttention, Resampler
+from rebus.models.frozen_lm.flamingo_config import PRESETS, part
 
-NEED = "flamingo/starter"
-
-
-def learned() -> Path:
-    """What was learned, in float16: resampler, cross-attention, and the vector that an image stands at."""
-    return Path(str(files("rebus"))) / "checkpoints" / "flamingo_starter" / "learned.safetensors"
+_NEED = "flamingo/starter"
 
 
 def assemble_starter() -> Assembled:
-    """The model behind `flamingo/starter`. Raises `MissingExtra` where its packages are not installed."""
+    """The model behind `flamingo/starter`, always the same. Raises `MissingExtra` where its packages are not
+    installed."""
     from rebus.models.frozen_lm.flamingo_layouts import join  # which builds on this file
 
-    text, image = starter_language_model(NEED), starter_encoder(NEED)
-    own = to_dict(PRESETS["starter"]) | {
-        "text": to_dict(part("llama", text.config)),
-        "image": to_dict(part("efficientnet", image.config)),
-    }
-    cfg = from_dict(FlamingoConfig, own)
+    text, image = starter_language_model(_NEED), starter_encoder(_NEED)
+    cfg = replace(PRESETS["starter"], text=part("llama", text.config), image=part("efficientnet", image.config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        resampler = Resampler(1280, cfg.resampler)
+        places = cfg.cross.places(text.config.num_layers)
+        cross = torch.nn.ModuleList(GatedCrossAttention(text.config.width, resampler.width, cfg.cross) for _ in places)
     tensors = {
         **{f"text.{name}": tensor for name, tensor in text.tensors.items()},
         **{f"image.{name}": tensor for name, tensor in image.tensors.items()},
-        **open_weights(learned()),
+        **{f"resampler.{name}": tensor for name, tensor in resampler.state_dict().items()},
+        **{f"cross.{name}": tensor for name, tensor in cross.state_dict().items()},
+        # an image stands where a text begins: at the vector of the token that begins and ends texts
+        "added.weight": text.tensors["tokens.weight"].load()[:1].clone(),
     }
     return Assembled(cfg, tensors, join(cfg, text.processor, image.processor))

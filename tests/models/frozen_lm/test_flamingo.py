@@ -379,6 +379,24 @@ def test_clips_become_as_many_vectors_as_images_and_times_are_interpolated():
     assert not torch.allclose(found, network(tokens=tokens, pixels=clip.flip(2)).logits, atol=1e-5)
 
 
+@torch.no_grad()
+def test_where_text_is_left_alone_only_what_follows_an_image_changes():
+    cfg = replace(PRESETS["tiny"], cross=replace(PRESETS["tiny"].cross, text_alone=True))
+    network = build(cfg)
+    for block in network.cross:
+        block.attn_gate.fill_(0.5)
+        block.mlp_gate.fill_(0.5)
+    tokens = torch.tensor([[5, 6, cfg.image_id, 7], [8, 9, 10, 11]])
+    alone = network.text(tokens[1:]).logits
+    assert torch.equal(network(tokens=tokens[1:]).logits[..., : cfg.vocabulary], alone)
+    mask = torch.tensor([[True], [False]])
+    seen = network(tokens=tokens, pixels=torch.randn(2, 1, 3, 24, 24), image_mask=mask).logits[..., : cfg.vocabulary]
+    torch.testing.assert_close(seen[1], alone[0])
+    blind = network.text(tokens.masked_fill(tokens == cfg.image_id, 0)).logits
+    torch.testing.assert_close(seen[0, :2], blind[0, :2])
+    assert not torch.allclose(seen[0, 3], blind[0, 3], atol=1e-3)
+
+
 def test_only_what_is_new_learns(network):
     learned = {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
     assert learned == {"resampler", "cross", "added"}
