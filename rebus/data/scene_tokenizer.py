@@ -26,8 +26,8 @@ def scenes_tokenizer(
     own = (*vocabulary(), "\n") if locations else vocabulary()
     words = tuple(dict.fromkeys((*own, *more)))
     specials = (*SPECIALS[:-1], MASK) if mask else SPECIALS
-    places = {"locations": 1024, "segments": 128} if locations else {}
-    return _LookUp(word_level_tokenizer(words, specials, spoken=spoken, **places), words)
+    bins, codes = (1024, 128) if locations else (0, 0)
+    return _LookUp(word_level_tokenizer(words, specials, locations=bins, segments=codes, spoken=spoken), words)
 
 
 def scenes_processor(
