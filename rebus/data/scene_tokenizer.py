@@ -35,8 +35,9 @@ def scenes_tokenizer(
     own = (*vocabulary(), "\n") if locations else vocabulary()
     words = tuple(dict.fromkeys((*own, *more)))
     special = (MASK,) if mask else () if added is not None else SPECIALS[-1:]
-    places = {"locations": 1024, "segments": 128} if locations else {}
-    plain = word_level_tokenizer(words, (*SPECIALS[:-1], *special, *controls), spoken=spoken, **places)
+    bins, codes = (1024, 128) if locations else (0, 0)
+    named = (*SPECIALS[:-1], *special, *controls)
+    plain = word_level_tokenizer(words, named, locations=bins, segments=codes, spoken=spoken)
     definition = read_definition(plain.files, added or ())
     assert definition is not None
     return _LookUp(definition, plain.files, words)

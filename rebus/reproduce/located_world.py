@@ -1,7 +1,7 @@
 """Three tasks of one kind of image, asked and answered as text: name the colours from left to right, find the boxes of
 a colour, name the colour in a box. The images are those of `regions_world`; coordinates are tokens, one a pixel."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,13 +39,15 @@ def draw(seed: int, number: int) -> tuple[Tensor, Things]:
     return found.pixels, Things(colours, [[box for box, _ in row] for row in rows])
 
 
-def texts(things: Things, tasks: list[str], rng: np.random.Generator, num_image: int) -> tuple[dict[str, Tensor], list]:
+def texts(
+    things: Things, tasks: list[str], rng: np.random.Generator, num_image: int
+) -> tuple[dict[str, Tensor], list[Any]]:
     """`tokens` (B, num_image + `PROMPT`), `mask`, `targets` (B, `ANSWER`) of a task for each image; and what is right:
     the answer's tokens, or of "find" its boxes."""
-    prompts, answers, right = [], [], list[object]()
+    prompts, answers, right = [], [], list[Any]()
     for task, colours, boxes in zip(tasks, *things, strict=True):
         one = int(rng.integers(len(colours)))
-        about = {"list": [], "find": [IDS[colours[one]]], "what": _places(boxes[one])}[task]
+        about: list[int] = {"list": [], "find": [IDS[colours[one]]], "what": _places(boxes[one])}[task]
         asked = [box for box, colour in zip(boxes, colours, strict=True) if colour == colours[one]]
         if task == "find":
             answer = [place for box in asked for place in _places(box)]
@@ -58,7 +60,7 @@ def texts(things: Things, tasks: list[str], rng: np.random.Generator, num_image:
     return {"tokens": tokens, "mask": tokens != PAD, "targets": _padded(answers, IGNORED, ANSWER)}, right
 
 
-def is_right(task: str, answer: list[int], right: list) -> bool:
+def is_right(task: str, answer: list[int], right: list[Any]) -> bool:
     """Whether an answer, from its start token to its end token, is right throughout; boxes by an IoU of a half."""
     body = answer[1 : answer.index(END)] if END in answer else answer[1:]
     if task != "find":

@@ -209,12 +209,15 @@ ADDED_TOKENS = (
     "<image>",
 )
 RELEASED_IMAGE_ID = 51_289
+USUAL_LENGTH = 256  # tokens of an answer that lists places
 
 
 def suited(cfg: Florence2Config) -> dict[str, Any]:
-    """How answers are decoded."""
+    """How answers are decoded; as long as the decoder has positions, where these are fewer than is usual."""
     how: dict[str, Any] = {"strategy": "beam", "num_beams": cfg.num_beams, "early_stopping": True}
     how = (how if cfg.num_beams > 1 else {}) | ({"no_repeat_ngram_size": cfg.no_repeat} if cfg.no_repeat else {})
+    if cfg.text.context <= USUAL_LENGTH:
+        how["max_new_tokens"] = cfg.text.context - 1
     return {"decoding": dict.fromkeys(("caption", "detect", "segment", "read", "perform"), how)}
 
 
