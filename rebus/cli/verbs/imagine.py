@@ -18,7 +18,7 @@ from rebus.core.errors import CannotWrite, UsageError
 if TYPE_CHECKING:
     from rebus.api import Model
 
-EXAMPLE = 'rebus imagine "a red circle and a blue star" --count 4 --out drawn/ --model chameleon/scenes'
+EXAMPLE = 'rebus imagine "a lighthouse at dusk" --count 4 --out drawn/ --model chameleon/anole-7b'
 _SEEDS = 2**31  # above every seed that is chosen by chance
 _OPTIONS = ("guidance", "temperature", "top_k", "top_p")
 
