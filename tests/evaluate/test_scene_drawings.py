@@ -1,6 +1,5 @@
 """Drawings of scenes are judged by a detector: what it is sure of, no more and no less than was asked for."""
 
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +8,6 @@ from PIL import Image
 from rebus import catalog
 from rebus.core.answers import Box
 from rebus.data.scenes import LABELS, scene
-from rebus.data.scenes.language import naming
 from rebus.evaluate import evaluate
 from rebus.evaluate.scene_drawings import drawing_scores
 
@@ -89,8 +87,3 @@ def test_the_judge_is_the_best_detector_of_the_package(monkeypatch):
     rows = dict([card("a/scenes", 0.7), card("b/scenes", 0.9), card("c/scenes", 1.0, ("caption",))])
     monkeypatch.setattr(catalog, "bundled", lambda: rows)
     assert catalog.scene_judge() == "b/scenes"
-
-
-def test_names_are_those_of_the_captions():
-    s = scene(3, "test", count=2)
-    assert Counter(naming(s.objects).replace("an ", "a ").split(" and ")) == Counter(f"a {one}" for one in s.labels)
