@@ -53,7 +53,7 @@ def read_params(params: Mapping[str, Any]) -> LlamaConfig:
     `BadConfig` naming a field."""
     given = {**params, **_part(params)}
 
-    def number(name: str, kind: type, default: Any = None) -> Any:
+    def number(name: str, kind: Any, default: Any = None) -> Any:
         value: Any = given.get(name, default)
         if kind is float and isinstance(value, int):
             value = float(value)
