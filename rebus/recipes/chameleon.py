@@ -18,8 +18,9 @@ IMAGES = VQGANConfig(
 
 
 def chameleon_scenes_codes() -> TrainConfig:
-    """`rebus train chameleon_scenes_codes`: the tokenizer of images of `chameleon_scenes`, 48 pixels to 12 × 12 codes,
-    after what `chameleon_scenes_codes_32` learned from smaller ones."""
+    """`rebus train chameleon_scenes_codes`, after `rebus train chameleon_scenes_codes_32 --out codes_32` · one busy
+    core, 11 minutes · the tokenizer of images of `chameleon_scenes`, 48 pixels to 12 × 12 codes. In 0.89 of 80 held-out
+    scenes of one or two objects `vild/scenes` finds just the true colours and shapes after it (score 0.8)."""
     return replace(
         chameleon_scenes_codes_32(),
         model=IMAGES,
@@ -31,7 +32,8 @@ def chameleon_scenes_codes() -> TrainConfig:
 
 
 def chameleon_scenes_codes_32() -> TrainConfig:
-    """`rebus train chameleon_scenes_codes_32`: 32 pixels to 8 × 8 codes, in which small shapes are lost."""
+    """`rebus train chameleon_scenes_codes_32` · one busy core, 11 minutes · 32 pixels to 8 × 8 codes, in which small
+    shapes are lost: 0.60 of 200 scenes."""
     return TrainConfig(
         system="vqgan",
         model=replace(IMAGES, image_size=32),
@@ -46,7 +48,9 @@ def chameleon_scenes_codes_32() -> TrainConfig:
 
 
 def chameleon_scenes() -> TrainConfig:
-    """`rebus train chameleon_scenes`"""
+    """`rebus train chameleon_scenes`, after `rebus train chameleon_scenes_codes --out codes` · one busy processor core,
+    1.8 seconds a step · after 1,300 of its steps 0.52 of the captions of training batches were right throughout (each
+    token after the true ones); what it drew after 1,000 had the right colours, and no shapes yet."""
     data = SceneDrawings()
     words = data.tokenizer(SYSTEM.prompts, SEPARATOR, IMAGES.num_codes).vocab_size
     return TrainConfig(
@@ -74,8 +78,8 @@ def chameleon_scenes() -> TrainConfig:
         ),
         objective=NextTokenLoss(z_loss=1e-5),
         data=data,
-        optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=1000),
-        steps=4000,
+        optim=Optim(lr=2e-3, matrices="muon", warmup=100, schedule="constant", cooldown=600),
+        steps=2000,
         batch_size=32,
         starts=(Start(source="codes/final", into="image"),),
         freeze=("image",),

@@ -69,7 +69,7 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     and the loss, at each rate. Of drawing: the share of drawn images that the judge takes for what was asked for."""
     if setting == DRAWS:
         return _drawing(budget, seed)
-    found = {}
+    found: dict[str, float] = {}
     for rate in RATES:
         torch.manual_seed(seed)
         norms = {"qk_norm": setting in (QK, QK_Z, ALL), "norm_after": setting == ALL}
@@ -135,7 +135,7 @@ def _heard(network: Llama) -> Iterator[list[tuple[str, Tensor]]]:
     for block in network.blocks:
         for name in ("q", "k"):
             norm: nn.Module = getattr(block.attn, f"{name}_norm")
-            hooks.append(norm.register_forward_hook(lambda _, __, made, name=name: heard.append((name, made))))  # type: ignore[misc]
+            hooks.append(norm.register_forward_hook(lambda _, __, made, name=name: heard.append((name, made))))
     try:
         yield heard
     finally:
@@ -205,7 +205,7 @@ def _asked(words: Tensor, codes: Tensor, rows: Tensor, seed: int) -> dict[str, T
 
 
 def _right(
-    network: Llama, images: VQGAN, judge: nn.Module, prompts: Mapping[str, Tensor], scale: float, pairs: Tensor
+    network: Any, images: VQGAN, judge: nn.Module, prompts: Mapping[str, Tensor], scale: float, pairs: Tensor
 ) -> float:
     nothing = torch.full_like(prompts["tokens"][:1], world.PAD)
     nothing[:, 0] = world.START

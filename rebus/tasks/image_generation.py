@@ -1,5 +1,6 @@
 """Images that a generative model writes as codes between the tokens of its text, and their decoding to pixels."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,9 +84,10 @@ class TokenRows:
 
 
 def guidance_scales(given: Any) -> tuple[float, float]:
-    """Of the text and of the images of a prompt. Raises `UsageError` for what is neither a number nor two."""
+    """Of the text and of the images of a prompt. Raises `UsageError` for what is neither a finite number nor two."""
     found = (1.0, 1.0) if given is None else (given, 1.0) if isinstance(given, int | float) else given
-    if not isinstance(found, tuple | list) or len(found) != 2 or not all(isinstance(s, int | float) for s in found):
+    good = isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(s, int | float) for s in found)
+    if not good or not all(map(math.isfinite, found)):
         raise UsageError(f"guidance of an image is a number, for the text, or two, for text and images; got {given!r}")
     return float(found[0]), float(found[1])
 

@@ -83,6 +83,8 @@ def test_files_that_are_there_stay_unless_told_otherwise(draws, run, tmp_path):
         (("a", "--out", "no/x.png"), 1, "no: no such folder"),
         ((" ", "--out", "x.png"), 2, "a prompt is empty: say what to draw"),
         (("a", "--out", "x.png", "--count", "0"), 2, "--count: wants a whole number above 0"),
+        (("a", "--out", "x.png", "--seed", "9" * 30), 2, "--seed: wants a whole number from 0 to below 2^62"),
+        (("a", "--out", "x.png", "--seed=-1"), 2, "--seed: wants a whole number from 0 to below 2^62; got '-1'"),
         (("a",), 2, "--out"),
     ],
 )
@@ -101,6 +103,13 @@ def test_without_a_model_that_draws_photos_it_says_what_to_load(bundled, run, tm
     assert "no model on this machine can imagine photos" in err
     assert "chameleon/anole-7b" in err
     assert "rebus models --task imagine lists all" in err
+
+
+def test_guidance_that_is_no_number_is_refused(draws, run, tmp_path):
+    code, _, err = run("imagine", "a", "--guidance", "nan", "--out", tmp_path / "x.png", "--model", draws)
+    assert code == 2
+    assert "guidance of an image is a number" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_keeps_what_is_drawn(draws, run, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 import torch
 
 from rebus.backbones.vision.mask_vqvae import MaskVQVAE, MaskVQVAEConfig
+from rebus.backbones.vision.vqgan import TINY as IMAGES
+from rebus.backbones.vision.vqgan import VQGAN
 from rebus.objectives import CodebookLoss
 
 TINY = MaskVQVAEConfig(
@@ -37,3 +39,16 @@ def test_words_that_nobody_chose_move_towards_features() -> None:
     before = network.codebook.detach().clone()
     CodebookLoss()(network.eval(), {"masks": masks})
     assert torch.equal(network.codebook, before)
+
+
+def test_words_are_revived_under_bfloat16_autocast() -> None:
+    torch.manual_seed(0)
+    network = VQGAN(IMAGES)
+    loss, batch = CodebookLoss(), {"pixels": torch.rand(2, 3, 12, 12) * 2 - 1}
+    loss.begin(network, batch)
+    with torch.no_grad():
+        network.codebook[3] = 1e3  # which nobody chooses
+    with torch.autocast("cpu", torch.bfloat16):
+        loss(network.train(), batch).total.backward()
+    assert network.codebook.dtype == torch.float32
+    assert 0 < network.codebook[3].abs().max() < 1e3

@@ -18,8 +18,9 @@ from rebus.core.errors import CannotWrite, UsageError
 if TYPE_CHECKING:
     from rebus.api import Model
 
-EXAMPLE = 'rebus imagine "a red circle and a blue star" --count 4 --out drawn/ --model chameleon/scenes'
+EXAMPLE = 'rebus imagine "a lighthouse at dusk" --count 4 --out drawn/ --model chameleon/anole-7b'
 _SEEDS = 2**31  # above every seed that is chosen by chance
+_MOST_SEED = 2**62
 _OPTIONS = ("guidance", "temperature", "top_k", "top_p")
 
 
@@ -30,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", metavar="N", type=positive, default=1, help="images of each prompt (%(default)s)")
     parser.add_argument(
-        "--seed", metavar="N", type=int, help="of the first image of each prompt; the next ones count on"
+        "--seed", metavar="N", type=_seed, help="of the first image of each prompt; the next ones count on"
     )
     parser.add_argument(
         "--guidance", metavar="G", type=float, help="how strongly prompts are followed; 1: as the model has it"
@@ -40,6 +41,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", metavar="P", type=float, help="among the most probable codes of mass P")
     parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
     add_model(parser, batch_size=4)
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) >= _MOST_SEED:
+        raise argparse.ArgumentTypeError(f"wants a whole number from 0 to below 2^62; got {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ The tokenizer of images stays as it is; what learns sees tokens alone.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -160,6 +161,20 @@ def read_processor(folder: Path, cfg: ChameleonConfig) -> Processor:
 
 # As Meta's inference code and Anole's sample. Captions and answers are greedy here, so that they come out the same.
 _SAMPLED = {"strategy": "sample", "temperature": 0.7, "top_p": 0.9}
+_DECODING: dict[str, dict[str, Any]] = {
+    "imagine": {**_SAMPLED, "guidance": (3.0, 1.2)},
+    "complete": {**_SAMPLED, "max_new_tokens": 256},
+}
+_FEW_CODES = 1024
+
+
+def suited(cfg: ChameleonConfig) -> dict[str, Any]:
+    """Where a codebook is small, as of drawn shapes, an object begins with a code that is rare at each place among
+    those of the background; top-p would leave it out, so that images are drawn from all codes as they are likely."""
+    if cfg.image.num_codes > _FEW_CODES:
+        return {}
+    return {"decoding": {**_DECODING, "imagine": {"strategy": "sample", "guidance": 2.0}}}
+
 
 SYSTEM = System(
     name="chameleon",
@@ -191,7 +206,8 @@ SYSTEM = System(
         imagine="{prompt}",
         unfinished=("complete", "imagine"),
     ),
-    decoding={"imagine": {**_SAMPLED, "guidance": (3.0, 1.2)}, "complete": {**_SAMPLED, "max_new_tokens": 256}},
+    decoding=_DECODING,
+    suited=suited,
     tasks=tasks,
     objective="next token",
     objective_options={"z_loss": 1e-5},

@@ -29,7 +29,7 @@ from rebus.core.specs import ImageSpec, TextSpec
 from rebus.models.early_fusion.chameleon_config import ChameleonConfig
 from rebus.models.early_fusion.chameleon_layouts import read_ids
 from rebus.weights.checkpoint_files import MAX_JSON, open_weights, read_json
-from rebus.weights.key_sides import nested, rotary_pairs
+from rebus.weights.key_sides import Row, nested, rotary_pairs
 from rebus.weights.keymap import KeyMap
 from rebus.weights.lazy_tensor import LazyTensor
 
@@ -53,8 +53,8 @@ def read_params(params: Mapping[str, Any]) -> LlamaConfig:
     `BadConfig` naming a field."""
     given = {**params, **_part(params)}
 
-    def number(name: str, kind: type, default: Any = None) -> Any:
-        value = given.get(name, default)
+    def number(name: str, kind: Any, default: Any = None) -> Any:
+        value: Any = given.get(name, default)
         if kind is float and isinstance(value, int):
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool) or value <= 0:
@@ -91,7 +91,7 @@ def open_release(folder: Path, text: LlamaConfig) -> tuple[ChameleonConfig, dict
     codes = {f"vq.{name}": tensor for name, tensor in open_weights(_beside(folder, CODES)).items()}
     image = infer_config({name.removeprefix("vq."): tensor.shape for name, tensor in codes.items()})
     ids = read_ids(_vocabulary(folder), image.num_codes)
-    cfg = ChameleonConfig(text=text, image=replace(image, image_size=_side(folder)), **ids)
+    cfg = ChameleonConfig(text=text, image=replace(image, image_size=_side(folder)), draws=True, **ids)
     shards = [open_weights(file) for file in _text_files(folder)]
     return cfg, {**_joined(shards, text), **codes}
 
@@ -101,7 +101,7 @@ def keys_of_release(cfg: ChameleonConfig) -> KeyMap:
     text, layer, block = cfg.text, "layers.{i}.", "text.blocks.{i}."
     heads = {"q": text.num_heads, "k": text.num_kv_heads}
     attention = layer + "attention."
-    rows = [
+    rows: list[Row] = [
         ("tok_embeddings.weight", "text.tokens.weight"),
         ("norm.weight", "text.norm.weight"),
         ("output.weight", "text.head.weight"),
