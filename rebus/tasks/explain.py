@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from rebus.codec.images import open_image
 from rebus.codec.resize import placement
@@ -29,6 +30,7 @@ from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, image_spec, on_device, prompt_for
 
 _STRENGTH = 0.65  # of the colour over the image, at most
+_LENGTHS = ("norm", "vector_norm", "linalg_vector_norm", "sqrt")  # what gives the lengths of vectors
 _HIDDEN, _AT_A_TIME = 8, 16  # places of a side that are hidden one by one; images of a batch
 
 
@@ -62,22 +64,24 @@ def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explana
     Raises `UnsupportedTask` for a model that scores no image with a text, or has no image encoder with places.
     """
     encoder = image_encoder(model.network)
-    blocks = [] if encoder is None else blocks_of(encoder)
-    if encoder is None or not blocks:
+    layers = [] if encoder is None else blocks_of(encoder)
+    if encoder is None or not layers:
         raise UnsupportedTask(f"{model.system.name} has no image encoder with layers of places")
+    layers += [encoder.last_map] if hasattr(encoder, "last_map") else []
     opened = open_image(image)
     listed, many = many_texts(texts)
-    found = [_explained(model, encoder, dict(enumerate(blocks)), opened, str(text)) for text in listed]
+    found = [_explained(model, encoder, dict(enumerate(layers)), opened, str(text)) for text in listed]
     return found if many else found[0]
 
 
-def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Image.Image, text: str) -> Explanation:
+def _explained(model: TaskModel, encoder: Any, layers: dict[int, Any], image: Image.Image, text: str) -> Explanation:
     pixels = on_device(model, model.processor(images=[image]))["pixels"]
     if pixels.dim() != 4:
         raise UnsupportedTask(f"{model.system.name} reads images of any shape: its layers have no one grid")
     differentiable = not is_quantized(model.network)
     pixels.requires_grad_(differentiable)
-    with captured(blocks) as seen, torch.set_grad_enabled(differentiable), torch.compiler.set_stance("force_eager"):
+    eager = torch.compiler.set_stance("force_eager")
+    with captured(layers) as seen, torch.set_grad_enabled(differentiable), eager, _ConstantLengths():
         score = _scores(model, pixels, text).sum()
     if not seen:
         raise UnsupportedTask(
@@ -89,6 +93,21 @@ def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Im
     else:
         heat = _by_hiding(model, pixels.detach(), text, float(score))
     return Explanation(image, text, float(score.detach()), _over_image(model, heat, image.size))
+
+
+class _ConstantLengths(TorchFunctionMode):
+    """The lengths of vectors are constants. Otherwise what a place adds to a unit vector would count only as far as it
+    adds more than the others do, and the shares of all places would add up to nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.normalize:
+            return _normalised(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        return found.detach() if getattr(func, "__name__", "") in _LENGTHS else found
+
+
+def _normalised(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    return x / x.norm(p, dim, keepdim=True).clamp_min(eps).detach()
 
 
 def _by_gradient(encoder: Any, pixels: Tensor, outputs: list[Tensor], score: Tensor) -> Tensor:
