@@ -106,7 +106,7 @@ class _ConstantLengths(TorchFunctionMode):
         return found.detach() if getattr(func, "__name__", "") in _LENGTHS else found
 
 
-def _normalised(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+def _normalised(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Tensor:
     return x / x.norm(p, dim, keepdim=True).clamp_min(eps).detach()
 
 
