@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from rebus.codec.images import open_image
 from rebus.codec.resize import placement
-from rebus.core.capabilities import EmbedsImages, EmbedsText, MatchesPairs, WritesText
+from rebus.core.capabilities import EmbedsImages, EmbedsText, HasAnchors, MatchesPairs, WritesText
 from rebus.core.errors import UnsupportedTask
 from rebus.core.labels import IGNORED
 from rebus.nn.blocks import blocks_of
@@ -30,7 +30,7 @@ from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, image_spec, on_device, prompt_for
 
 _STRENGTH = 0.65  # of the colour over the image, at most
-_LENGTHS = ("norm", "vector_norm", "linalg_vector_norm", "sqrt")  # what gives the lengths of vectors
+_LENGTHS = ("norm", "vector_norm", "linalg_vector_norm")  # what gives the lengths of vectors
 _HIDDEN, _AT_A_TIME = 8, 16  # places of a side that are hidden one by one; images of a batch
 
 
@@ -58,8 +58,9 @@ class Explanation:
 
 
 def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explanation | list[Explanation]:
-    """One image and a text, or several. The places are those of the last layer whose features move the score. Scores
-    without a gradient (sums over the nearest anchors, 8-bit products) are asked again with one place hidden at a time.
+    """One image and a text, or several. The places are those of the last layer whose features move the score. Where a
+    gradient tells little (sums over the nearest anchors, which jump and saturate) or there is none (8-bit products), the
+    score is asked again with a part of the image hidden at a time, 64 times.
 
     Raises `UnsupportedTask` for a model that scores no image with a text, or has no image encoder with places.
     """
@@ -78,7 +79,7 @@ def _explained(model: TaskModel, encoder: Any, layers: dict[int, Any], image: Im
     pixels = on_device(model, model.processor(images=[image]))["pixels"]
     if pixels.dim() != 4:
         raise UnsupportedTask(f"{model.system.name} reads images of any shape: its layers have no one grid")
-    differentiable = not is_quantized(model.network)
+    differentiable = not is_quantized(model.network) and not isinstance(model.network, HasAnchors)
     pixels.requires_grad_(differentiable)
     eager = torch.compiler.set_stance("force_eager")
     with captured(layers) as seen, torch.set_grad_enabled(differentiable), eager, _ConstantLengths():
@@ -123,9 +124,12 @@ def _by_gradient(encoder: Any, pixels: Tensor, outputs: list[Tensor], score: Ten
 
 
 def _by_hiding(model: TaskModel, pixels: Tensor, text: str, score: float) -> Tensor:
-    """(rows, columns): how much the score falls when a place is grey (Zeiler and Fergus, 2014, Sec. 4.2)."""
-    keep = torch.eye(_HIDDEN**2, device=pixels.device).view(-1, 1, _HIDDEN, _HIDDEN)
-    hidden = F.interpolate(keep, pixels.shape[-2:], mode="nearest").to(pixels.dtype)
+    """(rows, columns): how much the score falls when a place and those round it are grey (Zeiler and Fergus, "Visualizing
+    and Understanding Convolutional Networks", 2014, Sec. 4.2)."""
+    places = torch.eye(_HIDDEN**2, device=pixels.device).view(-1, 1, _HIDDEN, _HIDDEN)
+    hidden = F.interpolate(F.max_pool2d(places, 3, stride=1, padding=1), pixels.shape[-2:], mode="nearest").to(
+        pixels.dtype
+    )
     with torch.inference_mode():
         scores = [_scores(model, pixels * (1 - part), text) for part in hidden.split(_AT_A_TIME)]
     return (score - torch.cat(scores).float()).relu().view(_HIDDEN, _HIDDEN)

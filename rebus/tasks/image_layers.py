@@ -21,7 +21,7 @@ from rebus.tasks.image_features import encoder_of, image_encoder
 from rebus.tasks.inputs import many_images
 from rebus.tasks.task_model import TaskModel, batch_size, on_device
 
-POOL = "pool"  # the attention that makes one vector of all places
+POOL: Literal["pool"] = "pool"  # the attention that makes one vector of all places
 Layer = int | Literal["pool"]
 
 
