@@ -59,8 +59,8 @@ class Explanation:
 
 def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explanation | list[Explanation]:
     """One image and a text, or several. The places are those of the last layer whose features move the score. Where a
-    gradient tells little (sums over the nearest anchors, which jump and saturate) or there is none (8-bit products), the
-    score is asked again with a part of the image hidden at a time, 64 times.
+    gradient tells little (sums over the nearest anchors, which jump and saturate) or there is none (8-bit products),
+    the score is asked again with a part of the image hidden at a time, 64 times.
 
     Raises `UnsupportedTask` for a model that scores no image with a text, or has no image encoder with places.
     """
@@ -124,8 +124,8 @@ def _by_gradient(encoder: Any, pixels: Tensor, outputs: list[Tensor], score: Ten
 
 
 def _by_hiding(model: TaskModel, pixels: Tensor, text: str, score: float) -> Tensor:
-    """(rows, columns): how much the score falls when a place and those round it are grey (Zeiler and Fergus, "Visualizing
-    and Understanding Convolutional Networks", 2014, Sec. 4.2)."""
+    """(rows, columns): how much the score falls when a place and those round it are grey (Zeiler and Fergus,
+    "Visualizing and Understanding Convolutional Networks", 2014, Sec. 4.2)."""
     places = torch.eye(_HIDDEN**2, device=pixels.device).view(-1, 1, _HIDDEN, _HIDDEN)
     hidden = F.interpolate(F.max_pool2d(places, 3, stride=1, padding=1), pixels.shape[-2:], mode="nearest").to(
         pixels.dtype
