@@ -24,6 +24,7 @@ from rebus.core.labels import IGNORED
 from rebus.nn.blocks import blocks_of
 from rebus.nn.int8 import is_quantized
 from rebus.tasks.ask import filled_prompt
+from rebus.tasks.batching import progress
 from rebus.tasks.image_features import image_encoder
 from rebus.tasks.image_layers import captured, on_places
 from rebus.tasks.inputs import many_texts
@@ -130,8 +131,11 @@ def _by_hiding(model: TaskModel, pixels: Tensor, text: str, score: float) -> Ten
     hidden = F.interpolate(F.max_pool2d(places, 3, stride=1, padding=1), pixels.shape[-2:], mode="nearest").to(
         pixels.dtype
     )
-    with torch.inference_mode():
-        scores = [_scores(model, pixels * (1 - part), text) for part in hidden.split(_AT_A_TIME)]
+    scores = []
+    with torch.inference_mode(), progress("parts hidden", len(hidden)) as advance:
+        for part in hidden.split(_AT_A_TIME):
+            scores.append(_scores(model, pixels * (1 - part), text))
+            advance(len(part))
     return (score - torch.cat(scores).float()).relu().view(_HIDDEN, _HIDDEN)
 
 
