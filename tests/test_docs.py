@@ -1,6 +1,7 @@
 """What the README and the docs show is true: snippets run, commands parse, files exist, the table is that of today."""
 
 import json
+import os
 import re
 import runpy
 import shlex
@@ -69,6 +70,11 @@ def need(code: str) -> None:
 @pytest.mark.parametrize("code", blocks("python"))
 def test_snippets_run(code, here):
     need(code)
+    if ".compile(" in code:  # the hook that checks shapes breaks graphs: in a process of its own, as users run it
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        return
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 

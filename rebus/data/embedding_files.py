@@ -31,7 +31,7 @@ _MOST_HEADER = 100_000_000  # bytes of a safetensors header that readers accept
 class Embedder(Protocol):
     """What embeds items. For Ray it can be pickled, and loads its model where it is called."""
 
-    def __call__(self, items: Sequence[str]) -> tuple[np.ndarray, Mapping[int, str]]:
+    def __call__(self, items: Sequence[str], /) -> tuple[np.ndarray, Mapping[int, str]]:
         """Vectors (n, E) float32 of the items that have one, in order, and by index why the others have none."""
         ...
 

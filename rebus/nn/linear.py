@@ -22,7 +22,7 @@ def linear(
     return F.linear(x, weight, bias)
 
 
-def _least_rows() -> float:
+def _least_rows() -> float | int:
     return rows_for_float32()
 
 

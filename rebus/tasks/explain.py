@@ -14,21 +14,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from rebus.codec.images import open_image
 from rebus.codec.resize import placement
-from rebus.core.capabilities import EmbedsImages, EmbedsText, MatchesPairs, WritesText
+from rebus.core.capabilities import EmbedsImages, EmbedsText, HasAnchors, MatchesPairs, WritesText
 from rebus.core.errors import UnsupportedTask
 from rebus.core.labels import IGNORED
 from rebus.nn.blocks import blocks_of
 from rebus.nn.int8 import is_quantized
 from rebus.tasks.ask import filled_prompt
+from rebus.tasks.batching import progress
 from rebus.tasks.image_features import image_encoder
 from rebus.tasks.image_layers import captured, on_places
 from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, image_spec, on_device, prompt_for
 
 _STRENGTH = 0.65  # of the colour over the image, at most
+_LENGTHS = ("norm", "vector_norm", "linalg_vector_norm")  # what gives the lengths of vectors
 _HIDDEN, _AT_A_TIME = 8, 16  # places of a side that are hidden one by one; images of a batch
 
 
@@ -56,28 +59,31 @@ class Explanation:
 
 
 def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explanation | list[Explanation]:
-    """One image and a text, or several. The places are those of the last layer whose features move the score. Scores
-    without a gradient (sums over the nearest anchors, 8-bit products) are asked again with one place hidden at a time.
+    """One image and a text, or several. The places are those of the last layer whose features move the score. Where a
+    gradient tells little (sums over the nearest anchors, which jump and saturate) or there is none (8-bit products),
+    the score is asked again with a part of the image hidden at a time, 64 times.
 
     Raises `UnsupportedTask` for a model that scores no image with a text, or has no image encoder with places.
     """
     encoder = image_encoder(model.network)
-    blocks = [] if encoder is None else blocks_of(encoder)
-    if encoder is None or not blocks:
+    layers = [] if encoder is None else blocks_of(encoder)
+    if encoder is None or not layers:
         raise UnsupportedTask(f"{model.system.name} has no image encoder with layers of places")
+    layers += [encoder.last_map] if hasattr(encoder, "last_map") else []
     opened = open_image(image)
     listed, many = many_texts(texts)
-    found = [_explained(model, encoder, dict(enumerate(blocks)), opened, str(text)) for text in listed]
+    found = [_explained(model, encoder, dict(enumerate(layers)), opened, str(text)) for text in listed]
     return found if many else found[0]
 
 
-def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Image.Image, text: str) -> Explanation:
+def _explained(model: TaskModel, encoder: Any, layers: dict[int, Any], image: Image.Image, text: str) -> Explanation:
     pixels = on_device(model, model.processor(images=[image]))["pixels"]
     if pixels.dim() != 4:
         raise UnsupportedTask(f"{model.system.name} reads images of any shape: its layers have no one grid")
-    differentiable = not is_quantized(model.network)
+    differentiable = not is_quantized(model.network) and not isinstance(model.network, HasAnchors)
     pixels.requires_grad_(differentiable)
-    with captured(blocks) as seen, torch.set_grad_enabled(differentiable), torch.compiler.set_stance("force_eager"):
+    eager = torch.compiler.set_stance("force_eager")
+    with captured(layers) as seen, torch.set_grad_enabled(differentiable), eager, _ConstantLengths():
         score = _scores(model, pixels, text).sum()
     if not seen:
         raise UnsupportedTask(
@@ -89,6 +95,21 @@ def _explained(model: TaskModel, encoder: Any, blocks: dict[int, Any], image: Im
     else:
         heat = _by_hiding(model, pixels.detach(), text, float(score))
     return Explanation(image, text, float(score.detach()), _over_image(model, heat, image.size))
+
+
+class _ConstantLengths(TorchFunctionMode):
+    """The lengths of vectors are constants. Otherwise what a place adds to a unit vector would count only as far as it
+    adds more than the others do, and the shares of all places would add up to nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.normalize:
+            return _normalised(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        return found.detach() if getattr(func, "__name__", "") in _LENGTHS else found
+
+
+def _normalised(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Tensor:
+    return x / x.norm(p, dim, keepdim=True).clamp_min(eps).detach()
 
 
 def _by_gradient(encoder: Any, pixels: Tensor, outputs: list[Tensor], score: Tensor) -> Tensor:
@@ -104,11 +125,17 @@ def _by_gradient(encoder: Any, pixels: Tensor, outputs: list[Tensor], score: Ten
 
 
 def _by_hiding(model: TaskModel, pixels: Tensor, text: str, score: float) -> Tensor:
-    """(rows, columns): how much the score falls when a place is grey (Zeiler and Fergus, 2014, Sec. 4.2)."""
-    keep = torch.eye(_HIDDEN**2, device=pixels.device).view(-1, 1, _HIDDEN, _HIDDEN)
-    hidden = F.interpolate(keep, pixels.shape[-2:], mode="nearest").to(pixels.dtype)
-    with torch.inference_mode():
-        scores = [_scores(model, pixels * (1 - part), text) for part in hidden.split(_AT_A_TIME)]
+    """(rows, columns): how much the score falls when a place and those round it are grey (Zeiler and Fergus,
+    "Visualizing and Understanding Convolutional Networks", 2014, Sec. 4.2)."""
+    places = torch.eye(_HIDDEN**2, device=pixels.device).view(-1, 1, _HIDDEN, _HIDDEN)
+    hidden = F.interpolate(F.max_pool2d(places, 3, stride=1, padding=1), pixels.shape[-2:], mode="nearest").to(
+        pixels.dtype
+    )
+    scores = []
+    with torch.inference_mode(), progress("parts hidden", len(hidden)) as advance:
+        for part in hidden.split(_AT_A_TIME):
+            scores.append(_scores(model, pixels * (1 - part), text))
+            advance(len(part))
     return (score - torch.cat(scores).float()).relu().view(_HIDDEN, _HIDDEN)
 
 

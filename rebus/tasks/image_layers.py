@@ -21,7 +21,7 @@ from rebus.tasks.image_features import encoder_of, image_encoder
 from rebus.tasks.inputs import many_images
 from rebus.tasks.task_model import TaskModel, batch_size, on_device
 
-POOL = "pool"  # the attention that makes one vector of all places
+POOL: Literal["pool"] = "pool"  # the attention that makes one vector of all places
 Layer = int | Literal["pool"]
 
 
@@ -91,11 +91,8 @@ def attention(
             "convolves, or attends in windows and among channels. features and explain work on it"
         )
     numbered = [layer for layer in there if isinstance(layer, int)]
-    wanted: list[Layer] = []
-    for layer in ([numbered[-1]] if numbered else [POOL]) if layers is None else layers:
-        if layer != POOL or POOL not in there:
-            layer = next(iter(_numbers([layer], len(numbered))))
-        wanted.append(layer)
+    usual: list[Layer] = [numbered[-1]] if numbered else [POOL]
+    wanted = [_layer(layer, there, len(numbered)) for layer in (usual if layers is None else layers)]
     see, places = encoder_of(model), list[tuple[int, int]]()
 
     def work(batch: Sequence[ImageSource]) -> list[list[Tensor]]:
@@ -173,6 +170,10 @@ def _attentions(model: TaskModel) -> dict[Layer, Any]:
         if type(own) is Attention:
             found[POOL] = own
     return found
+
+
+def _layer(layer: Layer, there: dict[Layer, Any], count: int) -> Layer:
+    return POOL if layer == POOL and POOL in there else _numbers([layer], count)[0]
 
 
 def _numbers(layers: Sequence[Any], count: int) -> list[int]:

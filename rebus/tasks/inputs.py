@@ -43,7 +43,7 @@ def many_images(images: Any) -> tuple[list[ImageSource], bool]:
         | NormalisedImage
     )
     if isinstance(images, single):
-        return [images], False  # type: ignore[list-item]
+        return [images], False
     if isinstance(images, Iterator):
         images = list(islice(images, limit("MAX_IMAGES") + 1))
     if not isinstance(images, Sequence):

@@ -1,6 +1,7 @@
 """Held-out scores in the task's own terms, beside the loss: of generated texts, of images that find their text."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def task_scores(
         if processor is None or processor.text is None or len(pairs) >= _ROWS or len(found) >= _ROWS:
             break
         if "targets" in batch and isinstance(learner.network, WritesText):
-            told = learner.inside(lambda network, batch=batch: said(network, batch, processor))
+            told = learner.inside(partial(said, batch=batch, processor=processor))
             pairs += zip((read(row, processor) for row in batch["targets"]), (read(row, processor) for row in told))
         elif (
             isinstance(learner.network, EmbedsImages) and isinstance(learner.network, EmbedsText) and "tokens" in batch

@@ -19,8 +19,8 @@ def test_steps_total_and_time_are_never_cut(monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
     with bar("paligemma_captions", 20_000, done=12_345) as progress:
-        progress.advance("loss 1.2345 · norm 0.12 · rate 1.0e-04 · 123/s · 40% of the peak · 12.3 GB")
         progress.advance(count=10)
+        progress.advance("loss 1.2345 · norm 0.12 · rate 1.0e-04 · 123/s · 40% of the peak · 12.3 GB")
     said = screen.getvalue()
     assert "12356/20000" in said
     assert "-:--:--" in said or "0:0" in said

@@ -233,6 +233,12 @@ class EfficientNet(nn.Module):
         """The blocks of all stages, in order (`rebus.nn.blocks`)."""
         return [block for stage in self.net.blocks for block in stage.children()]
 
+    @property
+    def last_map(self) -> nn.Module:
+        """What gives the last grid of features, after the blocks."""
+        last: nn.Module = self.net.bn2
+        return last
+
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size."""
         return self.net(pixels.contiguous(memory_format=torch.channels_last))
