@@ -90,13 +90,13 @@ def test_killed_at_any_moment(tmp_path, run):
 
 
 def change(photos: Path, turn: int) -> None:
-    """Other pixels in every third image, and a folder that goes by another name every other turn."""
+    """Other pixels in every sixth image, and a folder that goes by another name every other turn."""
     first, second = photos / "6", photos / "moved"
     if first.exists():
         first.rename(second)
     else:
         second.rename(first)
-    for number in range(turn % 3, IMAGES, 3):
+    for number in range(turn % 6, IMAGES, 6):
         file = photos / f"{number % 7}" / f"{number}.png"
         if file.exists():
             with Image.open(file) as image:
