@@ -185,8 +185,8 @@ class _Run:
         """What embeds, and the manifest of the table that it fills, which is a new one where the weights are others
         than those that `current` was filled by."""
         options = self.options
-        chosen = options.model if isinstance(options.model, str) else None
-        model = current.model if current is not None else (chosen or options.model())  # type: ignore[operator]
+        wanted = options.model
+        model = current.model if current is not None else wanted if isinstance(wanted, str) else wanted()
         found = self._manifest(model, current)
         if current is not None and found.image_print == current.image_print:
             found = current

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rebus.index.manifest import FILE, NEXT, WRITING, read_manifest
 from rebus.index.search import Index, open_index
@@ -66,6 +67,8 @@ def test_killed_at_any_moment(tmp_path, run):
     for number in range(IMAGES):
         draw(photos / f"{number % 7}" / f"{number}.png", number)
     assert run(photos, tmp_path / "first") == 0  # what is imported on first use is there
+    assert run(photos, tmp_path / "whole") == 0
+    change(photos, KILLS)
     began = time.perf_counter()
     assert run(photos, tmp_path / "whole") == 0
     taken = time.perf_counter() - began
@@ -74,10 +77,7 @@ def test_killed_at_any_moment(tmp_path, run):
         killed += run(photos, tmp_path / "index", random_.uniform(0, taken)) != 0
         if (tmp_path / "index" / FILE).exists():  # what a search would read is whole
             assert open_index(photos, str(tmp_path / "index")).snapshot.verify() == []
-        for number in range(turn * 10, turn * 10 + 5):  # some more work for the next one
-            draw(photos / f"{number % 7}" / f"{number}.png", number + 1000)
-        (photos / "6").rename(photos / "moved")
-        (photos / "moved").rename(photos / "6")
+        change(photos, turn)  # as much work for the next one
     assert killed > KILLS // 2
     assert run(photos, tmp_path / "index") == 0
     assert run(photos, tmp_path / "whole") == 0
@@ -87,6 +87,22 @@ def test_killed_at_any_moment(tmp_path, run):
     for name in (NEXT, WRITING):
         assert not (tmp_path / "index" / name).exists()
     assert not [path for path in (tmp_path / "index").iterdir() if path.name.startswith(".snap")]
+
+
+def change(photos: Path, turn: int) -> None:
+    """Other pixels in every sixth image, and a folder that goes by another name every other turn."""
+    first, second = photos / "6", photos / "moved"
+    if first.exists():
+        first.rename(second)
+    else:
+        second.rename(first)
+    for number in range(turn % 6, IMAGES, 6):
+        file = photos / f"{number % 7}" / f"{number}.png"
+        if file.exists():
+            with Image.open(file) as image:
+                other = image.convert("RGB")
+            other.putpixel((turn % 48, number % 48), (turn * 10 % 256, 7, number % 256))
+            other.save(file)
 
 
 def check_equal(found: Index, whole: Index) -> None:
