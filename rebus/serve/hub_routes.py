@@ -19,7 +19,7 @@ from rebus.serve.failures import Refusal
 from rebus.serve.masks import mask_png
 from rebus.serve.openapi import takes
 from rebus.serve.served import Served
-from rebus.serve.task_routes import RAW, is_raw, is_sure, listed
+from rebus.serve.task_routes import RAW, is_sure, listed
 
 
 def add_hub_routes(app: FastAPI) -> None:
@@ -101,7 +101,7 @@ async def _read(exchange: Exchange, *parameters: str) -> tuple[Served, Image.Ima
     """The model, the image, and the parameters, of which those named may be given."""
     data = await exchange.read()
     served = exchange.service.models.get(exchange.request.path_params["model"])
-    if is_raw(exchange.media_type):
+    if exchange.media_type != "application/json":  # the Hub's client does not say what a file is
         return served, await exchange.image(data, served), bodies.HFParameters()
     body = exchange.parse(bodies.HFImage, data)
     return served, await exchange.image(body.inputs, served), _check(body.parameters, *parameters)

@@ -297,7 +297,7 @@ def test_what_is_no_image_is_refused(source):
     assert refused(source, AllowedHosts(names=("*",))) == "bad_image_url"
 
 
-def test_a_thousand_at_once_get_an_answer_or_are_asked_to_come_again():
+def test_more_clients_than_places_get_an_answer_or_are_asked_to_come_again():
     """More connections than places: nobody gets an error of ours, and who is refused is told when to come."""
     number = 300
     image = data_url(file_of(image_of()))
