@@ -8,6 +8,7 @@ from typing import Any
 
 from rebus.cli.html_page import STYLE, embedded_image, escaped
 
+_SIDE = 160  # pixels of an image, at most
 _STYLE = (
     "body{max-width:60rem}table{border-collapse:collapse}td,th{padding:.4rem .8rem;text-align:left;"
     "border-bottom:1px solid #8886}.number{text-align:right;font-variant-numeric:tabular-nums}img{display:block}"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,4 +75,4 @@ def _nothing() -> Any:
 def _load(model: str, device: str | None, dtype: str | None, quantize: str | None, compile: bool) -> Model:
     import rebus
 
-    return rebus.load(model, device=device, dtype=dtype, quantize=quantize, compile=compile)
+    return rebus.load(model, device=device, dtype=dtype, quantize=cast(Any, quantize), compile=compile)

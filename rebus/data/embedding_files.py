@@ -202,7 +202,8 @@ def _digest(items: Sequence[str]) -> str:
 
 
 Shape = tuple[int, int]
-Vectors, Names = Callable[[], Iterator[np.ndarray]], Callable[[], Iterator[list[str]]]
+Vectors = Callable[[], Iterator[np.ndarray]]
+Names = Callable[[], Iterator[list[str]]]
 
 
 def _write_npy(out: Path, vectors: Vectors, names: Names, shape: Shape, plan: Mapping[str, Any]) -> None:

@@ -183,12 +183,12 @@ class _ToldBatches(RecordBatches):
         for row in rows:
             tokens, labels = [spec.bos_id], list[int]()
             for told, text in row.example.texts:
-                unforeseen, learned = encode(told or ""), encode(text)
-                tokens += unforeseen + learned
-                labels += [IGNORED] * len(unforeseen) + learned
+                unforeseen, said = encode(told or ""), encode(text)
+                tokens += unforeseen + said
+                labels += [IGNORED] * len(unforeseen) + said
             found.append((tokens, [*labels, spec.eos_id]))
             longest = max(longest, len(tokens))
-        tokens = torch.tensor([row + [spec.pad_id] * (longest - len(row)) for row, _ in found])
-        labels = torch.tensor([row + [IGNORED] * (longest - len(row)) for _, row in found])
+        given = torch.tensor([row + [spec.pad_id] * (longest - len(row)) for row, _ in found])
+        learned = torch.tensor([row + [IGNORED] * (longest - len(row)) for _, row in found])
         mask = torch.arange(longest) < torch.tensor([len(row) for row, _ in found])[:, None]
-        return {"tokens": tokens, "mask": mask, "labels": labels}
+        return {"tokens": given, "mask": mask, "labels": learned}

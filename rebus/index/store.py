@@ -72,7 +72,7 @@ class Store:
         with _told(self.uri):
             for name in self._names():
                 if name != self.name:
-                    self._db.drop_table(name, ignore_missing=True)
+                    self._db.drop_table(name)
 
     def add(self, rows: Any) -> None:
         """New rows, as one commit."""
@@ -97,7 +97,7 @@ class Store:
 
     def take(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Rows by id, all columns; `vector` as a list."""
-        found = {}
+        found: dict[int, dict[str, Any]] = {}
         for some in _chunks(ids):
             with _told(self.uri):
                 rows = self._open().search().where(some).limit(_AT_ONCE).to_arrow().to_pylist()

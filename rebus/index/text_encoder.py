@@ -106,7 +106,7 @@ def _digest(parts: Iterator[bytes | Tensor]) -> str:
             flat = part.detach().contiguous().flatten()
             found.update(str((part.dtype, tuple(part.shape))).encode())
             if flat.numel():
-                found.update(flat.view(torch.uint8).numpy())
+                found.update(flat.view(torch.uint8).numpy().data)
         else:
             found.update(part)
     return found.hexdigest()

@@ -132,10 +132,10 @@ class _Run:
             if not rows:
                 continue
             content = self._hash(path)
-            row = next((row for row in rows if known.hash(row) == content), None)
-            if row is not None:
-                rows.remove(row)
-                difference.moved[row] = path, scan.files[path]
+            same = next((row for row in rows if known.hash(row) == content), None)
+            if same is not None:
+                rows.remove(same)
+                difference.moved[same] = path, scan.files[path]
         taken = {path for path, _ in difference.moved.values()}
         difference.new = [path for path in difference.new if path not in taken]
         difference.gone = [row for row in difference.gone if row not in difference.moved]

@@ -6,7 +6,7 @@ Alayrac et al., "Flamingo: a Visual Language Model for Few-Shot Learning", 2022.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +131,7 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     if setting == OPEN:
         for block in network.cross:
             for gate in (block.attn_gate, block.mlp_gate):
-                nn.init.constant_(gate, _OPEN).requires_grad_(False)
+                nn.init.constant_(cast(Tensor, gate), _OPEN).requires_grad_(False)
 
     def batch_at(index: int) -> dict[str, Tensor]:
         random = torch.Generator().manual_seed(seed * 1_000_003 + index)

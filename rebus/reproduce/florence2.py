@@ -4,6 +4,7 @@ Xiao et al., "Florence-2: Advancing a Unified Representation for a Variety of Vi
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
 
         def batch(index: int, tasks: tuple[str, ...] = tasks, num_image: int = num_image) -> dict[str, Tensor]:
             rows = rows_at(seed, index, budget.batch_size, budget.images)
-            some = world.Things(*([part[row] for row in rows.tolist()] for part in things))  # type: ignore[arg-type]
+            some = world.Things(*([part[row] for row in rows.tolist()] for part in things))
             asked = [tasks[i % len(tasks)] for i in range(len(rows))]
             given, _ = world.texts(some, asked, np.random.default_rng([seed, index]), num_image)
             return {"pixels": pixels[rows], **given}
@@ -101,8 +102,9 @@ def _share_right(budget: Budget, made: Florence2, task: str, seed: int) -> float
     pixels, things = world.draw(1000 + seed, budget.test)
     given, right = world.texts(things, [task] * budget.test, np.random.default_rng(seed), made.cfg.num_image_tokens)
     given.pop("targets")
-    options = {"eos_id": world.END, "pad_id": world.PAD, "max_new_tokens": world.ANSWER}
-    answers = generate(made, {"pixels": pixels, **given}, **options).tolist()
+    batch = {"pixels": pixels, **given}
+    written = generate(cast(Any, made), batch, eos_id=world.END, pad_id=world.PAD, max_new_tokens=world.ANSWER)
+    answers = written.tolist()
     return float(np.mean([world.is_right(task, *pair) for pair in zip(answers, right, strict=True)]))
 
 

@@ -5,7 +5,7 @@ Chen et al., "PaLI-3 Vision Language Models: Smaller, Faster, Stronger", 2023.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
 
 def dual_encoder(budget: Budget) -> SigLIP:
     """The library's SigLIP, small."""
-    size = {"width": budget.width, "num_heads": 2, "mlp_width": 2 * budget.width, "act": "gelu"}
+    size: dict[str, Any] = {"width": budget.width, "num_heads": 2, "mlp_width": 2 * budget.width, "act": "gelu"}
     image = ViTConfig(num_layers=budget.num_layers, patch_size=budget.patch, image_size=world.SIZE, **size)
     text = TextConfig(num_layers=2, vocab_size=world.VOCAB_SIZE, context=world.CAPTION, causal=False, **size)
     made = SigLIP(SigLIPConfig(image=image, text=text, embed=budget.width, pad_id=world.PAD))
@@ -158,7 +158,7 @@ def _right(made: PaLI3, test: world.Signs) -> dict[str, float]:
     for rows in torch.arange(len(asked)).split(400):
         given = {"pixels": test.pixels[rows[::4] // 4], "owners": torch.arange(len(rows)) // 4, "tokens": asked[rows]}
         batch = {**given, "mask": asked[rows] != world.PAD}
-        written = generate(made, batch, eos_id=world.END, pad_id=world.PAD, max_new_tokens=5)
+        written = generate(cast(Any, made), batch, eos_id=world.END, pad_id=world.PAD, max_new_tokens=5)
         said.append(F.pad(written, (0, 5 - written.shape[1]), value=world.PAD))
     answers, true = torch.cat(said).unflatten(0, (-1, 4)), wanted.unflatten(0, (-1, 4))
     same = ((answers == true) | (true < 0)).all(dim=2).float().mean(dim=0)

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ class Batcher:
         self.observe("prepare", time.monotonic() - begun)
         with self._wake:
             self._check_open()
-            held = sum(one.nbytes for one in (*self._prompts, *self._jobs))
+            held = sum(one.nbytes for one in self._waiting())
             full = held and held + request.nbytes > limit("MAX_IMAGE_MEMORY")
             if full or self.waiting >= self.max_queue:
                 raise QueueFull(self.waiting, max(1, round(self._pace * self.waiting)))
@@ -190,8 +191,12 @@ class Batcher:
                 self._count(len(jobs))
         closed = RebusError("the server is shutting down")
         self._rows.end(closed)
-        for waiting in (*self._prompts, *self._jobs):
+        for waiting in self._waiting():
             waiting.ticket.fail(closed)
+
+    def _waiting(self) -> Iterator[Request | Job]:
+        yield from self._prompts
+        yield from self._jobs
 
     def _between(self) -> None:
         """While a job decodes, the rows go on too."""

@@ -72,7 +72,7 @@ async def object_detection(exchange: Exchange) -> Any:
 async def image_segmentation(exchange: Exchange) -> Any:
     """Masks as PNG, 255 inside, each as large as the upright image."""
     served, image, given = await _read(exchange, "threshold", "subtask")
-    tickets = [await exchange.submit(served, "segment", image, label) for label in _labels(exchange)]
+    tickets = [await exchange.submit(served, "segment", image, label) for label in _labels(exchange) or ()]
     masks: list[Mask] = [mask for ticket in tickets for mask in await exchange.answer(ticket)]
     masks = [mask for mask in masks if is_sure(mask.score, given.threshold or 0)]
     return [{"label": mask.label, "score": finite_or_none(mask.score, 6), "mask": mask_png(mask)} for mask in masks]

@@ -115,7 +115,7 @@ async def embeddings(exchange: Exchange) -> Any:
     if body.dimensions is not None and body.dimensions != served.dimensions:
         raise Refusal(400, f"dimensions of this model is {served.dimensions}", "invalid_value", "dimensions")
     inputs = [body.input] if isinstance(body.input, str) else list(body.input or [])
-    modality = body.modality
+    modality: str = body.modality
     if body.messages is not None:
         inputs, modality = _of_messages(body.messages)
     if not inputs:

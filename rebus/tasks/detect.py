@@ -112,7 +112,7 @@ def _checked(threshold: float | None) -> float | None:
     return threshold
 
 
-def _given(threshold: float | None, answers: list[list[Box]], sources: Sequence[Any]) -> list[Boxes]:
+def _given(threshold: float | None, answers: Sequence[Any], sources: Sequence[Any]) -> list[Boxes]:
     """Each image's boxes, without those below the threshold; an image that was skipped stays None."""
     if threshold is not None:
         answers = [boxes and [box for box in boxes if box.score >= threshold] for boxes in answers]

@@ -7,23 +7,23 @@ how likely the text is as the answer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from rebus.codec.images import open_image
 from rebus.codec.resize import placement
+from rebus.codec.text import filled_prompt
 from rebus.core.capabilities import EmbedsImages, EmbedsText, HasAnchors, MatchesPairs, WritesText
 from rebus.core.errors import UnsupportedTask
 from rebus.core.labels import IGNORED
 from rebus.nn.blocks import blocks_of
-from rebus.nn.int8 import is_quantized
-from rebus.tasks.ask import filled_prompt
+from rebus.nn.quantized import is_quantized
 from rebus.tasks.batching import progress
 from rebus.tasks.image_features import image_encoder
 from rebus.tasks.image_layers import captured, on_places
@@ -69,7 +69,7 @@ def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explana
     layers = [] if encoder is None else blocks_of(encoder)
     if encoder is None or not layers:
         raise UnsupportedTask(f"{model.system.name} has no image encoder with layers of places")
-    layers += [encoder.last_map] if hasattr(encoder, "last_map") else []
+    layers += [cast(nn.Module, encoder.last_map)] if hasattr(encoder, "last_map") else []
     opened = open_image(image)
     listed, many = many_texts(texts)
     found = [_explained(model, encoder, dict(enumerate(layers)), opened, str(text)) for text in listed]
@@ -146,13 +146,14 @@ def _scores(model: TaskModel, pixels: Tensor, text: str) -> Tensor:
         words = on_device(model, model.processor(texts=[text]))
         if getattr(network, "is_dense", True):
             return (network.embed_image(pixels) * network.embed_text(**words)).sum(dim=-1)
-        return network.score(network.image_vectors(pixels), network.text_vectors(**words))[:, 0]
+        anchored = cast(Any, network)
+        return anchored.score(anchored.image_vectors(pixels), anchored.text_vectors(**words))[:, 0]
     if isinstance(network, MatchesPairs):
         batch = model.processor(texts=[filled_prompt(model.system.prompts, "match", text=text)])
         return network.match_logits(pixels=pixels, **_for_each(pixels, on_device(model, batch)))
     if isinstance(network, WritesText):
         batch = _for_each(pixels, on_device(model, _prompt(model, text)))
-        logits = network(pixels=pixels, **batch).logits.float()
+        logits = cast(Any, network)(pixels=pixels, **batch).logits.float()
         targets = batch["targets"]
         chosen = logits.log_softmax(-1).gather(2, targets.clamp(min=0)[..., None])[..., 0]
         return chosen.masked_fill(targets == IGNORED, 0).sum(dim=1)

@@ -189,9 +189,9 @@ class Layers(nn.Module):
         self.blocks = nn.Sequential(*stages)
         head = _HEAD if cfg.lite else round_width(_HEAD, multiplier)
         self.conv_head = PaddedConv(width, head) if cfg.head else None
-        self.bn2 = _norm(cfg, head) if cfg.head else None
+        self.bn2: nn.Module | None = _norm(cfg, head) if cfg.head else None
         self.width = head if cfg.head else width
-        self.classifier = nn.Linear(self.width, cfg.num_classes) if cfg.num_classes else nn.Identity()
+        self.classifier: Any = nn.Linear(self.width, cfg.num_classes) if cfg.num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups

@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
     labels = listed(args, "labels")
     if labels is None and args.examples is None:
         raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
+    examples = read_examples(args, "classify")
+    if labels is None:
+        labels = sorted({label for _, label in examples or ()})
     sorter = Sorter(args, labels)
     if sorter.way and args.sidecar:
         raise UsageError(f"give --sidecar, which writes beside the image, or --{sorter.way}-to, not both")
@@ -56,9 +59,6 @@ def run(args: argparse.Namespace) -> int:
     code = hopeless(files, args)
     if code is not None:
         return code
-    examples = read_examples(args, "classify")
-    if labels is None:
-        labels = sorted({label for _, label in examples or ()})
     model = open_model(args, "classify", by_examples=examples is not None)
     shots = shots_for(model, "classify", args, examples)
     templates = args.templates[0] if args.templates and len(args.templates) == 1 else args.templates
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     )
     for row in batch.rows:
         if row["image"] in places and "error" not in row:
-            place = places[row["image"]]
-            row["placed"] = place and str(place)
+            placed = places[row["image"]]
+            row["placed"] = placed and str(placed)
     sorter.say_what_was_done()
     return batch.finish(args, model.card)
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         emit({"model": model.card.name, "parts": shown, **({} if warning is None else {"warning": warning})})
     else:
         for part in shown:
-            say(part.get("text", part.get("image")))
+            say(str(part.get("text", part.get("image"))))
     return 0
 
 
