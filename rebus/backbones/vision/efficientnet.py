@@ -189,7 +189,7 @@ class Layers(nn.Module):
         self.blocks = nn.Sequential(*stages)
         head = _HEAD if cfg.lite else round_width(_HEAD, multiplier)
         self.conv_head = PaddedConv(width, head) if cfg.head else None
-        self.bn2: nn.Module | None = _norm(cfg, head) if cfg.head else None
+        self.bn2 = _norm(cfg, head) if cfg.head else None
         self.width = head if cfg.head else width
         self.classifier: Any = nn.Linear(self.width, cfg.num_classes) if cfg.num_classes else nn.Identity()
         for module in self.modules():
@@ -236,8 +236,7 @@ class EfficientNet(nn.Module):
     @property
     def last_map(self) -> nn.Module:
         """What gives the last grid of features, after the blocks."""
-        last: nn.Module = self.net.bn2
-        return last
+        return self.net
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size."""
