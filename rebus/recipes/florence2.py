@@ -31,7 +31,8 @@ _TASKS = (
 
 def florence2_scenes() -> TrainConfig:
     """`rebus train florence2_scenes` · half a core of a busy AMD EPYC, 58 minutes · all fifteen tasks of the release in
-    one model. Of 32 held-out scenes all captions were right, AP50 0.96, mIoU 0.42; writing it had not learned to read.
+    one model. Of 1,000 held-out scenes 0.986 are captioned without a mistake, AP50 of shapes 0.908, mIoU of phrases
+    0.466; writing it has not learned to read (no line right).
 
     As in `paligemma_scenes` the image encoder first learns to name what each patch shows, in place of the release's
     126 million images, and goes on with that beside.

@@ -83,7 +83,7 @@ class Claim:
     table: tuple[str, ...]  # the figures that are printed; all of them are in results.json
     statements: tuple[Statement, ...]
     plots: tuple[Plot, ...]
-    minutes: float  # of one core, measured
+    minutes: float | None  # of one core, measured; None: not run at this size yet
     revision: int = 1  # of the code behind `measure`: a new number where it gives other numbers, so that old and new
     # cells are never mixed
 

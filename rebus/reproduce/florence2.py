@@ -154,5 +154,5 @@ def florence2(budget: Budget = BUDGET) -> Claim:
                 lines=tuple(Line(way, tuple((task, Read(way, task)) for task in figures)) for way in SETTINGS),
             ),
         ),
-        minutes=12.0,
+        minutes=None,
     )

@@ -236,5 +236,5 @@ def pali3(budget: Budget = BUDGET) -> Claim:
                 ),
             ),
         ),
-        minutes=12.0,
+        minutes=None,
     )
