@@ -75,7 +75,8 @@ def _reproduce(args: argparse.Namespace, claim: Any, folder: Path) -> int:
         what = "all measured before" if done == number else "going on"
         note(f"{folder}: {what}, {done} of {number} cells are there")
     else:
-        lasts = "not run at this size yet" if claim.minutes is None else f"about {claim.minutes:.0f} minutes of one core"
+        measured = claim.minutes is not None
+        lasts = f"about {claim.minutes:.0f} minutes of one core" if measured else "not run at this size yet"
         note(f"{number} cells; {lasts}. Kept in {folder}")
     kept = done
     try:
