@@ -15,6 +15,7 @@ from typing import Any
 from rebus.core.cache import cache_home
 from rebus.core.errors import UsageError, unknown
 from rebus.core.small_files import read_small
+from rebus.core.strict_json import to_json
 from rebus.index.conditions import Conditions
 from rebus.index.search import Hit, Index, Term
 
@@ -33,7 +34,7 @@ def registered(url: str, indexes: Mapping[str, Index], key: str | None = None) -
     file = folder / f"{os.getpid()}.json"
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
-        json.dump(about, out)
+        out.write(to_json(about))
     try:
         yield
     finally:
@@ -145,7 +146,7 @@ def _post(server: Mapping[str, Any], name: str, question: Mapping[str, Any]) -> 
         headers["Authorization"] = f"Bearer {server['key']}"
     try:
         line = http.client.HTTPConnection(urlsplit(server["url"]).netloc, timeout=_PATIENCE)
-        line.request("POST", f"/v1/search/{quote(name, safe='')}", json.dumps(question), headers)
+        line.request("POST", f"/v1/search/{quote(name, safe='')}", to_json(question), headers)
         got = line.getresponse()
         return [Hit(**one) for one in json.load(got)["data"]] if got.status == 200 else None
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):

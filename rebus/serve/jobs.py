@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rebus.codec.decode_image import open_image
 from rebus.codec.regions import ImageRegions
 from rebus.core.capabilities import WritesText
 from rebus.core.errors import RebusError, UsageError
+from rebus.core.strict_json import to_json
 from rebus.generation.interrupted import InterruptedWriter
 from rebus.serve.continuous import in_our_words
 from rebus.serve.tickets import Ticket
@@ -61,7 +61,7 @@ class Job:
     def key(self) -> str:
         """Equal for those that share a batch."""
         alone = id(self) if self.streams else 0
-        return json.dumps([self.task, alone, sorted(self.own), self.shared], sort_keys=True, default=repr)
+        return to_json([self.task, alone, sorted(self.own), self.shared], sort_keys=True, default=repr)
 
 
 def job(ticket: Ticket, task: str, arguments: Mapping[str, Any], streams: bool) -> Job:

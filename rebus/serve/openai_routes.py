@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 
 from rebus.core.errors import RebusError
+from rebus.core.strict_json import to_json
 from rebus.serve import bodies
 from rebus.serve.chat import Call, call_of, options_of
 from rebus.serve.exchange import ClientGone, Exchange, endpoint
@@ -89,7 +89,7 @@ async def _chunks(
 
 
 def _line(data: Any) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n"
+    return f"data: {to_json(data, ensure_ascii=False)}\n\n"
 
 
 def _tokens(ticket: Ticket) -> dict[str, int]:

@@ -56,7 +56,8 @@ def said(network: Any, batch: Mapping[str, Tensor], processor: Processor) -> Ten
     if isinstance(network, WritesText):
         assert processor.text is not None
         spec = processor.text.spec
-        return generate(network, given, max_new_tokens=_NEW_TOKENS, eos_id=spec.eos_id, pad_id=spec.pad_id)
+        length = min(_NEW_TOKENS, batch["targets"].shape[1])  # what fits beside the prompt
+        return generate(network, given, max_new_tokens=length, eos_id=spec.eos_id, pad_id=spec.pad_id)
     embeddings = network(**{name: value for name, value in given.items() if name != "owners"})
     best = (embeddings.image @ embeddings.text.T).argmax(dim=1)
     return batch["tokens"][best]

@@ -55,7 +55,7 @@ def test_labels_from_a_file(bundled, run, tmp_path):
 
 
 def test_scenes_gives_a_report_too(bundled, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "evaluate", lambda model, number, split: {"image_to_text": 0.25, "scenes": number})
+    monkeypatch.setattr(scenes, "evaluate", lambda model, **how: {"image_to_text": 0.25, "scenes": how["number"]})
     code, said, err = run("eval", "siglip/scenes", "scenes", "--json", "--out", tmp_path / "out")
     assert code == 0, err
     document = json.loads(said)

@@ -105,7 +105,7 @@ def test_train_into_what_cannot_be_a_folder(tmp_path, run):
 def test_eval(bundled, run, monkeypatch):
     from rebus.evaluate import scenes
 
-    monkeypatch.setattr(scenes, "evaluate", lambda model, number, split: {"image_to_text": 0.25, "scenes": number})
+    monkeypatch.setattr(scenes, "evaluate", lambda model, **how: {"image_to_text": 0.25, "scenes": how["number"]})
     code, out, _ = run("eval", "siglip/scenes", "scenes", "--number", 100, "--json")
     assert code == 0
     assert json.loads(out)["image_to_text"] == 0.25

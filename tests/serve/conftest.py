@@ -23,6 +23,12 @@ GENERATIVE, ENCODER, DETECTOR = "paligemma/scenes", "clip/scenes", "vild/scenes"
 LOADED = {}
 
 
+@pytest.fixture(autouse=True)
+def hub_client_online(monkeypatch):
+    """The suite keeps the Hub's library offline; here its client talks to the server of these tests."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 def load(name):
     """Each model once for all servers, which then share its network one after another."""
     if name not in LOADED:

@@ -110,7 +110,7 @@ def test_the_hub_client_classifies(hub, url):
     address = f"{url}/hf/image-classification/{ENCODER}?labels={','.join(LABELS)}"
     assert [one.label for one in hub.image_classification(data, model=address)] == list(wanted.labels)
     assert len(hub.image_classification(data, model=address, top_k=2)) == 2
-    with pytest.raises(HfHubHTTPError, match="400"):
+    with pytest.raises(HfHubHTTPError, match="no labels of its own"):
         hub.image_classification(data, model=address.partition("?")[0])
 
 
@@ -169,13 +169,14 @@ ROUTES = {
         f"/hf/image-to-text/{GENERATIVE}", content=data, headers={"Content-Type": "application/octet-stream"}
     ),
 }
-TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation → the transpose of Pillow that it undoes
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # EXIF orientation → the transpose of Pillow that it undoes
 
 
 def asked(client, route, data):
     response = ROUTES[route](client, data)
     assert response.status_code == 200
-    return {name: value for name, value in response.json().items() if name in ("data", "choices")} or response.json()
+    found = response.json()
+    return next((found[name] for name in ("data", "choices") if name in found), found)
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -19,7 +19,7 @@ from rebus.cli.output import Bar, bar, bold, emit, note, say, shown, table
 from rebus.core.errors import RebusError, UsageError
 from rebus.index.report import Options, Progress, Report
 
-EXAMPLE = "rebus index ~/Pictures && rebus search ~/Pictures 'a dog on a beach'"
+EXAMPLE = "rebus index ~/Pictures --exclude '*/thumbnails/*'"
 _SHOWN = 5  # files of a group
 _WATCHED = 5.0  # seconds between two looks at a folder
 
