@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 import rebus
 from rebus.core.errors import RebusError, UnsupportedTask, UsageError
