@@ -49,7 +49,8 @@ def lit_photos() -> TrainConfig:
 def flamingo_photos() -> TrainConfig:
     """`rebus train flamingo_photos --set data.path=flickr8k_1k`: SmolLM2-135M learns to look at photos through
     EfficientNet-Lite0. Both are of the extra `captions` and stay as they are; resampler and cross-attention are
-    learned, 6 million weights, in some 3 seconds a step of one processor core.
+    learned, 6 million weights · one thread among many other processes, 49 minutes · CIDEr-D 0.304 on the 100 held-out
+    photos (of 10), 0.119 against the captions of the next photo; `magic/starter` 0.104.
 
     The gates learn at twenty times the rate: from zero, a few hundred steps of the others' would leave them nearly
     closed. The first cross-attention stands before the 15th of 30 blocks, so that nothing is worked out backwards below
