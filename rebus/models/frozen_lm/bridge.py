@@ -104,6 +104,13 @@ class Resampler(nn.Module):
         return F.interpolate(self.times.mT[None], frames, mode="linear", align_corners=True)[0].mT
 
 
+class GainRMSNorm(nn.RMSNorm):
+    """RMSNorm in the precision of its gain: autocast leaves keys and queries in bfloat16."""
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
 class GatedCrossAttention(nn.Module):
     """x + tanh(attn_gate) · attn(norm1(x), image), then x + tanh(mlp_gate) · mlp(norm2(x)): nothing, while both gates
     are closed."""
@@ -115,7 +122,7 @@ class GatedCrossAttention(nn.Module):
         self.text_alone = cfg.text_alone
 
         def norm(width: int) -> nn.Module:
-            return LayerNorm(width, cfg.eps) if cfg.norm == "layer" else nn.RMSNorm(width, cfg.eps)
+            return LayerNorm(width, cfg.eps) if cfg.norm == "layer" else GainRMSNorm(width, cfg.eps)
 
         self.norm1 = norm(width)
         self.attn = Attention(
