@@ -49,8 +49,8 @@ def chameleon_scenes_codes_32() -> TrainConfig:
 
 def chameleon_scenes() -> TrainConfig:
     """`rebus train chameleon_scenes`, after `rebus train chameleon_scenes_codes --out codes` · one busy processor core,
-    1.8 seconds a step · after 1,300 of its steps 0.52 of the captions of training batches were right throughout (each
-    token after the true ones); what it drew after 1,000 had the right colours, and no shapes yet."""
+    1.8 seconds a step · after 2,000 steps, the last 600 of them its cooldown, of 200 held-out scenes of one or two
+    objects 0.83 were captioned without a mistake, and 0.08 of the drawings showed what was asked for."""
     data = SceneDrawings()
     words = data.tokenizer(SYSTEM.prompts, SEPARATOR, IMAGES.num_codes).vocab_size
     return TrainConfig(
