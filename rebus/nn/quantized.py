@@ -15,10 +15,7 @@ from rebus.nn.patches import PatchProjection, cut
 
 Kind = Literal["int8", "int4"]
 KINDS: tuple[Kind, ...] = ("int8", "int4")
-# Image encoders read hundreds of rows at once, where 8 bits are quicker than 4, and lose more by rounding.
-_EIGHT = ("image.",)
-
-
+_EIGHT = ("image.",)  # image encoders read hundreds of rows at once, where products by 4-bit weights are slow
 Quantize = Callable[[Tensor], Product]
 
 
