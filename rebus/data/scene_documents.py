@@ -31,6 +31,7 @@ _SEEDS = 1_000_000_000  # documents between the series of two seeds
 _ASKED = 0.25  # of the episodes
 _LONG = 0.3  # of the episodes that are told, how many tell size and fill too
 _SHORT = 0.3  # and how many of the others tell colour or shape alone
+_ALL = 0.5  # of the episodes with examples in words, how many have all of them so
 _ROTE = 24  # words of a text that repeats itself
 
 
@@ -49,7 +50,9 @@ class SceneDocuments:
     """Documents, drawn with the given odds: episodes of `images` scenes and 2 to `classes` made-up names, of which one
     in four asks what this is; pages; captions, and questions, of a single scene.
 
-    `told`: for language models, which see nothing. In episodes words tell what each image shows; the rest does without;
+    `worded`: the odds that an episode gives some of its examples in words, before the images of the others: half the time
+    all of them. A frozen language model binds names to words already; what an image must become, for names to be bound to
+    it, is learned from these. `told`: for language models, which see nothing. In episodes words tell what each image shows; the rest does without;
     and with the odds `rote` a text is some words again and again, from which copying is learned soonest.
     `caption`, `question`: what stands between an image and its text; both as the prompts of the system that is to read
     such documents.
@@ -64,6 +67,7 @@ class SceneDocuments:
     rote: float = 0.0
     images: int = 8
     classes: int = 4
+    worded: float = 0.0
     told: bool = False
     caption: str = "Output:"
     question: str = "Question:{question} Short answer:"
@@ -102,10 +106,14 @@ class SceneDocuments:
         found = episode(seed, split, int(rng.integers(2, self.classes + 1)), self.images - 1, self.size)
         asked = filled(self.question, question=WHAT) if rng.random() < _ASKED else self.caption
         words = _which(list(found.meanings.values()), rng)
-        return [
+        chunks = [
             Chunk(one, asked, name, " ".join(one.objects[0].attributes[words]))
             for one, name in (*found.shots, found.query)
         ]
+        if not self.worded or rng.random() >= self.worded:
+            return chunks
+        first = len(found.shots) if rng.random() < _ALL else int(rng.integers(1, len(chunks)))
+        return [*(Chunk(None, "", f"{c.told} {c.text}") for c in chunks[:first]), *chunks[first:]]
 
     def _page(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
         parts = page(seed, split, self.size)

@@ -23,7 +23,6 @@ RECIPES = {
     "visualgpt_scenes_cider": "rebus.recipes.scene_captions",
     "flamingo_scenes": "rebus.recipes.scene_documents",
     "flamingo_scenes_text": "rebus.recipes.scene_documents",
-    "flamingo_scenes_mix": "rebus.recipes.scene_documents",
     "simvlm_scenes": "rebus.recipes.scene_prefixes",
     "simvlm_scenes_mix": "rebus.recipes.scene_prefixes",
     "chameleon_scenes": "rebus.recipes.chameleon",

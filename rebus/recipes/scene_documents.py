@@ -1,7 +1,5 @@
 """Flamingo in the scenes world: a language model reads; then it learns to look at images, and from examples of them."""
 
-from dataclasses import replace
-
 from rebus.backbones.text.llama import LlamaConfig
 from rebus.data.scene_documents import SceneDocuments
 from rebus.models.frozen_lm.bridge import CrossConfig, ResamplerConfig
@@ -45,44 +43,25 @@ def flamingo_scenes_text() -> TrainConfig:
 
 
 def flamingo_scenes() -> TrainConfig:
-    """`rebus train flamingo_scenes --out seen`, in the folder where `rebus train flamingo_scenes_text --out text` was
-    run · one thread of two busy cores, some 4 minutes · the first of two stages: it learns to see by captions and
-    questions.
-    """
+    """`rebus train flamingo_scenes`, in the folder where `rebus train flamingo_scenes_text --out text` was run."""
     return TrainConfig(
         system="flamingo",
         model=FlamingoConfig(
             text=part("llama", flamingo_scenes_text().model),
             image=part("vit", ENCODER),
             resampler=ResamplerConfig(num_layers=1, num_heads=4, head_width=32, num_latents=16),
-            cross=CrossConfig(every=2, num_heads=4, head_width=32, mlp_width=192),  # before the first block alone
+            cross=CrossConfig(num_heads=4, head_width=32, mlp_width=192),
             max_new_tokens=40,
         ),
         objective=InterleavedLoss(),
-        data=SceneDocuments(episodes=0.0, pages=0.0, captions=0.7, questions=0.3),
-        optim=Optim(lr=3e-3, matrices="muon", warmup=100, schedule="constant", cooldown=60),
-        steps=600,
-        batch_size=32,
+        data=SceneDocuments(episodes=0.5, pages=0.0, captions=0.35, questions=0.15, images=6, worded=0.8),
+        optim=Optim(lr=3e-3, matrices="muon", warmup=100, schedule="constant", cooldown=1000),
+        steps=3000,
+        batch_size=24,
         starts=(
             Start(source="text/final", into="text"),
             Start(source="paligemma/scenes", take="image", into="image"),
         ),
         freeze=("text", "image"),
         final_dtype="float16",
-    )
-
-
-def flamingo_scenes_mix() -> TrainConfig:
-    """`rebus train flamingo_scenes_mix`, in the folder of `flamingo_scenes` · the second stage: few-shot episodes
-    besides. After 750 of its steps names were still chosen by chance (0.37 to 0.44 right after eight examples).
-    """
-    return replace(
-        flamingo_scenes(),
-        data=SceneDocuments(episodes=0.8, pages=0.0, captions=0.12, questions=0.08),
-        optim=Optim(lr=2e-3, matrices="muon", warmup=20, schedule="constant", cooldown=200),
-        steps=1500,
-        batch_size=16,
-        seed=1,
-        starts=(),
-        start_from="seen/final",
     )

@@ -17,7 +17,7 @@ from rebus.data.scene_videos import SceneVideos
 from rebus.data.scenes import LABELS, MOTIONS, NAMES, NOVEL_LABELS, Scene, episode, page, scene, video
 from rebus.recipes import recipe
 
-FLAMINGO = recipe("flamingo_scenes_mix")
+FLAMINGO = recipe("flamingo_scenes")
 
 
 def inputs() -> ModelInputs:
