@@ -146,7 +146,7 @@ def _open(name: str, path: Path, card: ModelCard | None) -> Opened:
     else:
         system, layout, config, tensors, processor = _identify_gguf(file)
     faults: list[str] = []
-    ours = layout.keys(config).to_ours(tensors, faults)
+    ours = {**layout.keys(config).to_ours(tensors, faults), **_shared(card)}
     if faults:  # then all of them at once, those included that would be found when the network is filled
         with on_meta():
             network = system.build(config)
@@ -177,6 +177,15 @@ def _open(name: str, path: Path, card: ModelCard | None) -> Opened:
         card=card,
         assembled=processor,
     )
+
+
+def _shared(card: ModelCard | None) -> dict[str, LazyTensor]:
+    """The weights that a bundled checkpoint has in common with another one, which keeps them, by our names."""
+    found: dict[str, LazyTensor] = {}
+    for part, source in (card.shares if card is not None else {}).items():
+        whole = open_checkpoint(source).tensors
+        found |= {name: tensor for name, tensor in whole.items() if name.startswith(f"{part}.")}
+    return found
 
 
 def _join(card: ModelCard) -> Opened:

@@ -303,3 +303,23 @@ def test_a_layout_that_has_no_place_for_the_network_says_so(tmp_path: Path) -> N
     with pytest.raises(BadConfig, match='transformers layout has no ResNet encoders; save with layout="open_clip"'):
         model.save(tmp_path / "again", layout="transformers")
     assert (model.save(tmp_path / "again") / "open_clip_config.json").is_file()
+
+
+def test_parts_of_bundled_models_are_kept_once_and_saved_whole(tmp_path: Path) -> None:
+    lent = {card.name: card.shares for card in catalog.bundled().values() if card.shares}
+    assert "visualgpt/scenes" in lent
+    for name, shares in lent.items():
+        model = rebus.load(name)
+        own = rebus.load(model.save(tmp_path / name)).network.state_dict()
+        for part, source in shares.items():
+            same = {key: t for key, t in rebus.load(source).network.state_dict().items() if key.startswith(f"{part}.")}
+            assert same and all(torch.equal(own[key], tensor) for key, tensor in same.items())
+
+
+def test_bundled_checkpoints_take_at_most_32_mb() -> None:
+    sizes = {
+        folder.name: sum(file.stat().st_size for file in folder.rglob("*"))
+        for folder in catalog.checkpoint_folder().iterdir()
+    }
+    assert max(sizes.values()) <= 4_000_000
+    assert sum(sizes.values()) <= 32 * 2**20

@@ -35,6 +35,7 @@ def bundled() -> dict[str, ModelCard]:
             preset="",
             parts=data.get("parts", {}),
             settings=data.get("settings", {}),
+            shares=data.get("shares", {}),
             parameters=data["parameters"],
             license="Apache-2.0",
             bundled=True,

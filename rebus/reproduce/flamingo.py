@@ -40,7 +40,7 @@ _WIDTH = 48  # of what stands for an image
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     text_steps: int = 700
-    steps: int = 600
+    steps: int = 1500
     early: int = 50  # the step after which the first losses are compared
     batch_size: int = 32
     images: int = 8  # of a document

@@ -121,10 +121,25 @@ def test_documents_are_learned_after_each_image_alone():
     for index in range(4):
         assert not (batches.batch(1, index, 8)["tokens"] == unknown).any()
     assert torch.equal(batch["pixels"], batches.batch(0, 0, 8)["pixels"])
-    alone = replace(FLAMINGO.data, pages=0.0, captions=0.0, questions=0.0).open(inputs()).batch(0, 0, 4)
-    row = said(batches, alone["tokens"][0])
-    assert row.count("<image>") == row.count("<|endofchunk|>") == 8
-    assert sum(row.count(name) for name in NAMES) == 8
+    alone = replace(FLAMINGO.data, captions=0.0, questions=0.0, worded=0.0)
+    row = said(batches, alone.open(inputs()).batch(0, 0, 4)["tokens"][0])
+    assert row.count("<image>") == row.count("<|endofchunk|>") == 6
+    assert sum(row.count(name) for name in NAMES) == 6
+
+
+def test_examples_in_words_come_before_images_and_are_not_learned():
+    data = replace(FLAMINGO.data, captions=0.0, questions=0.0, worded=1.0)
+    batches = data.open(inputs())
+    batch = batches.batch(0, 0, 16)
+    for tokens, labels, there in zip(batch["tokens"], batch["labels"], batch["image_mask"], strict=True):
+        row = said(batches, tokens)
+        before, *chunks = row.split("<image>")
+        assert sum(map(before.split().count, NAMES)) == data.images - len(chunks) > 0
+        assert len(chunks) == int(there.sum())
+        assert set(before.split()) & {word for label in (*LABELS, *NOVEL_LABELS) for word in label.split()}
+        first = int((tokens == FLAMINGO.model.image_id).int().argmax())
+        assert (labels[:first] == IGNORED).all()
+        assert (labels[first:] != IGNORED).sum() > len(chunks)
 
 
 def test_language_models_read_what_is_told_and_learn_what_follows():
