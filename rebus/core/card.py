@@ -33,8 +33,8 @@ class ModelCard:
     instead: str | None = None  # what to use when nothing was released
     parts: Mapping[str, str] = field(default_factory=dict)  # of a model that joins trained ones: the name of a part → a
     # catalogue name, a Hub id, or "." for the folder of a bundled model itself
-    shares: Mapping[str, str] = field(default_factory=dict)  # parts of a bundled network whose weights are kept once: the
-    # name of the part → the bundled model in which a part of that name has the same
+    shares: Mapping[str, str] = field(default_factory=dict)  # parts of a bundled network that are stored once: the
+    # name of the part → the bundled model in which a part of that name has the same weights
     settings: Mapping[str, Any] = field(default_factory=dict)  # fields of its configuration beside the parts
     extra: str | None = None  # the optional dependency that brings the weights
     domain: str = PHOTOS  # what it was trained on; SHAPES: drawn ones alone, the scenes world

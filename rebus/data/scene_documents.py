@@ -50,9 +50,10 @@ class SceneDocuments:
     """Documents, drawn with the given odds: episodes of `images` scenes and 2 to `classes` made-up names, of which one
     in four asks what this is; pages; captions, and questions, of a single scene.
 
-    `worded`: the odds that an episode gives some of its examples in words, before the images of the others: half the time
-    all of them. A frozen language model binds names to words already; what an image must become, for names to be bound to
-    it, is learned from these. `told`: for language models, which see nothing. In episodes words tell what each image shows; the rest does without;
+    `worded`: the odds that an episode gives some of its examples in words, before the images of the others: half the
+    time all of them. A frozen language model binds names to words already; what an image must become, for names to be
+    bound to it, is learned from these.
+    `told`: for language models, which see nothing. In episodes words tell what each image shows; the rest does without;
     and with the odds `rote` a text is some words again and again, from which copying is learned soonest.
     `caption`, `question`: what stands between an image and its text; both as the prompts of the system that is to read
     such documents.
