@@ -38,6 +38,7 @@ class Decoding(Batching, total=False):
     max_sentences: int | None
     allowed: Any
     guidance: Any
+    best_of: int  # of `imagine`
     do_sample: bool
 
 

@@ -88,7 +88,7 @@ class Classifier:
         elif isinstance(network, WritesText):
             sentences = templates_of(templates or "plain")
             texts = [fill(text, label) for label in self.labels for text in sentences]
-            self.choices = _choices(model, texts, ends=self.shots is None)
+            self.choices = answer_tokens(model, texts, ends=self.shots is None)
         else:
             raise UnsupportedTask(
                 f"{model.system.name} neither embeds images and text nor generates text: it cannot classify"
@@ -211,7 +211,7 @@ def _likelihood(
     return in_batches(images, weigh, size=size, what="images", options=batching)
 
 
-def _choices(model: TaskModel, texts: Sequence[str], ends: bool = True) -> Tensor:
+def answer_tokens(model: TaskModel, texts: Sequence[str], ends: bool = True) -> Tensor:
     """(C, S) ids of the answers, the end token last unless not `ends`, padded with -100. Control tokens stay plain
     text."""
     text = model.processor.text

@@ -3,15 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from rebus.codec.text import Pieces, Prompt, Unfinished
 from rebus.core.errors import BadText, UsageError
+from rebus.generation import score
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
+from rebus.tasks.classify import answer_tokens
 from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens
 from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, batch_size, decoding_for, on_device, prompt_for
-from rebus.tasks.text_generation import in_seeded_batches
+from rebus.tasks.text_generation import in_seeded_batches, inputs
 
 _FIXED = ("max_new_tokens", "allowed", "stop")  # an image is a fixed number of codes
 
@@ -20,7 +25,9 @@ def imagine(
     model: TaskModel, prompts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS, **decoding: Any
 ) -> Image.Image | list[Image.Image]:
     """One image (RGB) for each prompt. The model draws its codes by chance: `seed=` makes them the same again.
-    `guidance`: how strongly the prompt is followed, 1 for as the model has it.
+    `guidance`: how strongly the prompt is followed, 1 for as the model has it. `best_of`: so many images are drawn of
+    each prompt, and that one is returned after which the model itself finds the prompt the likeliest caption (as CLIP
+    ranks the images of DALL·E; Ramesh et al., 2021, Sec. 2.6).
 
     Raises `BadText` for an empty prompt, `MissingFile` where the checkpoint lacks what decodes images, and
     `UsageError` for options that have no meaning for an image.
@@ -34,16 +41,43 @@ def imagine(
     for name in _FIXED:
         if name in decoding:
             raise UsageError(f"{name} has no meaning for an image, which is always {spec.each} tokens")
+    best_of = decoding.pop("best_of", model.system.decoding.get("imagine", {}).get("best_of", 1))
+    if not isinstance(best_of, int) or isinstance(best_of, bool) or best_of < 1:
+        raise UsageError(f"best_of is a number of images, 1 or more; got {best_of!r}")
     options = decoding_for(model, "imagine", decoding)
     kind = Unfinished if "imagine" in model.system.prompts.unfinished else Pieces
-    filled = [kind(template.replace("{prompt}", str(text).strip())) for text in texts]
 
-    def work(batch: Sequence[Prompt], options: Mapping[str, Any]) -> list[Image.Image]:
-        rows = TokenRows(model, on_device(model, model.processor(texts=list(batch))))
+    def draw(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
+        filled: list[Prompt] = [kind(template.replace("{prompt}", text)) for text in batch]
+        rows = TokenRows(model, on_device(model, model.processor(texts=filled)))
         for row in rows.rows:
             row.append(spec.begin)
         return rows.draw(range(len(batch)), spec, options)
 
+    def work(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
+        drawn = [draw(batch, _seeded(options, k)) for k in range(best_of)]
+        if best_of == 1:
+            return drawn[0]
+        best = torch.stack([_likelihood(model, batch, images) for images in drawn]).argmax(dim=0)
+        return [drawn[k][i] for i, k in enumerate(best.tolist())]
+
     size = batch_size(model, cpu=4, accelerator=16)
-    images = in_seeded_batches(filled, options, size, work, what="prompts", batching=batching)
+    stripped = [str(text).strip() for text in texts]
+    images = in_seeded_batches(stripped, options, size, work, what="prompts", batching=batching)
     return images if many else images[0]
+
+
+def _likelihood(model: TaskModel, texts: Sequence[str], images: Sequence[Image.Image]) -> Tensor:
+    """(B,): how probable each text is as the caption of its image."""
+    caption = prompt_for(model, "caption")
+    batch = inputs(model, [(image, caption) for image in images])
+    return score(model.network, batch, answer_tokens(model, texts).to(model.device)).total.cpu()
+
+
+def _seeded(options: Mapping[str, Any], k: int) -> Mapping[str, Any]:
+    """The options of the k-th image of a prompt, the first of which has the seed, or seeds, that were given."""
+    seeds = options.get("seed")
+    if seeds is None or k == 0:
+        return options
+    new = [int(np.random.SeedSequence([one, k]).generate_state(1)[0]) for one in np.atleast_1d(seeds).tolist()]
+    return {**options, "seed": new if isinstance(seeds, list | tuple) else new[0]}

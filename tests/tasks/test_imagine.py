@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
@@ -5,8 +7,9 @@ from rebus.core.errors import BadText, MissingFile, UnsupportedTask, UsageError
 from rebus.core.specs import Prompts
 from rebus.tasks.imagine import imagine
 from tests.tasks.fakes import COLOURS
-from tests.tasks.toys import IMAGE_DECODER, IMAGE_TOKENS, ImageWriter, InterleavedWriter, toy
+from tests.tasks.toys import IMAGE_DECODER, IMAGE_TOKENS, PROMPTS, ImageWriter, InterleavedWriter, toy
 
+CAPTIONS = replace(PROMPTS, caption="caption en")
 DRAWS = {"image_tokens": lambda cfg: IMAGE_TOKENS}
 
 
@@ -50,6 +53,29 @@ def test_chance_is_repeated_by_a_seed_and_differs_between_seeds():
     images = [image.tobytes() for image in imagine(writer, ["red"] * 20, seed=seeds)]
     assert len(set(images)) > 10
     assert images == [imagine(writer, "red", seed=seed).tobytes() for seed in seeds]
+
+
+def dominant(image):
+    means = [sum(image.getpixel((x, y))[band] for x in range(4) for y in range(4)) for band in range(3)]
+    return list(COLOURS)[means.index(max(means))]
+
+
+def test_the_best_of_many_is_the_one_that_the_model_would_caption_so():
+    """It draws at random, and captions an image by the colour that most of it has."""
+    writer = model(lambda read: read[1:].split("]")[0] if read.startswith("[") else "a cat", prompts=CAPTIONS)
+    seeds = list(range(12))
+    plain, one, best = (imagine(writer, ["red"] * 12, seed=seeds, **kw) for kw in ({}, {"best_of": 1}, {"best_of": 16}))
+    assert [image.tobytes() for image in one] == [image.tobytes() for image in plain]
+    assert 2 < [dominant(image) for image in one].count("red") < 10
+    assert [dominant(image) for image in best] == ["red"] * 12
+    assert imagine(writer, "red", seed=3, best_of=16).tobytes() == best[3].tobytes()
+    assert len({image.tobytes() for image in best}) > 4  # each from images of its own
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "4"], ids=repr)
+def test_the_best_of_no_image_is_refused(number):
+    with pytest.raises(UsageError, match="best_of is a number of images, 1 or more"):
+        imagine(model(), "red", best_of=number)
 
 
 def test_a_system_decodes_images_as_it_declares():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXAMPLE = 'rebus imagine "a lighthouse at dusk" --count 4 --out drawn/ --model chameleon/anole-7b'
 _SEEDS = 2**31  # above every seed that is chosen by chance
 _MOST_SEED = 2**62
-_OPTIONS = ("guidance", "temperature", "top_k", "top_p")
+_OPTIONS = ("guidance", "best_of", "temperature", "top_k", "top_p")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guidance", metavar="G", type=float, help="how strongly prompts are followed; 1: as the model has it"
+    )
+    parser.add_argument(
+        "--best-of",
+        metavar="N",
+        type=positive,
+        help="draw N images and keep that of which the model finds the prompt the likeliest caption",
     )
     parser.add_argument("--temperature", metavar="T", type=float, help="below 1 safer, above 1 wilder")
     parser.add_argument("--top-k", metavar="K", type=positive, help="among the K most probable codes")
