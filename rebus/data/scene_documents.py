@@ -31,6 +31,7 @@ _SEEDS = 1_000_000_000  # documents between the series of two seeds
 _ASKED = 0.25  # of the episodes
 _LONG = 0.3  # of the episodes that are told, how many tell size and fill too
 _SHORT = 0.3  # and how many of the others tell colour or shape alone
+_PAIR = slice(2, None)  # colour and shape, of all attributes
 _ALL = 0.5  # of the episodes with examples in words, how many have all of them so
 _ROTE = 24  # words of a text that repeats itself
 
@@ -106,7 +107,7 @@ class SceneDocuments:
     def _episode(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
         found = episode(seed, split, int(rng.integers(2, self.classes + 1)), self.images - 1, self.size)
         asked = filled(self.question, question=WHAT) if rng.random() < _ASKED else self.caption
-        words = _which(list(found.meanings.values()), rng)
+        words = _PAIR if self.worded else _which(list(found.meanings.values()), rng)
         chunks = [
             Chunk(one, asked, name, " ".join(one.objects[0].attributes[words]))
             for one, name in (*found.shots, found.query)
@@ -153,7 +154,7 @@ def _which(labels: list[str], rng: np.random.Generator) -> slice:
         return slice(None)
     colours, shapes = ({label.split()[i] for label in labels} for i in range(2))
     alone = [slice(2 + i, 3 + i) for i, words in enumerate((colours, shapes)) if len(words) == len(labels)]
-    return alone[rng.integers(len(alone))] if alone and rng.random() < _SHORT else slice(2, None)
+    return alone[rng.integers(len(alone))] if alone and rng.random() < _SHORT else _PAIR
 
 
 class _Documents:

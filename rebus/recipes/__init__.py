@@ -21,6 +21,7 @@ RECIPES = {
     "virtex_scenes": "rebus.recipes.scene_captions",
     "visualgpt_scenes": "rebus.recipes.scene_captions",
     "visualgpt_scenes_cider": "rebus.recipes.scene_captions",
+    "flamingo_scenes_episodes": "rebus.recipes.scene_documents",
     "flamingo_scenes": "rebus.recipes.scene_documents",
     "flamingo_scenes_text": "rebus.recipes.scene_documents",
     "simvlm_scenes": "rebus.recipes.scene_prefixes",

@@ -1,5 +1,7 @@
 """Flamingo in the scenes world: a language model reads; then it learns to look at images, and from examples of them."""
 
+from dataclasses import replace
+
 from rebus.backbones.text.llama import LlamaConfig
 from rebus.data.scene_documents import SceneDocuments
 from rebus.models.frozen_lm.bridge import CrossConfig, ResamplerConfig
@@ -42,8 +44,9 @@ def flamingo_scenes_text() -> TrainConfig:
     )
 
 
-def flamingo_scenes() -> TrainConfig:
-    """`rebus train flamingo_scenes`, in the folder where `rebus train flamingo_scenes_text --out text` was run."""
+def flamingo_scenes_episodes() -> TrainConfig:
+    """`rebus train flamingo_scenes_episodes --out bound`, in the folder where
+    `rebus train flamingo_scenes_text --out text` was run."""
     return TrainConfig(
         system="flamingo",
         model=FlamingoConfig(
@@ -54,9 +57,9 @@ def flamingo_scenes() -> TrainConfig:
             max_new_tokens=40,
         ),
         objective=InterleavedLoss(),
-        data=SceneDocuments(episodes=0.5, pages=0.0, captions=0.35, questions=0.15, images=6, worded=0.8),
-        optim=Optim(lr=3e-3, matrices="muon", warmup=100, schedule="constant", cooldown=1000),
-        steps=3000,
+        data=SceneDocuments(episodes=1.0, pages=0.0, captions=0.0, questions=0.0, images=6, worded=0.8),
+        optim=Optim(lr=3e-3, matrices="muon", warmup=50, schedule="constant"),
+        steps=800,
         batch_size=24,
         starts=(
             Start(source="text/final", into="text"),
@@ -64,4 +67,17 @@ def flamingo_scenes() -> TrainConfig:
         ),
         freeze=("text", "image"),
         final_dtype="float16",
+    )
+
+
+def flamingo_scenes() -> TrainConfig:
+    """`rebus train flamingo_scenes`, in the folder where `rebus train flamingo_scenes_episodes --out bound` was run."""
+    return replace(
+        flamingo_scenes_episodes(),
+        data=SceneDocuments(episodes=0.6, pages=0.0, captions=0.3, questions=0.1, images=6, worded=0.4),
+        optim=Optim(lr=2e-3, matrices="muon", warmup=50, schedule="constant", cooldown=700),
+        steps=1500,
+        seed=1,
+        starts=(),
+        start_from="bound/final",
     )
