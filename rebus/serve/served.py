@@ -11,6 +11,7 @@ from typing import Any
 from rebus.core.errors import RebusError
 from rebus.serve.batcher import Batcher
 from rebus.serve.failures import Refusal
+from rebus.serve.indexes import ServedIndexes
 from rebus.serve.metrics import Metrics
 from rebus.serve.settings import ServeSettings
 
@@ -46,10 +47,18 @@ def sees_images(model: Any) -> bool:
 
 
 class ServedModels:
-    """`load(source)` gives a model. `phase` says how far the loading is; None once all are there."""
+    """`load(source)` gives a model. `phase` says how far the loading of models and indexes is; None once all are."""
 
-    def __init__(self, sources: Sequence[str], load: Callable[[str], Any], settings: ServeSettings, metrics: Metrics):
+    def __init__(
+        self,
+        sources: Sequence[str],
+        load: Callable[[str], Any],
+        settings: ServeSettings,
+        metrics: Metrics,
+        indexes: ServedIndexes,
+    ):
         self.sources, self.load, self.settings, self.metrics = list(dict.fromkeys(sources)), load, settings, metrics
+        self.indexes = indexes
         self.phase: str | None = "starting"
         self.failed: RebusError | None = None
         self._served: dict[str, Served] = {}
@@ -85,6 +94,9 @@ class ServedModels:
                 if self._closed:
                     served.batcher.close()
                     return
+            for number, (name, _) in enumerate(self.indexes, start=1):
+                self.phase = f"loading index {number} of {len(self.indexes)}"
+                self.indexes.warm(name)
             self.phase = None
         except RebusError as error:
             self.phase, self.failed = "failed", error

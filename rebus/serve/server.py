@@ -3,12 +3,15 @@
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rebus.core.errors import RebusError
+from rebus.index.running_server import registered
+from rebus.index.search import Index
 from rebus.serve.app import create_app
 from rebus.serve.settings import ServeSettings
 
@@ -53,18 +56,29 @@ def serve(
     settings: ServeSettings,
     load: Callable[[str], Any],
     started: Callable[[], None] = lambda: None,
+    indexes: Sequence[Index] = (),
 ) -> None:
-    """Answer until interrupted. Raises `RebusError` where a model cannot be loaded or the port is taken."""
+    """Answer until interrupted; meanwhile `rebus search` on this machine asks here what `indexes` have. Raises
+    `RebusError` where a model cannot be loaded or the port is taken."""
     problem: list[RebusError] = []
 
     def failed(error: RebusError) -> None:
         problem.append(error)
         server.should_exit = True
 
-    app = create_app(sources, settings, load, failed)
-    server = Server(configuration(app, settings), started)
+    app = create_app(sources, settings, load, failed, indexes)
+    named = dict(app.state.service.indexes)
+
+    def listening() -> None:
+        if named and settings.host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            port = server.servers[0].sockets[0].getsockname()[1]
+            stack.enter_context(registered(f"http://127.0.0.1:{port}", named, settings.api_key))
+        started()
+
+    server = Server(configuration(app, settings), listening)
     try:
-        server.run()
+        with ExitStack() as stack:
+            server.run()
     except SystemExit:
         raise RebusError(f"{settings.host}:{settings.port} cannot be listened on; is it taken? --port N") from None
     if problem:

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import importlib.util
 import io
 import threading
 import time
@@ -37,9 +38,9 @@ def load(name):
 
 
 @contextlib.contextmanager
-def running(*models, **settings):
+def running(*models, indexes=(), **settings):
     settings = ServeSettings(port=0, **settings)
-    app = create_app(models, settings, load)
+    app = create_app(models, settings, load, indexes=indexes)
     listening = threading.Event()
     server = Server(configuration(app, settings), listening.set)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -64,8 +65,26 @@ def anyio_backend():
 
 
 @pytest.fixture(scope="session")
-def served():
-    with running(GENERATIVE, ENCODER, DETECTOR) as (url, app):
+def index(tmp_path_factory):
+    """Of twelve drawn images in a folder "photos" and one below it; without their extra, None."""
+    if importlib.util.find_spec("lancedb") is None:
+        return None
+    from rebus.index.report import Options
+    from rebus.index.search import open_index
+    from rebus.index.update import update_index
+
+    home = tmp_path_factory.mktemp("indexed")
+    folder = home / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for number in range(12):
+        image_of(number).save(folder / ("deep" if number % 2 else "") / f"{number:02d}.png")
+    update_index(folder, Options(model=ENCODER, batch=4, threads=1), str(home / "index"))
+    return open_index(folder, str(home / "index"))
+
+
+@pytest.fixture(scope="session")
+def served(index):
+    with running(GENERATIVE, ENCODER, DETECTOR, indexes=[index] if index else []) as (url, app):
         yield url, app
 
 

@@ -37,7 +37,10 @@ async def calling(base_url="http://127.0.0.1:8000", **settings):
 def routes(app):
     for route in app.routes:
         for method in getattr(route, "methods", None) or ["GET"]:
-            yield method, route.path.replace("{model:path}", "some/model")
+            yield (
+                method,
+                route.path.replace("{model:path}", "some/model").replace("{index}", "photos").replace("{id}", "1"),
+            )
 
 
 @pytest.mark.anyio
