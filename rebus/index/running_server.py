@@ -7,7 +7,7 @@ serves. `ask_server` is the part of `rebus search`: it calls the route `POST /v1
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +91,10 @@ def _post(server: Mapping[str, Any], root: Path, name: str, question: Mapping[st
     if server.get("key"):
         headers["Authorization"] = f"Bearer {server['key']}"
     try:
-        line = http.client.HTTPConnection(urlsplit(server["url"]).netloc, timeout=_PATIENCE)
-        line.request("POST", f"/v1/search/{quote(name, safe='')}", to_json(question), headers)
-        got = line.getresponse()
-        return [_hit(root, one) for one in json.load(got)["data"]] if got.status == 200 else None
+        with closing(http.client.HTTPConnection(urlsplit(server["url"]).netloc, timeout=_PATIENCE)) as line:
+            line.request("POST", f"/v1/search/{quote(name, safe='')}", to_json(question), headers)
+            got = line.getresponse()
+            return [_hit(root, one) for one in json.load(got)["data"]] if got.status == 200 else None
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return None
 

@@ -31,7 +31,7 @@ class ServedIndexes:
 
     def warm(self, name: str) -> None:
         """Load what a search by text needs. Raises what `Index.text_encoder` raises."""
-        self._open[name].search("warm", number=1)
+        self._open[name].search(" ", number=1)
         self._ready.add(name)
 
     def get(self, name: str) -> Index:

@@ -57,7 +57,7 @@ def test_search_prints_best_first(folder, capsys):
     )
     found = document(capsys, search(folder, "a red circle", "--top", "3"))["results"]
     assert [line.split(maxsplit=1)[1] for line in lines] == [hit["path"] for hit in found]
-    assert set(found[0]) == {"path", "score", "width", "height", "taken", "size", "caption"}
+    assert set(found[0]) == {"path", "score", "width", "height", "taken", "size", "id", "caption"}
 
 
 def test_names_for_xargs(folder, capfdbinary):
