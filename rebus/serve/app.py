@@ -21,6 +21,7 @@ from rebus.serve.indexes import ServedIndexes
 from rebus.serve.metrics import Metrics
 from rebus.serve.openai_routes import add_openai_routes
 from rebus.serve.openapi import describe
+from rebus.serve.page_routes import add_page
 from rebus.serve.search_routes import add_search_routes
 from rebus.serve.served import ServedModels
 from rebus.serve.settings import ServeSettings
@@ -61,7 +62,7 @@ def create_app(
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _our_fault)
-    for add in (add_openai_routes, add_hub_routes, add_task_routes, add_search_routes):
+    for add in (add_openai_routes, add_hub_routes, add_task_routes, add_search_routes, add_page):
         add(app)  # not as routers of their own: `app.routes` then lists every route
     _add_status(app, models, metrics)
     return app

@@ -122,6 +122,12 @@ class Match(OfImages):
     texts: Annotated[list[str], Field(min_length=1)]
 
 
+class Explain(OfImages):
+    """POST /v1/explain"""
+
+    texts: Annotated[list[str], Field(min_length=1, max_length=16)]
+
+
 class Search(Body):
     """POST /v1/search/{index}: what `rebus search` takes. Texts and images are added, `minus` is subtracted; `weights`
     in that order. Dates are like 2024-05-31, or seconds since 1970."""

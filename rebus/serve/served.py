@@ -14,6 +14,7 @@ from rebus.serve.failures import Refusal
 from rebus.serve.indexes import ServedIndexes
 from rebus.serve.metrics import Metrics
 from rebus.serve.settings import ServeSettings
+from rebus.tasks.explain import can_explain
 
 log = logging.getLogger("rebus")
 
@@ -39,6 +40,8 @@ class Served:
             "license": card.license,
             "dimensions": self.dimensions,
             "sees_images": sees_images(self.model),
+            "explains": sees_images(self.model) and can_explain(self.model),
+            "weights_bytes": sum(tensor.nbytes for tensor in self.model.network.state_dict().values()),
         }
 
 
