@@ -14,6 +14,7 @@ const SEARCH = {
   verb: "Search",
   field: { label: "What to look for", placeholder: "a dog on a beach", hint: "Several texts, separated by commas, are added up.", may: true },
 };
+const pointing = ["detect", "segment", "explain"]; // their answers are in the image
 const state = { models: [], indexes: [], task: null, model: null, other: null, image: null, texts: {}, cards: [], running: null };
 
 const say = (text, wrong = false) => {
@@ -47,17 +48,23 @@ function known(models, indexes) {
   $("model").replaceChildren(...options(models));
   $("index").replaceChildren(...options(indexes));
   $("which").hidden = indexes.length < 2;
-  state.model = named(state.model?.id) ?? models[0] ?? null;
-  if (state.model) $("model").value = state.model.id;
-  offer();
+  const chosen = named(state.model?.id) ?? models[0] ?? null;
+  if (chosen) $("model").value = chosen.id;
+  const before = state.task && state.model?.id === chosen?.id;
+  state.model = chosen;
+  if (before && offered().length === $("tasks").querySelectorAll("input").length) companions();
+  else offer();
+}
+
+function offered() {
+  const found = TASKS.filter((one) => state.model && one.can(state.model));
+  return state.indexes.length ? [...found, SEARCH] : found;
 }
 
 /** The tasks of the chosen model alone, and the search. */
 function offer() {
-  const offered = TASKS.filter((one) => state.model && one.can(state.model));
-  if (state.indexes.length) offered.push(SEARCH);
-  const kept = offered.find((one) => one.id === state.task) ?? offered[0];
-  const radios = offered.map((one) => {
+  const kept = offered().find((one) => one.id === state.task) ?? offered()[0];
+  const radios = offered().map((one) => {
     const radio = h("input", { type: "radio", name: "task", value: one.id, checked: one === kept });
     radio.onchange = () => choose(one.id);
     return h("label", {}, radio, h("span", {}, one.title));
@@ -82,12 +89,17 @@ function choose(id) {
   $("go").disabled = !id;
   $("filters").hidden = id !== "search";
   $("choose").hidden = id === "search";
+  companions();
+  show();
+}
+
+/** The models that can do the same. */
+function companions() {
   const others = state.models.filter((model) => model !== state.model && task()?.can?.(model));
   $("beside").hidden = !others.length;
-  $("other").replaceChildren(h("option", { value: "" }, "nothing"), ...others.map(({ id: name }) => h("option", { value: name }, name)));
-  state.other = others.includes(state.other) ? state.other : null;
+  $("other").replaceChildren(h("option", { value: "" }, "nothing"), ...others.map(({ id }) => h("option", { value: id }, id)));
+  state.other = others.find((model) => model.id === state.other?.id) ?? null;
   $("other").value = state.other?.id ?? "";
-  show();
 }
 
 /** The image and no answers yet. */
@@ -173,6 +185,7 @@ async function ask(signal) {
     }
   }
   if (keeps) $("text").value = "";
+  if (!pointing.includes(id)) $("results").scrollIntoView({ block: "nearest" });
   say(told.join(". "));
 }
 

@@ -14,8 +14,8 @@ export class Card {
 
   /** How long it took, and what the model takes of the memory. */
   took(milliseconds, first) {
-    const begun = first === undefined ? "" : `first word after ${seconds(first)}, `;
-    this.note.textContent = `${begun}${seconds(milliseconds)} · ${bytes(this.model.weights_bytes)} of weights`;
+    const begun = first === undefined ? "" : `, first word after ${seconds(first)}`;
+    this.note.textContent = `${seconds(milliseconds)}${begun} · ${bytes(this.model.weights_bytes)} of weights`;
   }
 
   /** Text that grows; `question`: what stands above it. */
@@ -44,19 +44,20 @@ export class Card {
 
   /** Labels with probabilities, or whatever has a `name` and a share from 0 to 1. */
   shares(entries) {
-    const rows = entries.map(([name, share]) => h("li", { className: "row" }, ...described(name, share)));
+    const rows = entries.map(([name, share]) => h("li", { className: "row plain" }, ...described(name, share)));
     this.body.replaceChildren(h("ol", { className: "rows" }, ...rows));
   }
 
-  /** A button for each thing that was found: pointed at, its box stands out; pressed, it stays so. */
+  /** A button for each thing that was found: pointed at, its box stands out; pressed, it stays so. Gives how many are
+   *  shown. */
   found(items, size) {
     this.items = items;
     this.size = size;
-    this.above(Number($("threshold").value));
+    return this.above(Number($("threshold").value));
   }
 
   above(least) {
-    if (!this.items) return;
+    if (!this.items) return 0;
     const items = this.items.filter((item) => item.score === null || item.score >= least);
     let pressed = null;
     const rows = items.map((item) => {
@@ -73,15 +74,17 @@ export class Card {
     });
     this.view.draw(items, this.size);
     const list = h("ol", { className: "rows", "aria-label": `What ${this.model.id} found` }, ...rows.map((row) => h("li", {}, row)));
-    const nothing = this.items.length ? "Nothing above that score." : "Nothing was found.";
-    this.body.replaceChildren(items.length ? list : h("p", { className: "said" }, nothing));
+    const less = this.items.length - items.length;
+    const hidden = h("p", { className: "muted" }, less ? `${less} more below that score` : "");
+    this.body.replaceChildren(items.length ? list : h("p", { className: "said" }, less ? "Nothing above that score." : "Nothing was found."), hidden);
+    return items.length;
   }
 
   /** A button for each text: pressed, the image shows where it is seen. */
   async seen(texts, found) {
     const rows = texts.map((text, index) => {
-      const row = h("button", { type: "button", className: "row", "aria-pressed": "false" }, h("span"), h("span", {}, text));
-      row.append(h("span", { className: "number" }, found[index].score === null ? "" : `score ${found[index].score.toFixed(3)}`));
+      const score = h("span", { className: "number" }, found[index].score?.toFixed(3) ?? "");
+      const row = h("button", { type: "button", className: "row plain", "aria-pressed": "false" }, h("span", {}, text), score);
       row.onclick = async () => {
         await this.view.warm(found[index].png);
         rows.forEach((other) => other.setAttribute("aria-pressed", `${other === row}`));
@@ -98,10 +101,10 @@ export class Card {
   }
 }
 
-function described(name, share, key = h("span")) {
+function described(name, share, ...key) {
   const number = h("span", { className: "number" }, share === null ? "" : share.toFixed(3));
   const bar = h("i");
   bar.style.width = `${100 * Math.max(0, Math.min(1, share ?? 0))}%`;
   const meter = h("span", { className: "meter", "aria-hidden": "true" }, bar);
-  return share === null ? [key, h("span", {}, name), number] : [key, h("span", {}, name), number, meter];
+  return [...key, h("span", {}, name), number, ...(share === null ? [] : [meter])];
 }

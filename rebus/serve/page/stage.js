@@ -78,7 +78,7 @@ class View {
     heat.src = `data:image/png;base64,${png}`;
     await heat.decode();
     this.clear();
-    this.picture.style.filter = "grayscale(1)";
+    this.picture.style.filter = "saturate(.3)";
     this.canvas.width = heat.naturalWidth;
     this.canvas.height = heat.naturalHeight;
     const context = this.canvas.getContext("2d");
@@ -111,8 +111,8 @@ function rgb(colour) {
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }
 
-/** A number and a colour for each thing that was found: one colour a label. */
+/** Best first, with a number and a colour for each: one colour a label. */
 export function marked(found) {
   const labels = [...new Set(found.map((one) => one.label))];
-  return found.map((one, index) => ({ ...one, key: index + 1, colour: labels.indexOf(one.label) % COLOURS }));
+  return found.toSorted((one, other) => (other.score ?? 0) - (one.score ?? 0)).map((one, index) => ({ ...one, key: index + 1, colour: labels.indexOf(one.label) % COLOURS }));
 }

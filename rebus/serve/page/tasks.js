@@ -23,7 +23,7 @@ export const TASKS = [
     title: "Detect",
     verb: "Find",
     can: has("detect"),
-    field: { label: "What to find", placeholder: "dog, red car", hint: "Names, separated by commas. Models that know labels of their own take none.", may: true },
+    field: { label: "What to find", placeholder: "dog, red car", hint: "Names, separated by commas; none where the model has labels of its own.", may: true },
     run: (ask) => found(ask, "/v1/detect", ask.text ? { labels: listed(ask.text) } : {}),
   },
   {
@@ -37,7 +37,7 @@ export const TASKS = [
   {
     id: "classify",
     title: "Classify",
-    verb: "Compare labels",
+    verb: "Classify",
     can: has("classify"),
     field: { label: "Your labels", placeholder: "beach, forest, city", hint: "As many as you like, separated by commas." },
     run: classified,
@@ -85,9 +85,7 @@ function asked(ask) {
 
 async function found({ model, image, card, signal }, route, body) {
   const { data } = await post(route, { model: model.id, image: image.source, ...body }, signal);
-  const items = marked(data[0].predictions);
-  card.found(items, data[0].image);
-  return `${items.length} found`;
+  return `${card.found(marked(data[0].predictions), data[0].image)} found`;
 }
 
 async function classified({ model, image, card, text, signal }) {
