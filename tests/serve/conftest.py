@@ -118,3 +118,53 @@ def chat(image, text=None, model=GENERATIVE, **more):
     parts = [{"type": "image_url", "image_url": {"url": data_url(file_of(image))}}]
     parts += [] if text is None else [{"type": "text", "text": text}]
     return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    from tests.serve.browsing import BROWSER
+
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = started.chromium.launch(executable_path=BROWSER, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, url):
+    """`opened(**options of a context)`: the page, ready. While it is open nothing may be asked of another host, no
+    script may fail, no file be missing, and no policy be broken."""
+    from tests.serve.browsing import expect
+
+    wrong, contexts = [], []
+
+    def start(**options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", asked)
+        page.on("response", loaded)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", logged)
+        page.goto(f"{url}/")
+        expect(page.locator("#status")).to_contain_text("ready")
+        return page
+
+    def asked(request):
+        if not request.url.startswith((f"{url}/", "blob:", "data:")):
+            wrong.append(f"foreign: {request.url}")
+
+    def loaded(response):
+        if response.status >= 400 and response.request.resource_type != "fetch":
+            wrong.append(f"{response.status}: {response.url}")
+
+    def logged(message):
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            wrong.append(message.text)
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert wrong == []
