@@ -36,7 +36,7 @@ async function start() {
       const [models, indexes] = await Promise.all([get("/v1/models"), get("/v1/search")]);
       if (models.data.length !== state.models.length || phase === null) known(models.data, indexes.data);
     }
-    if (phase === null) return say(`${counted(state.models.length, "model", "models")} ready`);
+    if (phase === null) return say(`${served()} ready`);
     say(phase.code === "loading" ? `Please wait: ${phase.message}` : phase.message, phase.code !== "loading");
     await new Promise((later) => setTimeout(later, 1000));
   }
@@ -59,6 +59,12 @@ function known(models, indexes) {
 function offered() {
   const found = TASKS.filter((one) => state.model && one.can(state.model));
   return state.indexes.length ? [...found, SEARCH] : found;
+}
+
+function served() {
+  const [models, folders] = [state.models.length, state.indexes.length];
+  const parts = [models && counted(models, "model", "models"), folders && counted(folders, "folder", "folders")];
+  return parts.filter(Boolean).join(" and ");
 }
 
 /** The tasks of the chosen model alone, and the search. */
