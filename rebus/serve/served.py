@@ -17,6 +17,7 @@ from rebus.serve.settings import ServeSettings
 from rebus.tasks.explain import can_explain
 
 log = logging.getLogger("rebus")
+_PATIENCE = 30.0  # seconds, at the end, for what is being loaded
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Served:
             "owned_by": "rebus",
             "tasks": sorted(self.model.tasks),
             "license": card.license,
+            "domain": card.domain,
             "dimensions": self.dimensions,
             "sees_images": sees_images(self.model),
             "explains": sees_images(self.model) and can_explain(self.model),
@@ -66,10 +68,12 @@ class ServedModels:
         self.failed: RebusError | None = None
         self._served: dict[str, Served] = {}
         self._closed = False
+        self._loader: threading.Thread | None = None
 
     def start(self, failed: Callable[[RebusError], None] = lambda error: None) -> None:
         """Load in a thread of its own. `failed`: told of the error that ends it."""
-        threading.Thread(target=self._load_all, args=(failed,), name="rebus loader", daemon=True).start()
+        self._loader = threading.Thread(target=self._load_all, args=(failed,), name="rebus loader", daemon=True)
+        self._loader.start()
 
     def __iter__(self) -> Any:
         return iter(list(self._served.values()))
@@ -85,6 +89,8 @@ class ServedModels:
 
     def close(self) -> None:
         self._closed = True
+        if self._loader is not None:  # a process that ends while it loads is aborted
+            self._loader.join(_PATIENCE)
         for served in self:
             served.batcher.close()
 

@@ -77,8 +77,8 @@ def serve(
 
     server = Server(configuration(app, settings), listening)
     try:
-        with ExitStack() as stack:
-            server.run()
+        with ExitStack() as stack, server.config.bind_socket() as sock:  # before anything is loaded
+            server.run([sock])
     except SystemExit:
         raise RebusError(f"{settings.host}:{settings.port} cannot be listened on; is it taken? --port N") from None
     if problem:

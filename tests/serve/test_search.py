@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import threading
 
 import httpx
@@ -14,6 +15,7 @@ pytest.importorskip("lancedb")
 
 from rebus.cli import main
 from rebus.cli.verbs import search as verb
+from rebus.core.errors import RebusError
 from rebus.index import Conditions, Options, Term, open_index, update_index
 from rebus.index.running_server import ask_server
 from rebus.serve import server
@@ -239,3 +241,11 @@ def test_something_is_to_be_served(capsys):
     assert "--index" in capsys.readouterr().err
     assert main(["serve", "--index", "/nowhere"]) == 1
     assert "no index" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(home, own):
+    folder, _ = own
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = ServeSettings(port=taken.getsockname()[1])
+        with pytest.raises(RebusError, match="cannot be listened on"):
+            server.serve([ENCODER], settings, lambda name: pytest.fail("loaded"), indexes=[open_index(folder)])

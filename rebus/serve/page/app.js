@@ -95,6 +95,7 @@ function choose(id) {
   $("go").disabled = !id;
   $("filters").hidden = id !== "search";
   $("choose").hidden = id === "search";
+  $("domain").hidden = id === "search" || state.model?.domain !== "shapes";
   companions();
   show();
 }
