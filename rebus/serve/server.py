@@ -72,12 +72,12 @@ def serve(
     def listening() -> None:
         if named and settings.host in ("127.0.0.1", "localhost", "0.0.0.0"):
             port = server.servers[0].sockets[0].getsockname()[1]
-            stack.enter_context(registered(f"http://127.0.0.1:{port}", named, settings.api_key))
+            server.meanwhile.enter_context(registered(f"http://127.0.0.1:{port}", named, settings.api_key))
         started()
 
     server = Server(configuration(app, settings), listening)
     try:
-        with ExitStack() as stack, server.config.bind_socket() as sock:  # before anything is loaded
+        with server.config.bind_socket() as sock:  # before anything is loaded
             server.run([sock])
     except SystemExit:
         raise RebusError(f"{settings.host}:{settings.port} cannot be listened on; is it taken? --port N") from None
@@ -106,14 +106,19 @@ def configuration(app: Any, settings: ServeSettings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which tells when it listens."""
+    """uvicorn's, which tells when it listens. `meanwhile` ends with it, before the signal that ended it is raised."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]):
         super().__init__(config)
         self._told = started
+        self.meanwhile = ExitStack()
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._told()
         sys.stdout.flush()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self.meanwhile.close()
+        await super().shutdown(sockets)

@@ -59,7 +59,13 @@ def run(args: argparse.Namespace) -> int:
     if not (args.models or args.index):
         raise UsageError("nothing to serve: give a MODEL, or a folder with --index")
     indexes = [open_index(folder) for folder in args.index]
-    serve(args.models, settings, load, lambda: note(f"listening on http://{args.host}:{args.port}"), indexes)
+    serve(
+        args.models,
+        settings,
+        load,
+        lambda: note(f"listening on http://{args.host}:{args.port}: open it in a browser, or call its routes"),
+        indexes,
+    )
     return 0
 
 
