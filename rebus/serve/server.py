@@ -1,6 +1,7 @@
 """`serve`: uvicorn in this process, with what it lacks when it is exposed bare."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -76,13 +77,18 @@ def serve(
         started()
 
     server = Server(configuration(app, settings), listening)
-    try:
-        with server.config.bind_socket() as sock:  # before anything is loaded
-            server.run([sock])
-    except SystemExit:
-        raise RebusError(f"{settings.host}:{settings.port} cannot be listened on; is it taken? --port N") from None
+    with _bound(settings) as taken:  # before anything is loaded
+        server.run([taken])
     if problem:
         raise problem[0]
+
+
+def _bound(settings: ServeSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError:
+        raise RebusError(f"{settings.host}:{settings.port} cannot be listened on; is it taken? --port N") from None
 
 
 def configuration(app: Any, settings: ServeSettings) -> uvicorn.Config:
