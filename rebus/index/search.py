@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from rebus.core.errors import MissingFile, RebusError, UsageError, unknown
 from rebus.index.conditions import EVERYTHING, Conditions
@@ -34,16 +35,17 @@ _SHARE = 0.05  # of the rows that conditions leave, for partitions to be worth i
 
 @dataclass(frozen=True)
 class Term:
-    """A part of a question: a text, or the path of an image. What is subtracted has a negative weight."""
+    """A part of a question: a text, or an image or its path. What is subtracted has a negative weight."""
 
     text: str | None = None
-    image: str | None = None
+    image: str | Image.Image | None = None
     weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that was found. `path` is whole; `score` the cosine, or of several terms their balanced sum."""
+    """An image that was found. `path` is whole; `score` the cosine, or of several terms their balanced sum; `id` stays
+    that of the image in its index."""
 
     path: str
     score: float
@@ -51,6 +53,7 @@ class Hit:
     height: int
     taken: int  # seconds
     size: int
+    id: int
     caption: str | None = None
 
 
@@ -114,13 +117,12 @@ class Index:
             said = [str(terms[i].text) for i in texts]
             found[texts] = self.text_encoder.embed_texts(said).numpy()
         if images:
-            seen = [str(terms[i].image) for i in images]
-            found[images] = self._image_vectors(seen)
+            found[images] = self._image_vectors([terms[i].image for i in images])
         return found
 
-    def _image_vectors(self, images: Sequence[str]) -> np.ndarray:
-        """An image of the index has its vector there; others are read and embedded."""
-        rows = [self._row_of(image) for image in images]
+    def _image_vectors(self, images: Sequence[Any]) -> np.ndarray:
+        """A path of the index has its vector there; other images are read and embedded."""
+        rows = [self._row_of(image) if isinstance(image, str) else None for image in images]
         found = np.empty((len(images), self.snapshot.width), dtype=np.float32)
         for i, row in enumerate(rows):
             if row is not None:
@@ -251,13 +253,27 @@ class Index:
         scores[rows] = self.snapshot.vectors[rows] @ query
         return rows[np.argsort(-scores[rows], kind="stable")][:number], scores
 
+    def current(self) -> "Index":
+        """This one; where the folder was indexed anew meanwhile, that index, with the encoders that are loaded here."""
+        manifest = read_manifest(self.place.folder / FILE)
+        if manifest is None or manifest.snapshot is None or manifest == self.manifest:
+            return self
+        same = (manifest.text_print, manifest.image_print) == (self.manifest.text_print, self.manifest.image_print)
+        models = {name: self._models[name] for name in ("text", "whole") if same and name in self._models}
+        return Index(self.place, manifest, Snapshot(self.place.folder / manifest.snapshot), self.exact, models)
+
+    def path_of(self, id: int) -> str | None:
+        """The whole path of the image with this `Hit.id`; None where there is none, or it is missing."""
+        rows = np.flatnonzero((self.snapshot.column("id") == id) & ~self.snapshot.missing)
+        return self.path(int(rows[0])) if len(rows) else None
+
     def path(self, row: int) -> str:
         """The whole path of a row."""
         return os.path.join(self.root, os.fsdecode(self.snapshot.rows["path"][row].as_py()))
 
     def _hit(self, row: int, score: float) -> Hit:
         rows = self.snapshot.rows
-        names = ("width", "height", "taken", "size", "caption")
+        names = ("id", "width", "height", "taken", "size", "caption")
         values = {name: rows[name][row].as_py() for name in names}
         return Hit(path=self.path(row), score=score, **values)
 

@@ -12,13 +12,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from rebus import __version__
 from rebus.core.errors import RebusError
+from rebus.index.search import Index
 from rebus.serve.exchange import Service
 from rebus.serve.failures import Refusal
 from rebus.serve.guard import Guard
 from rebus.serve.hub_routes import add_hub_routes
+from rebus.serve.indexes import ServedIndexes
 from rebus.serve.metrics import Metrics
 from rebus.serve.openai_routes import add_openai_routes
 from rebus.serve.openapi import describe
+from rebus.serve.page_routes import add_page
+from rebus.serve.search_routes import add_search_routes
 from rebus.serve.served import ServedModels
 from rebus.serve.settings import ServeSettings
 from rebus.serve.task_routes import add_task_routes
@@ -31,10 +35,13 @@ def create_app(
     settings: ServeSettings,
     load: Callable[[str], Any],
     failed: Callable[[RebusError], None] = lambda error: None,
+    indexes: Sequence[Index] = (),
 ) -> FastAPI:
-    """An application that loads `sources` by `load` once it has started. `failed`: told when one cannot be loaded."""
+    """An application that loads `sources` by `load`, and the text encoders of `indexes`, once it has started. `failed`:
+    told when one cannot be loaded."""
     metrics = Metrics()
-    models = ServedModels(sources, load, settings, metrics)
+    searched = ServedIndexes(indexes)
+    models = ServedModels(sources, load, settings, metrics, searched)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -51,11 +58,11 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.service = Service(settings, models, metrics)
+    app.state.service = Service(settings, models, searched, metrics)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _our_fault)
-    for add in (add_openai_routes, add_hub_routes, add_task_routes):
+    for add in (add_openai_routes, add_hub_routes, add_task_routes, add_search_routes, add_page):
         add(app)  # not as routers of their own: `app.routes` then lists every route
     _add_status(app, models, metrics)
     return app

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -187,7 +188,8 @@ class Batcher:
             self._turn()
             if self._jobs:
                 self._begin(jobs := self._next_jobs())
-                run(self.model, jobs, self._between)
+                with self.features.set_aside() if jobs[0].task == "explain" else nullcontext():
+                    run(self.model, jobs, self._between)
                 self._count(len(jobs))
         closed = RebusError("the server is shutting down")
         self._rows.end(closed)
@@ -265,6 +267,7 @@ _POSITIONS = {  # of the arguments that a task takes by position
     "embed_images": ("images",),
     "embed_texts": ("texts",),
     "imagine": ("prompts",),
+    "explain": ("images", "texts"),
 }
 
 

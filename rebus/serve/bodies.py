@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rebus.index.running_server import MOST, MOST_TERMS
+
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
@@ -118,6 +120,32 @@ class Match(OfImages):
     """POST /v1/match"""
 
     texts: Annotated[list[str], Field(min_length=1)]
+
+
+class Explain(OfImages):
+    """POST /v1/explain"""
+
+    texts: Annotated[list[str], Field(min_length=1, max_length=16)]
+
+
+class Search(Body):
+    """POST /v1/search/{index}: what `rebus search` takes. Texts and images are added, `minus` is subtracted; `weights`
+    in that order. Dates are like 2024-05-31, or seconds since 1970."""
+
+    text: str | None = None
+    texts: Annotated[list[str], Field(max_length=MOST_TERMS)] | None = None
+    image: Source | None = None
+    images: Annotated[list[Source], Field(max_length=MOST_TERMS)] | None = None
+    minus: Annotated[list[str], Field(max_length=MOST_TERMS)] | None = None
+    weights: list[Annotated[float, Field(gt=0, lt=1e6)]] | None = None
+    top: Annotated[int, Field(ge=1, le=MOST)] = 20
+    sort: Literal["score", "date"] = "score"
+    since: str | Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    until: str | Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    under: str | None = None
+    larger: str | None = None
+    types: list[str] | None = None
+    labels: list[str] | None = None
 
 
 class HFParameters(Body):

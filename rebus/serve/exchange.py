@@ -20,6 +20,7 @@ from rebus.serve.bodies import Body
 from rebus.serve.failures import Refusal, refusal_of, refusal_of_fields
 from rebus.serve.guard import too_long
 from rebus.serve.images import AllowedHosts, allowed_hosts, bytes_of, decoded
+from rebus.serve.indexes import ServedIndexes
 from rebus.serve.metrics import Metrics
 from rebus.serve.served import Served, ServedModels, sees_images
 from rebus.serve.settings import ServeSettings
@@ -35,6 +36,7 @@ class Service:
 
     settings: ServeSettings
     models: ServedModels
+    indexes: ServedIndexes
     metrics: Metrics
     hosts: AllowedHosts = field(init=False)
     threads: anyio.CapacityLimiter = field(init=False)
@@ -97,13 +99,17 @@ class Exchange:
             raise Refusal(413, f"{len(sources):,} images in one request; at most {most:,} are taken", "limit_exceeded")
         found: list[Image.Image | RebusError] = []
         for source in sources:
-            self.check_client()
-            data = await self.in_thread("fetch", self._bytes, source) if isinstance(source, str) else source
             try:
-                found.append(await self.in_thread("decode", decoded, data))
+                found.append(await self.any_image(source))
             except RebusError as error:
                 found.append(error)
         return found
+
+    async def any_image(self, source: str | bytes) -> Image.Image:
+        """An upright image, whatever it is for. Raises `Refusal` or `RebusError`."""
+        self.check_client()
+        data = await self.in_thread("fetch", self._bytes, source) if isinstance(source, str) else source
+        return await self.in_thread("decode", decoded, data)
 
     async def image(self, source: str | bytes, served: Served) -> Image.Image:
         """One image. Raises `Refusal` or `RebusError`."""

@@ -3,7 +3,8 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +39,15 @@ class FeatureCache:
             else:
                 setattr(network, name, before)
         self._before.clear()
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Inside the block everything is computed: for who looks into the network meanwhile."""
+        most, self.most = self.most, 0
+        try:
+            yield
+        finally:
+            self.most = most
 
     def _remembering(self, name: str, encode: Callable[..., Any]) -> Callable[..., Any]:
         def remembering(pixels: Tensor, *args: Any, **more: Any) -> Any:

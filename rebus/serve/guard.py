@@ -5,6 +5,8 @@ rebinding), a page that calls it must come from it, and no CORS header is ever s
 """
 
 import asyncio
+import base64
+import contextlib
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -34,7 +36,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         try:
-            self._check_caller(headers, scope["path"])
+            self._check_caller(headers, scope["method"], scope["path"])
             size = self._check_size(headers)
         except Refusal as refusal:
             self.metrics.answered("refused", refusal.status)
@@ -61,19 +63,19 @@ class Guard:
             route = scope.get("route")
             self.metrics.answered(getattr(route, "path", "unknown"), status)
 
-    def _check_caller(self, headers: Headers, path: str) -> None:
+    def _check_caller(self, headers: Headers, method: str, path: str) -> None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self.settings.is_host(_name(hosts[0])):
             raise Refusal(400, "this server is not called by that name: see --allow-host", "foreign_host")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != hosts[0]:
             raise Refusal(403, "a page of another site may not call this server", "foreign_origin")
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not _follows_link(headers, method, path):
             raise Refusal(403, "a page of another site may not call this server", "foreign_origin")
         if path not in OPEN and self.settings.api_key is not None:
-            scheme, _, key = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not self.settings.is_key(key.strip()):
-                challenge = {"WWW-Authenticate": "Bearer"}
+            key = _key(headers.get("authorization", ""))
+            if key is None or not self.settings.is_key(key):
+                challenge = {"WWW-Authenticate": _ASKS if _is_page(headers, path) else "Bearer"}
                 raise Refusal(401, "a key is wanted: Authorization: Bearer KEY", "invalid_api_key", headers=challenge)
 
     def _check_size(self, headers: Headers) -> int:
@@ -89,6 +91,32 @@ class Guard:
         if full or (self.requests and self.bytes + size > _HELD * most):
             raise Refusal(429, "too many requests at once; try again later", "queue_full", headers={"Retry-After": "1"})
         return size
+
+
+# A browser asks for a password, sends it to this origin alone, and lets no script read it.
+_ASKS = 'Basic realm="rebus (any user name; the key is the password)", charset="UTF-8"'
+
+
+def _key(authorization: str) -> str | None:
+    """Of `Bearer KEY`, or the password of `Basic`, which is how a browser sends it."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(given.strip(), validate=True).decode().partition(":")[2]
+    return None
+
+
+def _is_page(headers: Headers, path: str) -> bool:
+    """A browser opens the page itself."""
+    return path == "/" and "text/html" in headers.get("accept", "")
+
+
+def _follows_link(headers: Headers, method: str, path: str) -> bool:
+    """To the page, which does nothing by itself and is not shown in a frame."""
+    opens = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return opens and method == "GET" and path == "/"
 
 
 _ALWAYS = (

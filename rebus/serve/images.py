@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from rebus.codec.decode_image import open_image
+from rebus.codec.decode_image import decode, open_image
 from rebus.data.downloading.addresses import Addresses
 from rebus.data.downloading.failure import Failure
 from rebus.data.downloading.fetching import Caps, fetch, parse
@@ -35,6 +36,17 @@ class AllowedHosts(Addresses):
 def decoded(data: bytes) -> Image.Image:
     """Upright RGB. Raises `BadImage`, `LimitExceeded`, `MissingExtra`."""
     return open_image(data)
+
+
+def small_copy(source: str | bytes, side: int, form: str) -> bytes:
+    """A file of an image, upright, no side of which is longer. `source`: its path or bytes. Raises as `decoded`."""
+    with decode(source, enough=lambda width, height: (2 * side, 2 * side)) as found:
+        scale = min(1.0, side / max(found.full_size))
+        width, height = (max(1, round(scale * whole)) for whole in found.full_size)
+        small = found.image.resize((width, height), Image.Resampling.BOX if scale < 1 else None, box=found.box)
+        buffer = io.BytesIO()
+        found.upright(small).save(buffer, form, **({"quality": 90, "subsampling": 0} if form == "JPEG" else {}))
+    return buffer.getvalue()
 
 
 def bytes_of(source: str, settings: ServeSettings, allowed: AllowedHosts) -> bytes:

@@ -38,6 +38,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "read": ("images",),
     "complete": ("document",),
     "imagine": ("prompts",),
+    "explain": ("images", "texts"),
 }
 ABILITY = {"logits": "match", "probabilities": "match"}  # what a model must be able to, where it has another name
 
@@ -108,7 +109,7 @@ def run(model: Any, jobs: Sequence[Job], between: Callable[[], None]) -> None:
         between()
 
     own = model
-    if isinstance(model.network, WritesText):
+    if isinstance(model.network, WritesText) and working[0].task != "explain":  # which looks into the network itself
         own = copy.copy(model)
         own.network = InterruptedWriter(model.network, tick)
     try:
@@ -138,6 +139,8 @@ class _NobodyWaits(Exception):
 
 def _call(model: Any, jobs: Sequence[Job]) -> list[Any]:
     method = getattr(model, jobs[0].task)
+    if jobs[0].task == "explain":  # of one image at a time
+        return [method(one.own["images"], one.own["texts"]) for one in jobs]
     lists = {name: [one.own[name] for one in jobs] for name in jobs[0].own}
     return list(method(**lists, **jobs[0].shared, progress=False))
 
@@ -157,4 +160,5 @@ def check_task(model: Any, task: str) -> None:
     """Raises `UnsupportedTask` where the model cannot do it, naming models that can."""
     if task not in OWN:
         raise UsageError(f"no task {task!r} to submit; there are: {', '.join(OWN)}")
-    model._can(ABILITY.get(task, task))
+    if task != "explain":  # no task of a card; who cannot says so when asked
+        model._can(ABILITY.get(task, task))

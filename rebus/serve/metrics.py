@@ -14,6 +14,7 @@ STAGES = {
     "first_token": "from the request to the first token",
     "per_token": "each token after the first, a mean for each answer",
     "step": "one step of all rows",
+    "search": "of an index, with the encoding of texts and images",
 }
 
 

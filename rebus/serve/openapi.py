@@ -32,12 +32,13 @@ _FAILED = {"description": "an error", "content": {"application/json": {"schema":
 _STATUSES = ("400", "401", "403", "404", "408", "413", "415", "429", "500", "503", "504")
 
 
-def takes(kind: type[bodies.Body], raw: Sequence[str] = (), query: Sequence[str] = ()) -> dict[str, Any]:
+def takes(kind: type[bodies.Body] | None, raw: Sequence[str] = (), query: Sequence[str] = ()) -> dict[str, Any]:
     """Options of a route: its JSON body, or an image as it is with the rest in the `query`."""
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REF.format(model=kind.__name__)}}}
-    content |= {media: {"schema": {"type": "string", "format": "binary"}} for media in raw}
+    content: dict[str, Any] = {media: {"schema": {"type": "string", "format": "binary"}} for media in raw}
+    if kind is not None:
+        content["application/json"] = {"schema": {"$ref": _REF.format(model=kind.__name__)}}
     parameters = [{"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in query]
-    extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}} if content else {}
     return {"openapi_extra": {**extra, **({"parameters": parameters} if parameters else {})}}
 
 

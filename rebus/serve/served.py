@@ -11,10 +11,13 @@ from typing import Any
 from rebus.core.errors import RebusError
 from rebus.serve.batcher import Batcher
 from rebus.serve.failures import Refusal
+from rebus.serve.indexes import ServedIndexes
 from rebus.serve.metrics import Metrics
 from rebus.serve.settings import ServeSettings
+from rebus.tasks.explain import can_explain
 
 log = logging.getLogger("rebus")
+_PATIENCE = 30.0  # seconds, at the end, for what is being loaded
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class Served:
             "owned_by": "rebus",
             "tasks": sorted(self.model.tasks),
             "license": card.license,
+            "domain": card.domain,
             "dimensions": self.dimensions,
             "sees_images": sees_images(self.model),
+            "explains": sees_images(self.model) and can_explain(self.model),
+            "weights_bytes": sum(tensor.nbytes for tensor in self.model.network.state_dict().values()),
         }
 
 
@@ -46,18 +52,28 @@ def sees_images(model: Any) -> bool:
 
 
 class ServedModels:
-    """`load(source)` gives a model. `phase` says how far the loading is; None once all are there."""
+    """`load(source)` gives a model. `phase` says how far the loading of models and indexes is; None once all are."""
 
-    def __init__(self, sources: Sequence[str], load: Callable[[str], Any], settings: ServeSettings, metrics: Metrics):
+    def __init__(
+        self,
+        sources: Sequence[str],
+        load: Callable[[str], Any],
+        settings: ServeSettings,
+        metrics: Metrics,
+        indexes: ServedIndexes,
+    ):
         self.sources, self.load, self.settings, self.metrics = list(dict.fromkeys(sources)), load, settings, metrics
+        self.indexes = indexes
         self.phase: str | None = "starting"
         self.failed: RebusError | None = None
         self._served: dict[str, Served] = {}
         self._closed = False
+        self._loader: threading.Thread | None = None
 
     def start(self, failed: Callable[[RebusError], None] = lambda error: None) -> None:
         """Load in a thread of its own. `failed`: told of the error that ends it."""
-        threading.Thread(target=self._load_all, args=(failed,), name="rebus loader", daemon=True).start()
+        self._loader = threading.Thread(target=self._load_all, args=(failed,), name="rebus loader", daemon=True)
+        self._loader.start()
 
     def __iter__(self) -> Any:
         return iter(list(self._served.values()))
@@ -73,6 +89,8 @@ class ServedModels:
 
     def close(self) -> None:
         self._closed = True
+        if self._loader is not None:  # a process that ends while it loads is aborted
+            self._loader.join(_PATIENCE)
         for served in self:
             served.batcher.close()
 
@@ -85,6 +103,9 @@ class ServedModels:
                 if self._closed:
                     served.batcher.close()
                     return
+            for number, (name, _) in enumerate(self.indexes, start=1):
+                self.phase = f"loading index {number} of {len(self.indexes)}"
+                self.indexes.warm(name)
             self.phase = None
         except RebusError as error:
             self.phase, self.failed = "failed", error

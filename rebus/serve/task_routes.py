@@ -1,4 +1,4 @@
-"""Our own routes: classify, detect, segment and match, of one image or many.
+"""Our own routes: classify, detect, segment, match and explain, of one image or many.
 
 {"model": …, "image": …}  or an image as the body and the rest in the query
 → {"object": "list", "model": …, "data": [{"index", "image": {"width", "height"}, "predictions": […]}
@@ -13,18 +13,23 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 from PIL import Image
 from pydantic import ValidationError
+from starlette.responses import Response
 
 from rebus.core.answers import Box, Mask
 from rebus.core.errors import RebusError
+from rebus.core.strict_json import finite_or_none
 from rebus.serve import bodies
 from rebus.serve.exchange import Exchange, endpoint
 from rebus.serve.failures import Refusal, refusal_of, refusal_of_fields
-from rebus.serve.masks import mask_json
+from rebus.serve.images import small_copy
+from rebus.serve.masks import heat_png, mask_json
 from rebus.serve.openapi import takes
 from rebus.serve.served import Served
 from rebus.serve.tickets import QueueFull, Ticket
+from rebus.tasks.explain import Explanation
 
 RAW = ("image/*", "application/octet-stream")
+_SIDE = 2048  # pixels, of what is drawn for a page
 _LISTS = ("labels", "phrases", "texts")
 OfImages = TypeVar("OfImages", bound=bodies.OfImages)
 
@@ -36,9 +41,11 @@ def add_task_routes(app: FastAPI) -> None:
         ("/v1/detect", bodies.Detect, detect),
         ("/v1/segment", bodies.Segment, segment),
         ("/v1/match", bodies.Match, match),
+        ("/v1/explain", bodies.Explain, explain),
     ):
         query = [name for name in kind.model_fields if name not in ("image", "images")]
         app.post(path, tags=tags, **takes(kind, RAW, query))(endpoint(handler))
+    app.post("/v1/preview", tags=tags, **takes(None, RAW))(endpoint(preview))
 
 
 async def classify(exchange: Exchange) -> Any:
@@ -92,6 +99,29 @@ async def match(exchange: Exchange) -> Any:
         return [{"index": index, "score": score} for index, score in enumerate(scores[0].flatten().tolist())]
 
     return await _each(exchange, body.model, sources, ask, told)
+
+
+async def explain(exchange: Exchange) -> Any:
+    """Where each of the texts is seen: a grey PNG of the shape of the image, white where most, and the text's score."""
+    body, sources = await read(exchange, bodies.Explain)
+
+    async def ask(served: Served, image: Image.Image) -> list[Ticket]:
+        return [await exchange.submit(served, "explain", image, text) for text in body.texts]
+
+    def told(found: Sequence[Explanation]) -> list[dict[str, Any]]:
+        return [
+            {"index": i, "score": finite_or_none(one.score, 6), "png": heat_png(one)} for i, one in enumerate(found)
+        ]
+
+    return await _each(exchange, body.model, sources, ask, told)
+
+
+async def preview(exchange: Exchange) -> Any:
+    """The image of the body as an upright PNG of at most 2,048 pixels a side, for who cannot show its format."""
+    data = await exchange.read()
+    if not is_raw(exchange.media_type):
+        raise Refusal(415, "the body is an image of type image/…", "unsupported_media_type")
+    return Response(await exchange.in_thread("decode", small_copy, data, _SIDE, "PNG"), media_type="image/png")
 
 
 def is_sure(score: float, threshold: float) -> bool:

@@ -76,6 +76,14 @@ def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explana
     return found if many else found[0]
 
 
+def can_explain(model: TaskModel) -> bool:
+    """Whether a model has what `explain` wants: layers of places, and scores of an image with a text."""
+    encoder, network = image_encoder(model.network), model.network
+    by_similarity = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
+    scores = by_similarity or isinstance(network, MatchesPairs | WritesText)
+    return encoder is not None and bool(blocks_of(encoder)) and scores
+
+
 def _explained(model: TaskModel, encoder: Any, layers: dict[int, Any], image: Image.Image, text: str) -> Explanation:
     pixels = on_device(model, model.processor(images=[image]))["pixels"]
     if pixels.dim() != 4:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,6 @@ pytest.importorskip("lancedb")
 
 from rebus import catalog
 from rebus.cli import main
-from rebus.cli.verbs import search as verb
-from rebus.core.errors import UsageError
-from rebus.index.running_server import answer, registered
-from rebus.index.search import open_index
 from tests.index.conftest import MODEL, draw
 
 
@@ -63,7 +57,7 @@ def test_search_prints_best_first(folder, capsys):
     )
     found = document(capsys, search(folder, "a red circle", "--top", "3"))["results"]
     assert [line.split(maxsplit=1)[1] for line in lines] == [hit["path"] for hit in found]
-    assert set(found[0]) == {"path", "score", "width", "height", "taken", "size", "caption"}
+    assert set(found[0]) == {"path", "score", "width", "height", "taken", "size", "id", "caption"}
 
 
 def test_names_for_xargs(folder, capfdbinary):
@@ -154,48 +148,6 @@ def test_watching_waits_until_a_file_is_left_alone(folder, capsys, monkeypatch):
     assert "1 pruned" in capsys.readouterr().out
 
 
-@pytest.fixture
-def server(folder, tmp_path, monkeypatch):
-    """An HTTP server of the one route, over the index of the folder; gives what it was asked."""
-    index = open_index(folder, str(folder.parent / "index"))
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append((self.path, self.headers["Authorization"]))
-            found = json.dumps(answer(index, question)).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(found)))
-            self.end_headers()
-            self.wfile.write(found)
-
-        def log_message(self, *args):
-            """Quiet."""
-
-    monkeypatch.setenv("REBUS_HOME", str(tmp_path))
-    with HTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        with registered(f"http://127.0.0.1:{http.server_port}", {"my photos": index}, key="k"):
-            yield asked
-        http.shutdown()
-
-
-def test_a_running_server_is_asked(folder, server, capsys, monkeypatch):
-    """By the file in which it says what it serves; nothing is loaded here, and the answer is the same."""
-    expected = document(capsys, search(folder, "a red circle", "--minus", "blue", "--type", "png", "--top", "3"))
-
-    def never(*args):
-        raise AssertionError("the index was opened here")
-
-    monkeypatch.setattr(verb, "open_index", never)
-    found = document(capsys, ["search", str(folder), "a red circle", "--minus", "blue", "--type", "png", "--top", "3"])
-    assert found == expected
-    assert server == [("/v1/search/my%20photos", "Bearer k")]
-    about = next((Path(os.environ["REBUS_HOME"]) / "servers").iterdir())
-    assert about.stat().st_mode & 0o077 == 0  # it holds the key
-
-
 def test_a_server_that_does_not_answer_is_passed_over(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("REBUS_HOME", str(tmp_path))
     (tmp_path / "servers").mkdir()
@@ -207,28 +159,3 @@ def test_a_server_that_does_not_answer_is_passed_over(folder, tmp_path, capsys, 
         (tmp_path / "servers" / f"{name}.json").write_text(json.dumps(about))
     assert main(["search", str(folder), "a dog"]) == 1  # in this cache there is no index of it either
     assert "there is no index" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
-        [],
-        {"query": "a dog"},
-        {"terms": "a dog"},
-        {"terms": [{"image": "/etc/passwd"}]},
-        {"terms": [{"text": "a", "weight": float("nan")}]},
-        {"terms": [{"text": "a"}] * 65},
-        {"number": 0},
-        {"number": True},
-        {"sort": "size"},
-        {"conditions": []},
-        {"conditions": {"kind": "png"}},
-        {"conditions": {"larger": "big"}},
-        {"conditions": {"labels": [["a", "=", 1]]}},
-        {"conditions": {"since": "2024"}},
-    ],
-)
-def test_a_question_to_a_server_is_checked(folder, question):
-    index = open_index(folder, str(folder.parent / "index"))
-    with pytest.raises(UsageError):
-        answer(index, question)

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import importlib.util
 import io
 import threading
 import time
@@ -37,9 +38,9 @@ def load(name):
 
 
 @contextlib.contextmanager
-def running(*models, **settings):
+def running(*models, indexes=(), **settings):
     settings = ServeSettings(port=0, **settings)
-    app = create_app(models, settings, load)
+    app = create_app(models, settings, load, indexes=indexes)
     listening = threading.Event()
     server = Server(configuration(app, settings), listening.set)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -64,8 +65,26 @@ def anyio_backend():
 
 
 @pytest.fixture(scope="session")
-def served():
-    with running(GENERATIVE, ENCODER, DETECTOR) as (url, app):
+def index(tmp_path_factory):
+    """Of twelve drawn images in a folder "photos" and one below it; without their extra, None."""
+    if importlib.util.find_spec("lancedb") is None:
+        return None
+    from rebus.index.report import Options
+    from rebus.index.search import open_index
+    from rebus.index.update import update_index
+
+    home = tmp_path_factory.mktemp("indexed")
+    folder = home / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for number in range(12):
+        image_of(number).save(folder / ("deep" if number % 2 else "") / f"{number:02d}.png")
+    update_index(folder, Options(model=ENCODER, batch=4, threads=1), str(home / "index"))
+    return open_index(folder, str(home / "index"))
+
+
+@pytest.fixture(scope="session")
+def served(index):
+    with running(GENERATIVE, ENCODER, DETECTOR, indexes=[index] if index else []) as (url, app):
         yield url, app
 
 
@@ -99,3 +118,53 @@ def chat(image, text=None, model=GENERATIVE, **more):
     parts = [{"type": "image_url", "image_url": {"url": data_url(file_of(image))}}]
     parts += [] if text is None else [{"type": "text", "text": text}]
     return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    from tests.serve.browsing import BROWSER
+
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = started.chromium.launch(executable_path=BROWSER, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, url):
+    """`opened(**options of a context)`: the page, ready. While it is open nothing may be asked of another host, no
+    script may fail, no file be missing, and no policy be broken."""
+    from tests.serve.browsing import expect
+
+    wrong, contexts = [], []
+
+    def start(**options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", asked)
+        page.on("response", loaded)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", logged)
+        page.goto(f"{url}/")
+        expect(page.locator("#status")).to_contain_text("ready")
+        return page
+
+    def asked(request):
+        if not request.url.startswith((f"{url}/", "blob:", "data:")):
+            wrong.append(f"foreign: {request.url}")
+
+    def loaded(response):
+        if response.status >= 400 and response.request.resource_type != "fetch":
+            wrong.append(f"{response.status}: {response.url}")
+
+    def logged(message):
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            wrong.append(message.text)
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert wrong == []

@@ -28,7 +28,7 @@ def test_clients_of_the_page_run(code, url, scene_file):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_commands_of_the_page_run(url, scene_file):
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     for command in COMMANDS:
         words = shlex.split(command.replace("localhost:8000", url.removeprefix("http://")))
         done = subprocess.run([words[0], "--fail", *words[1:]], capture_output=True, text=True, check=False)

@@ -36,8 +36,13 @@ async def calling(base_url="http://127.0.0.1:8000", **settings):
 
 def routes(app):
     for route in app.routes:
-        for method in getattr(route, "methods", None) or ["GET"]:
-            yield method, route.path.replace("{model:path}", "some/model")
+        for method in sorted(getattr(route, "methods", None) or {"GET"}):
+            if method == "HEAD":  # of the page's files: what GET answers, without a body
+                continue
+            yield (
+                method,
+                route.path.replace("{model:path}", "some/model").replace("{index}", "photos").replace("{id}", "1"),
+            )
 
 
 @pytest.mark.anyio
@@ -114,7 +119,7 @@ async def test_bodies_are_bounded():
 @pytest.mark.anyio
 async def test_no_route_loads_anything_from_elsewhere():
     async with calling() as (client, app):
-        for path in ("/docs", "/redoc", "/"):
+        for path in ("/docs", "/redoc"):
             assert (await client.get(path)).status_code == 404
         schema = (await client.get("/openapi.json")).json()
         documented = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}

@@ -45,6 +45,8 @@ def named(case, number):
     model = KNOWN[number % len(KNOWN)]
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
         case.body["model"] = model
+    if case.path_parameters and "index" in case.path_parameters:
+        case.path_parameters["index"] = "photos"
     if case.path_parameters and "model" in case.path_parameters:
         case.path_parameters["model"] = model
 

@@ -14,7 +14,8 @@ _UNITS = {"": 1, "KB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", metavar="MODEL", nargs="+", help="catalogue names, directories or Hub ids")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="catalogue names, directories or Hub ids")
+    parser.add_argument("--index", metavar="DIR", nargs="+", default=[], help="folders to search, read by rebus index")
     parser.add_argument("--host", metavar="HOST", default="127.0.0.1", help="the address to listen on (%(default)s)")
     parser.add_argument("--port", metavar="N", type=int, default=8000, help="(%(default)s)")
     parser.add_argument("--api-key-file", metavar="FILE", type=Path, help="the key that clients must send")
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     demand("serve", "rebus serve")
+    from rebus.index.search import open_index
     from rebus.serve.server import serve
     from rebus.serve.settings import ServeSettings
 
@@ -54,7 +56,16 @@ def run(args: argparse.Namespace) -> int:
         note(f"loading {source}")
         return rebus.load(source, device=args.device, dtype=args.dtype, quantize=args.quantize, compile=args.compile)
 
-    serve(args.models, settings, load, lambda: note(f"listening on http://{args.host}:{args.port}"))
+    if not (args.models or args.index):
+        raise UsageError("nothing to serve: give a MODEL, or a folder with --index")
+    indexes = [open_index(folder) for folder in args.index]
+    serve(
+        args.models,
+        settings,
+        load,
+        lambda: note(f"listening on http://{args.host}:{args.port}: open it in a browser, or call its routes"),
+        indexes,
+    )
     return 0
 
 
