@@ -113,4 +113,3 @@ def test_groups_overlap_where_the_middle_differs_from_neither_end():
 def test_pareto():
     costs = {"good": (0.1, 9.0), "quick": (0.5, 1.0), "neither": (0.6, 2.0), "same": (0.1, 9.0)}
     assert pareto(costs) == {"good", "quick", "same"}
-
