@@ -108,9 +108,12 @@ import sys
 import rebus.api, rebus.evaluate.bench
 from rebus.core.errors import RebusError
 from rebus.core.memory import peak_of_process
-from rebus.plan.inference import weight_memory
+from rebus.open_checkpoint import config_of
+from rebus.weights.load_weights import on_meta
 try:
-    weight_memory(sys.argv[1])
+    system, config = config_of(sys.argv[1])
+    with on_meta():
+        system.build(config)
 except RebusError:
     pass
 print(peak_of_process())
