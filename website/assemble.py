@@ -29,7 +29,7 @@ def assemble(pages: Path, config: Path) -> Path:
         text = _relinked(page.read_text(encoding="utf-8"), page.relative_to(pages))
         page.write_text(with_equations(with_figures(text, page)), encoding="utf-8")
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    settings |= {"docs_dir": str(pages.resolve()), "site_dir": str((pages.parent / "site").resolve())}
+    settings |= {"docs_dir": pages.name, "site_dir": "site"}  # beside the written file
     settings["nav"] = [_named(entry, pages) for entry in settings["nav"]]
     config.write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
     return config
