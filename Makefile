@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: tour test quick lint gpu clean
+.PHONY: tour test quick lint docs gpu clean
 
 tour: .venv/.tour
 	$(BIN)/rebus tour --out tour
@@ -19,6 +19,11 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, in build/site; nothing is fetched while it is built.
+docs: .venv/.dev
+	$(INSTALL) --editable ".[docs]"
+	$(BIN)/python -m website
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rebus needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'

@@ -20,7 +20,7 @@ LAYERS = [
     {"plan"},
     {"train", "evaluate"},
     {"api", "recipes", "reproduce"},
-    {"index"},
+    {"compare", "index"},
     {"serve"},
     {"cli", "tour"},
 ]

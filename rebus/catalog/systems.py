@@ -13,6 +13,8 @@ class SystemRow:
     tasks: frozenset[str] = frozenset()
     idea: str = ""
     paper: str = ""
+    score: str = ""  # what the numbers beside its answers mean
+    limits: str = ""  # what it is known to do badly, whoever trained it
 
 
 _DUAL_ENCODER = frozenset({"embed_images", "embed_texts", "match", "classify"})
@@ -25,6 +27,10 @@ SYSTEMS = {
         tasks=_DUAL_ENCODER,
         idea="two encoders, one space, a softmax over the batch",
         paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021",
+        score="match: cosine similarity, to be compared within one model alone; probabilities: a softmax over the "
+        "labels given, which add to 1 even where none is right",
+        limits="English; weak at counting, fine-grained kinds and who does what to whom; the model card of the "
+        "original weights puts untested deployment out of scope",
     ),
     "siglip": SystemRow(
         module="rebus.models.contrastive.siglip",
@@ -33,6 +39,10 @@ SYSTEMS = {
         tasks=_DUAL_ENCODER,
         idea="two encoders, one space, a sigmoid on every pair",
         paper="Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
+        score="match: cosine similarity; probabilities: a sigmoid of each pair by itself, which may all be low; "
+        "classify: a softmax over the labels given",
+        limits="texts of at most 64 tokens; weak at counting and at who does what to whom; English but for the "
+        "multilingual checkpoints",
     ),
     "align": SystemRow(
         module="rebus.models.contrastive.align",
@@ -42,6 +52,9 @@ SYSTEMS = {
         idea="two encoders, one softmax, and more noisy pairs than anybody could clean",
         paper="Jia et al., Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision, "
         "2021",
+        score="match: cosine similarity, to be compared within one model alone; probabilities: a softmax over the "
+        "labels given, which add to 1 even where none is right",
+        limits="English; weak at counting and at who does what to whom",
     ),
     "vild": SystemRow(
         module="rebus.models.distillation.vild",
@@ -50,6 +63,10 @@ SYSTEMS = {
         tasks=frozenset({"embed_texts", "embed_regions", "detect", "segment"}),
         idea="a detector whose embeddings of regions are taught by a dual encoder finds what any words name",
         paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
+        score="detect, segment: a probability over the labels given and the background, which ranks boxes and "
+        "changes with the labels",
+        limits="labels decide what is found: leave one out and its things go to another; small things are missed "
+        "at low resolution",
     ),
     "lit": SystemRow(
         module="rebus.models.contrastive.lit",
@@ -58,6 +75,9 @@ SYSTEMS = {
         tasks=_DUAL_ENCODER,
         idea="a trained image encoder that stays locked teaches a text encoder its space",
         paper="Zhai et al., LiT: Zero-Shot Transfer with Locked-image text Tuning, 2022",
+        score="match: cosine similarity, to be compared within one model alone; probabilities: a softmax over the "
+        "labels given, which add to 1 even where none is right",
+        limits="knows of images what its locked encoder learned, and no more",
     ),
     "paligemma": SystemRow(
         module="rebus.models.unified.paligemma",
@@ -66,6 +86,10 @@ SYSTEMS = {
         tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
         idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
         paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
+        score="classify: likelihoods of the labels as text, made to add to 1; boxes and masks: the likelihood of "
+        "their location tokens, which ranks those of one image",
+        limits="mix answers short prompts in English; pt answers nothing until it is fine-tuned; counts of more "
+        "than a few are unsure",
     ),
     "pali3": SystemRow(
         module="rebus.models.unified.pali3",
@@ -74,6 +98,9 @@ SYSTEMS = {
         tasks=frozenset({"caption", "ask", "classify", "detect", "stream"}),
         idea="a large contrastive image encoder, one linear layer, and a T5 that reads image and prompt and answers",
         paper="Chen et al., PaLI-3 Vision Language Models: Smaller, Faster, Stronger, 2023",
+        score="classify: likelihoods of the labels as text, made to add to 1; boxes and masks: the likelihood of "
+        "their location tokens, which ranks those of one image",
+        limits="no weights were released but those in this package, which know drawn shapes alone",
     ),
     "florence2": SystemRow(
         module="rebus.models.unified.florence2",
@@ -82,6 +109,9 @@ SYSTEMS = {
         tasks=frozenset({"caption", "classify", "detect", "segment", "read", "perform", "stream"}),
         idea="a vision transformer and a BART: a sentence asks for a task, a sentence answers it, places included",
         paper="Xiao et al., Florence-2: Advancing a Unified Representation for a Variety of Vision Tasks, 2024",
+        score="classify: likelihoods of the labels as text, made to add to 1; boxes and masks: the likelihood of "
+        "their location tokens, which ranks those of one image",
+        limits="fixed task prompts, no free questions; English; long texts in an image lose lines",
     ),
     "visualbert": SystemRow(
         module="rebus.models.masked_lm.visualbert",
@@ -91,6 +121,9 @@ SYSTEMS = {
         idea="the words of a text and the regions of an image go through one BERT together, which fills in blanks and "
         "says whether the two belong together",
         paper="Li et al., VisualBERT: A Simple and Performant Baseline for Vision and Language, 2019",
+        score="match: the probability that text and image belong together; ask: the likeliest answer of its list, "
+        "without a score",
+        limits="reads regions of the detector that it was trained with, not images; answers come from a list of 3,129",
     ),
     "visualgpt": SystemRow(
         module="rebus.models.cross_attention.visualgpt",
@@ -100,6 +133,8 @@ SYSTEMS = {
         idea="GPT-2 looks at the image at every word; gates that can reopen balance what it sees with what it knows",
         paper="Chen et al., VisualGPT: Data-efficient Adaptation of Pretrained Language Models for Image Captioning, "
         "2022",
+        score="caption: none",
+        limits="one kind of caption in English; names things that usually stand together (hallucination)",
     ),
     "flamingo": SystemRow(
         module="rebus.models.frozen_lm.flamingo_layouts",
@@ -109,6 +144,9 @@ SYSTEMS = {
         idea="a frozen language model looks at images through gated blocks between its own, and learns new tasks from "
         "examples in the prompt",
         paper="Alayrac et al., Flamingo: a Visual Language Model for Few-Shot Learning, 2022",
+        score="classify: likelihoods of the labels as text, made to add to 1; answers: none",
+        limits="answers in the style of the examples in the prompt, their mistakes included; may go on beyond the "
+        "answer",
     ),
     "chameleon": SystemRow(
         module="rebus.models.early_fusion.chameleon",
@@ -117,6 +155,8 @@ SYSTEMS = {
         tasks=frozenset({"caption", "ask", "classify", "complete", "imagine", "stream"}),
         idea="images are tokens like words: one decoder reads and writes both, in any order",
         paper="Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024",
+        score="classify: likelihoods of the labels as text, made to add to 1; answers: none",
+        limits="images of 512 pixels as 1,024 tokens: small writing is lost; released without image generation",
     ),
     "simvlm": SystemRow(
         module="rebus.models.prefix_lm.simvlm",
@@ -125,6 +165,8 @@ SYSTEMS = {
         tasks=frozenset({"caption", "ask", "classify", "complete", "stream"}),
         idea="one encoder-decoder, one loss: the image and the first words are read, the rest is written",
         paper="Wang et al., SimVLM: Simple Visual Language Model Pretraining with Weak Supervision, 2021",
+        score="classify: likelihoods of the labels as text, made to add to 1; answers: none",
+        limits="no weights were released but those in this package, which know drawn shapes alone",
     ),
     "virtex": SystemRow(
         module="rebus.models.prefix_lm.virtex",
@@ -133,6 +175,8 @@ SYSTEMS = {
         tasks=frozenset({"caption", "stream"}),
         idea="an image encoder learns from captions, read from left to right and from right to left",
         paper="Desai & Johnson, VirTex: Learning Visual Representations from Textual Annotations, 2021",
+        score="caption: none",
+        limits="made to train an image encoder: its captions are short and plain",
     ),
     "magic": SystemRow(
         module="rebus.models.training_free.magic",
@@ -142,6 +186,8 @@ SYSTEMS = {
         idea="no training: a language model that never saw an image proposes words, a dual encoder says which of them "
         "go with the image",
         paper="Su et al., Language Models Can See: Plugging Visual Controls in Text Generation, 2022",
+        score="caption: none; the guide's similarity chooses tokens and is not reported",
+        limits="fluent before faithful: says what captions usually say, details may be invented",
     ),
     "asif": SystemRow(
         module="rebus.models.training_free.asif",
@@ -151,6 +197,9 @@ SYSTEMS = {
         idea="no training: an image is described by the captioned images it resembles, a text by the captions it "
         "resembles, and the two descriptions are compared",
         paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
+        score="match: similarity of two descriptions by anchors, to be compared within one set of anchors; "
+        "probabilities: a softmax over the labels given",
+        limits="knows what its anchors show; memory grows with their number",
     ),
     "crops": SystemRow(
         module="rebus.models.distillation.crops",
@@ -160,6 +209,9 @@ SYSTEMS = {
         idea="no training: a detector's boxes, what it takes the things for thrown away, and a dual encoder that "
         "compares each cut-out region with any words",
         paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
+        score="detect: similarity of a region and a label, made a probability over the labels given; ranks boxes "
+        "of one image",
+        limits="finds only what the detector of boxes proposes; the parts of a thing may be found instead of it",
     ),
 }
 BACKBONES = {  # networks of one input with checkpoints of their own: what a training can start from

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rebus.cli.html_page import STYLE, embedded_image, escaped
+from rebus.codec.html_page import STYLE, embedded_image, escaped
 
 _SIDE = 160  # pixels of an image, at most
 _STYLE = (

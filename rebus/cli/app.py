@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "index": ("index", "make the images of a folder searchable; duplicates, clusters, tags"),
     "search": ("search", "find images of an indexed folder by words, by an image, or both"),
     "asif": ("asif", "a model of one's own captioned images without training; its anchors"),
+    "compare": ("compare", "models on your own images: answers, quality, time, memory"),
     "train": ("train", "train a model by a recipe"),
     "eval": ("evaluate", "measure a model on a benchmark"),
     "data": ("data", "look into data sets, filter, convert and download them"),
@@ -48,7 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tour": ("tour", "the offline demonstration: a table and a page of images"),
 }
 GROUPS = {
-    "find a model": ("models", "info"),
+    "find a model": ("models", "info", "compare"),
     "images and text": (
         "classify",
         "match",

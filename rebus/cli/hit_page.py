@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rebus.cli.html_page import STYLE, embedded_image, escaped, link_from
+from rebus.codec.html_page import STYLE, embedded_image, escaped, link_from
 
 _SIDE = 220  # pixels of an image, at most
 _GRID = (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rebus.cli.html_page import embedded_image, escaped
+from rebus.codec.html_page import embedded_image, escaped
 
 if TYPE_CHECKING:
     from rebus.index.search import Hit

@@ -100,7 +100,7 @@ class _Run:
         if step.bf16:
             round_frozen(self.network)
         fake = FakeTensorMode(allow_non_fake_inputs=True)
-        _without_values(self.network, fake)
+        without_values(self.network, fake)
         self.blocks = blocks_of(self.network)
         if step.checkpointing:
             for block in self.blocks:
@@ -162,7 +162,7 @@ def _split(network: nn.Module, ranks: int) -> None:
                         _put(block, f"{name}.{kind}", nn.Parameter(share, parameter.requires_grad))
 
 
-def _without_values(network: nn.Module, fake: FakeTensorMode) -> None:
+def without_values(network: nn.Module, fake: FakeTensorMode) -> None:
     """Move a network from the meta device to where a step can run."""
     made: dict[int, Tensor] = {}
     with fake:

@@ -1,4 +1,7 @@
-"""What to know about one model before using it: the idea, the paper, sizes, tasks, licence, scores."""
+"""Whether one model can be used for your project, and what to know about it: licence, memory, speed, limits, scores.
+
+The first line is a verdict: yes; yes, if …; or no, because …, and what is nearest. What nobody knows is "unknown".
+"""
 
 import argparse
 import dataclasses
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rebus import catalog
-from rebus.cli.choose_model import cached_names, where
+from rebus.cli.model_facts import facts, lines, measure
 from rebus.cli.output import bold, emit, say
 from rebus.core.card import ModelCard
 from rebus.core.specs import ImageSpec
@@ -16,13 +19,17 @@ EXAMPLE = "rebus info siglip/b16-224"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a name from `rebus models`")
+    parser.add_argument(
+        "--here", action="store_true", help="measure its speed and memory on this machine, and check it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from rebus.open_checkpoint import config_of
 
     card = catalog.info(args.name)
-    weights = where(card, cached_names())
+    here = measure(card) if args.here else None
+    found = facts(card, here)
     system = catalog.system(card.system)
     config = config_of(card.name)[1] if card.bundled else system.presets.get(card.preset)
     image = system.image_spec(config) if config is not None and system.image_spec else None
@@ -30,14 +37,14 @@ def run(args: argparse.Namespace) -> int:
     prompts = {k: v for k, v in dataclasses.asdict(system.prompts).items() if v is not None and k in card.tasks}
     if args.json:
         plain = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
-        plain |= {"tasks": sorted(card.tasks), "scores": dict(card.scores), "weights": weights}
+        plain |= {"tasks": sorted(card.tasks), "scores": dict(card.scores), **found}
         plain |= {"prompts": prompts, "presets": sorted(system.presets)}
         for name, spec in (("image", image), ("text", text)):
             plain[name] = dataclasses.asdict(spec) if spec is not None else None
         emit(plain)
         return 0
-    say(bold(card.name))
-    for title, value in _lines(card, weights):
+    say(bold(f"{card.name}: {found['verdict']}"))
+    for title, value in [*lines(card, found, here), *_lines(card)]:
         say(f"  {title:<12}{value}")
     if image is not None:
         height, width = image.size
@@ -51,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(card: ModelCard, weights: str) -> list[tuple[str, str]]:
+def _lines(card: ModelCard) -> list[tuple[str, str]]:
     lines = [
         ("idea", card.idea),
         ("paper", card.paper),
@@ -59,8 +66,6 @@ def _lines(card: ModelCard, weights: str) -> list[tuple[str, str]]:
         ("parameters", f"{card.parameters:,}" if card.parameters else "those of its parts"),
         ("tasks", ", ".join(sorted(card.tasks))),
         ("domain", card.domain),
-        ("licence", card.license),
-        ("weights", weights + (f": {card.repo}" if card.repo else "")),
     ]
     if card.instead:
         lines.append(("instead", card.instead))
