@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import rebus
-from rebus.cli.app import GROUPS, VERBS, overview, verb_parser
+from rebus.cli.app import VERBS, overview, verb_parser
 
 ROOT = Path(__file__).parents[1]
 
