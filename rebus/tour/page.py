@@ -27,9 +27,9 @@ def page(tour: Tour, version: str) -> str:
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>rebus: the offline tour</title><style>{STYLE}</style></head><body><main>",
         _head(tour, version),
-        _table(tour.lines),
-        *(f"<p class='missing'>{_text(said)}</p>" for said in tour.missing),
         *map(_photos, tour.photos),
+        *(f"<p class='missing'>{_text(said)}</p>" for said in tour.missing),
+        _table(tour.lines),
         *_scenes(tour),
         *map(_photo_mistakes, tour.photos),
         *map(_captioned, tour.captioned),
@@ -75,9 +75,10 @@ def _table(lines: Iterable[Line]) -> str:
             f"<td class='number quiet'>{line.seconds:.1f} s</td></tr>"
         )
     titles = "<th>model</th><th>task</th><th>held-out images</th><th class='number'>correct</th><th></th><th></th>"
-    return (
-        f"<section><div class='scroll'><table><tr>{titles}</tr>{''.join(rows)}</table></div></section>" if rows else ""
-    )
+    if not rows:
+        return ""
+    table = f"<table><tr>{titles}</tr>{''.join(rows)}</table>"
+    return f"<section><h2>All results</h2><div class='scroll'>{table}</div></section>"
 
 
 def _photos(photos: Photos) -> str:
