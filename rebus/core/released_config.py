@@ -96,7 +96,7 @@ class Released:
         """A finite number above 0."""
         found: float = self.take(name, float, default)
         if not found > 0:
-            raise BadConfig(f"{self.where}.{name}: wants a number above 0; got {found}")
+            raise BadConfig(f"{self.where}.{name}: expected a number above 0; got {found}")
         return found
 
     def part(self, name: str) -> "Released":

@@ -53,7 +53,7 @@ class Filters:
     texts_per_image: int | None = None  # an image with more different texts goes
     images_per_text: int | None = None  # a text with more different images goes
     min_gram_count: int | None = None  # a text goes with any word or pair of words that the data has less often
-    most_grams: int | None = None  # or that is not among so many most frequent ones
+    most_grams: int | None = None  # drop texts with a unigram or bigram outside the N most frequent
 
     @property
     def counts_words(self) -> bool:

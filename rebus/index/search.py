@@ -199,7 +199,7 @@ class Index:
             known = self.manifest.labels
             if not known:
                 raise UsageError(
-                    f"the index of {self.root} has no labels: rebus index {self.root} --labels FILE, one a line"
+                    f"the index of {self.root} has no labels: rebus index {self.root} --labels FILE, one per line"
                 )
             for label, _, _ in conditions.labels:
                 if label not in known:

@@ -16,7 +16,7 @@ def test_a_person_sees_time_cost_parts_memory_and_assumptions(run):
     assert (code, err) == (0, "")
     for text in ("time ", "GPU hours", "cost ", "image_proj", "text ", "87,456,000", "151,277,313", "optimiser"):
         assert text in out
-    assert "taken for granted" in out
+    assert "assumptions" in out
     assert "224 × 224 is 49 patches, with 77 tokens" in out
     assert "40%" in out
     assert "coyo-700m: 746,972,269 pairs" in out

@@ -1,4 +1,4 @@
-"""What to know about one model before using it: the idea, the paper, sizes, tasks, licence, scores."""
+"""Show the card of one model: idea, paper, sizes, tasks, licence, scores."""
 
 import argparse
 import dataclasses

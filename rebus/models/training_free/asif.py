@@ -241,7 +241,7 @@ class ASIF(nn.Module):
     def _check_free(self, ids: Sequence[str]) -> None:
         taken = [name for name in ids if any(table.has(name) for table in self.pairs())]
         if taken:
-            raise UsageError(f'anchor "{taken[0]}" is there already ({len(taken)} of {len(ids)} are); remove it first')
+            raise UsageError(f'anchor "{taken[0]}" exists already ({len(taken)} of {len(ids)} are); remove it first')
 
     def _by_table(self, ids: Sequence[str]) -> list[tuple[Pairs, list[str]]]:
         """The ids that each table has; the first table names the nearest to one that none has."""
