@@ -140,7 +140,7 @@ class Model(Tasks):
         return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": decode, "read": read, **forced}
 
     def save(self, directory: str | os.PathLike[str], layout: str | None = None, *, part: str | None = None) -> Path:
-        """Write the model in a released layout, whole or not at all; gives the directory.
+        """Write the model in a released layout, atomically; returns the directory.
 
         `layout`: "transformers", "open_clip" or whatever else the system has; None: the first that can hold it.
         `part`: "image" or "text", to write that encoder alone as the backbone that it is: a ResNet under torchvision's

@@ -299,7 +299,7 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]
         return _beside_config(path, *beside)
     names = ", ".join(list(raw)[:_NAMES_SHOWN])
     raise BadCheckpoint(
-        f"{path}: weights named {names} … do not tell which network they are of, and neither config.json nor "
+        f"{path}: weights named {names} … do not identify their network, and neither config.json nor "
         "open_clip_config.json lies beside them. Put the one of their model there"
     )
 

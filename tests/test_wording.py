@@ -53,11 +53,14 @@ OLD = {  # pattern → what to say instead
     r"drawn shapes": "synthetic shapes",
     r"a training (?!run|split|set|step|image|loop|data|job|loss|photo|batch|example)": "a training run",
     r"misshapen": "of the wrong shape",
-    r"joins? the (?:images?|text)": "",
 }
 ALLOWED = {  # what is taken out before the search → why
     r"~/Pictures": "the folder's name on most systems",
-    r"a (?:small )?picture of": "a prompt that models were trained with",
+    r"a (?:small )?picture of|a painting of": "prompts that models were trained with",
+    r"data\.taught|--out taught/?|TAUGHT": "the name of a setting, and of folders for it",
+    r"told=true": "the name of a setting",
+    r"in pictures/ or images/": "the folder of the OBELICS reader",
+    r"right in words": "the key of a figure in saved results",
 }
 PROMPTS = ("rebus/data/scenes/", "rebus/evaluate/benchmarks/coco_words.py", "rebus/reproduce/shapes_world.py")
 

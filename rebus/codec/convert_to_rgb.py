@@ -22,7 +22,7 @@ _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between two greys of so many bits, once 
 def transparent_sample(image: Image.Image) -> int | tuple[int, ...] | None:
     """The transparent colour of a PNG on the scale of the decoded pixels, where Pillow leaves it on the file's.
 
-    16-bit colours are decoded to their high bytes, and so compared. Only told before the image is loaded.
+    16-bit colours are decoded to their high bytes, and so compared. Only known before the image is loaded.
     """
     colour, tiles = image.info.get("transparency"), getattr(image, "tile", None)
     if colour is None or image.format != "PNG" or not tiles:

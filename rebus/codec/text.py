@@ -60,7 +60,7 @@ class Pieces(tuple[str | Control | ImageMark, ...]):
 
 
 class Unfinished(Pieces):
-    """A prompt that the answer goes on with as it stands: the separator that ends other prompts is left out."""
+    """A prompt that the answer continues directly, without the separator that ends other prompts."""
 
 
 Prompt = str | Pieces
@@ -111,8 +111,8 @@ class TextPipeline:
 
     @contextmanager
     def one_report(self) -> Iterator[None]:
-        """Of all texts that an encoder reads inside, log together how many were cut. Only the first report of a
-        pipeline is logged: a training or a loop of calls would repeat it without end."""
+        """Log once how many of the texts encoded inside were truncated. Only the first report of a pipeline is logged:
+        training or a loop of calls would repeat it endlessly."""
         outermost, self._gathers = not self._gathers, True
         try:
             yield
@@ -171,7 +171,9 @@ class TextPipeline:
         answers = _listed(texts)
         for i, answer in enumerate(answers):
             if isinstance(answer, Pieces) and answer.marks and self.spec.image_begin_id is None:
-                raise BadText(f"answer {i} holds an image: models that write text cannot be taught to answer with one")
+                raise BadText(
+                    f"answer {i} contains an image: models that generate text cannot be trained to answer with one"
+                )
         start = [self.spec.bos_id] if self.spec.bos_before_answer and self.spec.bos_id is not None else []
         for i, marked in enumerate(self._encode(answers, answers=True)):
             body = [token for part in marked for token in (self._image_ids() if part == _MARK else [part])]
@@ -350,7 +352,7 @@ def _number(images: int) -> str:
 
 
 def clean(text: str) -> str:
-    """CLIP's cleaning (clip §4): encoding mended by ftfy, HTML entities twice, single spaces."""
+    """CLIP's cleaning (clip §4): encoding fixed by ftfy, HTML entities twice, single spaces."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class RebusError(ValueError):
-    """Something the caller can mend. The command line prints it as one line and exits with 1."""
+    """An error that the caller can fix. The command line prints it as one line and exits with 1."""
 
 
 class UsageError(RebusError):
@@ -37,7 +37,7 @@ class BadConfig(RebusError):
 
 
 class BadCheckpoint(RebusError):
-    """Weights that are missing, unexpected, misshapen, damaged or not finite."""
+    """Weights that are missing, unexpected, of the wrong shape, damaged or not finite."""
 
 
 class MissingFile(RebusError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Any data set of images, written anew: as shards, as a folder with a table, or as fewer rows of Parquet.
+"""Convert any image data set: to shards, to a folder with a table, or to fewer rows of Parquet.
 
 The records are cut into units of `shard_size`; each becomes one shard. A unit counts when its journal is there, which
 is written after its files; one that was cut off is done again. When all are done, `skipped.jsonl` names the damaged

@@ -41,7 +41,7 @@ class Detection:
     the image was searched for (LVIS).
 
     `scales`: large-scale jitter, in parts of the size at which the longer side fills the image. At most `most_objects`
-    and `most_taught` of an image are learned from, by lot; masks have `mask_cells` to a side of their box.
+    and `most_taught` random ones of an image are used; masks have `mask_cells` to a side of their box.
     """
 
     kind: Literal["detection"] = "detection"
@@ -118,7 +118,7 @@ class DetectionRecords:
             self.classes = read(self.labels)
         else:
             raise UsageError(
-                "data.taught says where the teacher's embeddings lie, of regions and of labels: `rebus data regions "
+                "data.taught is the folder of the teacher's embeddings of regions and labels: `rebus data regions "
                 "DATA --teacher clip/b32 --out DIR` writes them. A detector with a text encoder (start_from) reads the "
                 "labels itself"
             )

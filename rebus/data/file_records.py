@@ -68,7 +68,7 @@ class Files:
     folder of region features (`rebus.RegionFiles`), which are learned from in place of the images of the same names.
     `answers`: the list of answers, one a line, where `start_from` has none. `prompt`: another one than the model's own
     for that form; it may hold {question}, {labels}, or what the form gives. `val_split`: what is held out; None, or a
-    data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share
+    data set without splits: a random tenth of `split`. `least_crop`: below 1, a random square of at least that share
     of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the
     data set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction
     of their size (`rebus.codec.images`). `truncate`: prompts and answers longer than the context are cut; by default
@@ -217,7 +217,7 @@ class FileRecords:
         if self.prompt is None and self.form.prompt is not None:
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
         if self.form.places and locations is None:
-            raise UsageError(f"the model states no places in text: it cannot be taught data.form={files.form}")
+            raise UsageError(f"the model has no location tokens: it cannot be trained with data.form={files.form}")
         self.varies = files.least_crop < 1 or files.flip
         if self.varies and self.form.places:
             raise UsageError(

@@ -80,7 +80,7 @@ class Given:
 
     @property
     def notation(self) -> LocationNotation:
-        """How the system states places, in forms with `places`: whoever opens such a form has made sure of it."""
+        """How the system writes positions, in forms with `places`, for which it was checked before."""
         assert self.locations is not None
         return self.locations
 
@@ -312,7 +312,7 @@ def form_prompt(prompts: Prompts, form: Form) -> str | None:
 
 
 def one_of(record: Record, among: Sequence[Any], what: str, rng: np.random.Generator) -> Any:
-    """One by lot. Raises `BadRecord` where there is none."""
+    """A random one. Raises `BadRecord` where there is none."""
     if not among:
         raise BadRecord(record.key, f"it has no {what}")
     return among[int(rng.integers(len(among)))]

@@ -90,7 +90,7 @@ def hold_out(reader: Reader, name: str) -> tuple[Reader, Reader | UsageError]:
     ends = np.searchsorted(places[:, 0], np.arange(len(sizes) + 1))
     held = tuple(places[begin:end, 1] for begin, end in itertools.pairwise(ends))
     log.warning(
-        f"{name}: no split of its own to measure on: {len(places):,} of {total:,} records, by lot, are held out and "
+        f"{name}: no validation split: {len(places):,} random records of {total:,} are held out and "
         "not learned from; data.val_split names another split"
     )
     return Part(reader, held, others=True), Part(reader, held, others=False)

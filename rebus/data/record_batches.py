@@ -92,7 +92,7 @@ class RecordBatches:
         reads: bool = True,
     ):
         if processor.text is None and reads:
-            raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be taught")
+            raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be trained")
         self.source, self.processor, self.threads, self.most_damaged = source, processor, threads, most_damaged
         self.text: Any = processor.text
         if truncate and self.text is not None:

@@ -172,7 +172,7 @@ def _length(container: Any, stream: Any, name: str) -> float:
         return container.duration / 1e6
     if stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)
-    raise RebusError(f"{name}: states no length; the file may be cut off. Write it anew with a tool such as ffmpeg")
+    raise RebusError(f"{name}: states no length; the file may be truncated. Re-encode it with a tool such as ffmpeg")
 
 
 def _source(video: bytes | str | os.PathLike[str], name: str) -> Any:

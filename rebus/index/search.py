@@ -174,7 +174,7 @@ class Index:
     def _other_weights(self) -> RebusError:
         return RebusError(
             f"{self.manifest.model} has other weights, anchors or preprocessing than the index of {self.root}. "
-            f"Build it anew: rebus index {self.root} --verify"
+            f"Rebuild it: rebus index {self.root} --verify"
         )
 
     def labels(self, labels: Sequence[str]) -> np.ndarray:

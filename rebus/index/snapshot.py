@@ -1,4 +1,5 @@
-"""What searches read: all vectors in one mapped file, the rows beside them, derived from the table and written whole.
+"""Snapshots for searches: all vectors in one memory-mapped file and the rows, derived from the table, written
+atomically.
 
 Exact search is a product of that matrix and a vector. Above `SCREENED` rows it goes first over vectors of one byte a
 number, a quarter of the memory to be read, with a bound on what rounding can change; what may be among the nearest is

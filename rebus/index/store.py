@@ -1,4 +1,4 @@
-"""The truth of an index: a LanceDB table with a row for each file, in which each commit counts whole or not at all."""
+"""The source of truth of an index: a LanceDB table with one row per file and atomic commits."""
 
 import re
 import warnings

@@ -58,7 +58,7 @@ def _text_side(opened: Opened) -> tuple[Callable[[Any], Any], list[str]]:
 
 
 def fingerprints(opened: Opened) -> tuple[str, str]:
-    """What tells the vectors of two models apart: (of texts, of images). Weights as they lie in the files, anchors
+    """A fingerprint of the vectors of a model: (of texts, of images). Weights as they lie in the files, anchors
     among them, the configuration, which says how features are pooled, and how text and images are prepared."""
     return fingerprint_of_text(opened), _digest(_image_parts(opened))
 

@@ -1,6 +1,6 @@
 """Bring an index up to date with its folder. Nothing is lost by a kill, a full disk or a disk that is away.
 
-Commits to the table are whole or absent, so that a run that was killed goes on where it was. Searches read the last
+Commits to the table are atomic, so that a killed run resumes. Searches read the last
 snapshot until a new one is in its place. Another model, or other weights under the same name, are indexed into a table
 beside the first, which is dropped when the new one is whole.
 """

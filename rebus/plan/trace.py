@@ -1,6 +1,7 @@
 """A trace: the real network and objective take one step on tensors that have shapes and no values.
 
-The number of examples is a prime that divides no dimension of the network, so that sizes tell what is an example's.
+The number of examples is a prime that divides no dimension of the network, so that sizes show what scales with the
+examples.
 """
 
 import gc

@@ -85,7 +85,7 @@ def teach(
     if not word.strip():
         raise BadText("the word to teach is empty")
     if not len(images):
-        raise UsageError(f'"{word}" is taught by images of it; got none')
+        raise UsageError(f'"{word}" is learned from images of it; got none')
     network = _with_anchors(model)
     names = [f"{word}#{number}" for number in range(len(images))] if ids is None else list(ids)
     caption = SENTENCE.format(word)

@@ -24,7 +24,7 @@ PATIENCE = 2.0  # seconds before a progress bar is worth showing
 class BatchOptions:
     """What a caller may say of long work. `batch_size` None: what suits the device; `progress` None: a bar where the
     work takes seconds; `on_error` "skip": an item that fails alone has no answer, and the others go on. `failed` is
-    told of each such item by its number; without it they are logged."""
+    called with the number of each such item; without it they are logged."""
 
     batch_size: int | None = None
     progress: bool | None = None
@@ -98,7 +98,7 @@ def in_batches(
             # Here, since what failed is held by the exception until its handler ends.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            log.warning("out of memory with %d %s at once; going on with %d", len(batch), what, size)
+            log.warning("out of memory with %d %s per batch; continuing with %d", len(batch), what, size)
     if options.failed is not None:
         for i, failure in sorted(failures.items()):
             options.failed(places[i], failure)

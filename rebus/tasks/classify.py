@@ -1,7 +1,7 @@
 """Which of some labels fits an image: zero-shot classification.
 
 A dual encoder compares the image with sentences about each label (Radford et al., 2021, sec. 3.1); a generative model
-tells how likely each label is as its own answer.
+gives the likelihood of each label as its answer.
 """
 
 import logging

@@ -35,7 +35,7 @@ def detect(
     **decoding: Any,
 ) -> Boxes | list[Boxes]:
     """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object. `threshold`: only
-    those of at least that score (what a network leaves out by itself does not come back below it).
+    those of at least that score (boxes that the network itself drops do not come back).
 
     A score is the network's own where it finds regions (`FindsRegions`) or grounds phrases (`GroundsPhrases`, one box
     for each label, which is a phrase); neither takes decoding options. Of a generative model it is the geometric mean
@@ -84,7 +84,7 @@ class Detector:
         last_seen: LastSeen | None = None,
     ):
         if not isinstance(model.network, FindsRegions):
-            raise UsageError(f"{model.system.name} reads labels as part of its prompt, anew for each image: use detect")
+            raise UsageError(f"{model.system.name} reads labels as part of the prompt of each image: use detect")
         self._model, self._templates, self._last_seen = model, templates, last_seen or LastSeen()
         self._finder = RegionFinder(model, _wanted(labels), templates, self._last_seen)
 

@@ -43,8 +43,8 @@ class Masks(list[Mask]):
         self.image = image
 
     def plot(self, image: ImageSource | None = None) -> Image.Image:
-        """A copy of the image with the masks painted; of the one that was searched unless another is given (a path or
-        an image)."""
+        """A copy of the image with the masks drawn on it; of the one that was searched unless another is given (a path
+        or an image)."""
         from rebus.tasks.draw import draw_masks
 
         return draw_masks(_opened(image, self.image), self)

@@ -34,7 +34,9 @@ def ground_phrases(
 def _ground(model: TaskModel, source: Any, phrases: Sequence[str]) -> list[Box]:
     if isinstance(source, ImageRegions):
         if source.size is None:
-            raise BadRegions(f"{source.key}: the size of the image is not known: RegionFiles.of(path, size) tells it")
+            raise BadRegions(
+                f"{source.key}: the size of the image is not known: give it with RegionFiles.of(path, size)"
+            )
         size = source.size
     else:
         (source,) = open_all(model, [source])

@@ -58,7 +58,7 @@ class TextSoFar:
         self.told = ""
 
     def add(self, token: int) -> str:
-        """What is certain of the text with one token more, after all that was told before."""
+        """The text that is certain with one token more, after all that was yielded before."""
         self.ids.append(token)
         text = self.text()
         return self._more(text[: len(text) - _unsure(text, self.stops)].rstrip())

@@ -1,7 +1,7 @@
-"""The first batch, for the eye, and what must not be in it: the answer in the question, or the question in the answer,
+"""The first batch, for inspection, and a search for leaks: the target in its prompt, or the prompt in its target,
 and texts of which the tokenizer leaves nothing.
 
-A model that is taught to repeat its prompt, or to predict image tokens, has a fine loss and is of no use.
+A model trained to repeat its prompt, or to predict image tokens, has a low loss and is useless.
 """
 
 import logging

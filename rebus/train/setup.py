@@ -152,7 +152,7 @@ def _fitting(config: TrainConfig, system: System, batches: RecordBatches) -> Rec
     text, image = getattr(model, "text", model), getattr(model, "image", model)  # of two inputs, or of one
     if tokens is not None and getattr(text, "vocab_size", tokens) != tokens:
         raise UsageError(
-            f"scenes are told in the {tokens:,} tokens of their own world; the model has {text.vocab_size:,}. "
+            f"scenes have {tokens:,} tokens of their own; the model has {text.vocab_size:,}. "
             "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
         )
     spec = system.image_spec(model) if system.image_spec else None

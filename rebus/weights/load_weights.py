@@ -68,7 +68,7 @@ def load_into(
     parameters are the mapped file, or the given tensors themselves. Buffers that are not saved are rebuilt by
     `init_buffers()` of the network, or else of those of its modules that have one.
 
-    Raises `BadCheckpoint` listing all that is missing, unexpected, misshapen, of a wrong type or not finite; the
+    Raises `BadCheckpoint` listing all that is missing, unexpected, of a wrong shape, dtype or not finite; the
     network is then as it was.
     """
     target = torch.device(device or "cpu")

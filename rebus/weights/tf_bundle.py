@@ -136,7 +136,7 @@ class _Table:
         ):
             raise self.damaged(f"the checksum of the block at byte {offset:,} is another")
         if kind:
-            raise BadCheckpoint(f"{self.file.path}: compressed (kind {kind}), which TensorFlow does not do by itself")
+            raise BadCheckpoint(f"{self.file.path}: compressed (kind {kind}), which TensorFlow does not do by default")
         restarts = int.from_bytes(data[-4:], "little")
         last = size - 4 - 4 * restarts
         if last < 0:

@@ -179,8 +179,8 @@ def write_transformers(cfg: T5Config) -> dict[str, Any]:
 
 
 def text_spec(cfg: T5Config) -> TextSpec:
-    """Prompts and answers end with </s>; the decoder begins by itself. The sentinels of hidden spans come after the
-    sentencepiece file of the first vocabulary, <extra_id_0> last; later files hold their own."""
+    """Prompts and answers end with </s>; the decoder adds its own start token. The sentinels of masked spans come after
+    the sentencepiece file of the first vocabulary, <extra_id_0> last; later files hold their own."""
     sentinels = tuple(f"<extra_id_{i}>" for i in reversed(range(100)))
     return TextSpec(
         context=cfg.context,

@@ -160,7 +160,7 @@ class _NoEncoder(nn.Module):
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> MaskVQVAE:
     """The network of the released arrays, float32, ready to use. Without any of the encoder's it only decodes.
 
-    Raises `BadCheckpoint` listing arrays that are missing, unexpected, misshapen or not finite.
+    Raises `BadCheckpoint` listing arrays that are missing, unexpected, of the wrong shape or not finite.
     """
     arrays = {name: array for name, array in arrays.items() if name not in _TRAINING}
     with on_meta():

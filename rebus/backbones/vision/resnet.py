@@ -207,7 +207,7 @@ def read_timm(data: Mapping[str, Any]) -> ResNetConfig:
 
 
 def write_timm(cfg: ResNetConfig) -> dict[str, Any]:
-    """The `config.json` from which timm builds the same network. Raises `BadConfig` for sizes of one's own."""
+    """The `config.json` from which timm builds the same network. Raises `BadConfig` for custom sizes."""
     if cfg != ResNetConfig(variant=cfg.variant, num_classes=cfg.num_classes):
         raise BadConfig("timm has no name for a ResNet of other depths, channels or stride")
     return {"architecture": cfg.variant, "num_classes": cfg.num_classes}

@@ -25,7 +25,7 @@ _NOT_PUBLIC = (
 class Addresses:
     """What may be connected to: public addresses, and those of `allow` ("10.0.0.7:8080", "[fd00::7]:443").
 
-    `private`: any address may; for a network of one's own.
+    `private`: any address may; for private networks.
     """
 
     allow: tuple[str, ...] = ()

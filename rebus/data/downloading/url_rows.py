@@ -66,7 +66,7 @@ class Rows:
     def same_urls(self) -> np.ndarray:
         """(rows,) int64: the first row with the address of each row; its own number where there is no address.
 
-        Addresses are told apart by 64 bits of a hash: among 100 million, two others look alike once in 4,000 times.
+        URLs are compared by a 64-bit hash: among 100 million, two collide with a probability of 1 in 4,000.
         """
         digests = np.empty(len(self), dtype=np.uint64)
         at = 0

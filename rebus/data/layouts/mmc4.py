@@ -4,7 +4,7 @@ Zhu et al., "Multimodal C4: An Open, Billion-scale Corpus of Images Interleaved 
 https://github.com/allenai/mmc4. Images fetched beforehand lie by their `image_name` in `images/`, in a folder of it for
 each file, or in a folder `<file>_images` beside it, where the authors' `download_images.py` saves them.
 
-Where a page has its similarities, the images that are there are matched anew, as OpenFlamingo was trained (Awadalla et
+Where a page has its similarities, the images that are there are matched again, as OpenFlamingo was trained (Awadalla et
 al., 2023): one sentence each, so that the similarities add up to the most, and none below `LEAST_SIMILARITY`.
 """
 

@@ -1,7 +1,7 @@
 """Videos with captions: a table of files, WebVid's tables, and MSR-VTT's JSON.
 
 Bain et al., "Frozen in Time", 2021 (WebVid: `videoid,name,page_dir,contentUrl,duration`, the video in
-`videos/page_dir/videoid.mp4`); Xu et al., "MSR-VTT", 2016 (lists "videos" and "sentences"). A table of one's own is a
+`videos/page_dir/videoid.mp4`); Xu et al., "MSR-VTT", 2016 (lists "videos" and "sentences"). A custom table is a
 CSV, TSV or JSONL file with `file`, `caption` and perhaps `start` and `end` in seconds.
 """
 

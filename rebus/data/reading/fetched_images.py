@@ -60,7 +60,7 @@ class FetchedImages:
                     if path.is_file():
                         return path
         raise RebusError(
-            f"{image} was not fetched: there is no {digest[:12]}… in pictures/ or images/ (rebus data download)"
+            f"{image} was not downloaded: there is no {digest[:12]}… in pictures/ or images/ (rebus data download)"
         )
 
     def _named(self) -> dict[str, Any]:

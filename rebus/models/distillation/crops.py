@@ -1,4 +1,4 @@
-"""A dual encoder on cut-out regions: what ViLD's detector is taught by, used as a detector itself.
+"""A dual encoder on cropped regions: the teacher of ViLD's detector, used as a detector itself.
 
 Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge Distillation", 2022, Sec. 3 ("CLIP on
 cropped regions"). A detector that was trained on some classes proposes boxes, and what it takes the things for is

@@ -1,8 +1,8 @@
 """The released checkpoints of ViLD, which are TensorFlow 1's, by the names of their variables.
 
 Layers without a name of their own are numbered as they were made: in a stage's first block of the backbone the shortcut
-comes before the three convolutions. The file tells what it holds; the table in the release's README has two rows of
-configurations exchanged.
+comes before the three convolutions. The kind follows from the variables; the table in the release's README has two rows
+of configurations exchanged.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

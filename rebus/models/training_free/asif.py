@@ -225,7 +225,8 @@ class ASIF(nn.Module):
         """A word from examples of it: a pair of each example and the word, which weigh enough to be seen among the
         others (`example_weight`), or one more class of a classifier.
 
-        `against`: images of anything, whose mean such a class has to be told from; by default what is usual.
+        `against`: images of other things, from whose mean the class is distinguished; by default that of typical
+        images.
         """
         self._check_free(ids)
         classes = [table for table in self.pairs() if table.bias is not None]

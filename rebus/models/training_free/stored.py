@@ -1,4 +1,4 @@
-"""Tables of pairs as files: written whole, read as mapped memory, so that millions of pairs need no room of their own.
+"""Tables of pairs as files: written atomically, memory-mapped, so that millions of pairs need no RAM of their own.
 
 A folder holds `config.json` (model_type "asif_pairs") and safetensors: of each 100,000 pairs the rows of both sides
 and their 8-bit copies with the scale of each row; the names of all pairs with an index of their ids; weights where

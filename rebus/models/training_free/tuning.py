@@ -104,7 +104,7 @@ def cross_validate(
     """k and p for pairs, chosen on the pairs alone: those of some images are held out in turn, and `queries` of them
     look for each other among the rest.
 
-    `groups`: the image of each pair, so that no image with several captions is on both sides; by lot, but always the
+    `groups`: the image of each pair, so that no image with several captions is on both sides; random, but always the
     same one. `tick` is called after each fold. Raises `UsageError` for fewer images than twice the folds.
     """
     images = groups.unique()
