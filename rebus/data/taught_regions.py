@@ -34,7 +34,7 @@ class TaughtRegions:
         except FileNotFoundError:
             raise MissingFile(
                 f"{self.folder}: no {REGIONS}. `rebus data regions … --out {self.folder}` writes it, and resumes an "
-                "it was stopped"
+                "interrupted run"
             ) from None
         try:
             self._rows = {
