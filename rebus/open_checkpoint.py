@@ -260,7 +260,7 @@ def _resized(processor: Processor, system: System, config: Any, side: int) -> Pr
         return processor
     patch = getattr(getattr(config, "image", config), "patch_size", 1)
     if own.size != (side, side) and (side < patch or side % patch):
-        raise UsageError(f"image_size {side}: wants a multiple of the patch, {patch} pixels")
+        raise UsageError(f"image_size {side}: expected a multiple of the patch, {patch} pixels")
     return processor.resized(side)
 
 

@@ -173,7 +173,7 @@ def _check_batch(images: Sequence[ImageSource]) -> None:
 
 def _threads(threads: int | None) -> int:
     if threads is not None and threads < 1:
-        raise UsageError(f"threads: wants at least 1; got {threads}")
+        raise UsageError(f"threads: expected at least 1; got {threads}")
     return threads or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 

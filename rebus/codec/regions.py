@@ -36,7 +36,7 @@ class ImageRegions:
             return
         boxes = self._numbers("boxes", self.boxes)
         if boxes.shape != (len(features), 4):
-            raise BadRegions(f"{self.key}: {len(features)} regions want boxes ({len(features)}, 4); got {boxes.shape}")
+            raise BadRegions(f"{self.key}: {len(features)} regions need boxes ({len(features)}, 4); got {boxes.shape}")
         if (boxes[:, :2] > boxes[:, 2:]).any():
             raise BadRegions(f"{self.key}: boxes are left, top, right, bottom; one ends before it begins")
         limits = np.array(self.size * 2 if self.size else [np.inf] * 4, np.float32)

@@ -77,7 +77,7 @@ class CaptionPairBatches(BlankedBatches):
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         if len(rows) % 2:
             raise UsageError(
-                "rows exchange captions with their neighbours: a batch (on each rank) wants an even number"
+                "rows exchange captions with their neighbours: a batch (on each rank) expects an even number"
             )
         given = list(rows)
         for i, row in enumerate(rows):

@@ -208,9 +208,9 @@ def _check(data: Detection) -> None:
         raise UsageError('data.path says where the data set lies: --set data.path=DIR, or "scenes"')
     low, high = data.scales
     if not 0 < low <= high < 100:
-        raise UsageError(f"data.scales wants two sizes above 0, the smaller first; got {data.scales}")
+        raise UsageError(f"data.scales expects two sizes above 0, the smaller first; got {data.scales}")
     if min(data.most_objects, data.most_taught, data.mask_cells) < 1:
-        raise UsageError("data.most_objects, data.most_taught and data.mask_cells want numbers above 0")
+        raise UsageError("data.most_objects, data.most_taught and data.mask_cells need numbers above 0")
 
 
 def _rare(reader: Reader, data: Detection) -> set[str]:

@@ -27,7 +27,7 @@ class DocumentBatches(RecordBatches):
         super().__init__(source, processor, **options)
         spec = self.text.spec
         if spec.image_token_id is None or not spec.generates:
-            raise UsageError("data.form=documents wants a generative model whose texts have places for images")
+            raise UsageError("data.form=documents expects a generative model whose texts have places for images")
         if processor.image is None:
             raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
         around = () if spec.image_around_id is None else (spec.image_around_id,)

@@ -138,7 +138,7 @@ def file_batches(
         return RecordBatches(source, processor, reads=False, **options)
     if files.form == "answers":
         if answers is None:
-            raise UsageError("data.form=answers wants a model that picks from a list of answers, and that list")
+            raise UsageError("data.form=answers expects a model that picks from a list of answers, and that list")
         return AnswerBatches(source, processor, prompts, answers, **options)
     if files.form == "documents":
         return DocumentBatches(source, processor, **options)

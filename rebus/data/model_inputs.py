@@ -59,11 +59,11 @@ class ModelInputs:
     def image_tokens_for(self, kind: str) -> ImageTokens:
         """How it writes images. Raises `UsageError` where it writes none, as data of this kind want it to."""
         if self.image_tokens is None:
-            raise UsageError(f"{self.system} writes no images, as data.kind={kind!r} wants it to")
+            raise UsageError(f"{self.system} writes no images, as data.kind={kind!r} requires")
         return self.image_tokens
 
     def answers_for(self, kind: str) -> str:
         """The name of its list of answers. Raises `UsageError` where it has none."""
         if self.answers_file is None:
-            raise UsageError(f"{self.system} picks no answers from a list, as data.kind={kind!r} wants it to")
+            raise UsageError(f"{self.system} picks no answers from a list, as data.kind={kind!r} requires")
         return self.answers_file

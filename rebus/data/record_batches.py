@@ -306,7 +306,7 @@ class Turns:
 
     def __init__(self, weights: Sequence[float], parts: int):
         if not parts or len(weights) != parts or min(weights) <= 0:
-            raise UsageError("a mixture wants one weight above 0 for each of its parts")
+            raise UsageError("a mixture expects one weight above 0 for each of its parts")
         self.pattern = even_pattern(weights)
         self.before = [np.cumsum([0, *(self.pattern == i)]) for i in range(parts)]
 

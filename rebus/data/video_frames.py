@@ -41,7 +41,7 @@ def frames(
     """
     name = "video" if isinstance(video, bytes) else str(video)
     if number < 1 or (size is not None and size < 1):
-        raise UsageError(f"frames: number and size want at least 1; got {number} and {size}")
+        raise UsageError(f"frames: number and size need at least 1; got {number} and {size}")
     _at_most(number, "MAX_FRAMES", MAX_FRAMES, "frames of one video")
     source = _source(video, name)
     av = _av()

@@ -51,7 +51,7 @@ class Constraints:
         self.ids: Callable[[int], Sequence[int]] | None = None  # of a vocabulary of so many tokens
         if isinstance(allowed, str):
             if decode is None:
-                raise UsageError("a pattern in allowed wants decode: the function that turns token ids into text")
+                raise UsageError("a pattern in allowed needs decode: the function that turns token ids into text")
             self.ids = partial(_tokens_like, allowed, decode)
         elif allowed is not None and not callable(allowed):
             named = sorted({int(i) for i in allowed})

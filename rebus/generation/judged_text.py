@@ -25,7 +25,7 @@ class JudgedText:
                 "beta weighs how well a text goes with an image, and this model has nothing to judge it by"
             )
         if strings.decode is None or strings.read is None:
-            raise UsageError("beta wants decode (token ids → text) and read (texts → the tokens of their judge)")
+            raise UsageError("beta needs decode (token ids → text) and read (texts → the tokens of their judge)")
         self.network, self.decode, self.read = network, strings.decode, strings.read
         self.known: dict[str, Tensor] = {}
 

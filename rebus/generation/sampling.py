@@ -56,7 +56,7 @@ class Sample:
         if isinstance(self.seed, int):
             return _stream(self.seed, room).expand(num_rows, room)
         if len(self.seed) != num_rows:
-            raise UsageError(f"seed wants one number, or one for each of the {num_rows} rows; got {len(self.seed)}")
+            raise UsageError(f"seed expects one number, or one for each of the {num_rows} rows; got {len(self.seed)}")
         return torch.stack([_stream(seed, room) for seed in self.seed])
 
 

@@ -46,15 +46,15 @@ def answer(index: Index, question: Any) -> dict[str, Any]:
     Raises `UsageError` naming what is wrong."""
     known = {"terms", "conditions", "number", "sort"}
     if not isinstance(question, dict) or not set(question) <= known:
-        raise UsageError(f"a search wants an object of {', '.join(sorted(known))}")
+        raise UsageError(f"a search must be an object of {', '.join(sorted(known))}")
     terms = question.get("terms", [])
     if not isinstance(terms, list) or len(terms) > _MOST_TERMS:
-        raise UsageError(f"terms: wants a list of at most {_MOST_TERMS}")
+        raise UsageError(f"terms: expected a list of at most {_MOST_TERMS}")
     number, sort = question.get("number", 20), question.get("sort", "score")
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST:
-        raise UsageError(f"number: wants a whole number from 1 to {_MOST:,}")
+        raise UsageError(f"number: expected a whole number from 1 to {_MOST:,}")
     if sort not in ("score", "date"):
-        raise UsageError('sort: wants "score" or "date"')
+        raise UsageError('sort: expected "score" or "date"')
     found = index.search(
         [_term(one) for one in terms],
         conditions=_conditions(question.get("conditions", {})),
@@ -66,14 +66,14 @@ def answer(index: Index, question: Any) -> dict[str, Any]:
 
 def _term(one: Any) -> Term:
     if not isinstance(one, dict) or not set(one) <= {"text", "weight"} or not isinstance(one.get("text"), str):
-        raise UsageError("terms: each wants a text, and perhaps a weight")
+        raise UsageError("terms: each needs a text, and perhaps a weight")
     return Term(text=one["text"], weight=_number(one.get("weight", 1.0), "weight"))
 
 
 def _conditions(given: Any) -> Conditions:
     names = {one.name for one in fields(Conditions)}
     if not isinstance(given, dict):
-        raise UsageError("conditions: wants an object")
+        raise UsageError("conditions: expected an object")
     for name in given:
         if name not in names:
             raise unknown("condition", name, names)
@@ -101,7 +101,7 @@ def _conditions(given: Any) -> Conditions:
 
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
-        raise UsageError(f"{name}: wants a number")
+        raise UsageError(f"{name}: expected a number")
     return float(value)
 
 

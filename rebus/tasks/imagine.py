@@ -1,4 +1,4 @@
-"""An image of what a prompt describes."""
+"""Text-to-image generation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +19,8 @@ _FIXED = ("max_new_tokens", "allowed", "stop")  # an image is a fixed number of 
 def imagine(
     model: TaskModel, prompts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS, **decoding: Any
 ) -> Image.Image | list[Image.Image]:
-    """One image (RGB) for each prompt. The model draws its codes by chance: `seed=` makes them the same again.
-    `guidance`: how strongly the prompt is followed, 1 for as the model has it.
+    """One image (RGB) for each prompt. Codes are sampled: `seed=` makes them reproducible. `guidance`: classifier-free
+    guidance scale, 1 for none.
 
     Raises `BadText` for an empty prompt, `MissingFile` where the checkpoint lacks what decodes images, and
     `UsageError` for options that have no meaning for an image.

@@ -58,7 +58,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
     wanted = system.config
     if not isinstance(config.model, wanted):
         raise UsageError(
-            f"system={config.system} wants a {wanted.__name__} as its model; got a {type(config.model).__name__}"
+            f"system={config.system} expects a {wanted.__name__} as its model; got a {type(config.model).__name__}"
         )
     return config
 

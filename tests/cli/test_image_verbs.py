@@ -271,7 +271,7 @@ def test_fault_34_images_too_large_to_be_open_together(bundled, pictures, run, m
             assert ranked.pop("probability") == pytest.approx(before.pop("probability"), abs=3e-6)
             assert ranked == before
         assert one == other
-    assert "not enough memory for 4 images at a time: going on with 2" in err
+    assert "not enough memory for 4 images per batch: continuing with 2" in err
     monkeypatch.setenv("REBUS_MAX_IMAGE_MEMORY", str(pixels))
     code, out, _ = run("classify", pictures, "--labels", LABELS, "--json", *TOWERS)
     assert code == 1

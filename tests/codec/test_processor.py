@@ -117,7 +117,7 @@ def test_marks_and_images_agree_row_by_row():
             processor()(images=images, texts=texts)
     with pytest.raises(BadText, match="text 0 holds 2 images: this model's texts have no place for images"):
         processor(TOWER)(images=picture(), texts=[two])
-    with pytest.raises(BadText, match="answer 1 holds an image"):
+    with pytest.raises(BadText, match="answer 1 contains an image"):
         processor()(targets=["a", two])
     with pytest.raises(BadText, match="made of str, Control and ImageMark; got int"):
         Pieces("a", 3)

@@ -117,7 +117,7 @@ def test_regions_of_another_image_are_refused(tmp_path):
         (np.zeros((0, 4)), None, r"features are \(regions, width\), at least one; got \(0, 4\)"),
         (np.zeros(4), None, "features are"),
         (np.array([["a"]]), None, "not a table of numbers"),
-        (np.zeros((2, 4)), np.zeros((3, 4)), r"2 regions want boxes \(2, 4\); got \(3, 4\)"),
+        (np.zeros((2, 4)), np.zeros((3, 4)), r"2 regions need boxes \(2, 4\); got \(3, 4\)"),
         (np.zeros((1, 4)), np.array([[5, 0, 1, 2]]), "one ends before it begins"),
         (np.zeros((1, 4)), np.array([[np.nan, 0, 1, 2]]), "1 of 4 numbers of the boxes are not finite"),
     ],
@@ -149,7 +149,7 @@ def test_damaged_files_are_refused_and_objects_are_not_loaded(tmp_path):
     ):
         with pytest.raises(BadRegions, match=message):
             RegionFiles(tmp_path / name)
-    with pytest.raises(BadRegions, match="line 1: 1 columns; wants 6 or 10"):
+    with pytest.raises(BadRegions, match="line 1: 1 columns; expects 6 or 10"):
         RegionFiles(tmp_path / "a.tsv")["not one of these"]
     np.savez(tmp_path / "code.npz", x=np.array([print], dtype=object))
     with pytest.raises(BadRegions, match=r"not a readable file of features \(Object arrays cannot be loaded"):

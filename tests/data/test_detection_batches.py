@@ -169,7 +169,7 @@ def test_lvis_drops_rare_labels_and_says_what_is_known(lvis):
     "fields, message",
     [
         ({"path": ""}, "data.path says where"),
-        ({"taught": ""}, "data.taught says .* reads the labels itself"),
+        ({"taught": ""}, "data.taught is the folder .* reads the labels itself"),
         ({"scales": (0.0, 1.0)}, "data.scales"),
         ({"scales": (2.0, 1.0)}, "data.scales"),
         ({"most_objects": 0}, "above 0"),

@@ -141,7 +141,7 @@ def test_what_cannot_be_learned_is_said(tmp_path):
     rows = [{"question": "what is this?", "answer": "cat"}]
     with pytest.raises(UsageError, match="not one answer of the batch is among the 2 listed, such as 'cat'"):
         on_disk(tmp_path / "set", rows, listed=["<unk>", "red"]).batch(0, 0, 1)
-    with pytest.raises(UsageError, match="wants a model that picks from a list of answers"):
+    with pytest.raises(UsageError, match="expects a model that picks from a list of answers"):
         on_disk(tmp_path / "set", rows, form="answers")
     with pytest.raises(UsageError, match="regions are of whole images"):
         on_disk(tmp_path / "set", rows, flip=True)

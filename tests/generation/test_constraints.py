@@ -84,5 +84,5 @@ def test_a_pattern_allows_the_tokens_whose_text_it_matches_from_end_to_end():
     for pattern, message in (("[", "no regular expression"), ("zebra", "no token of this model matches 'zebra'")):
         with pytest.raises(UsageError, match=message):
             write(allowed=pattern, decode=decode)
-    with pytest.raises(UsageError, match="wants decode"):
+    with pytest.raises(UsageError, match="expects decode"):
         write(allowed="[a-z]")

@@ -230,7 +230,7 @@ def test_scenes_are_for_models_of_their_world() -> None:
         return replace(CLIP, model=replace(CLIP.model, **parts))  # type: ignore[type-var]
 
     model: Any = CLIP.model
-    with pytest.raises(UsageError, match="tokens of their own world; the model has 49,408"):
+    with pytest.raises(UsageError, match="tokens of their own; the model has 49,408"):
         open_data(changed(text=replace(model.text, vocab_size=49_408)))
     with pytest.raises(UsageError, match="scenes have 96 pixels a side, the model's images 64"):
         open_data(changed(image=replace(model.image, image_size=64)))
@@ -312,5 +312,5 @@ def test_scenes_without_images_are_for_models_of_their_words() -> None:
     config = recipe("magic_scenes")
     batch = open_data(config).batch(0, 0, 4)
     assert batch.keys() == {"tokens", "mask", "targets"}
-    with pytest.raises(UsageError, match="tokens of their own world"):
+    with pytest.raises(UsageError, match="tokens of their own"):
         open_data(replace(config, model=replace(config.model, vocab_size=90)))

@@ -81,7 +81,7 @@ def test_a_system_decides_what_its_models_fields_are(tmp_path: Path) -> None:
         override(recipe("paligemma_captions"), ["model.image_id=64"])
     with pytest.raises(UnknownName, match=r"model\.embd.*model\.embed"):
         override(recipe("clip_scenes"), ["model.embd=64"])
-    with pytest.raises(UsageError, match="system=siglip wants a SigLIPConfig as its model; got a CLIPConfig"):
+    with pytest.raises(UsageError, match="system=siglip expects a SigLIPConfig as its model; got a CLIPConfig"):
         resolved(override(recipe("clip_scenes"), ["system=siglip"]))
 
 

@@ -108,7 +108,7 @@ def read_t5(fields: Released) -> T5Config:
     kind = fields.take("model_type", str, "t5")
     spelled = fields.take("feed_forward_proj", str, "relu" if kind == "t5" else "gated-gelu")
     if spelled not in _MLPS:
-        raise BadConfig(f"{fields.where}.feed_forward_proj: wants one of {', '.join(_MLPS)}; got {spelled!r}")
+        raise BadConfig(f"{fields.where}.feed_forward_proj: expected one of {', '.join(_MLPS)}; got {spelled!r}")
     fields.demand("is_encoder_decoder", True)
     fields.demand("pad_token_id", 0)
     fields.demand("eos_token_id", 1)

@@ -80,7 +80,7 @@ def _terms(args: argparse.Namespace) -> list[Term]:
         raise UsageError(f"{len(weights)} weights for {len(terms)} texts and images")
     for i, weight in enumerate(weights):
         if not 0 < weight < 1e6:
-            raise UsageError(f"--weight {weight:g}: wants a number above 0")
+            raise UsageError(f"--weight {weight:g}: expected a number above 0")
         terms[i] = Term(terms[i].text, terms[i].image, weight if i < len(plus) else -weight)
     return terms
 

@@ -64,7 +64,7 @@ class VideoTable:
         for table in self._tables:
             if not _is_webvid(table.columns) and not {"file", "caption"} <= set(table.columns):
                 has = ", ".join(table.columns)
-                raise UsageError(f"{table.path}: wants the columns file and caption; has {has}")
+                raise UsageError(f"{table.path}: expected the columns file and caption; has {has}")
         self.sizes = tuple(len(table) for table in self._tables)
         self._places = [MediaPaths(_folders(table.path.parent)) for table in self._tables]
 

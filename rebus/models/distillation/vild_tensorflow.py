@@ -33,7 +33,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ViLDConfig:
     convs = sum(name.split("/")[1].startswith("conv2d") and name.endswith("/kernel") for name in shapes if "/" in name)
     found = {1 + 4 + 3 * sum(depths): name for name, depths in _DEPTHS.items()}  # a shortcut in each of four stages
     if convs not in found:
-        raise BadConfig(f"a backbone of {convs} convolutions: wants one of {', '.join(_DEPTHS)}")
+        raise BadConfig(f"a backbone of {convs} convolutions: expected one of {', '.join(_DEPTHS)}")
     mlp_width, embed = shapes[f"{_HEAD}project-to-clip/kernel"]
     image = MaskRCNNConfig(
         backbone=detector_backbone(variant=found[convs]), width=shapes["fpn/l2/kernel"][-1], mlp_width=mlp_width

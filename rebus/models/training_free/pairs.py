@@ -386,7 +386,7 @@ def _room_for(later: Tensor | None, used: int, more: int, like: Tensor) -> Tenso
 
 def _check_width(kind: str, vectors: Tensor, width: int) -> None:
     if vectors.ndim != 2 or vectors.shape[1] != width:
-        raise UsageError(f"{kind} vectors want the shape (n, {width}); got {tuple(vectors.shape)}")
+        raise UsageError(f"{kind} vectors must have the shape (n, {width}); got {tuple(vectors.shape)}")
 
 
 def _check_names(ids: Sequence[str], captions: Sequence[str], rows: int) -> None:

@@ -109,7 +109,7 @@ def cross_validate(
     """
     images = groups.unique()
     if len(images) < 2 * folds:
-        raise UsageError(f"{folds} folds want {2 * folds} images at least; got {len(images)}. State k and p instead")
+        raise UsageError(f"{folds} folds need {2 * folds} images at least; got {len(images)}. State k and p instead")
     fold_of = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)) % folds
     rank = torch.searchsorted(images, groups)
     first = torch.full((len(images),), len(groups)).scatter_reduce(0, rank, torch.arange(len(groups)), "amin")
