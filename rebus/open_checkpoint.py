@@ -65,9 +65,7 @@ class Opened:
         for name, source in (self.system.handed(self.config) if self.system.handed else {}).items():
             inside = Path(source).name == source and self.folder is not None and (self.folder / source).is_dir()
             if not inside and source not in {card.name for card in catalog.cards()}:
-                raise BadConfig(
-                    f"{self.path}: its {name} part is neither a folder in it nor a model we know: {source!r}"
-                )
+                raise BadConfig(f"{self.path}: its {name} part is neither a folder in it nor a known model: {source!r}")
             assert self.folder is not None
             found[name] = open_checkpoint(self.folder / source if inside else source)
         return found
@@ -270,7 +268,7 @@ def _locate(source: str | os.PathLike[str], card: ModelCard | None, revision: st
     if card.bundled:
         return catalog.bundled_folder(card.name)
     if card.repo is None and card.released:
-        raise MissingFile(f"the weights of {card.name} cannot be fetched; use {card.instead}")
+        raise MissingFile(f"the weights of {card.name} cannot be downloaded; use {card.instead}")
     if card.repo is None:
         raise MissingFile(f"no weights of {card.name} were released; use {card.instead}")
     return find(card.repo, revision)
@@ -344,7 +342,7 @@ def _identify_gguf(file: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTe
             raise type(error)(f"{file}: {error}") from None
         return system, layout, config, tensors, Processor(None, pipeline)
     architecture = str(metadata.get("general.architecture"))[:200]
-    raise BadCheckpoint(f"{file}: a GGUF file of the architecture {architecture!r}, which is not one of ours")
+    raise BadCheckpoint(f"{file}: a GGUF file of the architecture {architecture!r}, which is not supported")
 
 
 def _by_config(path: Path) -> tuple[System, Layout, Any] | None:

@@ -57,7 +57,7 @@ OLD = {  # pattern → what to say instead
 ALLOWED = {  # what is taken out before the search → why
     r"~/Pictures": "the folder's name on most systems",
     r"a (?:small )?picture of|a painting of": "prompts that models were trained with",
-    r"data\.taught|--out taught/?|TAUGHT": "the name of a setting, and of folders for it",
+    r"data\.taught(?:=\w+)?|--out taught/?|TAUGHT": "the name of a setting, and of folders for it",
     r"told=true": "the name of a setting",
     r"in pictures/ or images/": "the folder of the OBELICS reader",
     r"right in words": "the key of a figure in saved results",

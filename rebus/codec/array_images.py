@@ -17,11 +17,11 @@ def image_from_array(array: np.ndarray, name: str = "array") -> Image.Image:
     both rounded. Raises `BadImage` for other shapes, types and ranges.
     """
     if array.ndim == 3 and array.shape[-1] not in _CHANNELS and array.shape[0] in _CHANNELS:
-        raise BadImage(f"{name}: channels come last in arrays (H, W, C). Turn it with .transpose(1, 2, 0)")
+        raise BadImage(f"{name}: arrays are (H, W, C). Transpose it with .transpose(1, 2, 0)")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in _CHANNELS):
         raise BadImage(f"{name}: an array must have the shape (H, W), or (H, W, C) with 1 to 4 channels")
     if 0 in array.shape:
-        raise BadImage(f"{name}: there is nothing to see")
+        raise BadImage(f"{name}: the image is empty")
     pixels = _to_bytes(array, name)
     mode = "L" if pixels.ndim == 2 else _CHANNELS[pixels.shape[-1]]
     size = (pixels.shape[1], pixels.shape[0])
@@ -55,7 +55,7 @@ def image_from_tensor(tensor: Tensor, name: str = "tensor") -> Image.Image:
         if tensor.numel() and not bool(((tensor >= 0) & (tensor <= 1)).all()):
             raise BadImage(
                 f"{name}: a tensor must have values in [0, 1]; got {tensor.min():.3g} to {tensor.max():.3g}. "
-                "Give images before they are normalised"
+                "Give images before normalisation"
             )
         pixels = (tensor * 255).round().to(torch.uint8)
     array = pixels.detach().cpu().permute(1, 2, 0).numpy()

@@ -165,9 +165,9 @@ def normalised(pixels: Tensor, spec: ImageSpec) -> Tensor:
 def _check_batch(images: Sequence[ImageSource]) -> None:
     single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image)
     if single or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
-        raise UsageError("wanted a list of images; got a single one. Put it in brackets: [image]")
+        raise UsageError("expected a list of images; got a single one. Put it in brackets: [image]")
     if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-        raise UsageError(f"wanted a list of images; got {type(images).__name__}")
+        raise UsageError(f"expected a list of images; got {type(images).__name__}")
     check("MAX_IMAGES", len(images), "images in one call")
 
 

@@ -32,7 +32,7 @@ def normalised_images(batch: Mapping[str, Any]) -> tuple[list[NormalisedImage], 
     if pixels.ndim not in (3, 4) or pixels.shape[-3] != 3:
         raise BadImage(f"pixels: expected (3, H, W) or (B, 3, H, W); got {tuple(pixels.shape)}")
     if not bool(pixels.isfinite().all()):
-        raise BadImage("pixels: holds numbers that are not finite")
+        raise BadImage("pixels: contains NaN or infinity")
     rows = pixels.detach()
     return [NormalisedImage(row) for row in (rows if rows.ndim == 4 else rows[None])], rows.ndim == 4
 

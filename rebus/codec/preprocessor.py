@@ -104,7 +104,7 @@ def _from_transformers(config: Mapping[str, Any]) -> ImageSpec:
         raise BadConfig(f"image_processor_type {kind}: known are {', '.join(_PROCESSORS)}")
     unknown = [k for k, v in config.items() if k not in _READ | _HARMLESS and v not in (None, False)]
     if unknown:
-        raise BadConfig(f"preprocessor fields that may change the pixels and are not known: {', '.join(unknown)}")
+        raise BadConfig(f"unknown preprocessor fields that may change the pixels: {', '.join(unknown)}")
     said = {**_PROCESSORS[kind], **{name: value for name, value in config.items() if value is not None}}
     if not said.get("do_resize", True):
         raise BadConfig("do_resize is false: images of any size cannot form a batch")
@@ -259,12 +259,12 @@ def _to_open_clip(spec: ImageSpec) -> dict[str, Any]:
     if mode is None or spec.resample not in ("bicubic", "bilinear") or spec.rescale != 1 / 255:
         raise BadConfig(f"open_clip has no preprocessing with resize {spec.resize} and resampling {spec.resample}")
     if (mode != "squash" and height != width) or spec.side not in (None, height):
-        raise BadConfig("open_clip keeps the shape into squares alone, and resizes to the side of the square")
+        raise BadConfig("open_clip only pads to squares, and resizes to the side of the square")
     colour = spec.pad_colour or (0, 0, 0)
     if mode == "longest" and (
         (spec.pad, spec.rounding) != ("centre", "even") or spec.pad_colour is None or len(set(colour)) > 1
     ):
-        raise BadConfig("open_clip pads on all sides alike, with a shade of grey, and rounds halves to even")
+        raise BadConfig("open_clip pads symmetrically, with a grey value, and rounds halves to even")
     return {
         "size": [height, width],
         "mode": "RGB",

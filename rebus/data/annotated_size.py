@@ -37,7 +37,7 @@ class PixelsOfImages:
             raise BadRecord(
                 record.key,
                 f"its boxes are for an image of {width:g} x {height:g}, and this one has {size[0]} x {size[1]}"
-                f"{upright}; give the images that were annotated, or their annotations in the pixels of these",
+                f"{upright}; give the annotated images, or annotations in the pixels of these",
             )
         if not self._told:
             self._told = True

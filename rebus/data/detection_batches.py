@@ -110,7 +110,7 @@ class DetectionRecords:
         dropped = {*data.novel, *_rare(parts[0], data)}
         self.labels = [label for label in parts[0].labels if label not in dropped]
         if not self.labels:
-            raise UsageError(f"{data.path}: no labels are left to learn boxes of")
+            raise UsageError(f"{data.path}: no labels are left to train on")
         self._row = {label: row for row, label in enumerate(self.labels)}
         if self.taught is not None:
             self.classes = self.taught.labels(self.labels)
@@ -205,7 +205,7 @@ def _parts(data: Detection, measured: bool) -> tuple[Reader, Reader | UsageError
 
 def _check(data: Detection) -> None:
     if not data.path:
-        raise UsageError('data.path says where the data set lies: --set data.path=DIR, or "scenes"')
+        raise UsageError('data.path, the data set, is missing: --set data.path=DIR, or "scenes"')
     low, high = data.scales
     if not 0 < low <= high < 100:
         raise UsageError(f"data.scales expects two sizes above 0, the smaller first; got {data.scales}")

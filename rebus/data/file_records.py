@@ -119,12 +119,12 @@ def file_batches(
     out to measure on; `answers`: the list of a network that picks from one. Raises what `open_layout` raises, or
     `UsageError` for what cannot be learned."""
     if not files.path:
-        raise UsageError("data.path says where the data set lies: --set data.path=DIR")
+        raise UsageError("data.path, the data set, is missing: --set data.path=DIR")
     parts = open_parts(files.path, files.layout, files.split, files.val_split, measured, root=files.root)
     if files.form == "auto":
         files = replace(files, form=_form(parts[0], processor, locations, answers))
     if FORMS[files.form].sees and processor.image is None and files.regions is None:
-        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
+        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot process images")
     source, options = FileRecords(files, parts, prompts, locations), _options(files)
     if files.form == "caption pairs":
         return CaptionPairBatches(source, processor, **options)
@@ -211,7 +211,9 @@ class FileRecords:
         locations: LocationNotation | None,
     ):
         if not 0 < files.least_crop <= 1:
-            raise UsageError(f"data.least_crop is a share of the image, above 0 and at most 1; got {files.least_crop}")
+            raise UsageError(
+                f"data.least_crop is a fraction of the image, above 0 and at most 1; got {files.least_crop}"
+            )
         self.files, self.form, self.locations, self.name = files, FORMS[files.form], locations, files.path
         self.prompt = form_prompt(prompts, self.form) if files.prompt is None else files.prompt
         if self.prompt is None and self.form.prompt is not None:
@@ -221,7 +223,7 @@ class FileRecords:
         self.varies = files.least_crop < 1 or files.flip
         if self.varies and self.form.places:
             raise UsageError(
-                f"data.form={files.form} says where things are in the whole image: it goes with data.least_crop=1 "
+                f"data.form={files.form} has positions in the whole image: it needs data.least_crop=1 "
                 "and data.flip=false"
             )
         self._readers: dict[str, Any] = {"train": parts[0], "val": parts[1]}
@@ -233,15 +235,15 @@ class FileRecords:
         self._in_pixels = PixelsOfImages(files.path)
         self._regions = None if files.regions is None else RegionFiles(files.regions)
         if self._regions is not None and (self.varies or self.form.places):
-            raise UsageError("data.regions are of whole images: they go with data.least_crop=1 and data.flip=false")
+            raise UsageError("data.regions are of whole images: they need data.least_crop=1 and data.flip=false")
         if files.negatives and not self.form.places:
-            raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
+            raise UsageError("data.negatives adds detection prompts to images without boxes: it needs data.form=detect")
         self.numbers = {name: i for i, name in enumerate(parts[0].labels, 1)} if files.form == "label set" else {}
         if files.form == "label set" and not self.numbers:
-            raise UsageError(f"{files.path}: names no labels, which data.form=label set learns")
+            raise UsageError(f"{files.path}: it has no labels, which data.form=label set needs")
         self.negatives = tuple(parts[0].labels) if files.negatives else ()
         if files.negatives and not self.negatives:
-            raise UsageError(f"{files.path}: names no labels that data.negatives could ask for")
+            raise UsageError(f"{files.path}: it has no labels for data.negatives")
 
     def __len__(self) -> int:
         return int(sum(self._open("train").sizes))

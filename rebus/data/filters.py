@@ -246,7 +246,7 @@ class Sifted(OverReader):
         record = self.reader.read(block, int(self.rows[block][row]))
         left, reasons = sieve(record, self.chosen)
         if left is None:
-            raise BadRecord(record.key, f"has changed since it was sifted: {reasons[0]}")
+            raise BadRecord(record.key, f"has changed since it was filtered: {reasons[0]}")
         return left
 
 

@@ -175,7 +175,7 @@ def _read(record: Record, given: Given) -> Example:
     """Things are lines of writing: the label is what is written, the corners those of its outline where that is one
     polygon of four, else of its box. From top to bottom."""
     if not record.things:
-        raise BadRecord(record.key, "it has no boxes with what is written in them")
+        raise BadRecord(record.key, "it has no boxes with their text")
     lines = [TextLine(thing.label, _corners(thing), 1.0) for thing in record.things if not thing.crowd]
     lines.sort(key=lambda line: line.corners[0][1])
     return Example(given.images, (TextRow(given.prompt, given.notation.lines_text(lines, given.size)),))

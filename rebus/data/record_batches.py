@@ -169,7 +169,7 @@ class RecordBatches:
                 raise RebusError(
                     f"{self.source.name}: {TRIES} damaged records in a row, the last of them {damaged[-1]}"
                 )
-        raise RebusError(f"{self.source.name}: {MOST_LEFT_OUT:,} records have nothing to learn, the last: {left_out}")
+        raise RebusError(f"{self.source.name}: {MOST_LEFT_OUT:,} records have no target, the last: {left_out}")
 
     def _check_fits(self, example: Example) -> None:
         """Raise `BadText` for a prompt or an answer that is too long, before it is part of a batch. Only for what may

@@ -174,7 +174,7 @@ class RegionEmbedding:
         damaged = [line for line in lines if "damaged" in line]
         if len(damaged) > self.settings.most_damaged * len(lines):
             raise RebusError(
-                f"{len(damaged):,} of {len(lines):,} records are damaged, more than a share of "
+                f"{len(damaged):,} of {len(lines):,} records are damaged, more than the fraction "
                 f"{self.settings.most_damaged:g}; the first: {damaged[0]['damaged']}. Allow more with --max-bad"
             )
 

@@ -79,7 +79,7 @@ def _images(
     length = _length(container, stream, name)
     start, end = seconds or (0.0, length)
     if not 0 <= start < end or not math.isfinite(end):
-        raise UsageError(f"{name}: seconds should be (from, to); got ({start:g}, {end:g})")
+        raise UsageError(f"{name}: seconds should be (start, end); got ({start:g}, {end:g})")
     if start >= length:
         raise RebusError(f"{name}: the part begins at {start:g} s, but the video has {length:g} s")
     wanted = moments(start, min(end, length), number, seed)
@@ -133,7 +133,7 @@ class _Walk:
             self._restart(None)
             return
         if self._shown is None:
-            raise RebusError(f"{self._name}: no frame can be decoded; the file may be cut off")
+            raise RebusError(f"{self._name}: no frame can be decoded; the file may be truncated")
         self._next = self._decode()
 
     def _decode(self) -> Any:
@@ -150,7 +150,7 @@ class _Walk:
         lasts = max(float((self._shown.duration or 0) * self._stream.time_base), 1 / rate if rate else 0.0)
         lost = moment - self._time(self._shown) - lasts
         if lost > (0.25 if self._stream.duration else 1.0):
-            raise RebusError(f"{self._name}: ends {lost:.1f} s too early; the file may be cut off")
+            raise RebusError(f"{self._name}: ends {lost:.1f} s too early; the file may be truncated")
 
 
 def _image(frame: Any, scale: float) -> "Image":

@@ -94,10 +94,10 @@ def _tokens_like(pattern: str, decode: Decode, num_tokens: int) -> Sequence[int]
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"allowed is no regular expression: {error}") from None
+        raise UsageError(f"allowed is not a valid regular expression: {error}") from None
     found = [token for token in range(num_tokens) if expression.fullmatch(decode([token]))]
     if not found:
-        raise UsageError(f"no token of this model matches {pattern!r}, which allowed asks for")
+        raise UsageError(f"no token of this model matches {pattern!r}, the pattern in allowed")
     return found
 
 

@@ -32,7 +32,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise UsageError(f'temperature must be above 0; got {self.temperature}. For no chance at all: "greedy"')
+            raise UsageError(
+                f'temperature must be above 0; got {self.temperature}. For deterministic decoding: "greedy"'
+            )
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k must be at least 1; got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:

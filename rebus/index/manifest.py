@@ -61,7 +61,7 @@ def read_manifest(file: Path) -> Manifest | None:
         raise RebusError(f"{file}: of another version of rebus. Remove the folder, and index again")
     names = {one.name for one in fields(Manifest)}
     if set(data) != names:
-        raise RebusError(f"{file}: has not the fields of an index: {', '.join(sorted(names ^ set(data)))}")
+        raise RebusError(f"{file}: lacks fields of an index: {', '.join(sorted(names ^ set(data)))}")
     lists = {name: tuple(data[name]) for name in ("exclude", "labels", "identity")}
     return Manifest(**{**data, **lists})
 

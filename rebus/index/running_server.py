@@ -95,7 +95,7 @@ def _conditions(given: Any) -> Conditions:
     except (TypeError, ValueError, KeyError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError("conditions: a value is of another kind than wanted") from None
+        raise UsageError("conditions: a value has the wrong type") from None
     return Conditions(**values)
 
 

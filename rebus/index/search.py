@@ -185,7 +185,7 @@ class Index:
 
         classifier = Classifier(self.text_encoder, labels)
         if len(classifier.labels) != len(labels):
-            raise UsageError("two of the labels are one to this model")
+            raise UsageError("two of the labels tokenize identically")
         parts = [
             classifier.probabilities(torch.from_numpy(np.array(self.snapshot.vectors[first : first + _SAMPLE])))
             for first in range(0, len(self), _SAMPLE)

@@ -45,7 +45,7 @@ class Snapshot:
                 self.rows = pa.ipc.open_file(file).read_all()
             sizes = {name: (folder / name).stat().st_size for name in self.about["files"]}
         except (OSError, ValueError, KeyError) as error:
-            raise RebusError(f"{folder}: not a whole snapshot ({error}). Run: rebus index --verify") from None
+            raise RebusError(f"{folder}: incomplete snapshot ({error}). Run: rebus index --verify") from None
         wrong = [name for name, (size, _) in self.about["files"].items() if sizes[name] != size]
         if wrong:
             raise RebusError(f"{folder}: {wrong[0]} is damaged. Run: rebus index --verify")

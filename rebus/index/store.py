@@ -163,5 +163,5 @@ def _told(uri: str) -> Iterator[None]:
         number = int(found[1]) if found else getattr(error, "errno", None)
         said = " ".join(str(error).split()).split(", /")[0][:200]
         if number in DISK_FULL or "No space left" in said:
-            raise CannotWrite(f"{uri}: no space left on the disk; what was committed before is kept") from error
+            raise CannotWrite(f"{uri}: no space left on the disk; earlier commits are kept") from error
         raise RebusError(f"{uri}: {said}") from error

@@ -31,7 +31,7 @@ def load_text_encoder(source: str) -> Model:
 def text_encoder(opened: Opened, processor: Processor | None = None) -> Model:
     """The same of an open checkpoint; `processor`: its own, where that was made already."""
     if "embed_texts" not in opened.card.tasks:
-        raise UnsupportedTask(f"{opened.name} embeds no texts: an index needs a dual encoder")
+        raise UnsupportedTask(f"{opened.name} does not embed text: an index needs a dual encoder")
     build, names = _text_side(opened)
     with on_meta():
         network = build(opened.config)

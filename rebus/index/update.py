@@ -153,8 +153,8 @@ class _Run:
         gone = len(difference.newly_gone)
         if 2 * gone > there and not self.options.prune:
             raise RebusError(
-                f"{self.root}: {gone:,} of {there:,} indexed files are not there. Is a disk away? Nothing was changed. "
-                f"If they were deleted: rebus index {self.root} --prune"
+                f"{self.root}: {gone:,} of {there:,} indexed files are missing. Is a disk unmounted? Nothing "
+                f"was changed. If they were deleted: rebus index {self.root} --prune"
             )
 
     def _manifest(self, model: str, like: Manifest | None) -> Manifest:

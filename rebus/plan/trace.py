@@ -36,7 +36,7 @@ def trace(system: System, config: Any, step: Step) -> Trace:
     nothing is left to train; `UnknownName` for parts that the network does not have."""
     objective = objective_of(system, config)
     if system.example is None:
-        raise UsageError(f"{system.name} describes no batch that could be planned")
+        raise UsageError(f"{system.name} has no example batch to plan")
     spec = system.image_spec(config) if system.image_spec is not None else None
     size = None if spec is None else spec.size
     prompt, answer = _lengths(system, config, step, size)

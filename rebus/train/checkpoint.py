@@ -151,7 +151,7 @@ def newest(folder: Path) -> int:
         wrong = [n for n, entry in _listed(path).items() if _hash(path / n) != entry.get("sha256")]
         if not wrong:
             return step
-        LOG.warning("%s: %s is damaged; the checkpoint before it is used", path, wrong[0])
+        LOG.warning("%s: %s is damaged; using the previous checkpoint", path, wrong[0])
     return 0
 
 

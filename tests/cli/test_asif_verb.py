@@ -112,7 +112,7 @@ def test_encoders_of_one_input_become_part_of_the_model(photos, encoder, tmp_pat
         model.save(tmp_path / "elsewhere")
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps(config | {"image_from": "../c"}))
-    with pytest.raises(BadConfig, match=r"neither a folder in it nor a model we know: '\.\./c'"):
+    with pytest.raises(BadConfig, match=r"neither a folder in it nor a known model: '\.\./c'"):
         rebus.load(moved)
     with pytest.raises(UsageError, match="no text encoder"):
         build(photos, tmp_path / "x", sides[0], sides[0])

@@ -66,7 +66,7 @@ def test_a_batch_is_the_same_in_parts():
         for name in ("tokens", "blanks", "types"):  # padded to its own longest
             width = mine[name].shape[1]
             assert torch.equal(mine[name], whole[name][4 * part : 4 * part + 4, :width])
-    with pytest.raises(UsageError, match="rows exchange captions with their neighbours"):
+    with pytest.raises(UsageError, match="rows swap captions with their neighbours"):
         data.batch(0, 5, 6, share=(0, 2))
 
 

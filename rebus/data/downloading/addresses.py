@@ -46,7 +46,7 @@ class Addresses:
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
         for address in addresses:
             if not self._allowed(address, port):
-                raise Failure("address", f"{host} is {address}, which is no public address")
+                raise Failure("address", f"{host} is {address}, which is not a public address")
         return addresses
 
     def _allowed(self, address: str, port: int) -> bool:

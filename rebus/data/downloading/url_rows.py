@@ -27,7 +27,9 @@ class Rows:
         self.columns = sources[0].columns
         other = next((source for source in sources if list(source.columns) != list(self.columns)), None)
         if other is not None:
-            raise UsageError(f"{other.file}: its columns are not those of {self.files[0].name}; download them apart")
+            raise UsageError(
+                f"{other.file}: its columns differ from those of {self.files[0].name}; download them separately"
+            )
         self.url = _column(self.columns, url, URLS, self.files[0])
         self.text = _column(self.columns, text, TEXTS, self.files[0], needed=text is not None)
         self.lists = holds_lists(sources[0], self.url)

@@ -122,7 +122,7 @@ def _record(key: str, line: bytes, places: MediaPaths) -> Record:
     texts, images = listed(page, "text_list"), listed(page, "image_info")
     for at, text in enumerate(texts):
         if not isinstance(text, str):
-            raise RebusError(f"text_list: item {at} is no text")
+            raise RebusError(f"text_list: item {at} is not a text")
     found: dict[int, tuple[Path, int, float | None]] = {}  # its place → its file, its sentence, how well they match
     missing: list[str] = []
     for place, item in enumerate(images):
@@ -176,7 +176,7 @@ def _matched_anew(
         if match >= LEAST_SIMILARITY:
             found[there[row]] = images[there[row]][0], at, match
     if not found:
-        raise RebusError(f"none of its images is like a sentence: similarities below {LEAST_SIMILARITY}")
+        raise RebusError(f"none of its images matches a sentence: similarities below {LEAST_SIMILARITY}")
     return found
 
 

@@ -45,7 +45,7 @@ class FetchedImages:
         if isinstance(image, bytes):
             return image
         if not isinstance(image, str) or not image:
-            raise RebusError("an image without bytes and address")
+            raise RebusError("an image without bytes or URL")
         named = self._named().get(image)
         if isinstance(named, str) and self._named_places is not None:
             return self._named_places.find(named)

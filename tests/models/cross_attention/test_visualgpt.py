@@ -204,9 +204,9 @@ def test_missing_and_exchanged_images_are_named(captioner, tmp_path):
     folder = tmp_path / "each"
     folder.mkdir()
     np.savez(folder / "7.npz", features=features, image_id=8)
-    with pytest.raises(BadRegions, match="regions of image 8: ids were exchanged"):
+    with pytest.raises(BadRegions, match="regions of image 8: ids were swapped"):
         captioner.caption(rebus.RegionFiles(folder)["7"])
-    with pytest.raises(BadRegions, match="reads the features of an image's regions and sees no image itself"):
+    with pytest.raises(BadRegions, match="takes region features in place of images"):
         captioner.caption(scene(0, "test").image)
 
 
