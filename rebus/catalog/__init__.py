@@ -90,7 +90,9 @@ def info(name: str) -> ModelCard:
 
 
 def find(name: str) -> ModelCard | None:
-    """The card of a name; None if it is not of the form of a catalogue name. Raises `UnknownName` for a misspelt one."""
+    """The card of a name; None if it is not of the form of a catalogue name. Raises `UnknownName` for a misspelt
+    one.
+    """
     rows = {row.name: row for row in cards()}
     if name in rows or name.split("/")[0] not in SYSTEMS or Path(name).exists():
         return rows.get(name)

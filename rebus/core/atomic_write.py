@@ -105,7 +105,7 @@ def cannot_write(path: Path, error: OSError, size: int | None = None) -> CannotW
             free = shutil.disk_usage(path.parent).free
             return CannotWrite(
                 f"{path}: cannot be written{need}: no space left on the disk ({free:,} bytes free); "
-                "what is a duplicate is kept"
+                "what was there before is kept"
             )
     return CannotWrite(f"{path}: cannot be written{need}: {error.strerror or error}")
 

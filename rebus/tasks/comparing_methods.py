@@ -68,7 +68,9 @@ class Comparing:
     def probabilities(
         self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
     ) -> "Tensor":
-        """Probabilities (images, texts) float32: of each pair (SigLIP's sigmoid), or over the texts (CLIP's softmax)."""
+        """Probabilities (images, texts) float32: of each pair (SigLIP's sigmoid), or over the texts (CLIP's
+        softmax).
+        """
         from rebus.tasks.match import probabilities
 
         return probabilities(self._can("match"), images, texts, batching=divided(options, on_error)[0])

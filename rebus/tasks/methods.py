@@ -306,7 +306,9 @@ class Tasks(Comparing):
         return Shots(self._can(task), task, examples, **how)
 
     def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
-        """The continuation of a list of text and images, files as `pathlib.Path`: text, or interleaved text and images."""
+        """The continuation of a list of text and images, files as `pathlib.Path`: text, or interleaved text and
+        images.
+        """
         from rebus.tasks.complete import complete
 
         batching, decoding = divided(options, on_error)

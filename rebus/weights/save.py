@@ -237,7 +237,7 @@ def _settle(target: Path, old: Path | None) -> None:
             _carry_over(old, target)  # what somebody put there meanwhile
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        left = f"; what is a duplicate is in {old}" if old is not None else ""
+        left = f"; what was there before is in {old}" if old is not None else ""
         raise CannotWrite(f"{target} is saved, but the disk then failed: {error.strerror}{left}.") from None
 
 
@@ -309,6 +309,6 @@ def _explained(error: OSError, target: Path, need: int) -> CannotWrite:
         free = shutil.disk_usage(target.parent if target.parent.exists() else target.anchor).free
         return CannotWrite(
             f"{target} not saved: it needs {need / 1e6:,.2f} MB and the disk has {free / 1e6:,.2f} MB free "
-            f"({error.strerror}). What is a duplicate is untouched."
+            f"({error.strerror}). What was there before is untouched."
         )
-    return CannotWrite(f"{target} not saved: {error.strerror} ({error.filename}). What is a duplicate is untouched.")
+    return CannotWrite(f"{target} not saved: {error.strerror} ({error.filename}). What was there before is untouched.")

@@ -50,7 +50,9 @@ def relative(
 
 
 def score(image: Relative, text: Relative) -> Float[Tensor, "B T"]:
-    """⟨image, text⟩ of all combinations, in [0, 1]. Each is summed separately, so that others change none of its bits."""
+    """⟨image, text⟩ of all combinations, in [0, 1]. Each is summed separately, so that others change none of its
+    bits.
+    """
     if len(image.value) > len(text.value):
         return score(text, image).T
     out = torch.zeros(len(image.value), len(text.value), dtype=torch.float64, device=image.value.device)
