@@ -1,9 +1,9 @@
-"""rebus: one library for every kind of vision-language model.
+"""rebus: a library of vision-language models.
 
     model = rebus.load("clip/b32")
     model.classify("cat.jpg", ["a cat", "a dog"])
 
-Importing it is cheap: torch comes in when something needs it.
+Importing it is fast: torch is imported when something needs it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`load` and `create`, and the object they return: a network, its processor, and the tasks it can do."""
+"""`load`, `create` and `join`, and the `Model` that they return: a network, its processor, and its tasks."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,10 +53,10 @@ _FAMILIAR = {  # what people of other libraries try
 
 
 class Model(Tasks):
-    """A network with its processor and the tasks that the two can do together.
+    """A network with its processor, and the tasks that they support.
 
-    `network` is the `nn.Module`, and calling the model calls it; `processor` turns images and text into its batch.
-    Tasks take one item or a list and answer in kind; one that the model lacks raises `UnsupportedTask`.
+    `network` is the `nn.Module`; calling the model calls it. `processor` turns images and text into its batch. Tasks
+    take one item or a list, and return one answer or a list. An unsupported task raises `UnsupportedTask`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Model(Tasks):
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The names of the task methods that this model can do."""
+        """The names of the task methods that this model supports."""
         return self.card.tasks
 
     @property
@@ -100,11 +100,11 @@ class Model(Tasks):
         return next((t.dtype for t in self._tensors() if t.is_floating_point()), torch.float32)
 
     def num_parameters(self) -> int:
-        """Trained numbers in the network, tied weights counted once."""
+        """The number of parameters of the network, tied weights counted once."""
         return sum(p.numel() for p in self.network.parameters())
 
     def to(self, *args: Any, **kwargs: Any) -> "Model":
-        """Move the network, as `nn.Module.to` does; gives the model itself."""
+        """Move the network, as `nn.Module.to` does; returns the model."""
         self.network.to(*args, **kwargs)
         for part in self.companions.values():
             if isinstance(part, nn.Module):
@@ -112,7 +112,7 @@ class Model(Tasks):
         return self
 
     def generate(self, *, max_new_tokens: int = 64, **options: Any) -> Tensor:
-        """New tokens after the prompts: (B, ≤ max_new_tokens) int64, each row padded after its end.
+        """Generate tokens after the prompts: (B, ≤ max_new_tokens) int64, each row padded after its end.
 
         Takes a batch (`pixels`, `tokens`, `mask`) and decoding options together; see `rebus.generation`.
         """
@@ -128,8 +128,8 @@ class Model(Tasks):
         )
 
     def endings(self) -> dict[str, Any]:
-        """How this model's texts begin and end: `eos_id`, `pad_id`, `first_id` and `last_id` where every answer begins
-        with a start token, and `decode` where there is a tokenizer; `read` where another network reads them."""
+        """The special tokens of this model's texts: `eos_id`, `pad_id`, `first_id` and `last_id` where every answer
+        begins with a start token, and `decode` where there is a tokenizer; `read` where another network reads them."""
         text = self.processor.text
         spec = text.spec if text is not None else self.system.text_spec and self.system.text_spec(self.config)
         if spec is None:
@@ -140,11 +140,11 @@ class Model(Tasks):
         return {"eos_id": spec.eos_id, "pad_id": spec.pad_id, "decode": decode, "read": read, **forced}
 
     def save(self, directory: str | os.PathLike[str], layout: str | None = None, *, part: str | None = None) -> Path:
-        """Write the model in a released layout, whole or not at all; gives the directory.
+        """Write the model in a released layout, atomically; returns the directory.
 
-        `layout`: "transformers", "open_clip" or whatever else the system has; None: the first that can hold it.
-        `part`: "image" or "text", to write that encoder alone as the backbone that it is: a ResNet under torchvision's
-        names, a BERT as transformers has it. Raises `UsageError` for a part that has no layout of its own.
+        `layout`: "transformers", "open_clip" or another layout of the system; None: the first that can represent the
+        model. `part`: "image" or "text", to write only that encoder as a backbone: a ResNet in torchvision's layout, a
+        BERT in that of transformers. Raises `UsageError` for a part without a layout of its own.
         """
         if part is not None:
             return self._part(part).save(directory, layout)
@@ -173,31 +173,31 @@ class Model(Tasks):
         system = catalog.backbone_of(network)
         if system is None:
             raise UsageError(
-                f'part wants an encoder that is a backbone, "image" or "text"; {self.card.name}.{name} is not'
+                f'part expects an encoder that is a backbone, "image" or "text"; {self.card.name}.{name} is not'
             )
         image, text = (self.processor.image, None) if name == "image" else (None, self.processor.text)
         card = replace(self.card, system=system.name, tasks=frozenset())
         return Model(network, Processor(image, text), config=network.cfg, card=card, system=system)
 
     def eval(self) -> "Model":
-        """The model itself, which is always in evaluation mode; a network is trained by `rebus train`."""
+        """Returns the model, which is always in evaluation mode; `rebus train` trains networks."""
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights of the network by our names; `save` writes them by the released ones."""
+        """The weights of the network under our names; `save` writes them under the released ones."""
         return self.network.state_dict()
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Those of the network."""
+        """The parameters of the network."""
         return self.network.parameters()
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> "Model":
-        """`rebus.load` by the name that other libraries give it."""
+        """`rebus.load`, under its name in other libraries."""
         return load(source, **options)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
-        """`save` by the name that other libraries give it."""
+        """`save`, under its name in other libraries."""
         return self.save(directory)
 
     def __getattr__(self, name: str) -> Any:
@@ -218,7 +218,7 @@ class Model(Tasks):
 
     def _unsupported(self, name: str, task: str) -> UnsupportedTask:
         able = catalog.models_that_can(task)
-        own = f"no model of this version can; its own tasks are: {', '.join(sorted(self.tasks))}"
+        own = f"no model of this version supports it; its own tasks are: {', '.join(sorted(self.tasks))}"
         hint = f"models that can: {', '.join(able)}" if able else own
         return UnsupportedTask(f"{self.card.name} cannot {name}; {hint}")
 
@@ -231,7 +231,8 @@ class Model(Tasks):
 
 
 def create(name: str, **overrides: Any) -> Model:
-    """An untrained model of a catalogue name. `overrides` replace fields of its configuration, nested ones as dicts.
+    """A randomly initialised model of a catalogue name. `overrides` replace fields of its configuration, nested ones as
+    dicts.
 
     Honours `torch.device("meta")` and the default dtype: `with torch.device("meta"): rebus.create("clip/l14")`.
     Raises `UnknownName`, or `BadConfig` listing the fields that do not exist.
@@ -266,14 +267,14 @@ def load(
     processor: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
 ) -> Model:
-    """A trained model: a catalogue name, a local directory, a file of weights (with its configuration beside it where
-    their names do not tell), or a Hub id, looked up in this order.
+    """Load a pretrained model: a catalogue name, a local directory, a file of weights (with its configuration in the
+    same directory, unless the weight names identify it), or a Hub id, looked up in this order.
 
-    `device`: the GPU where there is one, else the CPU. `dtype`: as in the file, but half precision becomes float32 on
-    a CPU. `quantize`: "int8" for 8-bit integer matrix products, "int4" for weights of 4 bits in generative models.
-    `compile`: through `torch.compile`. `processor`: another checkpoint, named like a source, whose tokenizer and
-    preprocessor files are used. `image_size`: pixels of a side of images, for which positions are interpolated; None:
-    those that the network was trained with.
+    `device`: by default the GPU if there is one, otherwise the CPU. `dtype`: by default that of the file, but half
+    precision becomes float32 on a CPU. `quantize`: "int8" for 8-bit integer matrix products, "int4" for 4-bit weights
+    in generative models. `compile`: use `torch.compile`. `processor`: another source, whose tokenizer and preprocessor
+    files are used. `image_size`: side of the images in pixels, for which position embeddings are interpolated; None:
+    the size that the network was trained with.
     Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
     """
     target, kind = _device(device), _dtype(dtype)
@@ -283,8 +284,8 @@ def load(
     if not opened.layout.whole:
         known = ", ".join(card.name for card in catalog.cards() if card.system == opened.system.name and card.parts)
         raise BadCheckpoint(
-            f"{opened.name} holds what was trained of {opened.system.name}, and not the networks that it was trained "
-            f"over. Load it by a name that says which these are: {known}"
+            f"{opened.name} has only the trained weights of {opened.system.name}, without the pretrained networks that "
+            f"it uses. Load it by a name that includes these: {known}"
         )
     found = opened.processor(image_size) if processor is None else opened.processor_of(processor, image_size)
     model = _model(opened, target, kind, found)
@@ -296,11 +297,12 @@ def load(
 
 
 def join(system: str, *, name: str = "", **parts_and_settings: Any) -> Model:
-    """Loaded models as one, of a system that joins trained networks: `rebus.join("magic", text=…, guide=…, beta=1.0)`.
+    """Combine loaded models into one of a system that is made of pretrained networks: `rebus.join("magic", text=…,
+    guide=…, beta=1.0)`.
 
-    The parts are shared, not copied: they go on working, and move together. What else is given are fields of the
-    configuration. Raises `UsageError` for a system that joins nothing and for missing parts, `BadConfig` for fields
-    that do not exist and for parts that cannot do what is asked of them.
+    The parts are shared, not copied: they remain usable, and move between devices together. Other arguments are fields
+    of the configuration. Raises `UsageError` for a system without parts and for missing parts, `BadConfig` for unknown
+    fields and for parts without the required capability.
     """
     kind, row = catalog.system(system), catalog.system_row(system)
     parts = {part: parts_and_settings.pop(part, None) for part in kind.parts}

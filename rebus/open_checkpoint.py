@@ -65,9 +65,7 @@ class Opened:
         for name, source in (self.system.handed(self.config) if self.system.handed else {}).items():
             inside = Path(source).name == source and self.folder is not None and (self.folder / source).is_dir()
             if not inside and source not in {card.name for card in catalog.cards()}:
-                raise BadConfig(
-                    f"{self.path}: its {name} part is neither a folder in it nor a model we know: {source!r}"
-                )
+                raise BadConfig(f"{self.path}: its {name} part is neither a folder in it nor a known model: {source!r}")
             assert self.folder is not None
             found[name] = open_checkpoint(self.folder / source if inside else source)
         return found
@@ -269,7 +267,7 @@ def _resized(processor: Processor, system: System, config: Any, side: int) -> Pr
         return processor
     patch = getattr(getattr(config, "image", config), "patch_size", 1)
     if own.size != (side, side) and (side < patch or side % patch):
-        raise UsageError(f"image_size {side}: wants a multiple of the patch, {patch} pixels")
+        raise UsageError(f"image_size {side}: expected a multiple of the patch, {patch} pixels")
     return processor.resized(side)
 
 
@@ -279,7 +277,7 @@ def _locate(source: str | os.PathLike[str], card: ModelCard | None, revision: st
     if card.bundled:
         return catalog.bundled_folder(card.name)
     if card.repo is None and card.released:
-        raise MissingFile(f"the weights of {card.name} cannot be fetched; use {card.instead}")
+        raise MissingFile(f"the weights of {card.name} cannot be downloaded; use {card.instead}")
     if card.repo is None:
         raise MissingFile(f"no weights of {card.name} were released; use {card.instead}")
     return find(card.repo, revision)
@@ -308,7 +306,7 @@ def _identify(path: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTensor]
         return _beside_config(path, *beside)
     names = ", ".join(list(raw)[:_NAMES_SHOWN])
     raise BadCheckpoint(
-        f"{path}: weights named {names} … do not tell which network they are of, and neither config.json nor "
+        f"{path}: weights named {names} … do not identify their network, and neither config.json nor "
         "open_clip_config.json lies beside them. Put the one of their model there"
     )
 
@@ -353,7 +351,7 @@ def _identify_gguf(file: Path) -> tuple[System, Layout, Any, Mapping[str, LazyTe
             raise type(error)(f"{file}: {error}") from None
         return system, layout, config, tensors, Processor(None, pipeline)
     architecture = str(metadata.get("general.architecture"))[:200]
-    raise BadCheckpoint(f"{file}: a GGUF file of the architecture {architecture!r}, which is not one of ours")
+    raise BadCheckpoint(f"{file}: a GGUF file of the architecture {architecture!r}, which is not supported")
 
 
 def _by_config(path: Path) -> tuple[System, Layout, Any] | None:

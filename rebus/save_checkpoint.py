@@ -22,7 +22,7 @@ def save_checkpoint(
     processor: Processor | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write a checkpoint in a layout of its system, whole or not at all; gives the directory.
+    """Write a checkpoint in a layout of its system, atomically; returns the directory.
 
     `tensors` go by our names; `files`: what else lies beside the weights. Raises `CannotWrite`, and `BadConfig` where
     the layout would lose a field of the configuration.

@@ -306,5 +306,5 @@ def test_an_encoder_is_saved_alone(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(theirs.eval()(pixels), model.network.image.features(pixels), atol=1e-4, rtol=0)
     assert rebus.load(folder).system.name == "resnet"
-    with pytest.raises(UsageError, match='wants an encoder that is a backbone, "image" or "text"'):
+    with pytest.raises(UsageError, match='expects an encoder that is a backbone, "image" or "text"'):
         model.save(tmp_path / "other", part="rightward")

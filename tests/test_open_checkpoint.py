@@ -279,7 +279,7 @@ def test_another_size_is_taken_where_it_is_asked_for_and_fits_the_patches(tmp_pa
     larger = rebus.load(folder, image_size=48)
     assert larger.processor(images=[image])["pixels"].shape == (1, 3, 48, 48)
     assert not torch.equal(larger.embed_images([image]), rebus.load(folder).embed_images([image]))
-    with pytest.raises(UsageError, match="image_size 36: wants a multiple of the patch, 8 pixels"):
+    with pytest.raises(UsageError, match="image_size 36: expected a multiple of the patch, 8 pixels"):
         rebus.load(folder, image_size=36)
 
 

@@ -1,4 +1,4 @@
-"""Every name a user may load: tables of systems and checkpoints, imported on first use, free of torch."""
+"""All names that `rebus.load` knows: tables of systems and checkpoints, imported on first use, without torch."""
 
 import difflib
 import json
@@ -19,7 +19,7 @@ __all__ = ["BACKBONES", "ROWS", "SMALL", "SYSTEMS", "SystemRow"]
 
 
 def checkpoint_folder() -> Path:
-    """Where the bundled checkpoints lie in this package."""
+    """The folder of the bundled checkpoints in this package."""
     return Path(__file__).parents[1] / "checkpoints"
 
 
@@ -48,7 +48,7 @@ def bundled() -> dict[str, ModelCard]:
 
 
 def scene_judge() -> str:
-    """The detector in the package that finds the shapes of scenes best, to say what is in a drawing. Raises
+    """The bundled detector that finds the shapes of scenes best, to evaluate generated images. Raises
     `MissingFile` where there is none."""
     able = [card for card in bundled().values() if "detect" in card.tasks]
     if not able:
@@ -61,7 +61,7 @@ def scene_judge() -> str:
 
 
 def bundled_folder(name: str) -> Path:
-    """Where the bundled checkpoint of that name lies, if it is one."""
+    """The folder of the bundled checkpoint of that name."""
     return checkpoint_folder() / name.replace("/", "_")
 
 
@@ -72,7 +72,7 @@ def cards() -> Iterator[ModelCard]:
 
 
 def list_models(family: str | None = None, task: str | None = None, released: bool | None = None) -> list[ModelCard]:
-    """The cards of all models, or of those of a family, with a task, or whose weights were (not) released."""
+    """The cards of all models, optionally only those of a family, with a task, or with (un)released weights."""
     return [
         row
         for row in cards()
@@ -83,7 +83,7 @@ def list_models(family: str | None = None, task: str | None = None, released: bo
 
 
 def info(name: str) -> ModelCard:
-    """The row of a name; raises `UnknownName` with the nearest ones."""
+    """The card of a catalogue name. Raises `UnknownName` with the nearest names."""
     rows = {row.name: row for row in cards()}
     if name not in rows:
         raise unknown("model", name, rows, see="`rebus models` lists them all.")
@@ -91,7 +91,9 @@ def info(name: str) -> ModelCard:
 
 
 def find(name: str) -> ModelCard | None:
-    """The row of a name; None for what is no name of the catalogue. Raises `UnknownName` for a misspelt one."""
+    """The card of a name; None if it is not of the form of a catalogue name. Raises `UnknownName` for a misspelt
+    one.
+    """
     rows = {row.name: row for row in cards()}
     if name in rows or name.split("/")[0] not in SYSTEMS or Path(name).exists():
         return rows.get(name)
@@ -107,36 +109,36 @@ def system_row(name: str) -> SystemRow:
 
 
 def system(name: str) -> System:
-    """The description at the end of a system's file; imports torch. A system with parts of other systems is handed the
-    look-up of those."""
+    """The `SYSTEM` at the end of a system's file; imports torch. A system with parts of other systems receives the
+    look-up function."""
     found: System | Callable[[Find], System] = import_module(system_row(name).module).SYSTEM
     return found if isinstance(found, System) else found(system)
 
 
 def tasks_of(system: System, config: Any) -> frozenset[str]:
-    """What a network of this configuration can do: all that its system does, or what its head gives of that."""
+    """The tasks of a network with this configuration: all of its system, or those of its head."""
     return system_row(system.name).tasks if system.tasks is None else system.tasks(config)
 
 
 def systems() -> Iterator[System]:
-    """All of them, backbones last."""
+    """All systems, backbones last."""
     yield from map(system, (*SYSTEMS, *BACKBONES))
 
 
 def backbone_of(network: Any) -> System | None:
-    """The backbone that a network is an instance of; None where it is none."""
+    """The backbone that a network is an instance of, or None."""
     return next((found for found in map(system, BACKBONES) if type(network) is found.network), None)
 
 
 def models_that_can(task: str) -> list[str]:
-    """A few names to try for a task: the smallest published models that are ready to use, then those in the package."""
+    """Some model names for a task: the smallest published models that are ready to use, then bundled ones."""
     there = (row for row in cards() if row.released or row.bundled or row.extra is not None)
     able = sorted((row for row in there if task in row.tasks and row.ready), key=lambda row: row.parameters)
     return [row.name for row in able if not row.bundled][:3] + [row.name for row in able if row.bundled]
 
 
 def system_of_type(model_type: str) -> str:
-    """The system behind a released `model_type`; raises `UnknownName` naming those that can be loaded."""
+    """The system of a released `model_type`. Raises `UnknownName` listing the supported ones."""
     types = {kind: name for name, row in (SYSTEMS | BACKBONES).items() for kind in row.model_types}
     if model_type in types:
         return types[model_type]

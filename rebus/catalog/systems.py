@@ -61,7 +61,7 @@ SYSTEMS = {
         model_types=("vild",),
         family="distillation",
         tasks=frozenset({"embed_texts", "embed_regions", "detect", "segment"}),
-        idea="a detector whose embeddings of regions are taught by a dual encoder finds what any words name",
+        idea="an open-vocabulary detector whose region embeddings are distilled from a dual encoder",
         paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
         score="detect, segment: a probability over the labels given and the background, which ranks boxes and "
         "changes with the labels",

@@ -1,4 +1,6 @@
-"""The command line: `rebus <verb>`. One file per verb in `verbs/`; nothing heavy is imported before a verb needs it."""
+"""The command line: `rebus <command>`. One file per command in `verbs/`; heavy imports happen when a command needs
+them.
+"""
 
 from rebus.cli.app import main
 

@@ -1,4 +1,4 @@
-"""What the verbs that change anchors share: the model's folder, and where the changed model goes."""
+"""Options of the commands that edit anchors: the model's folder, and where the edited model is written."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 def add_edited(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="the model's folder, or a catalogue name with --out")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="write the changed model there (default: in place)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write the edited model there (default: in place)")
     add_placement(parser)
 
 
 def edit(args: argparse.Namespace, change: Callable[[Model], dict[str, Any]]) -> int:
-    """Load the model, `change` it, write it whole; what `change` gives is the answer."""
+    """Load the model, `change` it, write it atomically; returns what `change` returns."""
     from rebus.recipes.asif import check_free, save_edited
 
     if args.out is not None:
         check_free(args.out)
     elif args.model in catalog.ROWS or args.model in catalog.bundled():
-        raise UsageError(f"{args.model} is not changed in place: name a folder for the changed model with --out")
+        raise UsageError(f"{args.model} is not edited in place: give --out with a folder for the edited model")
     if args.quantize:
-        raise UsageError("a quantized model is not saved: leave --quantize out")
+        raise UsageError("a quantized model cannot be saved: drop --quantize")
     model = open_model(args, None)
     facts = change(model)
     folder = save_edited(model, args.model, args.out or args.model)

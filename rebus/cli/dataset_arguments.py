@@ -1,4 +1,4 @@
-"""A data set on the command line: where it lies, how it is laid out, and work on it that goes on after an end."""
+"""A data set on the command line: its path and layout, and resumable work on it."""
 
 from __future__ import annotations
 
@@ -19,33 +19,43 @@ _NAMED = 10  # damaged files that are said
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", type=Path, help="the data set: a folder, or a file of it")
-    parser.add_argument("--layout", metavar="NAME", default="auto", help="how it is laid out (default: recognised)")
+    parser.add_argument("path", metavar="PATH", type=Path, help="the data set: a folder, or one of its files")
+    parser.add_argument("--layout", metavar="NAME", default="auto", help="its layout (default: auto-detected)")
     parser.add_argument("--split", metavar="SPLIT", help="train, val, test, … (default: all)")
     add_root(parser)
 
 
 def add_root(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--root", metavar="DIR", type=Path, help="where its images lie, if it points out of its folder")
+    parser.add_argument(
+        "--root", metavar="DIR", type=Path, help="folder of its images, if outside the data set's folder"
+    )
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shard-size", metavar="N", type=positive, default=10_000, help="records each (%(default)s)")
-    parser.add_argument("--resize", metavar="N", type=positive, help="pixels of the shorter side of larger images")
-    parser.add_argument("--quality", metavar="N", type=percent, default=90, help="of JPEGs made smaller (%(default)s)")
+    parser.add_argument(
+        "--shard-size", metavar="N", type=positive, default=10_000, help="records per shard (%(default)s)"
+    )
+    parser.add_argument(
+        "--resize", metavar="N", type=positive, help="resize larger images to a shorter side of N pixels"
+    )
+    parser.add_argument(
+        "--quality", metavar="N", type=percent, default=90, help="JPEG quality of resized images (%(default)s)"
+    )
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a folder of its own; the same goes on")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="a new folder; an interrupted run resumes in it"
+    )
     add_shards(parser)
     parser.add_argument(
         "--max-bad",
-        metavar="SHARE",
+        metavar="FRACTION",
         type=share,
         default=0.1,
-        help="of damaged records or files to stop at (%(default)s)",
+        help="stop at this fraction of damaged records or files (%(default)s)",
     )
-    parser.add_argument("--threads", metavar="N", type=positive, help="images at a time (default: one a core)")
+    parser.add_argument("--threads", metavar="N", type=positive, help="images in parallel (default: one per core)")
 
 
 def open_source(args: argparse.Namespace) -> tuple[str, Reader]:
@@ -59,7 +69,7 @@ def open_source(args: argparse.Namespace) -> tuple[str, Reader]:
 
 
 def converter(args: argparse.Namespace, reader: Reader, layout: str, to: Any, **source: Any) -> Converter:
-    """What writes a reader's records into `--out`."""
+    """The conversion that writes a reader's records into `--out`."""
     import os
 
     from rebus.data.converting import Conversion, Converter
@@ -79,31 +89,31 @@ def converter(args: argparse.Namespace, reader: Reader, layout: str, to: Any, **
 
 
 def carry_out(work: Converter) -> Counts | None:
-    """Do it under a bar; None where it was interrupted."""
+    """Run it with a progress bar; None where it was interrupted."""
     return going_on(work.units.folder, "records", work.total, lambda: work.done, work.run)
 
 
 def name_damaged(faults: Sequence[str]) -> None:
-    """Say which files could not be read to their end."""
+    """Report truncated and damaged files."""
     for fault in faults[:_NAMED]:
         note(f"damaged file: {fault}")
     if len(faults) > _NAMED:
-        note(f"and {len(faults) - _NAMED:,} more damaged files; --json names them all")
+        note(f"and {len(faults) - _NAMED:,} more damaged files; --json lists all")
 
 
 def going_on(
     folder: Path, what: str, total: int, done: Callable[[], int], run: Callable[[Callable[[Any], None]], Any]
 ) -> Any:
-    """`run(report)` under a bar of `total`, saying how to go on after Ctrl-C; None where it was interrupted. What is
+    """`run(report)` with a progress bar of `total`; Ctrl-C prints how to resume; None where it was interrupted. What is
     reported is one item, or how many."""
     before = done()
     if 0 < before < total:
-        note(f"{folder}: going on after {before:,} of {total:,} {what}")
+        note(f"{folder}: resuming after {before:,} of {total:,} {what}")
     try:
         with bar(what, total, done=before) as progress:
             return run(lambda outcome: progress.advance(count=outcome if isinstance(outcome, int) else 1))
     except KeyboardInterrupt:
-        note(f"interrupted; {done():,} of {total:,} {what} are done and kept. The same command goes on from there")
+        note(f"interrupted; {done():,} of {total:,} {what} are done and saved. Run the same command to resume")
         return None
 
 
@@ -111,7 +121,7 @@ def percent(text: str) -> int:
     """A quality, for argparse."""
     value = positive(text)
     if value > 100:
-        raise argparse.ArgumentTypeError(f"wants 1 to 100; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected 1 to 100; got {text!r}")
     return value
 
 
@@ -122,5 +132,5 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"wants a share from 0 to 1; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a fraction from 0 to 1; got {text!r}")
     return value

@@ -1,4 +1,4 @@
-"""`--out` of the verbs that draw: where each drawing goes, known to be writable before a model is loaded."""
+"""`--out` of the commands that draw: the file of each drawing, checked to be writable before a model is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def drawing_paths(out: Path | None, arguments: Sequence[ImageArgument]) -> dict[
         check_image(out)
         return {arguments[0].path: out}
     if out.suffix and not out.is_dir():
-        raise UsageError(f"--out {out}: {len(arguments)} images want a folder")
+        raise UsageError(f"--out {out}: {len(arguments)} images need a folder")
     check_folder(out, create=True)
     paths: dict[str, Path] = {}
     for argument in arguments:
@@ -37,7 +37,7 @@ def drawing_paths(out: Path | None, arguments: Sequence[ImageArgument]) -> dict[
 
 
 def drawer(paths: Mapping[str, Path] | None) -> Draw | None:
-    """What draws an answer, boxes or masks, into a copy of its image and writes that."""
+    """Draws boxes or masks on a copy of the image and writes it."""
     if paths is None:
         return None
 

@@ -1,4 +1,4 @@
-"""`--examples` of the verbs that a model learns in its prompt: records of a data set, shown before each image."""
+"""`--examples` of the commands with few-shot prompts: records of a data set, put before each image."""
 
 import argparse
 import random
@@ -24,23 +24,25 @@ def add_examples(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples",
         metavar="PATH",
-        help="a data set to learn from in the prompt: a folder for each label, a table of images and texts, or "
-        "whatever `rebus data inspect` reads",
+        help="few-shot examples for the prompt: a folder per label, a table of images and texts, or any data set "
+        "that `rebus data inspect` reads",
     )
-    parser.add_argument("--shots", metavar="N", type=positive, help=f"examples shown with each image ({SHOTS})")
-    parser.add_argument("--rices", action="store_true", help="show each image those that resemble it, the nearest last")
+    parser.add_argument("--shots", metavar="N", type=positive, help=f"number of examples per prompt ({SHOTS})")
+    parser.add_argument(
+        "--rices", action="store_true", help="choose for each image the most similar examples, most similar last"
+    )
 
 
 def read_examples(args: argparse.Namespace, task: str) -> list[tuple[Any, ...]] | None:
-    """What `--examples` holds for a task: (image, caption), (image, question, answer) or (image, label), drawn by lot,
-    always the same ones; of labels as many each as can be. None where none was asked for.
+    """What `--examples` holds for a task: (image, caption), (image, question, answer) or (image, label), a fixed
+    random sample; labels as balanced as possible. None where none was asked for.
 
     One that cannot be read is left out, saying so. Raises `UsageError` where there is none, or what `open_layout`
     raises.
     """
     if args.examples is None:
         if args.shots is not None or args.rices:
-            raise UsageError("--shots and --rices are about examples: --examples PATH")
+            raise UsageError("--shots and --rices need --examples PATH")
         return None
     found = _opened(args.examples, task)
     if not args.rices:
@@ -53,7 +55,7 @@ def read_examples(args: argparse.Namespace, task: str) -> list[tuple[Any, ...]] 
 
 
 def shots_for(model: "Model", task: str, args: argparse.Namespace, examples: Any, **how: Any) -> Any:
-    """The examples as the model shows them; with `--rices` those that resemble an image, by the best model on this
+    """The examples for the prompt; with `--rices` those most similar to an image, by the best model on this
     machine that compares images."""
     if examples is None:
         return None
@@ -61,7 +63,7 @@ def shots_for(model: "Model", task: str, args: argparse.Namespace, examples: Any
         from rebus.api import load
 
         name, why = choose("match")
-        note(f"resemblance by {name} ({why})")
+        note(f"similarity by {name} ({why})")
         how |= {"encoder": load(name, device=args.device), "number": SHOTS if args.shots is None else args.shots}
     return model.shots(task, examples, **how)
 

@@ -1,4 +1,4 @@
-"""A dual encoder that embeds files or texts, loaded where it is first asked: here, or in the processes of Ray."""
+"""A dual encoder that embeds files or texts, loaded on first use: here, or in the processes of Ray."""
 
 from __future__ import annotations
 

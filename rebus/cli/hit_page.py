@@ -1,4 +1,4 @@
-"""The images that fit each text best, with their scores, on one page."""
+"""The most similar images for each text, with their scores, on one page."""
 
 from __future__ import annotations
 

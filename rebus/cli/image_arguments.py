@@ -1,4 +1,4 @@
-"""IMAGE… on the command line: finding the images, and working through them so that one bad image stays alone."""
+"""IMAGE… on the command line: finding the images, and processing them so that one bad image fails alone."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ImageArgument:
 
 
 def find_images(words: Sequence[str]) -> list[ImageArgument]:
-    """Files as they are, folders with what is in them, patterns that the shell left alone; in this order.
+    """Files, the images of folders, and patterns that the shell did not expand, in this order.
 
-    What cannot be looked at is a argument with an error, as is each folder below that cannot be read.
+    A path that cannot be read gives an argument with an error, and so does each unreadable folder below it.
     """
     found: list[ImageArgument] = []
     for word in words:
@@ -78,7 +78,7 @@ def _absent(word: str, path: Path) -> list[ImageArgument]:
     if glob.has_magic(word):
         matching = sorted(p for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
         return [ImageArgument(p) for p in matching] or [
-            ImageArgument(word, MissingFile(f"{word}: nothing matches this pattern"))
+            ImageArgument(word, MissingFile(f"{word}: no file matches this pattern"))
         ]
     if "://" in word:
         return [ImageArgument(word)]  # the codec says why web addresses are refused
@@ -149,7 +149,7 @@ def work_through(
     draw: Draw | None = None,
     files: ResultFiles | None = None,
 ) -> Batch:
-    """`work` on `size` images at a time; each answer is drawn, shown and put into its file as soon as it is there.
+    """`work` on `size` images at a time; each answer is drawn, printed and saved as soon as it is there.
 
     An image that cannot be opened fails alone. Out of memory, the batch is halved, saying so. Ctrl-C ends the
     run; what was done stays in the result. With `args.regions`, a file or folder of region features, `work` is given
@@ -168,7 +168,7 @@ def work_through(
                     if not _out_of_memory(error) or len(chunk) == 1:
                         raise
                     size = len(chunk) // 2
-                    note(f"not enough memory for {len(chunk)} images at a time: going on with {size}")
+                    note(f"not enough memory for {len(chunk)} images per batch: continuing with {size}")
                     continue
                 for argument, (image, answer) in zip(chunk, answers, strict=True):
                     if image is None or isinstance(answer, RebusError):

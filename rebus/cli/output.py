@@ -1,4 +1,4 @@
-"""What a verb says: answers on stdout, everything else on stderr."""
+"""The output of a command: answers on stdout, everything else on stderr."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def emit(document: Any) -> None:
 
 
 def bold(text: str) -> str:
-    """Bold where a person reads it on a terminal."""
+    """Bold on a terminal."""
     return f"\x1b[1m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
 
 

@@ -1,4 +1,4 @@
-"""Where a command writes its files: found writable before the work begins.
+"""Where a command writes its files, checked to be writable before the work begins.
 
 `ResultFiles` puts the answers about images where people keep them: a table (`--csv`), JSON lines (`--jsonl`), a file
 beside each image (`--sidecar`).
@@ -53,11 +53,11 @@ def check_image(path: Path, *, page: str | None = None) -> None:
 
 def add_results(parser: argparse.ArgumentParser, *, sidecars: bool = True) -> None:
     """`--csv`, `--jsonl` and `--sidecar`, which `ResultFiles` serves."""
-    parser.add_argument("--csv", metavar="FILE", type=Path, help="write the answers as a table")
-    parser.add_argument("--jsonl", metavar="FILE", type=Path, help="write the answers as JSON, an image a line")
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write results as a CSV table")
+    parser.add_argument("--jsonl", metavar="FILE", type=Path, help="write results as JSON lines, one per image")
     if sidecars:
-        parser.add_argument("--sidecar", choices=SIDECARS, help="write each answer beside its image: a.jpg, a.txt")
-        parser.add_argument("--overwrite", action="store_true", help="replace sidecars that are there")
+        parser.add_argument("--sidecar", choices=SIDECARS, help="write each result next to its image: a.jpg, a.txt")
+        parser.add_argument("--overwrite", action="store_true", help="overwrite existing sidecar files")
 
 
 class ResultFiles:
@@ -108,7 +108,7 @@ class ResultFiles:
         there = [] if overwrite else [place for place in places if os.path.lexists(place)]
         if there:
             raise UsageError(
-                f"--sidecar: {len(there):,} of {len(places):,} are there already, {there[0]} first; "
+                f"--sidecar: {len(there):,} of {len(places):,} exist already, {there[0]} first; "
                 "--overwrite replaces them"
             )
         for folder in dict.fromkeys(place.parent for place in places):
@@ -116,7 +116,7 @@ class ResultFiles:
 
 
 def flattened(row: Row) -> list[Row]:
-    """A row of JSON as rows of a table: a row for each thing that was found; an image without any has an empty one."""
+    """A row of JSON as rows of a table: one for each detection; an empty one for an image without any."""
     plain = {name: value for name, value in row.items() if name != "image" and not isinstance(value, list | dict)}
     found = next((value for value in row.values() if isinstance(value, list)), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""A dual encoder that embeds regions, and a detector that proposes them, loaded when they are first asked."""
+"""A dual encoder that embeds regions, and a detector that proposes them, loaded on first use."""
 
 from __future__ import annotations
 

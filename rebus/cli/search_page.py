@@ -1,4 +1,4 @@
-"""What a search found as one HTML file: a sheet of small images with their scores and names."""
+"""Search results as one HTML file: thumbnails with their scores and names."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

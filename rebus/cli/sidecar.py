@@ -1,4 +1,4 @@
-"""An answer about an image as a file beside it: plain text, JSON, or XMP that photo managers read."""
+"""An answer about an image as a file next to it: plain text, JSON, or XMP, which photo managers read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ _SUBJECT = "   <dc:subject><rdf:Bag>{}</rdf:Bag></dc:subject>"
 def sidecar(row: Mapping[str, Any], kind: str) -> bytes:
     """The file of one answer, a row of the JSON document, as `kind` of `SIDECARS`.
 
-    Text and XMP hold a caption, an answer or writing (`dc:description`), or the labels (`dc:subject`).
+    Text and XMP hold a caption, an answer or recognised text (`dc:description`), or the labels (`dc:subject`).
     """
     if kind == "json":
         return (to_json(row, indent=2) + "\n").encode("ascii")

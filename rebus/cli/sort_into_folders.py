@@ -1,7 +1,7 @@
-"""Images sorted into a folder for each label: moved, copied or linked, and never over a file that is there.
+"""Images sorted into a folder for each label: moved, copied or linked, never overwriting a file.
 
-A crash at any moment loses nothing: a moved image gets its new name first, then the way back is written to the script
-that undoes the run (`undo-<time>.sh` in the folder), and only then does the old name go.
+A crash at any moment loses nothing: a moved image gets its new name first, then the reverse move is written to the
+script that undoes the run (`undo-<time>.sh` in the folder), and only then does the old name go.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def add_sorting(parser: argparse.ArgumentParser) -> None:
     """`--move-to`, `--copy-to`, `--link-to`, `--min-score` and `--dry-run`, which `Sorter` serves."""
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--move-to", metavar="DIR", type=Path, help="move each image to DIR/<its best label>/")
-    way.add_argument("--copy-to", metavar="DIR", type=Path, help="copy it there")
-    way.add_argument("--link-to", metavar="DIR", type=Path, help="link to it from there")
+    way.add_argument("--copy-to", metavar="DIR", type=Path, help="copy it instead")
+    way.add_argument("--link-to", metavar="DIR", type=Path, help="create a link instead")
     parser.add_argument(
         "--min-score", metavar="P", type=float, default=0.0, help="leave images whose best label is less probable (0)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say where each image would go, and leave it")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
 
 
 class Sorter:
-    """Puts images where their labels say. Raises before any work for labels that would share a folder, and for a folder
-    that cannot be written."""
+    """Puts images into the folders of their labels. Raises before any work for labels that would share a folder, and
+    for a folder that cannot be written."""
 
     def __init__(self, args: argparse.Namespace, labels: Sequence[str]):
         self.way = next((way for way in _WAYS if getattr(args, f"{way}_to") is not None), "")
@@ -59,7 +59,7 @@ class Sorter:
             check_folder(self.root, create=True)
 
     def outside(self, paths: Sequence[str]) -> list[bool]:
-        """Which images are not in the folder already: who sorts it again does not sort what is sorted."""
+        """The images that are not in the folder already, so that sorting again leaves sorted images alone."""
         if not self.way:
             return [True] * len(paths)
         root = self.root.resolve()
@@ -123,7 +123,7 @@ class Sorter:
         self._leave(source, target)
 
     def _leave(self, source: Path, target: Path) -> None:
-        """The way back, on the disk, before the old name goes."""
+        """Write the reverse move to disk before the old name goes."""
         flush(target.parent)
         new = not self.script.exists()
         with self.script.open("ab") as file:
@@ -174,6 +174,6 @@ def _folders(labels: Sequence[str]) -> dict[str, str]:
         name = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", label).strip(" .")[:_LONGEST] or "_"
         other = next((one for one, folder in found.items() if folder.casefold() == name.casefold()), None)
         if other is not None:
-            raise UsageError(f"the labels {other!r} and {label!r} would share the folder {name}: name them otherwise")
+            raise UsageError(f"the labels {other!r} and {label!r} would share the folder {name}: rename one of them")
         found[label] = name
     return found

@@ -1,4 +1,4 @@
-"""How fast training is on this machine, and the share of its arithmetic that it uses."""
+"""Training speed on this machine, and its utilisation."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from typing import Any
 def training_speed(
     network: Any, system: Any, config: Any, *, batch_size: int, accumulate: int, steps: int, compile: bool, bf16: bool
 ) -> dict[str, Any]:
-    """What `rebus.train.bench` measures, beside what `rebus.plan` foresees: FLOPs, their share of the peak, memory.
+    """What `rebus.train.bench` measures, next to the prediction of `rebus.plan`: FLOPs, utilisation, memory.
 
     The peak is that of the GPU's data sheet where it is known; elsewhere a large matrix product is timed.
     """

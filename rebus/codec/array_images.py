@@ -17,11 +17,11 @@ def image_from_array(array: np.ndarray, name: str = "array") -> Image.Image:
     both rounded. Raises `BadImage` for other shapes, types and ranges.
     """
     if array.ndim == 3 and array.shape[-1] not in _CHANNELS and array.shape[0] in _CHANNELS:
-        raise BadImage(f"{name}: channels come last in arrays (H, W, C). Turn it with .transpose(1, 2, 0)")
+        raise BadImage(f"{name}: arrays are (H, W, C). Transpose it with .transpose(1, 2, 0)")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in _CHANNELS):
-        raise BadImage(f"{name}: an array wants the shape (H, W), or (H, W, C) with 1 to 4 channels")
+        raise BadImage(f"{name}: an array must have the shape (H, W), or (H, W, C) with 1 to 4 channels")
     if 0 in array.shape:
-        raise BadImage(f"{name}: there is nothing to see")
+        raise BadImage(f"{name}: the image is empty")
     pixels = _to_bytes(array, name)
     mode = "L" if pixels.ndim == 2 else _CHANNELS[pixels.shape[-1]]
     size = (pixels.shape[1], pixels.shape[0])
@@ -35,27 +35,27 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise BadImage(f"{name}: floats want values in [0, 1]; got {_range(array)}. Scale them, or give uint8")
+            raise BadImage(f"{name}: floats must have values in [0, 1]; got {_range(array)}. Scale them, or give uint8")
         return np.rint(array * 255).astype(np.uint8)
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    raise BadImage(f"{name}: an array wants uint8; got {array.dtype}. Convert it with .astype(np.uint8)")
+    raise BadImage(f"{name}: an array must be uint8; got {array.dtype}. Convert it with .astype(np.uint8)")
 
 
 def image_from_tensor(tensor: Tensor, name: str = "tensor") -> Image.Image:
     """(3, H, W) or (1, H, W), floats in [0, 1] or uint8, as a PIL image. Raises `BadImage` for anything else."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise BadImage(f"{name}: a tensor wants the shape (3, H, W)")
+        raise BadImage(f"{name}: a tensor must have the shape (3, H, W)")
     if tensor.dtype == torch.uint8:
         pixels = tensor
     elif not tensor.is_floating_point():
-        raise BadImage(f"{name}: a tensor wants floats in [0, 1]; got {tensor.dtype}")
+        raise BadImage(f"{name}: a tensor must have floats in [0, 1]; got {tensor.dtype}")
     else:
         tensor = tensor.detach().float()
         if tensor.numel() and not bool(((tensor >= 0) & (tensor <= 1)).all()):
             raise BadImage(
-                f"{name}: a tensor wants values in [0, 1]; got {tensor.min():.3g} to {tensor.max():.3g}. "
-                "Give images before they are normalised"
+                f"{name}: a tensor must have values in [0, 1]; got {tensor.min():.3g} to {tensor.max():.3g}. "
+                "Give images before normalisation"
             )
         pixels = (tensor * 255).round().to(torch.uint8)
     array = pixels.detach().cpu().permute(1, 2, 0).numpy()

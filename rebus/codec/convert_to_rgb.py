@@ -22,7 +22,7 @@ _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between two greys of so many bits, once 
 def transparent_sample(image: Image.Image) -> int | tuple[int, ...] | None:
     """The transparent colour of a PNG on the scale of the decoded pixels, where Pillow leaves it on the file's.
 
-    16-bit colours are decoded to their high bytes, and so compared. Only told before the image is loaded.
+    16-bit colours are decoded to their high bytes, and so compared. Only known before the image is loaded.
     """
     colour, tiles = image.info.get("transparency"), getattr(image, "tile", None)
     if colour is None or image.format != "PNG" or not tiles:
@@ -41,7 +41,9 @@ _STRIP = 1 << 20  # pixels that are converted at once: conversions hold up to si
 def to_rgb(image: Image.Image, alpha: Alpha, name: str) -> Image.Image:
     """RGB with 8 bits a channel; see the head of this file. The image itself is left as it is."""
     if _tiff_tag(image, _SAMPLE_FORMAT) == 2 and image.mode != "I":  # read as bytes, −1 would be white
-        raise BadImage(f"{name}: a TIFF of signed numbers, which say no brightness. Save it with 0 as black, unsigned")
+        raise BadImage(
+            f"{name}: a TIFF of signed integers, whose brightness is undefined. Save it unsigned with 0 as black"
+        )
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     bits, inverted = _tiff_tag(image, _BITS), _tiff_tag(image, _PHOTOMETRIC) == 0
@@ -73,7 +75,7 @@ def _converted(image: Image.Image, alpha: Alpha, name: str, bits: int | None, in
     try:
         return image.convert("RGB")
     except ValueError:
-        raise BadImage(f"{name}: the colour space {image.mode} cannot be turned into RGB. Save it as RGB") from None
+        raise BadImage(f"{name}: the colour space {image.mode} cannot be converted to RGB. Save it as RGB") from None
 
 
 def _deep(image: Image.Image, name: str, bits: int | None, inverted: bool) -> np.ndarray:
@@ -81,7 +83,7 @@ def _deep(image: Image.Image, name: str, bits: int | None, inverted: bool) -> np
     pixels = np.asarray(image)
     if image.mode == "I":
         if pixels.min() < 0 or pixels.max() > 65535:
-            raise BadImage(f"{name}: 32-bit grey from {pixels.min():,} to {pixels.max():,}; wanted 0 to 65,535")
+            raise BadImage(f"{name}: 32-bit grey from {pixels.min():,} to {pixels.max():,}; expected 0 to 65,535")
         pixels = pixels.astype(np.uint16)
     if bits == 12:  # to 16, 4,095 being white
         pixels = pixels << 4 | pixels >> 8

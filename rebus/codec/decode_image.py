@@ -196,8 +196,8 @@ def read_file(path: str, name: str) -> bytes:
     address = re.match(r"(data|[A-Za-z][A-Za-z0-9+.\-]+(?=://)):", path)
     if address is not None:
         raise BadImage(
-            f"{name[:80]}: a web address ({address[1]}:), and the network is off. "
-            "Save the image and give its path, or give its bytes"
+            f"{name[:80]}: a URL ({address[1]}:), and images are not downloaded here. "
+            "Save the image and give its path or bytes"
         )
     try:
         status = os.stat(path)
@@ -231,13 +231,13 @@ def _nearest(path: str) -> str:
     by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
     if not near:
-        return f"Nothing in {_one_line(str(folder))} is called so"
+        return f"Nothing in {_one_line(str(folder))} has this name"
     return f"Did you mean {' or '.join(_one_line(by_lower[n]) for n in near)}?"
 
 
 def _open_header(data: bytes, name: str) -> Image.Image:
     if not data:
-        raise BadImage(f"{name}: empty file (0 bytes). Fetch it again")
+        raise BadImage(f"{name}: empty file (0 bytes). Download it again")
     kind = kind_of(data[:512])
     start = opener(kind, name)
     try:
@@ -251,7 +251,7 @@ def _open_header(data: bytes, name: str) -> Image.Image:
 def _within_limits(image: Image.Image, name: str) -> tuple[int, int]:
     width, height = image.size
     if width < 1 or height < 1:
-        raise BadImage(f"{name}: {width} × {height} pixels: there is nothing to see")
+        raise BadImage(f"{name}: {width} × {height} pixels: the image is empty")
     said = f"{name}: {width:,} × {height:,}"
     check("MAX_PIXELS", width * height, f"{said} pixels")
     check("MAX_SIDE", max(width, height), f"{said}: the longer side")
@@ -299,7 +299,7 @@ def _load(image: Image.Image, name: str, allow_truncated: bool) -> None:
             raise
         if not allow_truncated:
             raise BadImage(
-                f"{name}: the file ends early ({error}). Fetch it again, or allow truncated images"
+                f"{name}: the file ends early ({error}). Download it again, or allow truncated images"
             ) from error
         if getattr(image, "_im", None) is None or not hasattr(image, "tile"):
             raise

@@ -1,4 +1,4 @@
-"""What pages of one HTML file share: small images inside it, text that stays text, links beside it."""
+"""Parts of self-contained HTML pages: embedded thumbnails, escaped text, relative links."""
 
 import base64
 import html
@@ -13,7 +13,7 @@ STYLE = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;m
 
 
 def embedded_image(path: Path, side: int) -> str:
-    """A small copy inside the page, or why there is none."""
+    """An embedded thumbnail, or the reason why there is none."""
     from rebus.codec.decode_image import open_image
 
     try:

@@ -12,8 +12,8 @@ ENDINGS = frozenset(
 def images_in(folder: str | os.PathLike[str], unread: Callable[[OSError], None] | None = None) -> list[Path]:
     """The image files in a folder and all folders below it, in the order of their paths; hidden ones are left out.
 
-    Links to folders are followed, each folder is entered once, so that loops end. `unread` is told of each folder that
-    cannot be read; without it the first one is raised, as the `OSError` that it is.
+    Links to folders are followed, each folder is entered once, so that loops end. `unread` is called with each folder
+    that cannot be read; without it the first one is raised, as the `OSError` that it is.
     """
 
     def failed(error: OSError) -> None:

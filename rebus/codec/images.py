@@ -165,15 +165,15 @@ def normalised(pixels: Tensor, spec: ImageSpec) -> Tensor:
 def _check_batch(images: Sequence[ImageSource]) -> None:
     single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image)
     if single or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
-        raise UsageError("wanted a list of images; got a single one. Put it in brackets: [image]")
+        raise UsageError("expected a list of images; got a single one. Put it in brackets: [image]")
     if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-        raise UsageError(f"wanted a list of images; got {type(images).__name__}")
+        raise UsageError(f"expected a list of images; got {type(images).__name__}")
     check("MAX_IMAGES", len(images), "images in one call")
 
 
 def _threads(threads: int | None) -> int:
     if threads is not None and threads < 1:
-        raise UsageError(f"threads: wants at least 1; got {threads}")
+        raise UsageError(f"threads: expected at least 1; got {threads}")
     return threads or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 

@@ -45,11 +45,11 @@ class NumberLocations:
 
     def lines_text(self, lines: Sequence[TextLine], size: tuple[int, int]) -> str:
         """Raises `UsageError`: this notation states no lines of writing."""
-        raise UsageError("plain numbers state boxes and no lines of writing")
+        raise UsageError("plain-number locations support boxes, not lines of text")
 
     def segmentation_text(self, xyxy: XYXY, codes: Sequence[int], label: str, size: tuple[int, int]) -> str:
         """Raises `UsageError`: this notation states no masks."""
-        raise UsageError("plain numbers state boxes and no masks")
+        raise UsageError("plain-number locations support boxes, not masks")
 
     def parse(self, text: str) -> tuple[list[Located], list[Rejected]]:
         """Every place in a generated text, and the pieces that make no sense: without four numbers, with one beyond

@@ -104,7 +104,7 @@ def _from_transformers(config: Mapping[str, Any]) -> ImageSpec:
         raise BadConfig(f"image_processor_type {kind}: known are {', '.join(_PROCESSORS)}")
     unknown = [k for k, v in config.items() if k not in _READ | _HARMLESS and v not in (None, False)]
     if unknown:
-        raise BadConfig(f"preprocessor fields that may change the pixels and are not known: {', '.join(unknown)}")
+        raise BadConfig(f"unknown preprocessor fields that may change the pixels: {', '.join(unknown)}")
     said = {**_PROCESSORS[kind], **{name: value for name, value in config.items() if value is not None}}
     if not said.get("do_resize", True):
         raise BadConfig("do_resize is false: images of any size cannot form a batch")
@@ -125,7 +125,7 @@ def _from_transformers(config: Mapping[str, Any]) -> ImageSpec:
     if said.get("do_pad"):
         raise BadConfig(f"do_pad: {kind} pads to the largest image of a batch; only SamImageProcessor is read with it")
     if edge == "longest_edge":
-        raise BadConfig(f"size: {kind} wants height and width, or shortest_edge; got longest_edge")
+        raise BadConfig(f"size: {kind} expects height and width, or shortest_edge; got longest_edge")
     if not cropped:
         if edge:
             raise BadConfig("size: shortest_edge without do_center_crop gives images of several shapes")
@@ -144,21 +144,21 @@ def _values(said: Mapping[str, Any]) -> dict[str, Any]:
     """What becomes of a byte: (byte · rescale − mean) / std."""
     factor = said.get("rescale_factor", 1 / 255)
     if not said.get("do_rescale", True) or not isinstance(factor, float) or not 0 < factor < 0.02:
-        raise BadConfig(f"rescale_factor {factor!r}: wants about 1/255, or 2/255 with rescale_offset")
+        raise BadConfig(f"rescale_factor {factor!r}: expected about 1/255, or 2/255 with rescale_offset")
     scaled = {"rescale": factor}
     if said.get("include_top"):
         raise BadConfig("include_top is true: values divided by the deviation twice are not made here")
     if not said.get("do_normalize", True):
         return {**scaled, "mean": _ONE if said.get("rescale_offset") else (0.0, 0.0, 0.0), "std": _ONE}
     if said.get("rescale_offset"):
-        raise BadConfig("rescale_offset is true: wants do_normalize false, since it is a normalisation itself")
+        raise BadConfig("rescale_offset is true: expected do_normalize false, since it is a normalisation itself")
     mean, std = said.get("image_mean") or said["mean"], said.get("image_std") or said["std"]
     return {**scaled, "mean": _three(mean, "image_mean"), "std": _three(std, "image_std")}
 
 
 def _padded(said: Mapping[str, Any], edge: str, size: tuple[int, int], common: dict[str, Any]) -> ImageSpec:
     if edge != "longest_edge":
-        raise BadConfig(f"size {said['size']}: wants longest_edge")
+        raise BadConfig(f"size {said['size']}: expected longest_edge")
     if not said["do_pad"]:
         raise BadConfig("do_pad is false: longest_edge without it gives images of several shapes")
     room = _both(said["pad_size"], "pad_size")
@@ -182,7 +182,7 @@ def _from_open_clip(config: Mapping[str, Any]) -> ImageSpec:
     size = _both(config["size"], "size")
     mode = _choice(config.get("resize_mode") or "shortest", "resize_mode", "shortest", "longest", "squash")
     if mode != "squash" and size[0] != size[1]:
-        raise BadConfig(f"preprocess_cfg: resize_mode {mode} wants a square size; got {size}")
+        raise BadConfig(f"preprocess_cfg: resize_mode {mode} expects a square size; got {size}")
     how: dict[str, Any] = {}
     if mode == "shortest":
         how = {"resize": "shorter"}
@@ -259,12 +259,12 @@ def _to_open_clip(spec: ImageSpec) -> dict[str, Any]:
     if mode is None or spec.resample not in ("bicubic", "bilinear") or spec.rescale != 1 / 255:
         raise BadConfig(f"open_clip has no preprocessing with resize {spec.resize} and resampling {spec.resample}")
     if (mode != "squash" and height != width) or spec.side not in (None, height):
-        raise BadConfig("open_clip keeps the shape into squares alone, and resizes to the side of the square")
+        raise BadConfig("open_clip only pads to squares, and resizes to the side of the square")
     colour = spec.pad_colour or (0, 0, 0)
     if mode == "longest" and (
         (spec.pad, spec.rounding) != ("centre", "even") or spec.pad_colour is None or len(set(colour)) > 1
     ):
-        raise BadConfig("open_clip pads on all sides alike, with a shade of grey, and rounds halves to even")
+        raise BadConfig("open_clip pads symmetrically, with a grey value, and rounds halves to even")
     return {
         "size": [height, width],
         "mode": "RGB",
@@ -286,7 +286,7 @@ def _size(value: Any, *, name: str = "size", bare: str = "") -> tuple[str, tuple
             (edge,) = names
             side = _pixels(value[edge], f"{name}.{edge}")
             return edge, (side, side)
-        raise BadConfig(f"{name} {dict(value)}: wants height and width, shortest_edge or longest_edge")
+        raise BadConfig(f"{name} {dict(value)}: expected height and width, shortest_edge or longest_edge")
     if isinstance(value, list | tuple) and len(value) == 2:
         return "", (_pixels(value[0], name), _pixels(value[1], name))
     side = _pixels(value, name)
@@ -296,19 +296,19 @@ def _size(value: Any, *, name: str = "size", bare: str = "") -> tuple[str, tuple
 def _both(value: Any, name: str) -> tuple[int, int]:
     edge, size = _size(value, name=name)
     if edge:
-        raise BadConfig(f"{name} {value!r}: wants height and width")
+        raise BadConfig(f"{name} {value!r}: expected height and width")
     return size
 
 
 def _colour(value: Any, name: str) -> tuple[int, int, int]:
     if not isinstance(value, list) or len(value) != 3 or not all(type(v) is int and 0 <= v < 256 for v in value):
-        raise BadConfig(f"{name}: wants values of 0 to 255; got {value!r}")
+        raise BadConfig(f"{name}: expected values of 0 to 255; got {value!r}")
     return value[0], value[1], value[2]
 
 
 def _whole(value: Any, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 100_000:
-        raise BadConfig(f"{name}: wants a whole number of pixels; got {value!r}")
+        raise BadConfig(f"{name}: expected a whole number of pixels; got {value!r}")
     return value
 
 
@@ -316,16 +316,16 @@ def _pixels(value: Any, name: str) -> int:
     """A side of what the network reads: one pixel or tens of thousands of them are a mistake in the file."""
     side, most = _whole(value, name), limit("MAX_INPUT_SIDE")
     if not 2 <= side <= most:
-        raise BadConfig(f"{name}: wants 2 to MAX_INPUT_SIDE = {most:,} pixels; got {side:,}")
+        raise BadConfig(f"{name}: expected 2 to MAX_INPUT_SIDE = {most:,} pixels; got {side:,}")
     return side
 
 
 def _three(value: Any, name: str) -> tuple[float, float, float]:
     values = [value] * 3 if isinstance(value, int | float) else value
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(_is_finite(v) for v in values):
-        raise BadConfig(f"{name}: wants three numbers that are finite; got {value!r}")
+        raise BadConfig(f"{name}: expected three numbers that are finite; got {value!r}")
     if name.endswith("std") and min(values) <= 0:
-        raise BadConfig(f"{name}: wants numbers above 0; got {value!r}")
+        raise BadConfig(f"{name}: expected numbers above 0; got {value!r}")
     return float(values[0]), float(values[1]), float(values[2])
 
 
@@ -340,5 +340,5 @@ def _filter(value: Any) -> Any:
 
 def _choice(value: Any, name: str, *choices: str) -> Any:
     if value not in choices:
-        raise BadConfig(f"{name}: wants one of {', '.join(choices)}; got {value!r}")
+        raise BadConfig(f"{name}: expected one of {', '.join(choices)}; got {value!r}")
     return value

@@ -98,7 +98,7 @@ class Processor:
             batch["regions"], batch["region_mask"] = _regions(regions)
         if owners is not None:
             if not self._text().spec.generates and not self._text().spec.beside_images:
-                raise UsageError("a dual encoder compares every image with every text; owners are for its loss alone")
+                raise UsageError("a dual encoder compares every image with every text; owners are only for its loss")
             batch["owners"] = torch.tensor(list(owners), dtype=torch.int64)
             _check_alike(batch, "pixels", "regions")
         _check_alike(batch, "tokens", "targets", "regions" if owners is None else "owners")
@@ -139,7 +139,7 @@ class Processor:
     def _text(self) -> TextPipeline:
         if self.text is None:
             raise MissingFile(
-                f"this checkpoint has no {self.text_missing}, without which it cannot read or write text. {_ELSEWHERE}"
+                f"this checkpoint has no {self.text_missing}, without which it cannot process text. {_ELSEWHERE}"
             )
         return self.text
 
@@ -147,21 +147,21 @@ class Processor:
         features = [isinstance(image, ImageRegions) for row in rows for image in row]
         if any(features):
             if not all(features):
-                raise BadImage("images and features of regions are mixed: give a call one kind of them")
+                raise BadImage("images and region features are mixed: give only one kind per call")
             return regions_batch(rows)
         if self.reads_regions:
             raise BadRegions(
-                "this model reads the features of an image's regions and sees no image itself: give it those of the "
+                "this model takes region features in place of images: give it those of the "
                 "detector it was trained with (rebus.RegionFiles), or of a network that makes them (embed_regions)"
             )
         ready = [isinstance(image, NormalisedImage) for row in rows for image in row]
         if any(ready):
             if not all(ready):
-                raise BadImage('images and {"pixels": …} are mixed: give a call one kind of them')
+                raise BadImage('images and {"pixels": …} are mixed: give only one kind per call')
             return rows_first(stacked([image for row in rows for image in row]), [len(row) for row in rows])
         if self.image is None:
             raise MissingFile(
-                f"this checkpoint has no {self.image_missing}, without which it cannot see images. {_ELSEWHERE}"
+                f"this checkpoint has no {self.image_missing}, without which it cannot process images. {_ELSEWHERE}"
             )
         if any(isinstance(image, Clip) for row in rows for image in row):
             return self._watch(rows)
@@ -170,7 +170,7 @@ class Processor:
     def _watch(self, rows: list[Sequence[Any]]) -> dict[str, Tensor]:
         """Clips as pixels (B, N, F, 3, H, W); an image is a clip of one frame."""
         if not self.sees_clips:
-            raise BadImage("this model did not learn from video: give it the frames as images, not as a clip")
+            raise BadImage("this model was not trained on video: give it the frames as images, not as a clip")
         clips = [image.frames if isinstance(image, Clip) else (image,) for row in rows for image in row]
         number = len(clips[0])
         for i, clip in enumerate(clips):
@@ -333,7 +333,7 @@ def _check_alike(batch: Mapping[str, Tensor], *names: str) -> None:
 def _check_one_image_a_row(counts: list[int] | None) -> None:
     for i, count in enumerate(counts or ()):
         if count != 1:
-            raise BadImage(f"row {i} has {count} images; a dual encoder sees one image a row")
+            raise BadImage(f"row {i} has {count} images; a dual encoder takes one image per row")
 
 
 def _of_owners(counts: list[int] | None, owners: Sequence[int] | None) -> list[int] | None:
@@ -368,8 +368,8 @@ def _spread(
         return [texts] * len(each)
     if len(texts) != len(each):
         if rows is None:
-            raise UsageError(f"{len(texts)} prompts and {len(each)} owners: one owner a prompt is wanted")
-        raise BadText(f"{len(texts)} prompts for {len(rows)} rows of images: one prompt a row is wanted")
+            raise UsageError(f"{len(texts)} prompts and {len(each)} owners: there must be one owner per prompt")
+        raise BadText(f"{len(texts)} prompts for {len(rows)} rows of images: there must be one prompt per row")
     return texts
 
 

@@ -93,10 +93,10 @@ def _regions(table: Table, name: str, key: str) -> ImageRegions:
     """One image out of what its file says of it."""
     said = table.get("image_id")
     if said is not None and str(said) != name and _number(str(said)) != _number(name):
-        raise BadRegions(f"{key}: the file says that these are regions of image {said}: ids were exchanged")
+        raise BadRegions(f"{key}: the file says that these are regions of image {said}: ids were swapped")
     features, boxes = (next((table[n] for n in names if n in table), None) for names in (_FEATURES, _BOXES))
     if features is None:
-        raise BadRegions(f"{key}: holds {', '.join(table) or 'nothing'}; wants features (or x)")
+        raise BadRegions(f"{key}: holds {', '.join(table) or 'nothing'}; expects features (or x)")
     wide, high = table.get("image_w"), table.get("image_h")
     size = None if wide is None or high is None else (int(wide), int(high))
     used = table.get("num_bbox", table.get("num_boxes"))
@@ -209,7 +209,7 @@ class _Tsv(_Store):
             for number, line in enumerate(iter(file.readline, b""), 1):
                 name = line.split(b"\t", 1)[0].decode("utf-8", "replace").strip()
                 if name in found:
-                    raise BadRegions(f"{path}: line {number}: image {name} was there before")
+                    raise BadRegions(f"{path}: line {number}: image {name} is a duplicate")
                 if name and name not in ("image_id", "img_id"):
                     found[name] = start, number
                 start += len(line)
@@ -222,7 +222,7 @@ class _Tsv(_Store):
             cells = file.readline().decode("utf-8", "replace").rstrip("\r\n").split("\t")
         where = f"{self.path}: line {number}"
         if len(cells) not in _TSV:
-            raise BadRegions(f"{where}: {len(cells)} columns; wants {' or '.join(map(str, _TSV))}")
+            raise BadRegions(f"{where}: {len(cells)} columns; expects {' or '.join(map(str, _TSV))}")
         row = dict(zip(_TSV[len(cells)], cells, strict=True))
         try:
             count = int(row["num_boxes"])

@@ -36,9 +36,11 @@ class ImageRegions:
             return
         boxes = self._numbers("boxes", self.boxes)
         if boxes.shape != (len(features), 4):
-            raise BadRegions(f"{self.key}: {len(features)} regions want boxes ({len(features)}, 4); got {boxes.shape}")
+            raise BadRegions(f"{self.key}: {len(features)} regions need boxes ({len(features)}, 4); got {boxes.shape}")
         if (boxes[:, :2] > boxes[:, 2:]).any():
-            raise BadRegions(f"{self.key}: boxes are left, top, right, bottom; one ends before it begins")
+            raise BadRegions(
+                f"{self.key}: boxes are left, top, right, bottom; in one of them right < left or bottom < top"
+            )
         limits = np.array(self.size * 2 if self.size else [np.inf] * 4, np.float32)
         if (boxes < -_SLACK).any() or (boxes > limits + _SLACK).any():
             of = "" if self.size is None else f" of {self.size[0]} × {self.size[1]} pixels"
@@ -79,7 +81,7 @@ def regions_batch(rows: Sequence[Sequence[ImageRegions]]) -> dict[str, Tensor]:
     widths = {regions.features.shape[1]: regions.key for row in rows for regions in row}
     if len(widths) > 1:
         said = ", ".join(f"{width} ({key})" for width, key in widths.items())
-        raise BadRegions(f"features of different width cannot be read together: {said}")
+        raise BadRegions(f"features of different widths cannot form a batch: {said}")
     for i, row in enumerate(rows):
         if not row:
             raise BadRegions(f"images[{i}]: a row without an image, among rows with regions")

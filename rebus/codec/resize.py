@@ -28,15 +28,15 @@ OVERSAMPLING = 2  # fast: a JPEG is decoded at no less than this multiple of the
 def check_spec(spec: ImageSpec) -> None:
     """Raise `BadConfig` for a specification that cannot be carried out."""
     if min(spec.size) < 1 and spec.resize != "patches":
-        raise BadConfig(f"image size {spec.size}: wants at least 1 × 1")
+        raise BadConfig(f"image size {spec.size}: expected at least 1 × 1")
     if spec.resize == "patches" and not (spec.patch_size and spec.max_patches):
-        raise BadConfig('resize "patches" wants patch_size and max_patches')
+        raise BadConfig('resize "patches" expects patch_size and max_patches')
     height, width = spec.size
     if spec.resize != "longer" and spec.pad is not None:
         raise BadConfig(f'pad: images are padded where resize is "longer"; got "{spec.resize}"')
     if spec.resize == "longer" and (spec.pad is None or _side(spec) > min(spec.size)):
         raise BadConfig(
-            f"a longer side of {_side(spec)} pixels wants to be padded to at least as much on both sides; "
+            f"a longer side of {_side(spec)} pixels must be padded to at least as much on both sides; "
             f"got {height} × {width} and pad {spec.pad}"
         )
     if spec.resize in ("exact", "shorter") and (spec.side or spec.resize == "shorter") and _side(spec) < max(spec.size):
@@ -44,7 +44,7 @@ def check_spec(spec: ImageSpec) -> None:
             f"the crop of {height} × {width} does not fit into a {spec.resize} side of {_side(spec)} pixels"
         )
     if min(spec.std) <= 0:
-        raise BadConfig(f"image std {spec.std}: wants numbers above 0")
+        raise BadConfig(f"image std {spec.std}: expected numbers above 0")
 
 
 def _side(spec: ImageSpec) -> int:

@@ -60,7 +60,7 @@ class Pieces(tuple[str | Control | ImageMark, ...]):
 
 
 class Unfinished(Pieces):
-    """A prompt that the answer goes on with as it stands: the separator that ends other prompts is left out."""
+    """A prompt that the answer continues directly, without the separator that ends other prompts."""
 
 
 Prompt = str | Pieces
@@ -111,8 +111,8 @@ class TextPipeline:
 
     @contextmanager
     def one_report(self) -> Iterator[None]:
-        """Of all texts that an encoder reads inside, log together how many were cut. Only the first report of a
-        pipeline is logged: a training or a loop of calls would repeat it without end."""
+        """Log once how many of the texts encoded inside were truncated. Only the first report of a pipeline is logged:
+        training or a loop of calls would repeat it endlessly."""
         outermost, self._gathers = not self._gathers, True
         try:
             yield
@@ -125,8 +125,8 @@ class TextPipeline:
         if self._cut and not self._reported and self.spec.truncate is None:
             self._reported = True
             log.warning(
-                "%s of %s texts are longer than the %s tokens that the model reads (up to %s) and were cut: what comes "
-                "after is not read. Shorten them, or allow it: --truncate, or model.processor.text.allow_truncation()",
+                "%s of %s texts are longer than the context of %s tokens (up to %s) and were truncated. Shorten them, "
+                "or allow it: --truncate, or model.processor.text.allow_truncation()",
                 *(f"{n:,}" for n in (len(self._cut), self._read, self.spec.context, max(self._cut))),
             )
         self._read, self._cut = 0, []
@@ -142,7 +142,7 @@ class TextPipeline:
         prompts = _listed(texts)
         counts = [images] * len(prompts) if isinstance(images, int) else list(images)
         if len(counts) != len(prompts):
-            raise BadText(f"{len(prompts)} prompts but images for {len(counts)}: one entry for each is wanted")
+            raise BadText(f"{len(prompts)} prompts but images for {len(counts)}: there must be one entry for each")
         for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
             self._check_marks(i, prompt, count)
         self._tell_hidden(prompts)
@@ -171,7 +171,9 @@ class TextPipeline:
         answers = _listed(texts)
         for i, answer in enumerate(answers):
             if isinstance(answer, Pieces) and answer.marks and self.spec.image_begin_id is None:
-                raise BadText(f"answer {i} holds an image: models that write text cannot be taught to answer with one")
+                raise BadText(
+                    f"answer {i} contains an image: models that generate text cannot be trained to answer with one"
+                )
         start = [self.spec.bos_id] if self.spec.bos_before_answer and self.spec.bos_id is not None else []
         for i, marked in enumerate(self._encode(answers, answers=True)):
             body = [token for part in marked for token in (self._image_ids() if part == _MARK else [part])]
@@ -179,7 +181,7 @@ class TextPipeline:
             if len(row) > self.spec.context and not self.spec.truncate:
                 raise BadText(
                     f"answer {i} has {len(row):,} tokens, the context holds {self.spec.context:,}; shorten it, or "
-                    "allow it to be cut (--truncate; data.truncate in training)"
+                    "allow truncation (--truncate; data.truncate in training)"
                 )
             rows.append(row[: self.spec.context])
         return _padded(rows, max(map(len, rows), default=0), IGNORED)
@@ -241,8 +243,8 @@ class TextPipeline:
         if found:
             self._told_hidden = True
             log.warning(
-                f"{found[0]!r} was added to this tokenizer, but a text that spells it is read letter by letter, since "
-                f"no text becomes a control token. Write Pieces('a ', Control({found[0]!r})) of rebus.codec.text"
+                f"{found[0]!r} was added to this tokenizer, but text never becomes a control token, so it is tokenized "
+                f"as plain characters here. Write Pieces('a ', Control({found[0]!r})) of rebus.codec.text"
             )
 
     def _tell_lost(self, prompts: Sequence[Prompt], bodies: Sequence[Sequence[int]]) -> None:
@@ -254,8 +256,8 @@ class TextPipeline:
             if lost := self.lost_words(prompt):
                 self._told_lost = True
                 log.warning(
-                    f"the tokenizer has no tokens for {', '.join(map(repr, lost[:5]))}: the model does not see "
-                    "such words, here and in later texts"
+                    f"the tokenizer has no tokens for {', '.join(map(repr, lost[:5]))}: such words are "
+                    "dropped, here and in later texts"
                 )
 
     def prepare(self, text: str) -> str:
@@ -299,7 +301,7 @@ class TextPipeline:
             placeholders = f"{_number(images)} ({placed:,} tokens) and " if placed else ""
             raise BadText(
                 f"prompt {index}: {placeholders}{len(row) - placed:,} tokens of text make {len(row):,}; "
-                f"the context holds {self.spec.context:,}. Shorten it, or allow it to be cut (--truncate)"
+                f"the context holds {self.spec.context:,}. Shorten it, or allow truncation (--truncate)"
             )
         return row
 
@@ -350,7 +352,7 @@ def _number(images: int) -> str:
 
 
 def clean(text: str) -> str:
-    """CLIP's cleaning (clip §4): encoding mended by ftfy, HTML entities twice, single spaces."""
+    """CLIP's cleaning (clip §4): encoding fixed by ftfy, HTML entities twice, single spaces."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 

@@ -1,7 +1,7 @@
 """One tokenizer for every released kind of file: words → ids, with user text kept apart from control tokens.
 
 Control tokens (`<bos>`, `<image>`, `<loc0001>`, `<|endoftext|>`, `[MASK]`, …) steer a model. The released files match
-them anywhere in a text, so whoever types one would steer the model too. Here `encode` reads every text as plain
+them anywhere in a text, so user text that spells one would steer the model too. Here `encode` reads every text as plain
 characters; control tokens enter only by id, through `id_of`, put there by tasks.
 """
 

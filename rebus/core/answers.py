@@ -1,4 +1,4 @@
-"""What tasks answer. Boxes are xyxy in pixels of the image that was given; scores are probabilities."""
+"""The answers of tasks. Boxes are xyxy in pixels of the input image; scores are probabilities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # or `import rebus` would wait for NumPy
 
 @dataclass(frozen=True)
 class Box:
-    """A labelled rectangle. `xyxy`: left, top, right, bottom in pixels of the given image."""
+    """A labelled box. `xyxy`: left, top, right, bottom in pixels of the input image."""
 
     xyxy: tuple[float, float, float, float]
     label: str
@@ -29,7 +29,7 @@ class Box:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, as a row of a table: label, score, left, top, right, bottom."""
+        """A flat dict, as a row of a table: label, score, left, top, right, bottom."""
         return {"label": self.label, "score": self.score, **dict(zip(_EDGES, self.xyxy, strict=True))}
 
     def _repr_html_(self) -> str:
@@ -47,7 +47,7 @@ def box_table(boxes: Sequence[Box]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A labelled region. `mask`: bool (H, W), the size of the given image; `box` encloses it."""
+    """A labelled mask. `mask`: bool (H, W), the size of the input image; `box` encloses it."""
 
     mask: np.ndarray
     box: tuple[float, float, float, float]
@@ -55,7 +55,7 @@ class Mask:
     score: float
 
     def to_json(self) -> dict[str, Any]:
-        """Without pixels: box, area, label, score, and COCO's run lengths, column by column, background first.
+        """Without pixels: box, area, label, score, and COCO's run-length encoding, column by column, background first.
 
         `size` (H, W) and `counts` are what `pycocotools.mask.frPyObjects` reads.
         """
@@ -83,8 +83,8 @@ class Mask:
 
 @dataclass(frozen=True)
 class TextLine:
-    """Writing in an image. `corners`: four (x, y) in pixels of the given image, from the upper left of the writing on,
-    as it is read; they need not be a rectangle."""
+    """A line of text in an image. `corners`: four (x, y) in pixels of the input image, in reading direction from the
+    upper left of the text; they need not form a rectangle."""
 
     text: str
     corners: tuple[tuple[float, float], ...]
@@ -102,8 +102,8 @@ class Ranking:
     """Labels with probabilities, best first.
 
     Iterates over `(label, probability)`; `ranking[0]` is the best such pair, `ranking["a cat"]` the probability of a
-    label. For those who take a mapping it is one: `dict(ranking)`, `pandas.DataFrame(answers)` with a column for each
-    label. It does not change.
+    label. It also works as a mapping: `dict(ranking)`, `pandas.DataFrame(answers)` with a column for each label.
+    Immutable.
     """
 
     __slots__ = ("labels", "probabilities")
@@ -115,7 +115,7 @@ class Ranking:
         object.__setattr__(self, "probabilities", tuple(probabilities))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Ranking does not change: {name}")
+        raise AttributeError(f"a Ranking is immutable: {name}")
 
     def __reduce__(self) -> tuple[type[Ranking], tuple[tuple[str, ...], tuple[float, ...]]]:
         return Ranking, (self.labels, self.probabilities)

@@ -98,7 +98,7 @@ def flush(path: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError, size: int | None = None) -> CannotWrite:
-    """The error for what could not be written. `size`: the bytes it needs, told where they are known."""
+    """The error for what could not be written. `size`: the bytes it needs, where known."""
     need = "" if size is None else f" ({size:,} bytes)"
     if error.errno in DISK_FULL:
         with suppress(OSError):

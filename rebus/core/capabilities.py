@@ -1,4 +1,4 @@
-"""What a network can do, as small protocols. Tasks ask for one of these; a network simply has the methods."""
+"""The capabilities of networks, as small protocols. Tasks require one of these; a network simply has the methods."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -57,10 +57,10 @@ class HasAnchors(Protocol):
 
 @runtime_checkable
 class WritesText(Protocol):
-    """A prompt goes in once, tokens come out one by one; all that was seen lives in the cache.
+    """Text generation: a prompt is read once, tokens are generated one by one; the state is in the cache.
 
-    The cache is passed in and returned, never stored on a module. It offers `select(rows)`, the cache of the given
-    rows (an int64 index into the batch, repeats allowed), which is all that beam and contrastive search need.
+    The cache is passed in and returned, never stored on a module. It has `select(rows)`, the cache of the given rows
+    (an int64 index into the batch, repeats allowed), for beam and contrastive search.
     `encoder_decoder = True` on a network: the prompt is another text, which the answer does not continue.
     """
 
@@ -75,8 +75,8 @@ class WritesText(Protocol):
 
 @runtime_checkable
 class SeesOnce(Protocol):
-    """A `WritesText` that can be given what it saw: `see(pixels)` of M images goes into `start` as `seen`, for any
-    number of prompts, whose images `owners` (T,) names."""
+    """A `WritesText` with cached image features: `see(pixels)` of M images goes into `start` as `seen`, for any number
+    of prompts, whose images are given by `owners` (T,)."""
 
     sees_once: bool
 
@@ -87,7 +87,7 @@ class SeesOnce(Protocol):
 
 @runtime_checkable
 class ReadsBackward(Protocol):
-    """A `WritesText` that also reads what it wrote from right to left, where `reads_backward` is True."""
+    """A `WritesText` that also scores its output from right to left, where `reads_backward` is True."""
 
     reads_backward: bool
 
@@ -99,7 +99,7 @@ class ReadsBackward(Protocol):
 
 @runtime_checkable
 class JudgesText(Protocol):
-    """A generative model that says how well a text goes with what it was shown. The text comes as a string, in the
+    """A generative model that scores how well a text matches the image in its cache. The text comes as a string, in the
     tokens of another vocabulary than the one in which it is generated."""
 
     def read_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -122,7 +122,7 @@ class PicksAnswers(Protocol):
 
 @runtime_checkable
 class MatchesPairs(Protocol):
-    """Image and text are read together → whether they belong together; nothing is embedded alone."""
+    """Image and text are read together → whether they match; neither is embedded separately."""
 
     def match_logits(self, **batch: Any) -> Tensor:
         """(B,) log-odds that each text belongs to its image."""
@@ -140,9 +140,8 @@ class GroundsPhrases(Protocol):
 
 @runtime_checkable
 class FindsRegions(Protocol):
-    """Images and labels → boxes, and masks where `finds_masks` is not False on the network.
-
-    Labels come as what `embed_text` makes of them (`EmbedsText`), so that any vocabulary can be asked for. A network
+    """Open-vocabulary detection: images and labels → boxes, and masks where `finds_masks` is not False on the network.
+    Labels are given as their `embed_text` embeddings (`EmbedsText`). A network
     that finds masks also takes `masks=False` where boxes are enough. One that was trained on boxes of some labels
     (`base_labels`, a collection of names) takes `base` too, (C,) bool: which of the labels are among them. One whose
     work does not depend on labels until the end offers the two parts as `look(pixels)`, whatever that gives, and
@@ -156,7 +155,7 @@ class FindsRegions(Protocol):
 
 @runtime_checkable
 class DescribesRegions(Protocol):
-    """Images → boxes round what is prominent in them and a vector for each, for models that read regions. A grid of
+    """Images → boxes of their prominent regions and a vector for each, for models that read region features. A grid of
     features gives all its cells."""
 
     def region_features(self, pixels: Tensor, num_regions: int = 36) -> Sequence[RegionFeatures]:
@@ -166,7 +165,7 @@ class DescribesRegions(Protocol):
 
 @runtime_checkable
 class DrawsImages(Protocol):
-    """Codes that a generative model wrote (`rebus.core.specs.ImageTokens`) → images: the network, or a companion.
+    """Codes that a generative model generated (`rebus.core.specs.ImageTokens`) → images: the network, or a companion.
 
     `draws = False` on a network: it came without its decoder, and cannot.
     """

@@ -1,4 +1,4 @@
-"""The card of a model: what a person should know before using it."""
+"""The card of a model."""
 
 import json
 from collections.abc import Mapping
@@ -62,12 +62,12 @@ class ModelCard:
 
 
 def domain_files(domain: str) -> dict[str, bytes]:
-    """What lies beside saved weights so that `domain_in` knows what they were trained on; nothing for photos."""
+    """The file saved with the weights from which `domain_in` reads their training domain; none for photos."""
     return {} if domain == PHOTOS else {FILE: (to_json({"domain": domain}, indent=2) + "\n").encode()}
 
 
 def domain_in(folder: Path) -> str:
-    """What a checkpoint directory says that its weights were trained on; photos where it says nothing."""
+    """The training domain of the weights in a checkpoint directory; photos if it does not say."""
     try:
         found = json.loads(read_small(folder / FILE))
     except (OSError, ValueError, RecursionError):  # a file of that name may be anybody's

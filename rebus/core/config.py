@@ -73,25 +73,25 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is typing.Literal:
         if value in get_args(hint):
             return value
-        raise BadConfig(f"{where}: wants one of {', '.join(map(repr, get_args(hint)))}; got {value!r}")
+        raise BadConfig(f"{where}: expected one of {', '.join(map(repr, get_args(hint)))}; got {value!r}")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_dict(hint, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise BadConfig(f"{where}: wants a list; got {value!r}")
+            raise BadConfig(f"{where}: expected a list; got {value!r}")
         args = get_args(hint)
         kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         if len(kinds) != len(value):
-            raise BadConfig(f"{where}: wants {len(kinds)} values; got {len(value)}")
+            raise BadConfig(f"{where}: expected {len(kinds)} values; got {len(value)}")
         return tuple(convert(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not -sys.float_info.max <= value <= sys.float_info.max:  # NaN is outside too
             raise BadConfig(
-                f"{where}: wants a finite number; got {value if isinstance(value, float) else 'a larger one'}"
+                f"{where}: expected a finite number; got {value if isinstance(value, float) else 'a larger one'}"
             )
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         if hint is int and isinstance(value, int) and not 0 <= value <= limit("MAX_CONFIG_VALUE"):
             raise BadConfig(f"{where}: {value} is outside 0 to {limit('MAX_CONFIG_VALUE'):,}")
         return value
-    raise BadConfig(f"{where}: wants {getattr(hint, '__name__', hint)}; got {value!r}")
+    raise BadConfig(f"{where}: expected {getattr(hint, '__name__', hint)}; got {value!r}")

@@ -1,31 +1,31 @@
-"""The errors a user can meet. Each says what was wrong, where, and what to do; all derive from `RebusError`."""
+"""The errors of the library. Each says what was wrong, where, and what to do; all derive from `RebusError`."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class RebusError(ValueError):
-    """Something the caller can mend. The command line prints it as one line and exits with 1."""
+    """An error that the caller can fix. The command line prints it as one line and exits with 1."""
 
 
 class UsageError(RebusError):
-    """A call that cannot mean anything: a wrong option, an unknown field. The command line exits with 2."""
+    """A call with invalid arguments: a wrong option, an unknown field. The command line exits with 2."""
 
 
 class UnknownName(UsageError):
-    """No model, recipe, benchmark or field of that name."""
+    """There is no model, recipe, benchmark or field of that name."""
 
 
 class UnsupportedTask(UsageError):
-    """The model cannot do this task; the message names models that can."""
+    """The model does not support this task; the message names models that do."""
 
 
 class BadImage(RebusError):
-    """An image that is empty, truncated, too large, or no image at all."""
+    """An image that is empty, truncated, too large, or not an image."""
 
 
 class BadRegions(BadImage):
-    """Features of regions that are missing, of another width, not finite, or of another image."""
+    """Region features that are missing, of a wrong width, not finite, or of another image."""
 
 
 class BadText(RebusError):
@@ -37,15 +37,15 @@ class BadConfig(RebusError):
 
 
 class BadCheckpoint(RebusError):
-    """Weights that are missing, unexpected, misshapen, damaged or not finite."""
+    """Weights that are missing, unexpected, of the wrong shape, damaged or not finite."""
 
 
 class MissingFile(RebusError, FileNotFoundError):
-    """A file that the task needs is not there."""
+    """A required file does not exist."""
 
 
 class CannotWrite(RebusError):
-    """A result could not be written: no space, no permission, or something else stands in its place."""
+    """A result could not be written: no space, no permission, or the path is taken."""
 
 
 class MissingExtra(RebusError):
@@ -57,15 +57,15 @@ class MissingExtra(RebusError):
 
 
 class NotFinite(RebusError):
-    """A network's answer that is not a number: half precision overflowed, or the weights are damaged."""
+    """A network's output is NaN or infinite: half precision overflowed, or the weights are damaged."""
 
 
 class LimitExceeded(RebusError):
-    """A named limit of `rebus.core.limits` was passed; the message names it and both numbers."""
+    """A limit of `rebus.core.limits` was exceeded; the message names it and both numbers."""
 
 
 class NetworkError(RebusError):
-    """The Hub could not be reached or refused; the message says which, and what works offline."""
+    """The Hub could not be reached or denied access; the message says which, and what works offline."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], see: str = "") -> UnknownName:

@@ -1,4 +1,4 @@
-"""A result that is not a number never becomes an answer."""
+"""NaN and infinity never become an answer."""
 
 import torch
 from torch import Tensor
@@ -20,4 +20,4 @@ def refuse(what: str, dtype: torch.dtype) -> None:
     most = f"{name} ends at {torch.finfo(dtype).max:,.0f}; " if dtype == torch.float16 else ""
     wider = "float32" if dtype == torch.bfloat16 else "bfloat16 or float32"
     hint = "its weights may be damaged" if dtype == torch.float32 else f"load the model with dtype {wider}"
-    raise NotFinite(f"{what}: the network's answer in {name} is not a number; {most}{hint}")
+    raise NotFinite(f"{what}: the network's output in {name} is NaN or infinite; {most}{hint}")

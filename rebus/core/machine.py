@@ -2,7 +2,7 @@
 
 Some hypervisors pass on the flags of Intel's matrix unit (AMX) but not the sizes of its tiles (CPUID leaf 1D).
 oneDNN, which multiplies PyTorch's bfloat16 and 8-bit matrices, then sets up tiles of zero bytes and dies of an
-illegal instruction. Told to leave the unit alone, it uses AVX-512.
+illegal instruction. With the unit disabled, it uses AVX-512.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Bytes that all threads of the process share: whoever wants more than is left waits until others are done."""
+"""A memory budget shared by all threads of the process: a request for more than is left waits until others are done."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ from rebus.core.limits import check, limit
 
 
 class MemoryBudget:
-    """At most `limit(name)` bytes are held at any time. Whoever holds some must not ask for more."""
+    """At most `limit(name)` bytes are held at any time. A thread that holds some must not ask for more."""
 
     def __init__(self, name: str):
         self.name = name

@@ -83,7 +83,7 @@ class Released:
         """A width, a height or a number of parts: at least 1."""
         found: int = self.take(name, int, default)
         if found < 1:
-            raise BadConfig(f"{self.where}.{name}: wants at least 1; got {found}")
+            raise BadConfig(f"{self.where}.{name}: expected at least 1; got {found}")
         return found
 
     def layers(self, name: str, default: Any = _REQUIRED) -> int:
@@ -96,7 +96,7 @@ class Released:
         """A finite number above 0."""
         found: float = self.take(name, float, default)
         if not found > 0:
-            raise BadConfig(f"{self.where}.{name}: wants a number above 0; got {found}")
+            raise BadConfig(f"{self.where}.{name}: expected a number above 0; got {found}")
         return found
 
     def part(self, name: str) -> "Released":
@@ -145,5 +145,5 @@ def read_act(fields: Released, name: str, default: str) -> str:
     """The activation under our name."""
     spelled = fields.take(name, str, default)
     if spelled not in ACT_FROM_RELEASED:
-        raise BadConfig(f"{fields.where}.{name}: wants one of {', '.join(ACT_FROM_RELEASED)}; got {spelled!r}")
+        raise BadConfig(f"{fields.where}.{name}: expected one of {', '.join(ACT_FROM_RELEASED)}; got {spelled!r}")
     return ACT_FROM_RELEASED[spelled]

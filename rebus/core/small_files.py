@@ -1,4 +1,4 @@
-"""Small files of one's own, read with care: what lies under their name may be anybody's."""
+"""Small files of the library itself, read with care, since another program may have written them."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What a model file tells the rest of the library about itself: one `SYSTEM` at its end."""
+"""The description of a system for the rest of the library: one `SYSTEM` at the end of its file."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace

@@ -37,7 +37,7 @@ class PixelsOfImages:
             raise BadRecord(
                 record.key,
                 f"its boxes are for an image of {width:g} x {height:g}, and this one has {size[0]} x {size[1]}"
-                f"{upright}; give the images that were annotated, or their annotations in the pixels of these",
+                f"{upright}; give the annotated images, or annotations in the pixels of these",
             )
         if not self._told:
             self._told = True
@@ -65,7 +65,8 @@ def has_places(record: Record) -> bool:
 def resized(record: Record, before: Size, after: Size, scale: tuple[float, float]) -> Record:
     """The record of an image that was resized from `before` to `after`, which is `scale` but for whole pixels.
 
-    Boxes, polygons and areas are scaled, runs are drawn anew. Raises `RebusError` for runs that do not fit `before`.
+    Boxes, polygons and areas are scaled, run-length masks are resampled. Raises `RebusError` for runs that do not fit
+    `before`.
     """
 
     def moved(thing: Thing) -> Thing:

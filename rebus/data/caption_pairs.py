@@ -33,7 +33,7 @@ class BlankedBatches(RecordBatches):
         tokenizer, end = self.text.tokenizer, self.text.spec.eos_id
         mask_id, separator = tokenizer.id_of(MASK), None if end is None else tokenizer.piece_of(end)
         if mask_id is None or end is None or separator is None:
-            raise UsageError(f"the tokenizer has no {MASK} or no end token: it is not one of masked language models")
+            raise UsageError(f"the tokenizer has no {MASK} or no end token: it is not that of a masked language model")
         self.mask_id, self.end, self.separator = mask_id, end, separator
 
     def batch(
@@ -76,9 +76,7 @@ class CaptionPairBatches(BlankedBatches):
 
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         if len(rows) % 2:
-            raise UsageError(
-                "rows exchange captions with their neighbours: a batch (on each rank) wants an even number"
-            )
+            raise UsageError("rows swap captions with their neighbours: a batch (on each rank) expects an even number")
         given = list(rows)
         for i, row in enumerate(rows):
             if not row.example.arrays[OWN]:

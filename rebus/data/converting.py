@@ -1,4 +1,4 @@
-"""Any data set of images, written anew: as shards, as a folder with a table, or as fewer rows of Parquet.
+"""Convert any image data set: to shards, to a folder with a table, or to fewer rows of Parquet.
 
 The records are cut into units of `shard_size`; each becomes one shard. A unit counts when its journal is there, which
 is written after its files; one that was cut off is done again. When all are done, `skipped.jsonl` names the damaged
@@ -66,7 +66,7 @@ class Converter:
         self.in_pixels = PixelsOfImages(str(source.get("source", "the data set")))
         self.ends = np.cumsum([0, *reader.sizes], dtype=np.int64)
         if settings.to == "parquet" and not without_images(reader):
-            raise UsageError("only Parquet files of addresses without images are written as Parquet")
+            raise UsageError("only Parquet files of URLs without images are written as Parquet")
         fitting = settings.fitting
         plan = {
             **source,
@@ -195,8 +195,8 @@ class Converter:
     def _check(self, skipped: int, seen: int, line: Mapping[str, Any]) -> None:
         if seen >= LEAST_SEEN and skipped > self.settings.most_damaged * seen:
             raise RebusError(
-                f"{skipped:,} of the first {seen:,} records are damaged, more than a share of "
-                f"{self.settings.most_damaged:g}; the last: {_said(line)}. To go on nevertheless, allow more"
+                f"{skipped:,} of the first {seen:,} records are damaged, more than the fraction "
+                f"{self.settings.most_damaged:g}; the last: {_said(line)}. To continue anyway, allow more"
             )
 
     def _numbers(self, unit: int) -> range:

@@ -44,7 +44,7 @@ def check_files(reader: Reader, most: float, allow: str) -> tuple[str, ...]:
     total = max(len(getattr(reader, "files", reader.sizes)), len(found))
     if len(found) > most * total:
         raise RebusError(
-            f"{len(found):,} of {total:,} files are damaged, more than a share of {most:g}; the first: {found[0]}. "
-            f"Fetch them again; to go on without what is lost, {allow}"
+            f"{len(found):,} of {total:,} files are damaged, more than the fraction {most:g}; the first: {found[0]}. "
+            f"Download them again; to continue without the lost records, {allow}"
         )
     return found

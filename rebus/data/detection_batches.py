@@ -41,7 +41,7 @@ class Detection:
     the image was searched for (LVIS).
 
     `scales`: large-scale jitter, in parts of the size at which the longer side fills the image. At most `most_objects`
-    and `most_taught` of an image are learned from, by lot; masks have `mask_cells` to a side of their box.
+    and `most_taught` random ones of an image are used; masks have `mask_cells` to a side of their box.
     """
 
     kind: Literal["detection"] = "detection"
@@ -110,7 +110,7 @@ class DetectionRecords:
         dropped = {*data.novel, *_rare(parts[0], data)}
         self.labels = [label for label in parts[0].labels if label not in dropped]
         if not self.labels:
-            raise UsageError(f"{data.path}: no labels are left to learn boxes of")
+            raise UsageError(f"{data.path}: no labels are left to train on")
         self._row = {label: row for row, label in enumerate(self.labels)}
         if self.taught is not None:
             self.classes = self.taught.labels(self.labels)
@@ -118,7 +118,7 @@ class DetectionRecords:
             self.classes = read(self.labels)
         else:
             raise UsageError(
-                "data.taught says where the teacher's embeddings lie, of regions and of labels: `rebus data regions "
+                "data.taught is the folder of the teacher's embeddings of regions and labels: `rebus data regions "
                 "DATA --teacher clip/b32 --out DIR` writes them. A detector with a text encoder (start_from) reads the "
                 "labels itself"
             )
@@ -205,12 +205,12 @@ def _parts(data: Detection, measured: bool) -> tuple[Reader, Reader | UsageError
 
 def _check(data: Detection) -> None:
     if not data.path:
-        raise UsageError('data.path says where the data set lies: --set data.path=DIR, or "scenes"')
+        raise UsageError('data.path, the data set, is missing: --set data.path=DIR, or "scenes"')
     low, high = data.scales
     if not 0 < low <= high < 100:
-        raise UsageError(f"data.scales wants two sizes above 0, the smaller first; got {data.scales}")
+        raise UsageError(f"data.scales expects two sizes above 0, the smaller first; got {data.scales}")
     if min(data.most_objects, data.most_taught, data.mask_cells) < 1:
-        raise UsageError("data.most_objects, data.most_taught and data.mask_cells want numbers above 0")
+        raise UsageError("data.most_objects, data.most_taught and data.mask_cells need numbers above 0")
 
 
 def _rare(reader: Reader, data: Detection) -> set[str]:

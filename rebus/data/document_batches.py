@@ -27,9 +27,11 @@ class DocumentBatches(RecordBatches):
         super().__init__(source, processor, **options)
         spec = self.text.spec
         if spec.image_token_id is None or not spec.generates:
-            raise UsageError("data.form=documents wants a generative model whose texts have places for images")
+            raise UsageError("data.form=documents needs a generative model with images inside its texts")
         if processor.image is None:
-            raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
+            raise MissingFile(
+                f"the checkpoint has no {processor.image_missing}, without which it cannot process images"
+            )
         around = () if spec.image_around_id is None else (spec.image_around_id,)
         self.image = [*around, *[spec.image_token_id] * spec.num_image_tokens, *around]
         own = spec.eos_id is not None and (self.text.tokenizer.piece_of(spec.eos_id) or "") in spec.added_tokens

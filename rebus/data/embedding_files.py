@@ -119,7 +119,7 @@ class EmbeddingFile:
                 reason = next(iter(self._failures().values()))
                 self._forget_failures()
                 raise RebusError(
-                    f"{failed:,} of {seen:,} items could not be embedded, more than a share of "
+                    f"{failed:,} of {seen:,} items could not be embedded, more than the fraction "
                     f"{self.settings.most_failed:g}; the first: {reason}. Allow more with --max-bad"
                 )
             report(int(row["items"]))

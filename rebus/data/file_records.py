@@ -68,7 +68,7 @@ class Files:
     folder of region features (`rebus.RegionFiles`), which are learned from in place of the images of the same names.
     `answers`: the list of answers, one a line, where `start_from` has none. `prompt`: another one than the model's own
     for that form; it may hold {question}, {labels}, or what the form gives. `val_split`: what is held out; None, or a
-    data set without splits: a tenth of `split`, by lot. `least_crop`: below 1, a random square of at least that share
+    data set without splits: a random tenth of `split`. `least_crop`: below 1, a random square of at least that share
     of the image's area is seen (CLIP, ALIGN). `negatives`: whether "detect" asks images without boxes for one of the
     data set's labels, to be answered by nothing; otherwise they are left out. `fast`: JPEGs are decoded at a fraction
     of their size (`rebus.codec.images`). `truncate`: prompts and answers longer than the context are cut; by default
@@ -119,12 +119,12 @@ def file_batches(
     out to measure on; `answers`: the list of a network that picks from one. Raises what `open_layout` raises, or
     `UsageError` for what cannot be learned."""
     if not files.path:
-        raise UsageError("data.path says where the data set lies: --set data.path=DIR")
+        raise UsageError("data.path, the data set, is missing: --set data.path=DIR")
     parts = open_parts(files.path, files.layout, files.split, files.val_split, measured, root=files.root)
     if files.form == "auto":
         files = replace(files, form=_form(parts[0], processor, locations, answers))
     if FORMS[files.form].sees and processor.image is None and files.regions is None:
-        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
+        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot process images")
     source, options = FileRecords(files, parts, prompts, locations), _options(files)
     if files.form == "caption pairs":
         return CaptionPairBatches(source, processor, **options)
@@ -138,7 +138,7 @@ def file_batches(
         return RecordBatches(source, processor, reads=False, **options)
     if files.form == "answers":
         if answers is None:
-            raise UsageError("data.form=answers wants a model that picks from a list of answers, and that list")
+            raise UsageError("data.form=answers expects a model that picks from a list of answers, and that list")
         return AnswerBatches(source, processor, prompts, answers, **options)
     if files.form == "documents":
         return DocumentBatches(source, processor, **options)
@@ -211,17 +211,19 @@ class FileRecords:
         locations: LocationNotation | None,
     ):
         if not 0 < files.least_crop <= 1:
-            raise UsageError(f"data.least_crop is a share of the image, above 0 and at most 1; got {files.least_crop}")
+            raise UsageError(
+                f"data.least_crop is a fraction of the image, above 0 and at most 1; got {files.least_crop}"
+            )
         self.files, self.form, self.locations, self.name = files, FORMS[files.form], locations, files.path
         self.prompt = form_prompt(prompts, self.form) if files.prompt is None else files.prompt
         if self.prompt is None and self.form.prompt is not None:
             raise UsageError(f"the model has no prompt for {files.form}; give one: --set data.prompt=…")
         if self.form.places and locations is None:
-            raise UsageError(f"the model states no places in text: it cannot be taught data.form={files.form}")
+            raise UsageError(f"the model has no location tokens: it cannot be trained with data.form={files.form}")
         self.varies = files.least_crop < 1 or files.flip
         if self.varies and self.form.places:
             raise UsageError(
-                f"data.form={files.form} says where things are in the whole image: it goes with data.least_crop=1 "
+                f"data.form={files.form} has positions in the whole image: it needs data.least_crop=1 "
                 "and data.flip=false"
             )
         self._readers: dict[str, Any] = {"train": parts[0], "val": parts[1]}
@@ -233,15 +235,15 @@ class FileRecords:
         self._in_pixels = PixelsOfImages(files.path)
         self._regions = None if files.regions is None else RegionFiles(files.regions)
         if self._regions is not None and (self.varies or self.form.places):
-            raise UsageError("data.regions are of whole images: they go with data.least_crop=1 and data.flip=false")
+            raise UsageError("data.regions are of whole images: they need data.least_crop=1 and data.flip=false")
         if files.negatives and not self.form.places:
-            raise UsageError("data.negatives asks images without boxes for labels: it goes with data.form=detect")
+            raise UsageError("data.negatives adds detection prompts to images without boxes: it needs data.form=detect")
         self.numbers = {name: i for i, name in enumerate(parts[0].labels, 1)} if files.form == "label set" else {}
         if files.form == "label set" and not self.numbers:
-            raise UsageError(f"{files.path}: names no labels, which data.form=label set learns")
+            raise UsageError(f"{files.path}: it has no labels, which data.form=label set needs")
         self.negatives = tuple(parts[0].labels) if files.negatives else ()
         if files.negatives and not self.negatives:
-            raise UsageError(f"{files.path}: names no labels that data.negatives could ask for")
+            raise UsageError(f"{files.path}: it has no labels for data.negatives")
 
     def __len__(self) -> int:
         return int(sum(self._open("train").sizes))

@@ -53,7 +53,7 @@ class Filters:
     texts_per_image: int | None = None  # an image with more different texts goes
     images_per_text: int | None = None  # a text with more different images goes
     min_gram_count: int | None = None  # a text goes with any word or pair of words that the data has less often
-    most_grams: int | None = None  # or that is not among so many most frequent ones
+    most_grams: int | None = None  # drop texts with a unigram or bigram outside the N most frequent
 
     @property
     def counts_words(self) -> bool:
@@ -246,7 +246,7 @@ class Sifted(OverReader):
         record = self.reader.read(block, int(self.rows[block][row]))
         left, reasons = sieve(record, self.chosen)
         if left is None:
-            raise BadRecord(record.key, f"has changed since it was sifted: {reasons[0]}")
+            raise BadRecord(record.key, f"has changed since it was filtered: {reasons[0]}")
         return left
 
 

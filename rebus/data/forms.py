@@ -80,7 +80,7 @@ class Given:
 
     @property
     def notation(self) -> LocationNotation:
-        """How the system states places, in forms with `places`: whoever opens such a form has made sure of it."""
+        """How the system writes positions, in forms with `places`, for which it was checked before."""
         assert self.locations is not None
         return self.locations
 
@@ -175,7 +175,7 @@ def _read(record: Record, given: Given) -> Example:
     """Things are lines of writing: the label is what is written, the corners those of its outline where that is one
     polygon of four, else of its box. From top to bottom."""
     if not record.things:
-        raise BadRecord(record.key, "it has no boxes with what is written in them")
+        raise BadRecord(record.key, "it has no boxes with their text")
     lines = [TextLine(thing.label, _corners(thing), 1.0) for thing in record.things if not thing.crowd]
     lines.sort(key=lambda line: line.corners[0][1])
     return Example(given.images, (TextRow(given.prompt, given.notation.lines_text(lines, given.size)),))
@@ -312,7 +312,7 @@ def form_prompt(prompts: Prompts, form: Form) -> str | None:
 
 
 def one_of(record: Record, among: Sequence[Any], what: str, rng: np.random.Generator) -> Any:
-    """One by lot. Raises `BadRecord` where there is none."""
+    """A random one. Raises `BadRecord` where there is none."""
     if not among:
         raise BadRecord(record.key, f"it has no {what}")
     return among[int(rng.integers(len(among)))]

@@ -74,7 +74,7 @@ def open_parts(
         return hold_out(train, path)
     if split is None:
         raise UsageError(
-            f"{path}: data.split=none learns from every split, data.val_split={val_split} among them, which is to be "
+            f"{path}: data.split=none learns from every split, data.val_split={val_split} included, which should be "
             "held out: set data.split=train, or data.val_split=none to hold out a part of everything"
         )
     return train, val
@@ -90,7 +90,7 @@ def hold_out(reader: Reader, name: str) -> tuple[Reader, Reader | UsageError]:
     ends = np.searchsorted(places[:, 0], np.arange(len(sizes) + 1))
     held = tuple(places[begin:end, 1] for begin, end in itertools.pairwise(ends))
     log.warning(
-        f"{name}: no split of its own to measure on: {len(places):,} of {total:,} records, by lot, are held out and "
+        f"{name}: no validation split: {len(places):,} random records of {total:,} are held out and "
         "not learned from; data.val_split names another split"
     )
     return Part(reader, held, others=True), Part(reader, held, others=False)
@@ -109,7 +109,7 @@ def _opened(path: str, layout: str, split: str | None, setting: str, root: str |
         raise UsageError(f"data.{setting}={split}: {error}") from None
     unread = getattr(reader, "unread", ())
     if unread and getattr(reader, "labelled_by_folder", False):
-        raise UsageError(f"{unread[0]}. The names of folders are not taken for labels while a table lies there")
+        raise UsageError(f"{unread[0]}. Folder names are not used as labels while there is a table")
     return reader, has_splits
 
 

@@ -47,23 +47,23 @@ class ModelInputs:
     def text_for(self, kind: str) -> TextSpec:
         """Its texts. Raises `UsageError` where it has none, as data of this kind want them."""
         if self.text is None:
-            raise UsageError(f"{self.system} reads no text, which data.kind={kind!r} is made of")
+            raise UsageError(f"{self.system} reads no text, which data.kind={kind!r} consists of")
         return self.text
 
     def image_for(self, kind: str) -> ImageSpec:
         """Its images. Raises `UsageError` where it has none of its own, as data of this kind want them."""
         if self.image is None:
-            raise UsageError(f"{self.system} reads no images, which data.kind={kind!r} is made of")
+            raise UsageError(f"{self.system} reads no images, which data.kind={kind!r} consists of")
         return self.image
 
     def image_tokens_for(self, kind: str) -> ImageTokens:
         """How it writes images. Raises `UsageError` where it writes none, as data of this kind want it to."""
         if self.image_tokens is None:
-            raise UsageError(f"{self.system} writes no images, as data.kind={kind!r} wants it to")
+            raise UsageError(f"{self.system} does not generate images, which data.kind={kind!r} requires")
         return self.image_tokens
 
     def answers_for(self, kind: str) -> str:
         """The name of its list of answers. Raises `UsageError` where it has none."""
         if self.answers_file is None:
-            raise UsageError(f"{self.system} picks no answers from a list, as data.kind={kind!r} wants it to")
+            raise UsageError(f"{self.system} picks no answers from a list, as data.kind={kind!r} requires")
         return self.answers_file

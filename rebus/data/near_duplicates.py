@@ -58,5 +58,5 @@ def looks_of(readers: Sequence[Reader], progress: Callable[[], None] = lambda: N
                 damaged += len(bits) == before
                 progress()
     if not bits:
-        raise UsageError("no image to compare with could be read: near duplicates are found by looking at both images")
+        raise UsageError("none of the images to compare with could be read")
     return Looks(np.unique(np.array(bits, dtype=np.uint64)), damaged)

@@ -90,7 +90,7 @@ def _runs_of_text(text: bytes) -> np.ndarray:
     for letter in text:
         bits = letter - 48
         if not 0 <= bits < 64 or shift > 40:
-            raise RebusError("damaged text of runs")
+            raise RebusError("damaged run-length encoding")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -100,5 +100,5 @@ def _runs_of_text(text: bytes) -> np.ndarray:
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
     if shift:
-        raise RebusError("the text of runs is cut off")
+        raise RebusError("the run-length encoding is truncated")
     return np.array(runs, dtype=np.int64)

@@ -92,7 +92,7 @@ class RecordBatches:
         reads: bool = True,
     ):
         if processor.text is None and reads:
-            raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be taught")
+            raise UsageError(f"the checkpoint has no {processor.text_missing}, without which it cannot be trained")
         self.source, self.processor, self.threads, self.most_damaged = source, processor, threads, most_damaged
         self.text: Any = processor.text
         if truncate and self.text is not None:
@@ -169,7 +169,7 @@ class RecordBatches:
                 raise RebusError(
                     f"{self.source.name}: {TRIES} damaged records in a row, the last of them {damaged[-1]}"
                 )
-        raise RebusError(f"{self.source.name}: {MOST_LEFT_OUT:,} records have nothing to learn, the last: {left_out}")
+        raise RebusError(f"{self.source.name}: {MOST_LEFT_OUT:,} records have no target, the last: {left_out}")
 
     def _check_fits(self, example: Example) -> None:
         """Raise `BadText` for a prompt or an answer that is too long, before it is part of a batch. Only for what may
@@ -306,7 +306,7 @@ class Turns:
 
     def __init__(self, weights: Sequence[float], parts: int):
         if not parts or len(weights) != parts or min(weights) <= 0:
-            raise UsageError("a mixture wants one weight above 0 for each of its parts")
+            raise UsageError("a mixture expects one weight above 0 for each of its parts")
         self.pattern = even_pattern(weights)
         self.before = [np.cumsum([0, *(self.pattern == i)]) for i in range(parts)]
 

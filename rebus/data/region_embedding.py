@@ -34,7 +34,7 @@ Report = Callable[[str], None]  # hears "embedded" or "damaged" of each record
 
 
 class RegionTeacher(Protocol):
-    """What embeds regions and texts. It can be pickled, and then loads its models anew."""
+    """Embeds regions and texts. It can be pickled, and then loads its models again."""
 
     def propose(self, image: Image.Image, most: int) -> np.ndarray:
         """(R, 4) xyxy in pixels of the image, at most so many, by whatever finds regions."""
@@ -174,13 +174,13 @@ class RegionEmbedding:
         damaged = [line for line in lines if "damaged" in line]
         if len(damaged) > self.settings.most_damaged * len(lines):
             raise RebusError(
-                f"{len(damaged):,} of {len(lines):,} records are damaged, more than a share of "
+                f"{len(damaged):,} of {len(lines):,} records are damaged, more than the fraction "
                 f"{self.settings.most_damaged:g}; the first: {damaged[0]['damaged']}. Allow more with --max-bad"
             )
 
 
 def near_truth(record: Record, size: tuple[int, int]) -> np.ndarray:
-    """(N · 4, 4): the true boxes of a record, and of each `COPIES` that are off by lot; always the same ones."""
+    """(N · 4, 4): the true boxes of a record, and `COPIES` of each with random, reproducible offsets."""
     boxes = np.array([thing.box for thing in record.things if not thing.crowd], dtype=np.float64).reshape(-1, 4)
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(record.key.encode("utf-8", "replace"))))
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)

@@ -77,7 +77,7 @@ def whole(size: tuple[int, int], side: int) -> View:
 def jittered(
     size: tuple[int, int], side: int, scales: tuple[float, float], flip: bool, rng: np.random.Generator
 ) -> View:
-    """A view by lot: `scales` times as large as the whole image would be, anywhere in it where it does not fit, and
+    """A random view: `scales` times as large as the whole image would be, anywhere in it where it does not fit, and
     where `flip` says so mirrored half of the time."""
     scaled = _scaled(size, side, float(rng.uniform(*scales)))
     corner = tuple(int(rng.integers(max(0, length - side) + 1)) for length in scaled)

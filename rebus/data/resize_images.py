@@ -54,7 +54,7 @@ class Fitted:
 
 
 def fit(source: bytes | Path, fitting: Fitting) -> Fitted:
-    """Decode an image, so that what follows can rely on it; write it anew only if it is larger than asked for.
+    """Decode an image, so that later steps can rely on it; re-encode it only if it is larger than asked for.
 
     Raises what `rebus.codec.decode_image.decode` raises.
     """

@@ -26,7 +26,7 @@ class Units:
     """A folder that is filled in units, each done wholly or not at all.
 
     `plan.json` says what is being done. A unit writes its files first and then `units/00000.jsonl`, its journal, by
-    which it exists; a unit without one is done anew and writes over what it left. When all are there, `finish` writes
+    which it exists; a unit without one is done again and overwrites what it left. When all are there, `finish` writes
     the last file, by which the work is done, and removes `units/`. One process at a time may work on a folder.
     """
 
@@ -104,7 +104,7 @@ class Units:
             if was != now:
                 raise UsageError(
                     f"{self.folder}: was begun with {name} {_short(was)}, and now it is {_short(now)}; "
-                    "go on with the same, or choose another folder for --out"
+                    "use the same options, or choose another folder for --out"
                 )
 
 

@@ -1,5 +1,5 @@
-"""Scenes as documents of text and images in turn: few-shot episodes, pages, captions, questions. For language models
-the same in words alone.
+"""Scenes as interleaved documents of text and images: few-shot episodes, pages, captions, questions. For language
+models the same as text only.
 """
 
 import re
@@ -51,10 +51,10 @@ class SceneDocuments:
     """Documents, drawn with the given odds: episodes of `images` scenes and 2 to `classes` made-up names, of which one
     in four asks what this is; pages; captions, and questions, of a single scene.
 
-    `worded`: the odds that an episode gives some of its examples in words, before the images of the others: half the
-    time all of them. A frozen language model binds names to words already; what an image must become, for names to be
-    bound to it, is learned from these.
-    `told`: for language models, which see nothing. In episodes words tell what each image shows; the rest does without;
+    `worded`: the odds that an episode gives some of its examples as descriptions, before the images of the others; half
+    the time all of them. A frozen language model already binds names to words; from these documents the new blocks
+    learn which states an image must produce to be bound to a name.
+    `told`: text only, for language models. In episodes a description replaces each image; other documents omit images;
     and with the odds `rote` a text is some words again and again, from which copying is learned soonest.
     `caption`, `question`: what stands between an image and its text; both as the prompts of the system that is to read
     such documents.
@@ -79,7 +79,7 @@ class SceneDocuments:
         Raises `UsageError` for odds that are none."""
         odds = self._odds()
         if odds.min() < 0 or not odds.any() or (self.rote and not self.told):
-            raise UsageError("data: odds are 0 or more, and one of them is above 0; rote wants told=true")
+            raise UsageError("data: odds are 0 or more, and one of them is above 0; rote needs told=true")
         text = replace(inputs.text_for(self.kind), pad_id=PAD, bos_id=BOS)
         if self.told:
             spec = replace(text, eos_id=EOS, vocab_size=None)
@@ -96,7 +96,7 @@ class SceneDocuments:
         return scenes_tokenizer(more=self.words(), added=())
 
     def document(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
-        """One document, of a kind by lot."""
+        """One document of a random kind."""
         makes: list[Callable[[int, str, np.random.Generator], list[Chunk]]]
         makes = [self._episode, self._page, self._caption, self._question, self._rote]
         return makes[rng.choice(len(makes), p=self._odds() / self._odds().sum())](seed, split, rng)

@@ -1,5 +1,5 @@
-"""Scenes told and drawn: captions of images, images for captions, and text and images in turn, for models that write
-both."""
+"""Scenes in both directions: captions of images, images for captions, and interleaved documents, for models that
+generate both."""
 
 from dataclasses import dataclass
 from functools import partial

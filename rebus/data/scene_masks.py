@@ -45,7 +45,7 @@ class SceneMasks:
 
 
 def mask_codes(mask: np.ndarray, box: tuple[float, float, float, float], codebook: str) -> tuple[int, ...]:
-    """The sixteen words of a mask. Objects of the same outline share them, so they are worked out once."""
+    """The sixteen words of a mask. Objects of the same outline share them, so they are computed once."""
     left, top, right, bottom = (round(v) for v in box)
     cut = mask[top:bottom, left:right]
     return _codes(cut.tobytes(), cut.shape, codebook)

@@ -81,7 +81,7 @@ class SceneNamedTasks:
         if asked != form.asks:
             raise UsageError(f"{share.task} is asked about {asked or 'images'}, {share.answer!r} about {form.asks}")
         if form.states is not None and getattr(how, form.states) is None:
-            raise UsageError(f"{inputs.system} states no {form.states} in text, as {share.answer!r} wants")
+            raise UsageError(f"{inputs.system} states no {form.states} in text, as {share.answer!r} requires")
 
     def _plan(self, inputs: ModelInputs, how: Notations, index: int, batch_size: int, split: str) -> Plan:
         stride = batch_size * self.per_image

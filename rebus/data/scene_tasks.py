@@ -71,7 +71,7 @@ class SceneTasks:
             if form.prompt is not None and getattr(prompts, form.prompt) is None and getattr(self, name):
                 raise UsageError(f"the model has no prompt for {name}: --set data.{name}=0")
             if form.places and locations is None and getattr(self, name):
-                raise UsageError(f"the model states no places in text, as {name} wants it to: --set data.{name}=0")
+                raise UsageError(f"the model has no location tokens, as {name} requires: --set data.{name}=0")
         plan = partial(self._plan, prompts, locations)
         tokens, words = self._places(locations), self.words(prompts, locations)
         return RecordBatches(

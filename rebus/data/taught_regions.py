@@ -33,8 +33,8 @@ class TaughtRegions:
             lines = (self.folder / REGIONS).read_bytes().splitlines()
         except FileNotFoundError:
             raise MissingFile(
-                f"{self.folder}: no {REGIONS}. `rebus data regions … --out {self.folder}` writes it, and goes on where "
-                "it was stopped"
+                f"{self.folder}: no {REGIONS}. `rebus data regions … --out {self.folder}` writes it, and resumes an "
+                "interrupted run"
             ) from None
         try:
             self._rows = {
@@ -44,7 +44,7 @@ class TaughtRegions:
                 self._names: list[str] = json.loads(file.metadata()[NAMES])
                 self._labels: np.ndarray = file.get_tensor("vectors")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise RebusError(f"{self.folder}: damaged ({error}); embed the regions anew") from None
+            raise RebusError(f"{self.folder}: damaged ({error}); embed the regions again") from None
 
     @property
     def width(self) -> int:
@@ -81,4 +81,4 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, "numpy").__enter__()
     except (OSError, SafetensorError) as error:
-        raise RebusError(f"{path}: cannot be read ({error}); embed the regions anew") from None
+        raise RebusError(f"{path}: cannot be read ({error}); embed the regions again") from None

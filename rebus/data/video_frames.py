@@ -41,7 +41,7 @@ def frames(
     """
     name = "video" if isinstance(video, bytes) else str(video)
     if number < 1 or (size is not None and size < 1):
-        raise UsageError(f"frames: number and size want at least 1; got {number} and {size}")
+        raise UsageError(f"frames: number and size need at least 1; got {number} and {size}")
     _at_most(number, "MAX_FRAMES", MAX_FRAMES, "frames of one video")
     source = _source(video, name)
     av = _av()
@@ -79,7 +79,7 @@ def _images(
     length = _length(container, stream, name)
     start, end = seconds or (0.0, length)
     if not 0 <= start < end or not math.isfinite(end):
-        raise UsageError(f"{name}: seconds should be (from, to); got ({start:g}, {end:g})")
+        raise UsageError(f"{name}: seconds should be (start, end); got ({start:g}, {end:g})")
     if start >= length:
         raise RebusError(f"{name}: the part begins at {start:g} s, but the video has {length:g} s")
     wanted = moments(start, min(end, length), number, seed)
@@ -133,7 +133,7 @@ class _Walk:
             self._restart(None)
             return
         if self._shown is None:
-            raise RebusError(f"{self._name}: no frame can be decoded; the file may be cut off")
+            raise RebusError(f"{self._name}: no frame can be decoded; the file may be truncated")
         self._next = self._decode()
 
     def _decode(self) -> Any:
@@ -150,7 +150,7 @@ class _Walk:
         lasts = max(float((self._shown.duration or 0) * self._stream.time_base), 1 / rate if rate else 0.0)
         lost = moment - self._time(self._shown) - lasts
         if lost > (0.25 if self._stream.duration else 1.0):
-            raise RebusError(f"{self._name}: ends {lost:.1f} s too early; the file may be cut off")
+            raise RebusError(f"{self._name}: ends {lost:.1f} s too early; the file may be truncated")
 
 
 def _image(frame: Any, scale: float) -> "Image":
@@ -172,7 +172,7 @@ def _length(container: Any, stream: Any, name: str) -> float:
         return container.duration / 1e6
     if stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)
-    raise RebusError(f"{name}: states no length; the file may be cut off. Write it anew with a tool such as ffmpeg")
+    raise RebusError(f"{name}: states no length; the file may be truncated. Re-encode it with a tool such as ffmpeg")
 
 
 def _source(video: bytes | str | os.PathLike[str], name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Does a model work rightly on this machine? Seconds, not hours: a few images, a few texts, no data needed."""
+"""Numerical self-test of a model on this machine. Takes seconds: a few images, a few texts, no data needed."""
 
 import copy
 import io
@@ -88,7 +88,7 @@ def _images_alone(model: Any) -> tuple[bool | None, str]:
     images = reference.held_out_images(3)
     together = _see(model, model.network, images)
     if together is None:
-        return None, "the checkpoint cannot see images by itself"
+        return None, "the checkpoint does not encode images on its own"
     alone = torch.cat([row for image in images if (row := _see(model, model.network, [image])) is not None])
     return _close(together, alone, model)
 
@@ -123,7 +123,7 @@ def _drift(model: Any, change: Callable[[nn.Module], None], least: float) -> tup
     images = reference.held_out_images(3)
     exact = _see(model, model.network, images)
     if exact is None:
-        return None, "the checkpoint cannot see images by itself"
+        return None, "the checkpoint does not encode images on its own"
     network = copy.deepcopy(model.network)
     try:
         change(network)

@@ -54,7 +54,7 @@ class Truth:
             areas = np.asarray(self.areas, dtype=np.float64)
             _check_row("areas", areas, len(self.labels))
             if not (np.isfinite(areas) & (areas >= 0)).all():
-                raise UsageError(f"areas wants finite numbers of at least 0; got {areas.tolist()}")
+                raise UsageError(f"areas expects finite numbers of at least 0; got {areas.tolist()}")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,7 +75,7 @@ class Detections:
         scores = np.asarray(self.scores, dtype=np.float64)
         _check_row("scores", scores, len(self.labels))
         if not np.isfinite(scores).all():
-            raise UsageError(f"scores wants finite numbers; got {scores.tolist()}")
+            raise UsageError(f"scores expects finite numbers; got {scores.tolist()}")
         _check_shapes(len(self.labels), self.boxes, self.masks)
 
 
@@ -137,7 +137,7 @@ def coco_scores(images: Iterable[tuple[Truth, Detections]], classes: Sequence[st
     """
     _check_names(classes=classes)
     if len(set(classes)) != len(classes):
-        raise UsageError(f"classes wants each name once; got {list(classes)}")
+        raise UsageError(f"classes expects each name once; got {list(classes)}")
     tallies = {name: _Tally() for name in classes}
     for _, true, seen in _read(images, tallies, by):
         for name in sorted({*true.labels, *seen.labels}):
@@ -161,7 +161,7 @@ def lvis_scores(
     `UnknownName` for a class without frequency.
     """
     if wrong := [name for name, group in frequency.items() if group not in ("r", "c", "f")]:
-        raise UsageError(f'frequency wants "r", "c" or "f"; got "{frequency[wrong[0]]}" for "{wrong[0]}"')
+        raise UsageError(f'frequency expects "r", "c" or "f"; got "{frequency[wrong[0]]}" for "{wrong[0]}"')
     tallies = {name: _Tally() for name in frequency}
     for truth, true, seen in _read(images, tallies, by):
         _check_known(tallies, truth.absent, truth.incomplete)
@@ -337,20 +337,20 @@ def _read(
 ) -> Iterator[tuple[Truth, _Regions, _Regions]]:
     """Each image's truth, as given and as regions, and its detections as regions, once they are known to fit."""
     if by not in ("boxes", "masks"):
-        raise UsageError(f'by wants "boxes" or "masks"; got "{by}"')
+        raise UsageError(f'by expects "boxes" or "masks"; got "{by}"')
     for number, (truth, found) in enumerate(images):
         _check_known(known, truth.labels, found.labels)
         true, seen = (_regions(side, by, number) for side in (truth, found))
         want, got = true.shapes.shape[1:], seen.shapes.shape[1:]
         if len(truth.labels) and len(found.labels) and want != got:
-            raise UsageError(f"found masks of image {number} want {want}, the size of the true ones; got {got}")
+            raise UsageError(f"masks found in image {number} must have the shape {want} of the true ones; got {got}")
         yield truth, true, seen
 
 
 def _regions(side: Truth | Detections, by: By, number: int) -> _Regions:
     given, count = side.boxes if by == "boxes" else side.masks, len(side.labels)
     if given is None and count:
-        raise UsageError(f"scores by {by} want {by} in all images; {type(side).__name__} {number} has none")
+        raise UsageError(f"scores by {by} need {by} in all images; {type(side).__name__} {number} has none")
     if given is None:
         given = np.zeros((0, 4) if by == "boxes" else (0, 0, 0), dtype=bool)
     shapes = np.asarray(given, dtype=np.float64 if by == "boxes" else bool)
@@ -367,7 +367,7 @@ def _regions(side: Truth | Detections, by: By, number: int) -> _Regions:
 def _check_names(**names: Collection[str]) -> None:
     for what, each in names.items():
         if isinstance(each, str):
-            raise UsageError(f'{what} wants a list of names; got the one text "{each}"')
+            raise UsageError(f'{what} expects a list of names; got the one text "{each}"')
 
 
 def _check_known(known: Collection[str], *names: Collection[str]) -> None:
@@ -377,19 +377,19 @@ def _check_known(known: Collection[str], *names: Collection[str]) -> None:
 
 def _check_row(what: str, values: np.ndarray, count: int) -> None:
     if values.shape != (count,):
-        raise UsageError(f"{what} wants shape ({count},), one for each label; got {values.shape}")
+        raise UsageError(f"{what} must have shape ({count},), one for each label; got {values.shape}")
 
 
 def _check_shapes(count: int, boxes: np.ndarray | None, masks: np.ndarray | None) -> None:
     if boxes is not None:
         boxes = np.asarray(boxes, dtype=np.float64)
         if boxes.shape != (count, 4):
-            raise UsageError(f"boxes wants shape ({count}, 4), one for each label; got {boxes.shape}")
+            raise UsageError(f"boxes must have shape ({count}, 4), one for each label; got {boxes.shape}")
         good = np.isfinite(boxes).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
         if not good.all():
-            wants = "finite left <= right and top <= bottom"
-            raise UsageError(f"boxes wants {wants}, as xyxy; got {boxes[~good][0].tolist()}")
+            valid = "finite left <= right and top <= bottom"
+            raise UsageError(f"boxes must be {valid}, as xyxy; got {boxes[~good][0].tolist()}")
     if masks is not None:
         masks = np.asarray(masks)
         if masks.ndim != 3 or len(masks) != count or masks.dtype != bool:
-            raise UsageError(f"masks wants bool ({count}, H, W), one for each label; got {masks.dtype} {masks.shape}")
+            raise UsageError(f"masks expects bool ({count}, H, W), one for each label; got {masks.dtype} {masks.shape}")

@@ -66,7 +66,7 @@ def best_costs(
     features: Float[Tensor, "N D"], wanted: Bool[Tensor, "N K"], costs: Sequence[float] = COSTS, folds: int = FOLDS
 ) -> Float[Tensor, "K"]:
     """For each label the cost whose SVMs rank the images best that they did not learn from, by the mean average
-    precision over folds; of equal ones the smallest. Those that have a label are dealt out among the folds in turn, and
+    precision over folds; of equal ones the smallest. Positive images are distributed over the folds in turn, and
     so are those that have not."""
     fold = torch.where(wanted, wanted.long().cumsum(dim=0), (~wanted).long().cumsum(dim=0)) % folds
     found = torch.zeros(len(costs), wanted.shape[1])

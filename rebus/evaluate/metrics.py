@@ -1,4 +1,4 @@
-"""Scores of answers against the truth."""
+"""Scores of predictions against the ground truth."""
 
 from collections.abc import Hashable, Sequence
 

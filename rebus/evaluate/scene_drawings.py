@@ -1,4 +1,4 @@
-"""How well a model draws what it is asked for, in the eyes of a detector that knows the shapes and colours of scenes.
+"""How well generated images match their prompt, judged by a detector of the shapes and colours of scenes.
 
 `drawing`: the share of images, each of a full caption, in which just the colours and shapes that it names are found;
 `drawing_objects`: of all objects; `drawing_truth`: `drawing` of the true images in their place, which is what the

@@ -43,7 +43,7 @@ class Beam:
         if self.num_beams < 1:
             raise UsageError(f"num_beams must be at least 1; got {self.num_beams}")
         if self.early_stopping not in (True, False, "never"):
-            raise UsageError(f'early_stopping wants True, False or "never"; got {self.early_stopping!r}')
+            raise UsageError(f'early_stopping expects True, False or "never"; got {self.early_stopping!r}')
         if self.both_ways < 0:
             raise UsageError(f"both_ways must be 0 (off) or more; got {self.both_ways}")
 

@@ -51,7 +51,7 @@ class Constraints:
         self.ids: Callable[[int], Sequence[int]] | None = None  # of a vocabulary of so many tokens
         if isinstance(allowed, str):
             if decode is None:
-                raise UsageError("a pattern in allowed wants decode: the function that turns token ids into text")
+                raise UsageError("a pattern in allowed needs decode: the function that turns token ids into text")
             self.ids = partial(_tokens_like, allowed, decode)
         elif allowed is not None and not callable(allowed):
             named = sorted({int(i) for i in allowed})
@@ -94,10 +94,10 @@ def _tokens_like(pattern: str, decode: Decode, num_tokens: int) -> Sequence[int]
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"allowed is no regular expression: {error}") from None
+        raise UsageError(f"allowed is not a valid regular expression: {error}") from None
     found = [token for token in range(num_tokens) if expression.fullmatch(decode([token]))]
     if not found:
-        raise UsageError(f"no token of this model matches {pattern!r}, which allowed asks for")
+        raise UsageError(f"no token of this model matches {pattern!r}, the pattern in allowed")
     return found
 
 

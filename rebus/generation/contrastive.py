@@ -23,9 +23,9 @@ _ROUNDING = 1e-4  # of cosines and sums
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive:
-    """Among the `k` most probable tokens, the best of (1 - alpha) · probability - alpha · likeness + beta · fit.
+    """Among the `k` most probable tokens, the best of (1 - alpha) · probability - alpha · similarity + beta · fit.
 
-    Likeness is the largest cosine between the state after the candidate and those of the context. The context is what
+    Similarity is the largest cosine between the state after the candidate and those of the context. The context is what
     `start` shows of the prompt: its last state (B, D), or all of them if the network gives `hidden` (B, P, D).
     Fit is the share of the candidate in a softmax over how well the text with it goes with what the network was shown,
     of networks that say so (`JudgesText`); others refuse a `beta` above 0. Candidates less probable than `min_p` times

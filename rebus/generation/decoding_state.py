@@ -1,4 +1,4 @@
-"""What a strategy is told when it has to choose a token, and what it answers."""
+"""The input of a decoding strategy when it chooses a token, and its output."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +23,9 @@ class DecodingState(NamedTuple):
 
 
 class Strings(NamedTuple):
-    """How tokens become text, and texts the tokens of whoever judges them (`rebus.core.capabilities.JudgesText`)."""
+    """How tokens become text, and texts the tokens of the model that judges them
+    (`rebus.core.capabilities.JudgesText`).
+    """
 
     decode: Callable[[list[int]], str] | None = None
     read: Callable[[list[str]], dict[str, Tensor]] | None = None

@@ -18,7 +18,7 @@ _OURS = {
     "input_ids": "tokens",
     "attention_mask": "mask",
     "pixel_values": "pixels",
-    "output_scores": "on_token=, which is told the log-probability of each token",
+    "output_scores": "on_token=, which is called with the log-probability of each token",
     "output_hidden_states": _INSIDE,
     "output_attentions": _INSIDE,
     "return_dict_in_generate": "model.generate gives tokens alone",

@@ -113,7 +113,7 @@ def _repeated(tensor: Tensor, num_rows: int) -> Tensor:
 
 def _which(given: int, num_rows: int) -> Tensor:
     if given != 1:
-        raise UsageError(f"guidance wants a second prompt of {num_rows} rows or one; got {given}")
+        raise UsageError(f"guidance expects a second prompt of {num_rows} rows or one; got {given}")
     return torch.zeros(num_rows, dtype=torch.int64)
 
 

@@ -21,11 +21,9 @@ class JudgedText:
 
     def __init__(self, network: object, strings: Strings):
         if not isinstance(network, JudgesText):
-            raise UsageError(
-                "beta weighs how well a text goes with an image, and this model has nothing to judge it by"
-            )
+            raise UsageError("beta weighs image-text similarity, and this model has no guide to compute it")
         if strings.decode is None or strings.read is None:
-            raise UsageError("beta wants decode (token ids → text) and read (texts → the tokens of their judge)")
+            raise UsageError("beta needs decode (token ids → text) and read (texts → the tokens of the guide)")
         self.network, self.decode, self.read = network, strings.decode, strings.read
         self.known: dict[str, Tensor] = {}
 

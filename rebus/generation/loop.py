@@ -126,7 +126,7 @@ def stream(
     """
     chosen, common = _settings(strategy, options, batch)
     if isinstance(chosen, Beam):
-        raise UsageError('beam search cannot stream: its words are known at the end. Use "greedy" or "sample"')
+        raise UsageError('beam search cannot stream: its tokens are only known at the end. Use "greedy" or "sample"')
     stops = Stops(eos_id, common.stop, decode, common.max_sentences)
     constraints = _constraints(network, batch, common, Forced(common.max_new_tokens, first_id, last_id), decode)
     network = network if common.guidance is None else GuidedWriter(network, common.guidance)

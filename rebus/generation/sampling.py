@@ -32,7 +32,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise UsageError(f'temperature must be above 0; got {self.temperature}. For no chance at all: "greedy"')
+            raise UsageError(
+                f'temperature must be above 0; got {self.temperature}. For deterministic decoding: "greedy"'
+            )
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k must be at least 1; got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -56,7 +58,7 @@ class Sample:
         if isinstance(self.seed, int):
             return _stream(self.seed, room).expand(num_rows, room)
         if len(self.seed) != num_rows:
-            raise UsageError(f"seed wants one number, or one for each of the {num_rows} rows; got {len(self.seed)}")
+            raise UsageError(f"seed expects one number, or one for each of the {num_rows} rows; got {len(self.seed)}")
         return torch.stack([_stream(seed, room) for seed in self.seed])
 
 

@@ -36,7 +36,7 @@ def score_tokens(network: WritesText, batch: Mapping[str, Any], targets: Tensor,
     lengths = _lengths(targets)
     step = network.start(room=targets.shape[1], **batch)
     if step.logits.shape[0] != targets.shape[0]:
-        raise UsageError(f"targets wants {step.logits.shape[0]} rows, one a prompt; got {targets.shape[0]}")
+        raise UsageError(f"targets expects {step.logits.shape[0]} rows, one per prompt; got {targets.shape[0]}")
     rows = torch.arange(targets.shape[0], device=targets.device)
     return _follow(network, step, rows, targets, lengths, rows_at_once)
 

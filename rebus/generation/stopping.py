@@ -23,7 +23,7 @@ class Stops:
         if max_sentences is not None and max_sentences < 1:
             raise UsageError(f"max_sentences must be at least 1; got {max_sentences}")
         if (self.strings or max_sentences is not None) and decode is None:
-            asked = "stop strings want" if self.strings else "max_sentences wants"
+            asked = "stop strings need" if self.strings else "max_sentences needs"
             raise UsageError(f"{asked} decode: the function that turns token ids into text")
         self.decode, self.sentences = decode, max_sentences
         # A token holds at least a byte, or nothing if it is a special one; a few more tokens than bytes see it whole.

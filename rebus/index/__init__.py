@@ -1,8 +1,8 @@
-"""An index of the images in a folder, and questions to it.
+"""An index of the images in a folder, and queries to it.
 
 Each image is a unit vector of a dual encoder, so that a search is one product of a matrix and a vector, whether the
-question is a text, an image, or a sum of both. The truth is a LanceDB table with a row for each file, which a run over
-the folder brings up to date (`update_index`); searches read a snapshot of it (`open_index`), for which neither LanceDB
+query is a text, an image, or a sum of both. The source of truth is a LanceDB table with a row for each file, which a
+run over the folder updates (`update_index`); searches read a snapshot of it (`open_index`), for which neither LanceDB
 nor the image encoder is loaded.
 
     update_index(Path("photos"), Options(model="asif/starter"))

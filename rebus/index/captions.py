@@ -24,7 +24,7 @@ def caption_images(
 
     writes = load(model, device=device)
     if "caption" not in writes.tasks:
-        raise UnsupportedTask(f"--captions {model}: it writes no captions")
+        raise UnsupportedTask(f"--captions {model}: it does not caption images")
     for first in range(0, len(rows), _AT_ONCE):
         some = rows[first : first + _AT_ONCE]
         files = [os.path.join(root, os.fsdecode(row["path"])) for row in some]

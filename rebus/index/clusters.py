@@ -27,7 +27,7 @@ def clusters(snapshot: Snapshot, number: int, seed: int = 0) -> list[Cluster]:
     """At most `number` clusters, the largest first; the same for the same seed. Raises `UsageError`."""
     rows = np.flatnonzero(~snapshot.missing)
     if not 1 <= number <= max(len(rows), 1):
-        raise UsageError(f"{number} clusters of {len(rows):,} images: wants a number from 1 to that of the images")
+        raise UsageError(f"{number} clusters of {len(rows):,} images: expected a number from 1 to that of the images")
     random = np.random.default_rng(seed)
     some = rows if len(rows) <= _LEARNED else np.sort(random.choice(rows, _LEARNED, replace=False))
     centres = _learn(np.array(snapshot.vectors[some]), number, random)

@@ -63,7 +63,7 @@ def read_label(text: str) -> tuple[str, str, float]:
     """ "dog>0.5". Raises `UsageError`."""
     found = _LABEL.match(text)
     if found is None or float(found["number"]) > 1:
-        raise UsageError(f'--label wants a label, > or <, and a probability, like "dog>0.5"; got {text!r}')
+        raise UsageError(f'--label expects a label, > or <, and a probability, like "dog>0.5"; got {text!r}')
     return found["label"].strip(), found["sign"], float(found["number"])
 
 
@@ -71,7 +71,7 @@ def read_size(text: str) -> tuple[int, int]:
     """ "1920x1080". Raises `UsageError`."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"--larger wants width x height in pixels, like 1920x1080; got {text!r}")
+        raise UsageError(f"--larger expects width x height in pixels, like 1920x1080; got {text!r}")
     return int(found[1]), int(found[2])
 
 

@@ -33,7 +33,9 @@ def duplicates(
     if kind not in KINDS:
         raise UsageError(f"duplicates are {', '.join(KINDS)}; got {kind!r}")
     if least is not None and (kind == "exact" or not 0 < least <= 1):
-        raise UsageError(f"{kind} duplicates with a cosine of {least:g}: wants a number in (0, 1], and same or similar")
+        raise UsageError(
+            f"{kind} duplicates with a cosine of {least:g}: expected a number in (0, 1], and same or similar"
+        )
     rows = np.flatnonzero(~snapshot.missing)
     if kind == "exact":
         pairs = _same_hash(snapshot, rows)

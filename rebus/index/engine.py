@@ -80,7 +80,7 @@ def check_dense(model: TaskModel) -> None:
     """Raise `UnsupportedTask` for a model that compares otherwise than by a product of two vectors."""
     if not getattr(model.network, "is_dense", True):
         raise UnsupportedTask(
-            "this model has too many anchors for one vector an image, and an index compares by vectors alone; take "
+            "this model has too many anchors for one vector per image, which an index needs; take "
             "fewer anchors, or search with rebus match"
         )
 

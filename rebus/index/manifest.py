@@ -41,7 +41,7 @@ class Manifest:
     version: int = VERSION
 
     def write(self, file: Path) -> None:
-        """Whole or not at all. Raises `CannotWrite`."""
+        """Written atomically. Raises `CannotWrite`."""
         write_bytes_atomically(file, (to_json(asdict(self), indent=1) + "\n").encode())
 
     def at(self, root: Path) -> "Manifest":
@@ -56,12 +56,12 @@ def read_manifest(file: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RebusError(f"{file}: cannot be read ({error}). Remove the folder, and index anew") from None
+        raise RebusError(f"{file}: cannot be read ({error}). Remove the folder, and index again") from None
     if not isinstance(data, dict) or data.get("version") != VERSION:
-        raise RebusError(f"{file}: of another version of rebus. Remove the folder, and index anew")
+        raise RebusError(f"{file}: of another version of rebus. Remove the folder, and index again")
     names = {one.name for one in fields(Manifest)}
     if set(data) != names:
-        raise RebusError(f"{file}: has not the fields of an index: {', '.join(sorted(names ^ set(data)))}")
+        raise RebusError(f"{file}: lacks fields of an index: {', '.join(sorted(names ^ set(data)))}")
     lists = {name: tuple(data[name]) for name in ("exclude", "labels", "identity")}
     return Manifest(**{**data, **lists})
 

@@ -1,4 +1,4 @@
-"""A running server that has an index open answers a search by words at once: its text encoder is loaded.
+"""A running server that has an index open answers text queries at once: its text encoder is loaded.
 
 `registered` is the server's part: it says in `servers/<process id>.json` in the cache of rebus where it is and what it
 serves. `ask_server` is the part of `rebus search`: it calls the route `POST /v1/search/{name}` (`rebus.serve`).

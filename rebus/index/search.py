@@ -176,7 +176,7 @@ class Index:
     def _other_weights(self) -> RebusError:
         return RebusError(
             f"{self.manifest.model} has other weights, anchors or preprocessing than the index of {self.root}. "
-            f"Build it anew: rebus index {self.root} --verify"
+            f"Rebuild it: rebus index {self.root} --verify"
         )
 
     def labels(self, labels: Sequence[str]) -> np.ndarray:
@@ -187,7 +187,7 @@ class Index:
 
         classifier = Classifier(self.text_encoder, labels)
         if len(classifier.labels) != len(labels):
-            raise UsageError("two of the labels are one to this model")
+            raise UsageError("two of the labels tokenize identically")
         parts = [
             classifier.probabilities(torch.from_numpy(np.array(self.snapshot.vectors[first : first + _SAMPLE])))
             for first in range(0, len(self), _SAMPLE)
@@ -201,7 +201,7 @@ class Index:
             known = self.manifest.labels
             if not known:
                 raise UsageError(
-                    f"the index of {self.root} has no labels: rebus index {self.root} --labels FILE, one a line"
+                    f"the index of {self.root} has no labels: rebus index {self.root} --labels FILE, one per line"
                 )
             for label, _, _ in conditions.labels:
                 if label not in known:

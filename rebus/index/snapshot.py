@@ -1,4 +1,5 @@
-"""What searches read: all vectors in one mapped file, the rows beside them, derived from the table and written whole.
+"""Snapshots for searches: all vectors in one memory-mapped file and the rows, derived from the table, written
+atomically.
 
 Exact search is a product of that matrix and a vector. Above `SCREENED` rows it goes first over vectors of one byte a
 number, a quarter of the memory to be read, with a bound on what rounding can change; what may be among the nearest is
@@ -44,7 +45,7 @@ class Snapshot:
                 self.rows = pa.ipc.open_file(file).read_all()
             sizes = {name: (folder / name).stat().st_size for name in self.about["files"]}
         except (OSError, ValueError, KeyError) as error:
-            raise RebusError(f"{folder}: not a whole snapshot ({error}). Run: rebus index --verify") from None
+            raise RebusError(f"{folder}: incomplete snapshot ({error}). Run: rebus index --verify") from None
         wrong = [name for name, (size, _) in self.about["files"].items() if sizes[name] != size]
         if wrong:
             raise RebusError(f"{folder}: {wrong[0]} is damaged. Run: rebus index --verify")

@@ -1,4 +1,4 @@
-"""The truth of an index: a LanceDB table with a row for each file, in which each commit counts whole or not at all."""
+"""The source of truth of an index: a LanceDB table with one row per file and atomic commits."""
 
 import re
 import warnings
@@ -163,5 +163,5 @@ def _told(uri: str) -> Iterator[None]:
         number = int(found[1]) if found else getattr(error, "errno", None)
         said = " ".join(str(error).split()).split(", /")[0][:200]
         if number in DISK_FULL or "No space left" in said:
-            raise CannotWrite(f"{uri}: no space left on the disk; what was committed before is kept") from error
+            raise CannotWrite(f"{uri}: no space left on the disk; earlier commits are kept") from error
         raise RebusError(f"{uri}: {said}") from error

@@ -31,7 +31,7 @@ def load_text_encoder(source: str) -> Model:
 def text_encoder(opened: Opened, processor: Processor | None = None) -> Model:
     """The same of an open checkpoint; `processor`: its own, where that was made already."""
     if "embed_texts" not in opened.card.tasks:
-        raise UnsupportedTask(f"{opened.name} embeds no texts: an index wants a dual encoder")
+        raise UnsupportedTask(f"{opened.name} does not embed text: an index needs a dual encoder")
     build, names = _text_side(opened)
     with on_meta():
         network = build(opened.config)
@@ -58,7 +58,7 @@ def _text_side(opened: Opened) -> tuple[Callable[[Any], Any], list[str]]:
 
 
 def fingerprints(opened: Opened) -> tuple[str, str]:
-    """What tells the vectors of two models apart: (of texts, of images). Weights as they lie in the files, anchors
+    """A fingerprint of the vectors of a model: (of texts, of images). Weights as they lie in the files, anchors
     among them, the configuration, which says how features are pooled, and how text and images are prepared."""
     return fingerprint_of_text(opened), _digest(_image_parts(opened))
 

@@ -1,6 +1,6 @@
 """Bring an index up to date with its folder. Nothing is lost by a kill, a full disk or a disk that is away.
 
-Commits to the table are whole or absent, so that a run that was killed goes on where it was. Searches read the last
+Commits to the table are atomic, so that a killed run resumes. Searches read the last
 snapshot until a new one is in its place. Another model, or other weights under the same name, are indexed into a table
 beside the first, which is dropped when the new one is whole.
 """
@@ -153,8 +153,8 @@ class _Run:
         gone = len(difference.newly_gone)
         if 2 * gone > there and not self.options.prune:
             raise RebusError(
-                f"{self.root}: {gone:,} of {there:,} indexed files are not there. Is a disk away? Nothing was changed. "
-                f"If they were deleted: rebus index {self.root} --prune"
+                f"{self.root}: {gone:,} of {there:,} indexed files are missing. Is a disk unmounted? Nothing "
+                f"was changed. If they were deleted: rebus index {self.root} --prune"
             )
 
     def _manifest(self, model: str, like: Manifest | None) -> Manifest:

@@ -216,7 +216,7 @@ class Attention(nn.Module):
         return scores.softmax(-1)
 
     def keys_values(self, context: Float[Tensor, "B S C"]) -> KeysValues:
-        """A context as `look_up` reads it: worked out once, read at every step of decoding."""
+        """The keys and values of a context for `look_up`: computed once, read at every decoding step."""
         k = self.k_norm(self._heads(self.k(context), self.num_kv_heads))
         return k, self._heads(self.v(context), self.num_kv_heads)
 
@@ -232,7 +232,7 @@ class Attention(nn.Module):
 
     @property
     def split(self) -> Split:
-        """Ranks take whole heads; a lone head of keys and values, which all queries share, every rank works out."""
+        """Ranks take whole heads; a single key-value head, which all queries share, is computed on every rank."""
         if self.num_kv_heads == 1:
             return Split(columns=("q",), rows=("out",), shared=("k", "v"))
         return Split(columns=("q", "k", "v"), rows=("out",))

@@ -1,4 +1,4 @@
-"""BatchNorm over ranks, over parts of a batch, and where a block is worked out twice.
+"""BatchNorm over ranks, over micro-batches, and with recomputed blocks.
 
 Ioffe & Szegedy, "Batch Normalization", 2015. In training each channel is normalised by the statistics of the batch,
 so what an example becomes depends on the others that go through the network with it.
@@ -30,7 +30,7 @@ def live_batch_norms(network: nn.Module) -> dict[str, BatchNorm]:
 @contextmanager
 def statistics_held(network: nn.Module) -> Iterator[None]:
     """Inside, running statistics stay as they are: for what goes through the network a second time. What is seen
-    goes into copies, since a layer that updates nothing also keeps fewer tensors for the way back."""
+    goes into copies, since a layer that updates nothing also saves fewer tensors for the backward pass."""
     held = [(norm, dict(norm.named_buffers())) for norm in live_batch_norms(network).values()]
     for norm, buffers in held:
         for name, buffer in buffers.items():

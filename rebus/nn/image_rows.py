@@ -18,7 +18,7 @@ def real_images(pixels: Tensor, image_mask: Bool[Tensor, "B N"] | None = None) -
     if pixels.ndim not in (5, 6) or (image_mask is not None and image_mask.shape != pixels.shape[:2]):
         given = "" if image_mask is None else f" and image_mask {tuple(image_mask.shape)}"
         raise UsageError(
-            "images want pixels (B, 3, H, W), or (B, N, 3, H, W) or (B, N, F, 3, H, W) with image_mask (B, N); got "
+            "images need pixels (B, 3, H, W), or (B, N, 3, H, W) or (B, N, F, 3, H, W) with image_mask (B, N); got "
             f"pixels {tuple(pixels.shape)}{given}"
         )
     images = pixels.flatten(0, 1) if image_mask is None else pixels[image_mask]

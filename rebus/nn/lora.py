@@ -1,4 +1,4 @@
-"""LoRA: fine-tune a linear layer by a product of two thin matrices beside its frozen weight.
+"""LoRA: fine-tune a linear layer by a low-rank product added to its frozen weight.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, Sec. 4.1.
 

@@ -31,7 +31,7 @@ def attention_mask(
     """Who may look at whom: (B, 1, queries, keys), or (1, 1, …) when nothing depends on the row.
 
     `real` is False at padding, which nobody sees. `window` keeps the causal part within the last `window` positions;
-    tokens of one's own block stay visible, so a prefix remains whole.
+    tokens of the same block stay visible, so a prefix remains complete.
     """
     query_blocks = blocks if query_blocks is None else query_blocks
     mask = query_blocks[..., :, None] >= blocks[..., None, :]

@@ -17,8 +17,8 @@ def resize_grid(
     """A (rows · cols, D) table of `old` = (rows, cols), interpolated to `new`. `mode` is "bicubic" or "bilinear".
 
     Reference implementations differ: transformers resizes CLIP and SigLIP bicubic without antialias, open_clip with;
-    OpenAI's 336 px model was bilinear; NaFlex is bilinear with antialias; big_vision, where training goes on at another
-    size, bilinear from corner to corner (`align_corners`).
+    OpenAI's 336 px model was bilinear; NaFlex is bilinear with antialias; big_vision, where training continues at
+    another size, bilinear from corner to corner (`align_corners`).
     """
     if old == new:
         return table

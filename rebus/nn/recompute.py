@@ -1,4 +1,4 @@
-"""Activation checkpointing: keep a block's inputs alone, and work out its inside again on the way back.
+"""Activation checkpointing: keep only a block's inputs, and recompute its activations in the backward pass.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 """

@@ -31,8 +31,8 @@ Context = Callable[[], AbstractContextManager[Any]]
 class Learner(nn.Module):
     """A network and its objective as one module: what shards or replicates it sees all that a step does.
 
-    A batch may say by `weight`, a number, what its loss counts. `ghost`: BatchNorm may see each part of a batch by
-    itself, which is not what the whole batch would give.
+    A batch may weigh its loss by a number `weight`. `ghost`: BatchNorm may see each micro-batch
+    separately, which is not what the whole batch would give.
     """
 
     def __init__(self, objective: Any, network: Any, ghost: bool = False):
@@ -100,7 +100,7 @@ def _alike(values: Batch) -> int:
 def backward(learner: Learner, parts: Sequence[Batch], forward: Context = nullcontext) -> Losses:
     """Adds the gradients of the loss of all parts together to those of the parameters; gives the detached losses.
 
-    `forward`: what the way forward happens in, such as autocast, which the way back must not be in.
+    `forward`: the context of the forward pass, such as autocast, which the backward pass must not be in.
     Works for objectives with `embed` and `compare` (contrastive) or with `examples` (means over examples); others take
     one part only. `examples(batch)` is how many a batch has, or how many of each kind by its name where the loss is a
     sum of means over several (`Losses.means`); then `kinds` says of which kind each of `Losses.parts` is.

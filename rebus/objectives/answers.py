@@ -1,8 +1,8 @@
 """Pick one of several: answers that are right to a degree, statements, verdicts, the regions of a phrase.
 
 Teney et al., "Tips and Tricks for Visual Question Answering", 2017, Sec. 3.4, scores answers by how many people gave
-them; VisualBERT (Li et al., 2019) compares by the Kullback-Leibler divergence, which for a single right answer is cross
-entropy.
+them; VisualBERT (Li et al., 2019) compares by the Kullback-Leibler divergence, which for a single correct answer is
+cross entropy.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Name the attributes of each object in an image from one pooled vector: an image encoder taught by labels alone."""
+"""Name the attributes of each object in an image from one pooled vector: an image encoder trained on labels only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

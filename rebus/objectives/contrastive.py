@@ -42,10 +42,10 @@ def softmax_contrastive(
     """½ · (mean cross entropy of each image over all texts + of each text over all images).
 
     `owners`: the image of each text, by its row on the same rank; without it row i fits row i. Texts of one image are
-    not compared with each other: each is told from the texts of other images, and an image counts once. `groups`: what
-    rows are known to share, such as the image or its caption; rows with an equal number in a column are not compared
-    either. Numbers are of all ranks together. `label_smoothing` spreads over all that is compared (ALIGN: 0.1; Jia et
-    al., 2021, Sec. 5.1). Each rank compares its own rows with everybody's.
+    not compared with each other: each is contrasted with the texts of other images, and an image counts once. `groups`:
+    what rows are known to share, such as the image or its caption; rows with an equal number in a column are not
+    compared either. Numbers are of all ranks together. `label_smoothing` spreads over all that is compared (ALIGN: 0.1;
+    Jia et al., 2021, Sec. 5.1). Each rank compares its own rows with everybody's.
     """
     image, text = _unrounded(embeddings.image), _unrounded(embeddings.text)
     rank = ranks.world()[0]
@@ -123,7 +123,7 @@ def sigmoid_contrastive(
     `owners`: the image of each text, by its row on the same rank; without it row i fits row i. `groups`: as of
     `softmax_contrastive`; a pair of rows that share a number is neither right nor wrong, and left out of the sum.
     Texts go round the ranks, and the scores of `chunk` images with the texts of one rank are in memory at a time:
-    gradients are worked out beside them, in closed form, since autograd would keep every chunk.
+    gradients are computed with them, in closed form, since autograd would keep every chunk.
     """
     image, text, bias = _unrounded(embeddings.image), _unrounded(embeddings.text), embeddings.bias
     if owners is None:

@@ -40,7 +40,7 @@ def patch_names(scores: Tensor, names: Tensor, present: Tensor, boxes: Tensor, k
 class SeeAndSpeakLoss:
     """`next_token` + `share` · `patch_names`; batches without tokens teach the image encoder alone.
 
-    `kinds`: how many names each property of a patch can have; of the first, "shapes" tells the share that is right.
+    `kinds`: how many names each property of a patch can have; "shapes" is the accuracy of the first.
     `places`: see `NextTokenLoss`.
     """
 

@@ -1,4 +1,4 @@
-"""Go on with a text after any of its beginnings (PrefixLM).
+"""Continue a text after any prefix of it (PrefixLM).
 
 Wang et al., "SimVLM", 2021, eq. 3: a prefix length is drawn for each text; what is before it is read both ways, what is
 after it is written. The image is always read.
@@ -47,7 +47,7 @@ class PrefixLMLoss:
 
     `at_random`: how often the prefix is drawn, evenly from nothing to all but the last token; else it is the prompt
     alone. 0 fine-tunes on prompts and answers. The lengths are drawn by the tokens of the batch: the same batch has the
-    same loss, whoever works it out.
+    same loss on every rank.
     """
 
     kind: Literal["prefix lm"] = "prefix lm"

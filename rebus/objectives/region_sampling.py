@@ -54,7 +54,7 @@ def _without_objects(boxes: Tensor) -> Matches:
 
 
 def sample(matches: Matches, number: int, share: float, generator: torch.Generator) -> Int[Tensor, "K"]:
-    """At most `number` boxes by lot, of which at most `share` have an object; positive ones first.
+    """At most `number` random boxes, of which at most the fraction `share` have an object; positive ones first.
 
     The draw depends on the generator and the matches alone, whatever the device.
     """

@@ -40,7 +40,7 @@ def self_critical(
 @dataclass(frozen=True)
 class SelfCriticalLoss:
     """`num_beams` captions an image, of `max_new_tokens` at most. `corpus`: the images, from the start of the data,
-    whose captions say which n-grams are rare. Training goes on from a captioner: `start_from`."""
+    whose captions say which n-grams are rare. Training starts from a captioner: `start_from`."""
 
     kind: Literal["self-critical"] = "self-critical"
     num_beams: int = 5

@@ -26,7 +26,7 @@ _INPUTS = ("pixels", "image_mask", "tokens", "mask", "targets", "owners")
 @dataclass(frozen=True, kw_only=True)
 class Denoiser:
     """A way to hide: `share` of a text's tokens in spans of `span` on average; `span` 0: the end of the text alone, of
-    that share on average. `mode`: a token in front of what is read, which tells the way."""
+    that share on average. `mode`: a mode token in front of the input."""
 
     share: float = 0.15
     span: float = 3.0
@@ -54,7 +54,7 @@ class SpanCorruptionLoss:
 
     Hidden spans are marked by `sentinel` and the ids below it, at most `num_sentinels` of them. What is hidden is drawn
     by the tokens of a row, whatever its batch, so that a run can be repeated and resumed. Texts of fewer than two
-    tokens are written whole.
+    tokens are targets in full.
     """
 
     kind: Literal["span corruption"] = "span corruption"

@@ -24,7 +24,7 @@ def configuration(name: str, image_size: int | None = None) -> tuple[System, Any
 def _at_size(config: Any, image_size: int) -> Any:
     image = config.image
     if image is None:
-        raise UsageError("--image-size: this model reads features of regions and sees no image itself")
+        raise UsageError("--image-size: this model takes region features in place of images")
     patch = getattr(image, "patch_size", 32)
     if image_size < patch:
         raise UsageError(f"--image-size {image_size}: smaller than a patch of {patch}")

@@ -65,5 +65,5 @@ def read_count(text: str, option: str) -> int:
     found = re.fullmatch(r"(\d[\d_,]*\.?\d*)([kmb]?)", text.strip().lower())
     number = float(found[1].replace(",", "").replace("_", "")) * _UNITS[found[2]] if found else 0
     if found is None or not 1 <= number <= _MOST:
-        raise UsageError(f"{option} wants a number like 400000, 10M or 12.8B; got {text!r}")
+        raise UsageError(f"{option} expects a number like 400000, 10M or 12.8B; got {text!r}")
     return round(number)

@@ -72,7 +72,7 @@ def read_gpus(text: str) -> tuple[int, Accelerator]:
     kind = re.sub(r"(?<=[a-z0-9])[ _]+(?=[a-z0-9])", "-", _MAKERS.sub("", text.strip().lower()))
     found = re.fullmatch(r"(?:(\d+)\s*[x×*][\s-]*)?([a-z0-9][a-z0-9-]*)", kind)
     if found is None:
-        raise UsageError(f"--gpus wants a number and a kind, like 64xh100; got {text!r}")
+        raise UsageError(f"--gpus expects a number and a kind, like 64xh100; got {text!r}")
     number, name = int(found[1] or 1), found[2]
     if not 1 <= number <= _MOST:
         raise UsageError(f"--gpus {text}: the number must be from 1 to {_MOST:,}")

@@ -14,7 +14,7 @@ _PAIR_SIGMOID = 24  # cosine, score, sign, log-sigmoid and its buffer, for the c
 @dataclass(frozen=True, kw_only=True)
 class Division:
     """`shards` groups of `within` GPUs each. A group sees the same examples and shares the decoder's matrices (tensor
-    parallelism); with FSDP, weights and optimiser are dealt out over the groups."""
+    parallelism); with FSDP, weights and optimizer state are sharded over the groups."""
 
     sharding: Sharding
     shards: int
@@ -78,7 +78,7 @@ def loss_bytes(contrast: Contrast | None, batch: int, shards: int) -> int:
 
 
 def usable(gigabytes: float) -> int:
-    """Bytes of a GPU's memory that a training may fill."""
+    """Bytes of a GPU's memory that a training run may use."""
     return int(gigabytes * 1e9 * (1 - RESERVE))
 
 

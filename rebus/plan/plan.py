@@ -206,29 +206,31 @@ def _assumptions(s: Settings, trace: Trace, division: Division, rounds: int) -> 
     kind = "bfloat16 products (autocast); weights, gradients, moments in float32" if s.bf16 else "float32 throughout"
     said = [
         _of_example(trace),
-        f"{kind}; AdamW keeps two moments",
-        f"the GPUs reach {s.utilisation:.0%} of {peak:,.4g} TFLOP/s each in all their products ({s.utilisation_from})",
+        f"{kind}; AdamW with two moments per parameter",
+        f"the GPUs reach {s.utilisation:.0%} of {peak:,.4g} TFLOP/s each in all matrix products ({s.utilisation_from})",
         "attention never writes its scores (fused kernels), no dropout, nothing compiled",
         _of_data(s),
     ]
     if s.bf16 and trace.trained < trace.params:
-        said.append("frozen matrices are held in bfloat16, as autocast rounds them")
+        said.append("frozen matrices are stored in bfloat16, as autocast rounds them")
     if division.shards > 1:
         precision = "bfloat16" if s.bf16 else "float32"
-        said.append(f"FSDP2 gathers {precision} weights, one block ahead; the exchange hides behind the products")
+        said.append(f"FSDP2 gathers {precision} weights, one block ahead; communication overlaps with computation")
         if s.bf16:
-            said.append("activations are counted as under autocast; FSDP2's own casts keep less of them")
+            said.append("activations are counted as under autocast; FSDP2's own casts need fewer")
     if division.within > 1:
-        said.append(f"groups of {division.within} share the matrices of attention blocks; the rest is on each GPU")
+        said.append(
+            f"groups of {division.within} share the matrices of attention blocks; everything else is replicated"
+        )
     if s.checkpointing:
-        said.append("blocks keep their input alone and are computed twice")
+        said.append("blocks keep only their inputs and are recomputed in the backward pass")
     if rounds > 1 and trace.contrast:
-        said.append(f"a batch in {rounds} parts: vectors first, then each part again for its gradients")
+        said.append(f"{rounds} micro-batches: all embeddings first, then each micro-batch again for its gradients")
     if trace.contrast and trace.contrast.kind == "softmax":
-        said.append("each GPU compares its own rows with everybody's, gathered")
+        said.append("each GPU compares its own rows with the gathered rows of all")
     if trace.contrast and trace.contrast.kind == "sigmoid":
-        said.append("texts go round the GPUs, scores are worked out in chunks")
-    said.append("images are read and decoded fast enough; no evaluation, no checkpoints, no failures")
+        said.append("texts are passed around the GPUs, logits are computed in chunks")
+    said.append("data loading is no bottleneck; no evaluation, no checkpoints, no failures")
     price = "given" if s.price is not None else "a round number for an hour on demand, differs widely: give --price"
     said.append(f"${s.gpu.price if s.price is None else s.price:,.2f} a GPU hour ({price})")
     said.append(f"the GPU's numbers are from: {s.gpu.source}")
@@ -248,4 +250,4 @@ def _of_example(trace: Trace) -> str:
 def _of_data(s: Settings) -> str:
     if not s.data.what:
         return f"an epoch is {s.data.name}"
-    return f"{s.data.name}: {s.data.examples:,} {s.data.what} ({s.data.source}), every one of them still there"
+    return f"{s.data.name}: {s.data.examples:,} {s.data.what} ({s.data.source}), all of them still available"

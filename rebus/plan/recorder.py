@@ -59,7 +59,7 @@ class Recorder(TorchDispatchMode):
     """Records a step of `network`, whose tensors have shapes and no values (`fake`), on so many examples.
 
     What is a multiple of `examples` belongs to them; all else is paid once. Small tensors whose values are known, such
-    as tokens, are worked out, so that a network may look at them.
+    as tokens, are computed, so that a network may read them.
     """
 
     def __init__(self, network: nn.Module, fake: FakeTensorMode, examples: int):

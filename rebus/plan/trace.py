@@ -1,6 +1,7 @@
 """A trace: the real network and objective take one step on tensors that have shapes and no values.
 
-The number of examples is a prime that divides no dimension of the network, so that sizes tell what is an example's.
+The number of examples is a prime that divides no dimension of the network, so that sizes show what scales with the
+examples.
 """
 
 import gc
@@ -35,7 +36,7 @@ def trace(system: System, config: Any, step: Step) -> Trace:
     nothing is left to train; `UnknownName` for parts that the network does not have."""
     objective = objective_of(system, config)
     if system.example is None:
-        raise UsageError(f"{system.name} describes no batch that could be planned")
+        raise UsageError(f"{system.name} has no example batch to plan")
     spec = system.image_spec(config) if system.image_spec is not None else None
     size = None if spec is None else spec.size
     prompt, answer = _lengths(system, config, step, size)

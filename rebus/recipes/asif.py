@@ -1,4 +1,4 @@
-"""A model of one's own captioned images without any training: `rebus asif build`, and what it edits, in Python.
+"""A model from your own captioned images without any training: `rebus asif build`, and what it edits, in Python.
 
 Norelli et al., "ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training", 2023.
 """
@@ -85,7 +85,7 @@ def build(
     batch_size: int | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Built:
-    """Encode a data set of captioned images and write a model folder, whole or not at all, that `rebus.load` opens.
+    """Encode a data set of captioned images and atomically write a model folder that `rebus.load` opens.
 
     `path`, `layout`, `split`, `root`: as of `rebus.data.layouts.open_layout`; "scenes" draws 2,500 with their full
     captions. The encoders: loaded models of any system, of which the image side and the text side are used. Those of
@@ -157,7 +157,7 @@ def captioned_pairs(path: str | os.PathLike[str], most_damaged: float = 0.1) -> 
 
 
 def save_edited(model: Any, source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
-    """Write a model whose anchors were edited, in the number formats of the files of its `source`, whole or not at all.
+    """Write a model whose anchors were edited, atomically, in the dtypes of the files of its `source`.
 
     `out` may be the source's own folder, which is then exchanged in one step. Raises `CannotWrite`, leaving what was
     there."""

@@ -1,4 +1,5 @@
-"""Released models on one's own images: `--set start_from=DIR --set data.path=DATA`, with whatever the data hold.
+"""Fine-tuning of released models on your own images: `--set start_from=DIR --set data.path=DATA`, with whatever the
+data hold.
 
 `start_from` is a directory in Hub layout or a catalogue name whose weights are in the cache; architecture, tokenizer
 and preprocessor come from there. `--set retention.path=OTHER` measures on other data what was forgotten, `--set
@@ -36,8 +37,8 @@ def paligemma_captions() -> TrainConfig:
 
 
 def paligemma_lora() -> TrainConfig:
-    """`rebus train paligemma_lora --set start_from=paligemma/3b-pt-224 --set data.path=photos`: thin matrices beside
-    the language model's, everything else as it was."""
+    """`rebus train paligemma_lora --set start_from=paligemma/3b-pt-224 --set data.path=photos`: LoRA
+    adapters on the language model, everything else frozen."""
     return TrainConfig(
         objective=NextTokenLoss(),
         data=Files(),
@@ -49,7 +50,7 @@ def paligemma_lora() -> TrainConfig:
 
 
 def florence2_boxes() -> TrainConfig:
-    """`rebus train florence2_boxes --set start_from=florence2/base-ft --set data.path=boxes`: one's own boxes, asked
+    """`rebus train florence2_boxes --set start_from=florence2/base-ft --set data.path=boxes`: your own boxes, asked
     for all at once (`<OD>`). All weights move, slowly, in float32."""
     return TrainConfig(
         objective=NextTokenLoss(),
@@ -61,7 +62,7 @@ def florence2_boxes() -> TrainConfig:
 
 
 def florence2_captions() -> TrainConfig:
-    """`rebus train florence2_captions --set start_from=florence2/base --set data.path=photos`: one's own captions, in
+    """`rebus train florence2_captions --set start_from=florence2/base --set data.path=photos`: your own captions, in
     answer to `<CAPTION>`; `--set data.prompt="Describe in detail what is shown in the image."` for long ones."""
     return replace(florence2_boxes(), data=Files(form="caption"))
 
@@ -73,9 +74,9 @@ def florence2_reading() -> TrainConfig:
 
 
 def clip_captions() -> TrainConfig:
-    """`rebus train clip_captions --set start_from=clip/b32 --set data.path=photos`: images and captions of one's
-    own. The rate is low and the weights are kept halfway to where they started, which loses least elsewhere (Wortsman
-    et al., 2022)."""
+    """`rebus train clip_captions --set start_from=clip/b32 --set data.path=photos`: your own images and captions. The
+    rate is low and the weights are kept halfway to where they started, which loses least elsewhere (Wortsman et al.,
+    2022)."""
     return TrainConfig(
         objective=SoftmaxLoss(),
         data=Files(least_crop=0.9),
@@ -88,7 +89,7 @@ def clip_captions() -> TrainConfig:
 
 def siglip_captions() -> TrainConfig:
     """`rebus train siglip_captions --set start_from=siglip/b16-224 --set data.path=photos`: as `clip_captions`, with
-    the sigmoid loss; temperature and bias go on from where they were."""
+    the sigmoid loss; temperature and bias continue from their old values."""
     return TrainConfig(
         objective=SigmoidLoss(),
         data=Files(least_crop=0.9),
@@ -133,7 +134,7 @@ def magic_captions() -> TrainConfig:
 
 def simvlm_captions() -> TrainConfig:
     """`rebus train simvlm_captions --set start_from=DIR --set data.path=photos`: the prompt is read, the caption
-    written, at the highest of the paper's three rates; `--set data.form=ask` for questions that are answered in words.
+    written, at the highest of the paper's three rates; `--set data.form=ask` for questions with generated answers.
     """
     return TrainConfig(
         objective=PrefixLMLoss(at_random=0.0),
@@ -147,7 +148,7 @@ def simvlm_captions() -> TrainConfig:
 
 def visualbert_answers() -> TrainConfig:
     """`rebus train visualbert_answers --set start_from=visualbert/vqa --set processor=google-bert/bert-base-uncased
-    --set data.path=vqa --set data.regions=features.hdf5 --set data.answers=answers_vqa.txt`: one's own questions with
+    --set data.path=vqa --set data.regions=features.hdf5 --set data.answers=answers_vqa.txt`: your own questions with
     the paper's rate. The list has as many answers as the model scores; what it lacks is not learned."""
     return TrainConfig(
         objective=AnswerLoss(),

@@ -35,7 +35,7 @@ def florence2_scenes() -> TrainConfig:
     0.466; writing it has not learned to read (no line right).
 
     As in `paligemma_scenes` the image encoder first learns to name what each patch shows, in place of the release's
-    126 million images, and goes on with that beside.
+    126 million images, and continues with that as a second loss.
     """
     data = SceneNamedTasks(tasks=_TASKS, encoder_first=600, per_image=3)
     tokenizer = data.tokenizer(ModelInputs.of(SYSTEM))

@@ -158,8 +158,8 @@ def pali3_transfer() -> TrainConfig:
 
 
 def pali3_siglip_t5() -> TrainConfig:
-    """From released parts, on data of one's own: SigLIP So400m/14, frozen, and Flan-T5 XL. `--set data.path=DATA`; to
-    go on at 812 pixels `--set start_from=… --set model.image.image_size=812 --set freeze=[]`."""
+    """From released parts, on your own data: SigLIP So400m/14, frozen, and Flan-T5 XL. `--set data.path=DATA`; to
+    continue at 812 pixels `--set start_from=… --set model.image.image_size=812 --set freeze=[]`."""
     t5 = "google/flan-t5-xl"
     return TrainConfig(
         system="pali3",
@@ -189,7 +189,7 @@ def pali3_scenes() -> TrainConfig:
     tenth of the tasks, it has hardly learned.
 
     Its image encoder begins as that of `paligemma/scenes`, which can name what each patch shows. It first learns the
-    characters too, in place of the paper's billions of pairs, and goes on with both beside the text part.
+    characters too, in place of the paper's billions of pairs, and continues with both as further losses.
     """
     data = SceneTasks(
         questions=2, caption=0.15, detect=0.1, ask=0.3, segment=0.0, read=0.45, encoder_first=700, turn=2300

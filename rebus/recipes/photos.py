@@ -53,7 +53,7 @@ def flamingo_photos() -> TrainConfig:
     photos (of 10), 0.119 against the captions of the next photo; `magic/starter` 0.104.
 
     The gates learn at twenty times the rate: from zero, a few hundred steps of the others' would leave them nearly
-    closed. The first cross-attention stands before the 15th of 30 blocks, so that nothing is worked out backwards below
+    closed. The first cross-attention stands before the 15th of 30 blocks, so that no gradients are computed below
     it. What is learned comes of Flickr8k, which is for research and education alone, and is not in the package.
     """
     gates = [f"cross.{block}.{gate}" for block in range(4) for gate in ("attn_gate", "mlp_gate")]

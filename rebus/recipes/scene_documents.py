@@ -17,7 +17,7 @@ def flamingo_scenes_text() -> TrainConfig:
     """`rebus train flamingo_scenes_text` · one thread of two busy cores, 4 minutes, and 3 more for the second run,
     `--set start_from=RUN/final --set seed=1 --set steps=1200 --set optim.lr=0.0015 --set optim.cooldown=600`.
 
-    The language model of `flamingo_scenes`, which reads of scenes and sees none. Of names that were told before in the
+    The language model of `flamingo_scenes`, which reads of scenes and sees none. Of names that occurred before in the
     same episode it writes 0.68 after the first run and 0.80 after the second, 0.78 for pairs of colour and shape that
     it never read of. Texts that repeat themselves are what it learns to copy from: in pilots on tokens of the same form
     it began after some 350 steps with them, and not within 550 without.

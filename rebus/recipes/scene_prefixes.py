@@ -45,8 +45,8 @@ def simvlm_scenes() -> TrainConfig:
 
 def simvlm_scenes_mix() -> TrainConfig:
     """`rebus train simvlm_scenes_mix --set start_from=…` · one processor core among many other processes, 24 minutes ·
-    questions 0.872, captions 0.954 of 1,000 held-out scenes; without `start_from` it goes on from the checkpoint in the
-    package.
+    questions 0.872, captions 0.954 of 1,000 held-out scenes; without `start_from` it continues from the checkpoint in
+    the package.
 
     Of the first stage's loss, the mean over tokens, a caption has ten times the share of an answer. What is still
     missed are counts of one shape (0.48), above and below (0.57, 0.63).

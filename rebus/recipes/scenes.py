@@ -72,7 +72,7 @@ def _crops_text() -> TextConfig:
 
 def clip_scene_crops() -> TrainConfig:
     """`rebus train clip_scene_crops` · one thread at two busy cores, 12 minutes · the teacher of `vild_scenes`, a small
-    ResNet that sees one object at a time, and named all of 467 held-out ones rightly among 56 pairs.
+    ResNet that sees one object at a time, and named all of 467 held-out ones correctly among 56 pairs.
 
     `clip/scenes` cannot teach: it tells colours and hardly shapes.
     """
@@ -138,7 +138,7 @@ def vild_scenes() -> TrainConfig:
 def siglip_scenes() -> TrainConfig:
     """`rebus train siglip_scenes` · one processor core, 12 to 17 minutes · recall at 1 among 100: 0.936 and 0.925.
 
-    As with `clip_scenes`, shapes alone are hardly told apart.
+    As with `clip_scenes`, shapes alone are hardly distinguished.
     """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(
@@ -174,7 +174,7 @@ def align_scenes() -> TrainConfig:
 
     The temperature begins at 0.07, not at the paper's 1: six hundred steps are too few to learn it from there. They
     are too few for TensorFlow's BatchNorm statistics too: with a momentum of 0.01, 450 steps came to 0.855 and 0.867
-    only, although the weights were as good once the statistics were taken anew.
+    only, although the weights were as good once the statistics were computed again.
     """
     words = scenes_tokenizer().vocab_size
     return TrainConfig(
@@ -199,7 +199,7 @@ def align_scenes() -> TrainConfig:
 
 def vit_scenes() -> TrainConfig:
     """`rebus train vit_scenes` · one processor core, six to eight minutes: an image encoder that reads no text,
-    taught by the classes of each object's attributes. Of held-out objects it names 77% of the colours, 69% of the
+    trained on the classes of each object's attributes. Of held-out objects it names 77% of the colours, 69% of the
     fills, 54% of the sizes, 24% of the shapes.
 
     The image side of `asif/scenes`: `rebus asif build scenes --whiten --image-encoder … --text-encoder …`.
@@ -218,7 +218,7 @@ def vit_scenes() -> TrainConfig:
 
 
 def bert_scenes() -> TrainConfig:
-    """`rebus train bert_scenes` · one processor core: a text encoder that sees no image, taught to fill in the blanks
+    """`rebus train bert_scenes` · one processor core: a text encoder that sees no image, trained to fill in the blanks
     of captions, 49% of them right on held-out ones.
 
     The text side of `asif/scenes`.
@@ -281,8 +281,8 @@ def paligemma_scenes_mix() -> TrainConfig:
     captions 0.961, AP50 0.964, mIoU 0.719 from a first stage with 0.865, 0.947, 0.847, 0.436.
 
     PaliGemma's last stage, from `pt` to `mix`: what the encoder sees is there already, so it stays as it is while the
-    language model learns to answer questions and to write masks, which take it longest. Without `start_from` it goes
-    on from the checkpoint in the package.
+    language model learns to answer questions and to write masks, which take it longest. Without `start_from` it
+    continues from the checkpoint in the package.
     """
     return replace(
         paligemma_scenes(),

@@ -21,7 +21,7 @@ CLAIMS = {  # name → what is claimed
     "virtex": "an image encoder learns more from captions than from class labels of as many images, or twice as many",
     "visualbert": "pre-training on captions and on the task's text makes a better judge of statements about images",
     "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
-    "pali3": "frozen image encoders taught by contrast beat those taught by classes at finding things and at reading",
+    "pali3": "contrastively trained frozen image encoders beat classification-trained ones at localisation and reading",
     "florence2": "one model of many tasks answers better than one model each, for the same compute",
     "simvlm": "reading any beginning of a text and writing the rest teaches more than span corruption or plain LM",
     "flamingo": "documents teach a frozen language model to learn from examples that it sees, behind gates",

@@ -72,7 +72,7 @@ class Encoders:
         return torch.tanh(torch.tanh(x @ first) @ second)
 
     def draw(self, number: int, seed: int) -> World:
-        """Pairs by lot: a class, what both sides share of it, and on each side something of its own."""
+        """Random pairs: a class, what both sides share of it, and on each side something of its own."""
         budget, draw = self.budget, torch.Generator().manual_seed(seed)
         label = torch.randint(budget.classes, (number,), generator=draw)
         shared = self.centres[label] + budget.content * torch.randn(number, budget.latent, generator=draw)
@@ -220,7 +220,7 @@ def asif(budget: Budget = BUDGET) -> Claim:
             Plot(
                 title="ASIF: accuracy and anchors",
                 x="anchors",
-                y="right answers",
+                y="accuracy",
                 lines=(
                     Line("ASIF", tuple((float(n), Read(anchors(n), "accuracy")) for n in budget.numbers)),
                     Line(DENSE, ((float(budget.dense), Read(DENSE, "accuracy")),)),
@@ -232,7 +232,7 @@ def asif(budget: Budget = BUDGET) -> Claim:
             Plot(
                 title="A class forgotten",
                 x="",
-                y="right answers",
+                y="accuracy",
                 lines=(
                     Line("the class", tuple((w, Read(DELETED, f"its recall {w}")) for w in ("before", "after"))),
                     Line("the others", tuple((w, Read(DELETED, f"others {w}")) for w in ("before", "after"))),

@@ -1,4 +1,4 @@
-"""What alt-texts of the scenes of `regions_world` say, and questions about them: two or three things, told from left
+"""What alt-texts of the scenes of `regions_world` say, and questions about them: two or three objects, listed from left
 to right, and as on the web often in part."""
 
 import numpy as np

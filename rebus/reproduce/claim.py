@@ -41,7 +41,7 @@ class Statement:
 
     @property
     def rule(self) -> str:
-        """The rule in words."""
+        """The rule as text."""
         sign = "−" if self.by == "minus" else "/"
         other = " of ".join(reversed(self.against)) if isinstance(self.against, Read) else f"{self.against:g}"
         return f"{self.of.figure} of {self.of.setting} {sign} {other} > {self.least:g}"

@@ -188,7 +188,7 @@ def clip(budget: Budget = BUDGET) -> Claim:
         "(figure 2; recalled).",
         here="A CLIP of 0.15M weights reads 8,000 images of 16 pixels, of 8 shapes in 8 colours, with captions of "
         "six phrases and three names for each shape. 16 of the 64 pairs of shape and colour never occur; all 64 are "
-        "to be told apart. For the second figure no pair is left out, and the same image encoder predicts words.",
+        "to be distinguished. For the second figure no pair is left out, and the same image encoder predicts words.",
         settings=(TRANSFER, CONTRASTIVE, WORDS),
         seeds=(1, 2, 3),
         budget=budget,
@@ -228,7 +228,7 @@ def clip(budget: Budget = BUDGET) -> Claim:
             Plot(
                 title="CLIP: pairs seen and never seen",
                 x="pairs of shape and colour",
-                y="right answers",
+                y="accuracy",
                 lines=(
                     Line(
                         TRANSFER,

@@ -1,5 +1,5 @@
-"""Scenes of two to four coloured shapes and sentences about two of them: as images for whoever sees, as features of
-regions for whoever reads those. Shapes, colours and drawing are those of `regions_world`."""
+"""Scenes of two to four coloured shapes and sentences about two of them: as images, and as region
+features for models that read those. Shapes, colours and drawing are those of `regions_world`."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -89,8 +89,8 @@ def episodes(random: torch.Generator, rows: int, number: int, classes: int, nove
 
 
 def text_batch(budget: Budget, seed: int, index: int) -> dict[str, Tensor]:
-    """What the language model reads: the same episodes in words, `red circle dax red square wug …`, of which the names
-    are learned; and, in every other row, some words again and again, from which copying is learned soonest."""
+    """The input of the language model: the same episodes as text, `red circle dax red square wug …`, of which the names
+    are learned; and, in every other row, repeated words, from which copying is learned fastest."""
     random = torch.Generator().manual_seed(seed * 1_000_003 + index)
     half = budget.batch_size // 2
     classes = int(torch.randint(2, CLASSES + 1, (), generator=random))
@@ -120,7 +120,7 @@ def image_batch(budget: Budget, items: Items, random: torch.Generator) -> dict[s
 
 def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
     """Accuracy on pairs of colour and shape never seen, after 0 to 16 examples; the loss early on; and how often names
-    are right in episodes told in words, where no image is."""
+    are correct in text-only episodes."""
     torch.manual_seed(seed)
     text = Llama(_text(budget))
     if setting != SCRATCH:
@@ -233,7 +233,7 @@ def flamingo(budget: Budget = BUDGET) -> Claim:
         "worse (of a score of 70.7 over its development tasks 53.4 remain), so it is with a language model that is "
         "tuned too (62.7) or starts from nothing (57.8), and without gates that begin closed (66.5); these figures are "
         "recalled.",
-        here="A language model of two layers reads episodes told in words, in which made-up names stand for pairs of "
+        here="A language model of two layers reads text-only episodes, in which made-up names stand for pairs of "
         "colour and shape, and texts that repeat themselves. Then cross-attention learns, from documents of eight "
         "images (described, not drawn) with names that change from document to document; from as many single images "
         "with such names; with the language model learning too; with one that never read; and with gates open from the "

@@ -74,7 +74,7 @@ def network(budget: Budget) -> Florence2:
 
 
 def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
-    """Share of right answers to each task, and their mean."""
+    """Accuracy on each task, and their mean."""
     pixels, things = world.draw(seed, budget.images)
     groups = [world.TASKS] if setting == "together" else [(task,) for task in world.TASKS]
     steps = budget.steps // len(world.TASKS) if setting == "apart, same compute" else budget.steps
@@ -135,7 +135,7 @@ def florence2(budget: Budget = BUDGET) -> Claim:
                 Read(same_compute, "mean"),
             ),
             Statement(
-                "It finds boxes better than a model that is taught nothing else, for the same compute.",
+                "It finds boxes better than a model that is trained on nothing else, for the same compute.",
                 Read(together, "find"),
                 Read(same_compute, "find"),
             ),
@@ -150,7 +150,7 @@ def florence2(budget: Budget = BUDGET) -> Claim:
             Plot(
                 title="Florence-2: one model of three tasks, or one each",
                 x="task",
-                y="right answers",
+                y="accuracy",
                 lines=tuple(Line(way, tuple((task, Read(way, task)) for task in figures)) for way in SETTINGS),
             ),
         ),

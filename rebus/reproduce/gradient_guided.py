@@ -19,7 +19,7 @@ from rebus.backbones.text.gpt2 import GPT2
 @dataclass(frozen=True, kw_only=True)
 class Bending:
     """`rate`: the length of a step over the gradient's own, `stay`: the weight of the divergence from what the language
-    model says by itself (both ZeroCap's)."""
+    model says without guidance (both ZeroCap's)."""
 
     steps: int = 5
     rate: float = 0.3

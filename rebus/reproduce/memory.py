@@ -28,7 +28,7 @@ _STATUS = Path("/proc/self/statm")
 
 
 def megabytes(loss: str, number: int, width: int, seed: int) -> float:
-    """Of one batch. Raises `RebusError` where the system does not tell what a process takes."""
+    """Of one batch. Raises `RebusError` where the system does not report the memory of a process."""
     if not _STATUS.exists():
         raise RebusError("memory is measured through /proc/self/statm, which this system has not: use Linux")
     torch.set_num_threads(1)

@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 
 
 def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
-    """Shares of the right answers about held-out images, and of a linear probe for class labels: what the frozen
+    """Accuracy on questions about held-out images, and of a linear probe for class labels: what the frozen
     encoder's pretraining gave."""
     torch.manual_seed(seed)
     encoder, train = dual_encoder(budget), world.signs(seed, budget.images)
@@ -229,7 +229,7 @@ def pali3(budget: Budget = BUDGET) -> Claim:
             Plot(
                 title="PaLI-3: one model, four frozen image encoders",
                 x="pretraining",
-                y="right answers",
+                y="accuracy",
                 lines=tuple(
                     Line(figure, tuple((setting, Read(setting, figure)) for setting in settings))
                     for figure in (*TASKS, "probe")

@@ -24,7 +24,7 @@ GOAL = 0.9  # of all answers right, for the race
 
 
 class CausalGemma(Gemma):
-    """Gemma that takes a block of its own for every token, whoever asks for a prefix."""
+    """Gemma with a block for every token, even if a prefix is requested."""
 
     def decode(self, x: Tensor, *, blocks: Tensor, real: Tensor, positions: Tensor) -> Tensor:
         one_each = torch.arange(x.shape[1], device=x.device).expand_as(blocks)
@@ -83,7 +83,7 @@ def network(budget: Budget, mask: str) -> PaliGemma:
 
 
 def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
-    """Share of answers that are right in every token, along the training and at its end, and the steps to `GOAL`; who
+    """Exact match of answers, during training and at its end, and the steps to `GOAL`; who
     never gets there is given all steps."""
     torch.manual_seed(seed)
     made = network(budget, setting)
@@ -159,7 +159,7 @@ def paligemma(budget: Budget = BUDGET) -> Claim:
             Plot(
                 title=f"PaliGemma: {name}",
                 x="steps",
-                y="right answers",
+                y="accuracy",
                 lines=tuple(
                     Line(mask, tuple((step, Read(mask, f"{name} at {step}")) for step in steps))
                     for mask in ("prefix", "causal")

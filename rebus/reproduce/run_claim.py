@@ -1,6 +1,6 @@
 """All settings of a claim with all its seeds, in processes of one thread each; what is measured is written at once.
 
-A cell is a setting with a seed and depends on nothing else, so a run that was stopped goes on with the cells that are
+A cell is a setting with a seed and depends on nothing else, so an interrupted run resumes with the cells that are
 missing, and ends with the numbers of one that was not.
 """
 

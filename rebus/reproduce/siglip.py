@@ -210,7 +210,7 @@ def siglip(budget: Budget = BUDGET) -> Claim:
         statements=(
             *(
                 Statement(
-                    f"With a locked encoder and batches of {batch} the sigmoid names more images rightly.",
+                    f"With a locked encoder and batches of {batch} the sigmoid has a higher accuracy.",
                     Read(locked("sigmoid", batch), "accuracy"),
                     Read(locked("softmax", batch), "accuracy"),
                 )

@@ -78,7 +78,7 @@ def network(budget: Budget, setting: str) -> SimVLM:
 
 
 def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
-    """Share of the right answers to held-out questions, of each kind and of all, after pretraining by the setting's
+    """Accuracy on held-out questions, of each kind and of all, after pretraining by the setting's
     objective and the same fine-tuning."""
     torch.manual_seed(seed)
     made = network(budget, setting)
@@ -177,7 +177,7 @@ def simvlm(budget: Budget = BUDGET) -> Claim:
             Plot(
                 title="SimVLM: answers after fine-tuning",
                 x="pretraining",
-                y="right answers",
+                y="accuracy",
                 lines=tuple(
                     Line(figure, tuple((setting, Read(setting, figure)) for setting in settings))
                     for figure in ("answers", *KINDS[:2])

@@ -23,7 +23,9 @@ def fit(
     steps: int,
     check: Check | None = None,
 ) -> None:
-    """`steps` updates of `network` by the batches 0, 1, …; `check` is told each step, and ends the run by True."""
+    """`steps` updates of `network` by the batches 0, 1, …; `check` is called after each step, and ends the run by
+    True.
+    """
     begin = getattr(objective, "begin", None)
     if begin is not None:
         begin(network, batch_at(0))

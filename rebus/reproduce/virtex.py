@@ -148,7 +148,7 @@ def virtex(budget: Budget = BUDGET) -> Claim:
         "VirTex (five convolutions, one decoder layer a direction, width 64) learns from a new caption at every "
         'visit ("a red circle left of a blue square"), or from the set of shapes in the image, in '
         "equally many steps. Then linear SVMs read its frozen features: which shapes are "
-        "there, and which shapes in which colours, of which no label told anything.",
+        "there, and which shapes in which colours, of which the labels say nothing.",
         settings=_ALL,
         seeds=(1, 2, 3),
         budget=budget,

@@ -62,7 +62,7 @@ def network(budget: Budget, head: Head, *, late: bool) -> VisualBERT:
 
 
 def measure(budget: Budget, setting: str, seed: int) -> dict[str, float]:
-    """Share of statements about unseen scenes that are judged rightly, after fine-tuning; half of them are true."""
+    """Accuracy on statements about unseen scenes, after fine-tuning; half of them are true."""
     torch.manual_seed(seed)
     late = setting == LATE
     made = network(budget, "pretraining", late=late)
@@ -197,7 +197,7 @@ def visualbert(budget: Budget = BUDGET) -> Claim:
         ),
         plots=(
             Plot(
-                title="VisualBERT: statements judged rightly",
+                title="VisualBERT: accuracy on statements",
                 x="pre-training",
                 y=_RIGHT,
                 lines=(Line(_RIGHT, tuple((name, Read(name, _RIGHT)) for name in _ALL)),),

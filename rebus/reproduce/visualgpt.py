@@ -146,7 +146,7 @@ def _captions(network: VisualGPT, test: Pairs) -> list[list[str]]:
 
 
 def f1(captions: list[list[str]], truth: list[Counter[str]]) -> float:
-    """Of all "size colour shape" in the captions and in the truth, each counted as often as it is there."""
+    """Of all "size colour shape" in the captions and in the ground truth, each counted as often as it is there."""
     forms = {names[0] for names in shapes.SHAPES}
     right = said = 0
     for words, wanted in zip(captions, truth, strict=True):

@@ -1,4 +1,4 @@
-"""What a model can be asked to do: images and text in, typed answers out. One file for each verb.
+"""The tasks: images and text in, typed answers out. One file per task.
 
     embed.py     embed_images, embed_texts    unit vectors
     match.py     match                        how alike, every image with every text

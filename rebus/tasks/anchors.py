@@ -1,6 +1,5 @@
-"""Models whose scores are sums over anchors: why an image and a text go together, and what changes when anchors do.
-
-Nothing is trained: an anchor that is added, removed or weighed counts in the next answer.
+"""Models whose scores are sums over anchors: explain a score, and edit the anchors. Nothing is trained: an anchor that
+is added, removed or reweighted takes effect at once.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ SENTENCE = "a photo of {}"  # what a taught word is put into
 
 
 class Explanation(NamedTuple):
-    """Why an image and a text have their `score`: `anchors`, largest share first, whose `contribution` add up to it.
+    """The `score` of an image and a text as a sum: `anchors`, largest `contribution` first.
 
     Each anchor has `id`, `caption`, `image_similarity`, `text_similarity`, `contribution` and `weight`.
     """
@@ -30,7 +29,9 @@ class Explanation(NamedTuple):
 
 
 def explain(model: TaskModel, image: ImageSource, text: str) -> Explanation:
-    """All anchors that both the image and the text resemble. Raises `UnsupportedTask` for a model without anchors."""
+    """All anchors that are similar to both the image and the text. Raises `UnsupportedTask` for a model without
+    anchors.
+    """
     network = _with_anchors(model)
     batch = on_device(model, model.processor(images=[image], texts=[text]))
     with torch.inference_mode():
@@ -58,12 +59,12 @@ def add_anchors(
 
 
 def remove_anchors(model: TaskModel, ids: Sequence[str]) -> None:
-    """Every later score is as if these had never been there. Raises `UnknownName`, changing nothing."""
+    """Remove anchors: later scores are as if they had never been added. Raises `UnknownName`, changing nothing."""
     _with_anchors(model).remove_anchors(list(ids))
 
 
 def weigh_anchors(model: TaskModel, ids: Sequence[str], weight: float | int) -> None:
-    """Let anchors count as `weight` copies of each would. Raises `UnknownName`, `UsageError`, changing nothing."""
+    """Reweight anchors: each counts as `weight` copies. Raises `UnknownName`, `UsageError`, changing nothing."""
     _with_anchors(model).weigh_anchors(list(ids), weight)
 
 
@@ -76,16 +77,16 @@ def teach(
     against: Sequence[ImageSource] = (),
     batching: BatchOptions = AS_IT_SUITS,
 ) -> list[str]:
-    """A new word from some images of it; gives the ids of its anchors, by which it can be removed again.
+    """Add a class from some images of it; returns the ids of its anchors, by which it can be removed.
 
     `ids`: of the images; by default the word with their numbers. A model whose anchors are classes of a classifier
-    gets one more class, by the first id; `against`, images of anything from where the model will be used, help it to
-    tell that class from what they all have in common. Raises `BadText` for an empty word, `UsageError` without images.
+    gets one more class, by the first id; `against`, images of other things from where the model will be used, improve
+    it: their mean is subtracted. Raises `BadText` for an empty word, `UsageError` without images.
     """
     if not word.strip():
-        raise BadText("the word to teach is empty")
+        raise BadText("the name of the class is empty")
     if not len(images):
-        raise UsageError(f'"{word}" is taught by images of it; got none')
+        raise UsageError(f'"{word}" is learned from images of it; got none')
     network = _with_anchors(model)
     names = [f"{word}#{number}" for number in range(len(images))] if ids is None else list(ids)
     caption = SENTENCE.format(word)
@@ -95,7 +96,7 @@ def teach(
 
 
 def image_vectors(model: TaskModel, images: Sequence[ImageSource], batching: BatchOptions = AS_IT_SUITS) -> Tensor:
-    """(n, D) what the image encoder gives. Raises `NotFinite` for NaN."""
+    """(n, D) outputs of the image encoder. Raises `NotFinite` for NaN."""
 
     def see(batch: Sequence[ImageSource]) -> list[Tensor]:
         pixels = on_device(model, model.processor(images=list(batch)))["pixels"]
@@ -107,7 +108,7 @@ def image_vectors(model: TaskModel, images: Sequence[ImageSource], batching: Bat
 
 
 def text_vectors(model: TaskModel, texts: Sequence[str], batching: BatchOptions = AS_IT_SUITS) -> Tensor:
-    """(n, E) what the text encoder gives. Raises `NotFinite` for NaN."""
+    """(n, E) outputs of the text encoder. Raises `NotFinite` for NaN."""
 
     def read(batch: Sequence[str]) -> list[Tensor]:
         inputs = on_device(model, model.processor(texts=list(batch)))
@@ -126,5 +127,5 @@ def _rows(vectors: Tensor, what: str) -> list[Tensor]:
 
 def _with_anchors(model: TaskModel) -> Any:
     if not isinstance(model.network, HasAnchors):
-        raise UnsupportedTask(f"{model.system.name} has no anchors; a model made by `rebus asif build` has")
+        raise UnsupportedTask(f"{model.system.name} has no anchors; models made by `rebus asif build` have")
     return model.network

@@ -1,4 +1,4 @@
-"""Answers to questions about an image: generated, or picked from a fixed list."""
+"""Visual question answering: generated answers, or classification over a fixed answer list."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,13 +27,12 @@ def ask(
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
 ) -> str | list[str]:
-    """One answer for each pair of image and question; a single one of either goes with all of the other.
+    """One answer for each pair of image and question; a single image or question is broadcast.
 
-    `prompt` replaces the system's own; {question} in it is where the question goes, so that "{question}" alone gives
-    the model each question as a whole prompt, which may be empty then.
-    `examples`: (image, question, answer) of some others, shown before, or the `Shots` made of them.
-    A network that picks from a list of answers (`PicksAnswers`) gives the likeliest of them, and takes no decoding
-    options. Raises `MissingFile` where its checkpoint lacks that list.
+    `prompt` replaces the system's own; {question} marks the place of the question, so "{question}" alone makes each
+    question the whole prompt, which may then be empty. `examples`: (image, question, answer) of some others, shown
+    before, or the `Shots` made of them. A network with a fixed answer list (`PicksAnswers`) gives the most probable
+    one, and takes no decoding options. Raises `MissingFile` where its checkpoint lacks that list.
     """
     pairs, many = question_pairs(model, images, questions, prompt)
     shots = shots_of(model, "ask", examples, prompt)
@@ -55,7 +54,7 @@ def question_pairs(
     """(image, prompt) for each question. Raises `BadText` for an empty one, where `prompt` is not the caller's."""
     own = prompt_for(model, "ask") if prompt is None else prompt
     if "{question}" not in own:
-        raise UsageError(f"prompt: wants {{question}} where the question goes; got {own!r}")
+        raise UsageError(f"prompt: expected {{question}} where the question goes; got {own!r}")
     pairs, many = in_pairs(images, questions, "questions")
     for _, question in pairs:
         if not isinstance(question, str) or (prompt is None and not question.strip()):

@@ -22,9 +22,9 @@ PATIENCE = 2.0  # seconds before a progress bar is worth showing
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """What a caller may say of long work. `batch_size` None: what suits the device; `progress` None: a bar where the
-    work takes seconds; `on_error` "skip": an item that fails alone has no answer, and the others go on. `failed` is
-    told of each such item by its number; without it they are logged."""
+    """Options of batched work. `batch_size` None: chosen for the device; `progress` None: a progress bar for work that
+    takes seconds; `on_error` "skip": an item that fails has no answer, and the others continue. `failed` is
+    called with the number of each such item; without it they are logged."""
 
     batch_size: int | None = None
     progress: bool | None = None
@@ -34,7 +34,7 @@ class BatchOptions:
     def __post_init__(self) -> None:
         size = self.batch_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise UsageError(f"batch_size wants a whole number above 0, or None; got {size!r}")
+            raise UsageError(f"batch_size expects a whole number above 0, or None; got {size!r}")
         if self.on_error not in ("raise", "skip"):
             raise UsageError(f'on_error is "raise" or "skip"; got {self.on_error!r}')
 
@@ -98,7 +98,7 @@ def in_batches(
             # Here, since what failed is held by the exception until its handler ends.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            log.warning("out of memory with %d %s at once; going on with %d", len(batch), what, size)
+            log.warning("out of memory with %d %s per batch; continuing with %d", len(batch), what, size)
     if options.failed is not None:
         for i, failure in sorted(failures.items()):
             options.failed(places[i], failure)

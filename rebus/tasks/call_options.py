@@ -1,4 +1,4 @@
-"""What the task methods take beside their inputs, for type checkers, and how it is told apart."""
+"""The options of the task methods, for type checkers, and how they are separated."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict

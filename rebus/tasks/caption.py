@@ -1,4 +1,4 @@
-"""A sentence about an image."""
+"""Image captioning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +20,8 @@ def caption(
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
 ) -> str | list[str]:
-    """What is in the image. `prompt` replaces the system's own, one for all images or one each.
-
-    `examples`: (image, caption) of some others, shown before, or the `Shots` made of them.
+    """A caption for each image. `prompt` replaces the system's own, one for all images or one each. `examples`:
+    few-shot examples (image, caption), or the `Shots` made of them.
     """
     shots = shots_of(model, "caption", examples, prompt if isinstance(prompt, str) else None)
     pairs, many = in_pairs(images, prompt_for(model, "caption") if prompt is None else prompt, "prompts")

@@ -1,7 +1,7 @@
-"""Which of some labels fits an image: zero-shot classification.
+"""Zero-shot classification.
 
-A dual encoder compares the image with sentences about each label (Radford et al., 2021, sec. 3.1); a generative model
-tells how likely each label is as its own answer.
+A dual encoder compares the image with prompts for each label (Radford et al., 2021, sec. 3.1); a generative model
+gives the likelihood of each label as its answer.
 """
 
 import logging
@@ -43,20 +43,20 @@ def classify(
 ) -> Ranking | list[Ranking]:
     """All labels with their probabilities, best first, for each image.
 
-    `templates`: sentences with `{}` where the label goes, or the name of a published set ("imagenet", "cifar10", …);
-    None means the system's own, else the label as it is. Labels that the model reads as the same text (CLIP: "Dog",
-    "dog ") are merged and logged.
+    `templates`: prompts with `{}` for the label, or the name of a published set ("imagenet", "cifar10", …); None: the
+    system's own if it has any, otherwise the label itself. Labels that tokenize identically (CLIP: "Dog", "dog ") are
+    merged and logged.
     Probabilities sum to 1 over the labels, but those of a dual encoder with a sigmoid (SigLIP) are each label's own
     when there is a single label, or with `multi`, which other models refuse.
-    `examples`: (image, label) of some others, shown to a generative model before, or the `Shots` made of them. A label
-    then counts by the mean log-probability of its tokens, averaged over `orders` random orders of the examples.
+    `examples`: few-shot examples (image, label) for a generative model, or the `Shots` made of them. A label is then
+    scored by the mean log-probability of its tokens, averaged over `orders` random orders of the examples.
     Raises `UsageError` for no labels, `BadText` for an empty one, `LimitExceeded` above MAX_LABELS.
     """
     return Classifier(model, labels, templates, multi, examples=examples, orders=orders).rank(images, batching)
 
 
 class Classifier:
-    """`classify` in two parts: the labels are read once, then any number of calls rank images by them."""
+    """`classify` for a fixed set of labels: they are encoded once, for any number of calls on images."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Classifier:
         orders: int = 1,
     ):
         if isinstance(orders, bool) or not isinstance(orders, int) or orders < 1:
-            raise UsageError(f"orders wants a whole number above 0; got {orders!r}")
+            raise UsageError(f"orders expected a whole number above 0; got {orders!r}")
         self.model = model
         shots = shots_of(model, "classify", examples)
         self.shots = None if shots is None else shots.orders(orders)
@@ -122,7 +122,7 @@ def distinct(labels: Sequence[str], read: Callable[[str], str] = str.strip) -> l
     Labels are equal that a model reads as the same text (`read`): the first spelling stays, the others are logged.
     """
     if isinstance(labels, str):
-        raise UsageError(f"labels wants a list; got the text {labels[:60]!r}. For a single label: [label]")
+        raise UsageError(f"labels expects a list; got the text {labels[:60]!r}. For a single label: [label]")
     labels = list(labels)
     if not labels:
         raise UsageError("labels is empty: give at least one")

@@ -1,4 +1,4 @@
-"""Vectors and scores as methods of a model, and what lies inside its network."""
+"""Embeddings, scores, features and attention maps as methods of a model."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -21,7 +21,7 @@ class Comparing:
         raise NotImplementedError
 
     def embed_images(self, images: "Images", *, on_error: OnError = "raise", **options: Unpack[Batching]) -> "Tensor":
-        """Unit vectors, float32 (n, d), of one image or many."""
+        """Image embeddings: unit vectors, float32 (n, d), of one image or many."""
         from rebus.tasks.embed import embed_images
 
         return embed_images(self._can("embed_images"), images, batching=divided(options, on_error)[0])
@@ -29,7 +29,7 @@ class Comparing:
     def embed_texts(
         self, texts: str | Sequence[str] | Iterator[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
     ) -> "Tensor":
-        """Unit vectors, float32 (n, d), of one text or many."""
+        """Text embeddings: unit vectors, float32 (n, d), of one text or many."""
         from rebus.tasks.embed import embed_texts
 
         return embed_texts(self._can("embed_texts"), texts, batching=divided(options, on_error)[0])  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ class Comparing:
         self, images: "Images", *, on_error: OnError = ..., **options: Unpack[Batching]
     ) -> "list[ImageRegions]": ...
     def embed_regions(self, images: Any, *, on_error: OnError = "raise", **options: Unpack[Batching]) -> Any:
-        """The features of places of each image, for models that read regions: give these as their images."""
+        """Region features of each image, as input of models that read regions in place of images."""
         from rebus.tasks.embed_regions import embed_regions
 
         return embed_regions(self._can("embed_regions"), images, batching=divided(options, on_error)[0])
@@ -51,7 +51,8 @@ class Comparing:
     def match(
         self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
     ) -> "Tensor":
-        """Cosine similarities (images, texts), float32; of models that read image and text together, probabilities."""
+        """Cosine similarities (images, texts), float32; for models that read image and text together, match
+        probabilities."""
         from rebus.tasks.match import match
 
         return match(self._can("match"), images, texts, batching=divided(options, on_error)[0])
@@ -59,7 +60,7 @@ class Comparing:
     def logits(
         self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
     ) -> "Tensor":
-        """The released model's own scores (images, texts), float32, scale and bias included."""
+        """The logits of the released model (images, texts), float32: similarities with scale and bias applied."""
         from rebus.tasks.match import logits
 
         return logits(self._can("match"), images, texts, batching=divided(options, on_error)[0])
@@ -67,7 +68,9 @@ class Comparing:
     def probabilities(
         self, images: "Images", texts: str | Sequence[str], *, on_error: OnError = "raise", **options: Unpack[Batching]
     ) -> "Tensor":
-        """(images, texts) float32: of each pair alone (SigLIP's sigmoid), or over the texts (CLIP's softmax)."""
+        """Probabilities (images, texts) float32: of each pair (SigLIP's sigmoid), or over the texts (CLIP's
+        softmax).
+        """
         from rebus.tasks.match import probabilities
 
         return probabilities(self._can("match"), images, texts, batching=divided(options, on_error)[0])
@@ -80,8 +83,8 @@ class Comparing:
         on_error: OnError = "raise",
         **options: Unpack[Batching],
     ) -> "Features":
-        """What layers of the image encoder make of each place: `patches` (n, rows, columns, D), `class_token` (n, D),
-        by layer, and the `pooled` vector (n, E). None: the last layer."""
+        """Patch features of the image encoder: `patches` (n, rows, columns, D) and `class_token` (n, D) by layer, and
+        the `pooled` vector (n, E). `layers` None: the last layer."""
         from rebus.tasks.image_layers import features
 
         return features(self, images, layers, batching=divided(options, on_error)[0])  # type: ignore[arg-type]
@@ -94,7 +97,7 @@ class Comparing:
         on_error: OnError = "raise",
         **options: Unpack[Batching],
     ) -> "AttentionMaps":
-        """Attention maps (n, heads, queries, keys) of the image encoder by layer; "pool" is that of its pooling."""
+        """Attention maps (n, heads, queries, keys) of the image encoder by layer; "pool" is attention pooling."""
         from rebus.tasks.image_layers import attention
 
         return attention(self, images, layers, batching=divided(options, on_error)[0])  # type: ignore[arg-type]
@@ -104,7 +107,7 @@ class Comparing:
     @overload
     def explain(self, image: "OneImage", texts: Sequence[str]) -> "list[Explanation]": ...
     def explain(self, image: "OneImage", texts: str | Sequence[str]) -> Any:
-        """Where in the image a text is seen: `heat` (H, W) in [0, 1], `score`, and `plot()` that draws it."""
+        """Saliency map of a text on an image: `heat` (H, W) in [0, 1], `score`, and `plot()`, which draws it."""
         from rebus.tasks.explain import explain
 
         return explain(self, image, texts)  # type: ignore[arg-type]

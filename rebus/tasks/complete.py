@@ -1,4 +1,4 @@
-"""What follows a document of text and images in turn: a web page, few-shot examples, the frames of a video."""
+"""Continuation of an interleaved document of text and images: a web page, few-shot examples, frames of a video."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def complete(
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
 ) -> Completion | list[Completion]:
-    """What the model writes after a document, or after each of several.
+    """The continuation of a document, or of each of several.
 
     A document is a text, or a list of texts and images; in it every `str` is text, so that an image in a file is given
     as a `pathlib.Path`. Texts are taken as they are, white space included. The answer is a text; of a system that

@@ -1,5 +1,5 @@
-"""Boxes around the things that labels name: by location tokens in text, by a network that finds regions, or by one that
-says which of an image's regions a phrase means."""
+"""Object detection: by location tokens in generated text, by a detector, or by phrase grounding over an image's
+regions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,15 +34,14 @@ def detect(
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
 ) -> Boxes | list[Boxes]:
-    """Boxes in pixels of the given (upright) image, best first; `labels` None asks for any object. `threshold`: only
-    those of at least that score (what a network leaves out by itself does not come back below it).
+    """Boxes in pixels of the (upright) input image, best first; `labels` None detects any object. `threshold`: only
+    those of at least that score (boxes that the network itself drops do not come back).
 
     A score is the network's own where it finds regions (`FindsRegions`) or grounds phrases (`GroundsPhrases`, one box
     for each label, which is a phrase); neither takes decoding options. Of a generative model it is the geometric mean
     of the probabilities of the location tokens. Pieces of generated text that make no box (an empty one, a token too
-    few) are left out. A list in the place of a label holds several names for one thing, which is called by the first;
-    who reads labels as one text refuses it. `templates`: the sentences into which networks that find regions put a
-    label, as in `classify`.
+    few) are left out. A list in place of a label gives synonyms, reported under the first; models that read labels as
+    one text reject it. `templates`: prompt templates of detectors, as in `classify`.
     """
     least = _checked(threshold)
     if isinstance(model.network, FindsRegions):
@@ -73,8 +72,7 @@ def detect(
 
 
 class Detector:
-    """`detect` in two parts, for networks that find regions: labels are read once, then any number of images are
-    searched for them."""
+    """`detect` for a fixed set of labels, for detectors: labels are encoded once, for any number of images."""
 
     def __init__(
         self,
@@ -84,7 +82,7 @@ class Detector:
         last_seen: LastSeen | None = None,
     ):
         if not isinstance(model.network, FindsRegions):
-            raise UsageError(f"{model.system.name} reads labels as part of its prompt, anew for each image: use detect")
+            raise UsageError(f"{model.system.name} reads labels as part of the prompt of each image: use detect")
         self._model, self._templates, self._last_seen = model, templates, last_seen or LastSeen()
         self._finder = RegionFinder(model, _wanted(labels), templates, self._last_seen)
 
@@ -93,7 +91,8 @@ class Detector:
         return self.find(images, BatchOptions(**options), threshold)
 
     def asking(self, labels: Labels | None) -> "Detector":
-        """One for other labels. It knows what was seen in the last batch of images, and finds in them at once."""
+        """The same for other labels. It keeps the region features of the last batch of images, so these are not encoded
+        again."""
         return Detector(self._model, labels, self._templates, self._last_seen)
 
     def find(
@@ -108,7 +107,7 @@ class Detector:
 
 def _checked(threshold: float | None) -> float | None:
     if threshold is not None and not 0 <= threshold <= 1:
-        raise UsageError(f"threshold wants a probability, 0 to 1; got {threshold!r}")
+        raise UsageError(f"threshold expects a probability, 0 to 1; got {threshold!r}")
     return threshold
 
 

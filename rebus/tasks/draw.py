@@ -1,4 +1,4 @@
-"""Boxes and masks drawn into a copy of an image, with labels that can be read on any background."""
+"""Draw boxes and masks on a copy of an image, with labels that are legible on any background."""
 
 import io
 import math

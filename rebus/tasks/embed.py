@@ -1,4 +1,4 @@
-"""Images and texts as unit vectors of one space."""
+"""Image and text embeddings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,8 +1,8 @@
-"""Where in an image a text is seen: the gradient of their score, times what a layer of the image encoder found there.
+"""Saliency of a text on an image: the gradient of their score, times the features of a layer of the image encoder.
 
 Draelos and Carin, "Use HiResCAM instead of Grad-CAM", 2020; Selvaraju et al., "Grad-CAM", 2017. Works for every image
-encoder, with attention or without, and every model that scores an image with a text: by similarity, by a match, or by
-how likely the text is as the answer.
+encoder, with attention or without, and every model that scores an image with a text: by similarity, by match
+probability, or by the likelihood of the text as the answer.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Explanation:
     heat: np.ndarray
 
     def plot(self) -> Image.Image:
-        """The image in grey, with the places of the text in colour."""
+        """The image in grey with the heat map in colour."""
         grey = np.asarray(self.image.convert("L").convert("RGB"), np.float32)
         warm = np.stack([np.full_like(self.heat, 255), 190 * (1 - self.heat), np.zeros_like(self.heat)], axis=2)
         share = _STRENGTH * self.heat[..., None]

@@ -1,9 +1,9 @@
-"""Examples in the prompt: a task is shown, not trained (Brown et al., 2020; Alayrac et al., 2022).
+"""Few-shot prompting: in-context learning without training (Brown et al., 2020; Alayrac et al., 2022).
 
     image₁ prompt answer₁ end  image₂ prompt answer₂ end  …  image prompt ▶ answer
 
-What all prompts begin with is read once, however many questions follow. Or each image gets examples of its own, those
-that resemble it (RICES, Yang et al., "An Empirical Study of GPT-3 for Few-Shot Knowledge-Based VQA", 2022).
+The common prefix of all prompts is encoded once, for any number of questions. Or each image gets its own examples, the
+most similar ones (RICES, Yang et al., "An Empirical Study of GPT-3 for Few-Shot Knowledge-Based VQA", 2022).
 """
 
 import math
@@ -37,8 +37,8 @@ class _Shown(NamedTuple):
 class Shots:
     """Examples for one task of one model, for any number of calls: `model.ask(image, question, examples=shots)`.
 
-    With `encoder`, a model that embeds images, each image is shown the `number` examples that resemble it most, the
-    nearest last; otherwise all examples in order, which are read at the first call and kept.
+    With `encoder`, a model that embeds images, each image gets the `number` most similar examples, the nearest last;
+    otherwise all examples in order, which are encoded at the first call and cached.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Shots:
             able = f"; it learns from examples: {', '.join(after)}" if after else ""
             raise UnsupportedTask(f"{model.system.name} does not learn {task} from examples in the prompt{able}")
         if (encoder is None) != (number is None) or (number is not None and number < 1):
-            raise UsageError("the nearest examples want both: encoder, a model that embeds images, and number, above 0")
+            raise UsageError("the nearest examples need both: encoder, a model that embeds images, and number, above 0")
         self.model, self.task, self.encoder, self.number = model, task, encoder, number
         self.prompt = prompt_for(model, task) if prompt is None else prompt
         self._end = _controlled(after[task], model.system.prompts.controls)
@@ -106,7 +106,7 @@ class Shots:
         """The image of an example, and what stands for it in the prompt."""
         wanted = ("image", "question", "answer") if "{question}" in self.prompt else ("image", "answer")
         if not isinstance(example, tuple | list) or len(example) != len(wanted):
-            raise UsageError(f"example {index}: wants ({', '.join(wanted)})")
+            raise UsageError(f"example {index}: expected ({', '.join(wanted)})")
         image, *texts = example
         for name, text in zip(wanted[1:], texts, strict=True):
             if not isinstance(text, str) or not text.strip():
@@ -118,7 +118,7 @@ class Shots:
     def _embedded(self, encoder: TaskModel) -> Tensor:
         for index, shown in enumerate(self.shown):
             if not shown.images:
-                raise UsageError(f"example {index} has no image: nothing resembles it")
+                raise UsageError(f"example {index} has no image to compare with")
         return embed_images(encoder, [shown.images[0] for shown in self.shown])
 
     def _with_nearest(self, pairs: Sequence[Pair]) -> list[Pair]:
@@ -195,5 +195,5 @@ def _marked(pair: Pair) -> Pair:
 
 def _listed(examples: Any) -> list[Example]:
     if isinstance(examples, str | bytes) or not hasattr(examples, "__iter__"):
-        raise UsageError(f"examples wants a list of them; got {type(examples).__name__}")
+        raise UsageError(f"examples expects a list of them; got {type(examples).__name__}")
     return list(examples)

@@ -1,4 +1,4 @@
-"""What was found in an image, as lists that know the image: they are drawn by `plot()`, and shown so in notebooks."""
+"""Lists of detections that remember their image: `plot()` draws them, and notebooks show them."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Masks(list[Mask]):
         self.image = image
 
     def plot(self, image: ImageSource | None = None) -> Image.Image:
-        """A copy of the image with the masks painted; of the one that was searched unless another is given (a path or
-        an image)."""
+        """A copy of the image with the masks drawn on it; of the one that was searched unless another is given (a path
+        or an image)."""
         from rebus.tasks.draw import draw_masks
 
         return draw_masks(_opened(image, self.image), self)
@@ -64,7 +64,7 @@ def _opened(given: Any, searched: Any) -> Image.Image:
 
     source = searched if given is None else given
     if source is None or isinstance(source, ImageRegions):
-        raise UsageError("plot wants the image that was searched: plot(image)")
+        raise UsageError("plot needs an image: plot(image)")
     return open_image(source)
 
 

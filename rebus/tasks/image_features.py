@@ -1,4 +1,4 @@
-"""What an image encoder makes of images, whatever the model around it does with that."""
+"""Pooled features of the image encoder inside any model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Inside an image encoder: what its layers make of each place of an image, and where its attention looks.
+"""Inside an image encoder: patch features of its layers, and attention maps.
 
 Works on every backbone that names its `blocks` (`rebus.nn.blocks`), by forward hooks: layer i is what block i
 gives, and −1 the last one. The same hooks are open to everybody: `blocks_of(image_encoder(model.network))` lists the
@@ -79,7 +79,7 @@ def features(
 def attention(
     model: TaskModel, images: Any, layers: Sequence[Layer] | None = None, *, batching: BatchOptions = AS_IT_SUITS
 ) -> AttentionMaps:
-    """Who looks at what. `layers`: block numbers, or "pool" for the attention that makes one vector of all places
+    """Attention maps. `layers`: block numbers, or "pool" for the attention that makes one vector of all places
     (None: the last block, or the pool where blocks have none).
 
     Raises `UnsupportedTask` where places do not attend to one another: in convolutions, in windows, among channels.
@@ -179,7 +179,7 @@ def _layer(layer: Layer, there: dict[Layer, Any], count: int) -> Layer:
 def _numbers(layers: Sequence[Any], count: int) -> list[int]:
     for layer in layers:
         if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
-            raise UsageError(f"layers wants numbers from {-count} to {count - 1}; got {layer!r}")
+            raise UsageError(f"layers expects numbers from {-count} to {count - 1}; got {layer!r}")
     return list(dict.fromkeys(layer % count for layer in layers))
 
 

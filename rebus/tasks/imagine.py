@@ -1,4 +1,4 @@
-"""An image of what a prompt describes."""
+"""Text-to-image generation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,10 +24,10 @@ _FIXED = ("max_new_tokens", "allowed", "stop")  # an image is a fixed number of 
 def imagine(
     model: TaskModel, prompts: str | Sequence[str], *, batching: BatchOptions = AS_IT_SUITS, **decoding: Any
 ) -> Image.Image | list[Image.Image]:
-    """One image (RGB) for each prompt. The model draws its codes by chance: `seed=` makes them the same again.
-    `guidance`: how strongly the prompt is followed, 1 for as the model has it. `best_of`: so many images are drawn of
-    each prompt, and that one is returned after which the model itself finds the prompt the likeliest caption (as CLIP
-    ranks the images of DALL·E; Ramesh et al., 2021, Sec. 2.6).
+    """One image (RGB) for each prompt. Codes are sampled: `seed=` makes them reproducible. `guidance`: classifier-free
+    guidance scale, 1 for none. `best_of`: that many images are generated per prompt, and the one is returned for which
+    the model itself gives the prompt the highest likelihood as a caption (as CLIP reranks the images of DALL·E; Ramesh
+    et al., 2021, Sec. 2.6).
 
     Raises `BadText` for an empty prompt, `MissingFile` where the checkpoint lacks what decodes images, and
     `UsageError` for options that have no meaning for an image.

@@ -1,4 +1,4 @@
-"""One item or many: tasks take either and answer in kind."""
+"""One item or many: tasks take either, and return one answer or a list."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ def many_images(images: Any) -> tuple[list[ImageSource], bool]:
         images = list(islice(images, limit("MAX_IMAGES") + 1))
     if not isinstance(images, Sequence):
         raise BadImage(
-            'wanted an image (a path, bytes, a PIL image, an array, a tensor, regions, a clip, {"pixels": …}), a '
+            'expected an image (a path, bytes, a PIL image, an array, a tensor, regions, a clip, {"pixels": …}), a '
             f"folder, a list or a generator; got {type(images).__name__}"
         )
     check("MAX_IMAGES", len(images), "images in one call")
@@ -72,7 +72,7 @@ def many_texts(texts: Prompt | Sequence[Prompt], what: str = "texts") -> tuple[l
     if isinstance(texts, Iterator):
         texts = list(texts)
     if not isinstance(texts, Sequence):
-        raise BadText(f"{what} wants a text or a list of them; got {type(texts).__name__}")
+        raise BadText(f"{what} expects a text or a list of them; got {type(texts).__name__}")
     for index, text in enumerate(texts):
         if not isinstance(text, str | Pieces):
             raise BadText(f"{what}[{index}] must be a text; got {type(text).__name__}")
@@ -80,7 +80,7 @@ def many_texts(texts: Prompt | Sequence[Prompt], what: str = "texts") -> tuple[l
 
 
 def in_pairs(images: Any, texts: Prompt | Sequence[Prompt], what: str) -> tuple[list[tuple[ImageSource, Prompt]], bool]:
-    """(image, text) for each answer, and whether many are wanted. A single one goes with all of the others."""
+    """(image, text) for each answer, and whether there are many. A single one is broadcast."""
     sources, many_seen = many_images(images)
     listed, many_listed = many_texts(texts, what)
     if many_seen and many_listed and len(sources) != len(listed):

@@ -1,4 +1,4 @@
-"""How well every image goes with every text."""
+"""Similarity of every image with every text."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,9 +13,8 @@ from rebus.tasks.task_model import TaskModel
 
 
 class Scores(NamedTuple):
-    """The same pairs three times, each (images, texts) float32; rows of NaN for images that are skipped.
-
-    `cosines`: higher is more alike. `logits`: cosines times the model's scale, plus its bias where it has one, called
+    """Scores of all pairs in three forms, each (images, texts) float32; rows of NaN for images that are skipped.
+    `cosines`: cosine similarities. `logits`: cosines times the model's scale, plus its bias where it has one, called
     `logits_per_image` by the reference libraries. `probabilities`: of a model trained with a sigmoid (SigLIP) each
     pair's own, whatever else is asked; of one trained with a softmax (CLIP) they sum to 1 over the texts. A network
     that reads image and text together (`MatchesPairs`) has no cosines: there `cosines` are its probabilities, and
@@ -28,7 +27,7 @@ class Scores(NamedTuple):
 
 
 class Matcher:
-    """Images against texts in two parts: the texts are read once, then any number of calls score images."""
+    """`match` for a fixed set of texts: they are encoded once, for any number of calls on images."""
 
     def __init__(self, model: TaskModel, texts: str | Sequence[str]):
         self._model = model
@@ -44,7 +43,7 @@ class Matcher:
         return self._compare.scores(self._compare.images(images, batching), self._texts)
 
     def scores(self, images: Any, batching: BatchOptions = AS_IT_SUITS) -> Scores:
-        """All three."""
+        """All three scores."""
         if self._pairs is not None:
             log_odds = self._pairs.log_odds(images, batching)
             return Scores(log_odds.sigmoid(), log_odds, log_odds.sigmoid())

@@ -1,8 +1,8 @@
-"""The tasks as methods of a model, typed: one item gives one answer, many give a list.
+"""The tasks as typed methods of a model: one item gives one answer, many give a list.
 
-Every method takes `batch_size` (items at a time; None: what suits the device), `progress` (True or False: a progress
-bar from the start or never; None: once the work takes seconds) and `on_error`: with "skip" an item that fails has no
-answer, None in a list and a row of NaN in a tensor, and is logged; the others go on.
+Every method takes `batch_size` (None: chosen for the device), `progress` (True or False: always or never show a
+progress bar; None: only for work that takes seconds) and `on_error`: with "skip" an item that fails is logged and has
+no answer, None in a list and a row of NaN in a tensor.
 
 Images are paths, bytes, PIL images, arrays (H, W, C) uint8 or tensors (3, H, W) in [0, 1]; many are a list, a
 generator, a stack, or the path of a folder, whose images come in the order of `rebus.images_in`.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Tasks(Comparing):
-    """What a model can be asked. `rebus.api.Model` is one; `_can` gives itself, or raises `UnsupportedTask`."""
+    """The task methods of a model. `rebus.api.Model` is one; `_can` returns the model, or raises `UnsupportedTask`."""
 
     @overload
     def classify(
@@ -79,9 +79,9 @@ class Tasks(Comparing):
         on_error: OnError = "raise",
         **options: Unpack[Classifying],
     ) -> Any:
-        """Labels with probabilities, best first. `templates`: sentences with `{}`, or the name of a published set.
-
-        `multi`: each label's own probability, of models with a sigmoid. `examples`: (image, label) of some others.
+        """Zero-shot classification: labels with probabilities, best first. `templates`: prompts with `{}`, or the name
+        of a published set. `multi`: independent probabilities, of models with a sigmoid. `examples`: few-shot (image,
+        label).
         """
         from rebus.tasks.classify import classify
 
@@ -89,7 +89,7 @@ class Tasks(Comparing):
         return classify(self._can("classify"), images, labels, templates, multi, batching=batching, **shown)
 
     def classifier(self, labels: Sequence[str], templates: Any = None, multi: bool = False, **how: Any) -> "Classifier":
-        """`classify` in two parts, for many calls: the labels are read once, what is given ranks them by images."""
+        """`classify` for a fixed set of labels: they are encoded once; call the result with images."""
         from rebus.tasks.classify import Classifier
 
         return Classifier(self._can("classify"), labels, templates, multi, **how)
@@ -124,7 +124,7 @@ class Tasks(Comparing):
     def caption(
         self, images: Any, prompt: Any = None, *, on_error: OnError = "raise", **options: Unpack[Showing]
     ) -> Any:
-        """What is in the image, in a sentence. `examples`: (image, caption) of some others."""
+        """A caption of the image. `examples`: few-shot (image, caption)."""
         from rebus.tasks.caption import caption
 
         batching, decoding = divided(options, on_error)
@@ -169,8 +169,8 @@ class Tasks(Comparing):
         on_error: OnError = "raise",
         **options: Unpack[Showing],
     ) -> Any:
-        """The answer to a question about the image. `prompt`: another than the model's own, with {question} in it.
-        `examples`: (image, question, answer) of some others."""
+        """The answer to a question about the image. `prompt`: replaces the model's own, with {question} in it.
+        `examples`: few-shot (image, question, answer)."""
         from rebus.tasks.ask import ask
 
         batching, decoding = divided(options, on_error)
@@ -219,9 +219,8 @@ class Tasks(Comparing):
         on_error: OnError = "raise",
         **options: Unpack[Decoding],
     ) -> Any:
-        """Boxes of the labelled things, in pixels of the given image; with `threshold` those of at least that score. A
-        list in place of a label: several names of one thing. `templates`, where regions are compared with texts:
-        sentences with `{}`, or the name of a set."""
+        """Boxes of the labelled objects, in pixels of the input image; with `threshold` those of at least that score. A
+        list in place of a label: synonyms. `templates`, of detectors: prompts with `{}`, or the name of a set."""
         from rebus.tasks.detect import detect
 
         batching, decoding = divided(options, on_error)
@@ -233,7 +232,7 @@ class Tasks(Comparing):
         labels: str | Sequence[str | Sequence[str]] | None = None,
         templates: str | Sequence[str] | None = None,
     ) -> "Detector":
-        """`detect` in two parts, for many calls: the labels are read once, what is given finds them in images."""
+        """`detect` for a fixed set of labels: they are encoded once; call the result with images."""
         from rebus.tasks.detect import Detector
 
         return Detector(self._can("detect"), labels, templates)
@@ -256,7 +255,7 @@ class Tasks(Comparing):
         self, images: "Images", phrases: str | Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Decoding]
     ) -> "list[Masks | None]": ...
     def segment(self, images: Any, phrases: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
-        """Masks of the things that the phrases name, of the size of the given image."""
+        """Masks of the objects that the phrases describe, of the size of the input image."""
         from rebus.tasks.segment import segment
 
         batching, decoding = divided(options, on_error)
@@ -275,7 +274,7 @@ class Tasks(Comparing):
         self, images: "Images", *, on_error: Literal["skip"], **options: Unpack[Decoding]
     ) -> list[list[TextLine] | None]: ...
     def read(self, images: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
-        """Lines of writing in the order of reading, with their four corners in pixels of the given image (OCR)."""
+        """OCR: lines of text in reading order, with their four corners in pixels of the input image."""
         from rebus.tasks.read import read
 
         batching, decoding = divided(options, on_error)
@@ -291,9 +290,8 @@ class Tasks(Comparing):
         on_error: OnError = "raise",
         **options: Unpack[Decoding],
     ) -> Any:
-        """A task by its release's own name (`"<DENSE_REGION_CAPTION>"`): text, boxes, lines of writing or masks.
-
-        `text`: the caption or phrase that some are about; `region`: xyxy in pixels, of those about a region.
+        """A task by the name in its release (`"<DENSE_REGION_CAPTION>"`): text, boxes, lines of text or masks. `text`:
+        the caption or phrase that some tasks need; `region`: the xyxy in pixels that others need.
         """
         from rebus.tasks.perform import perform
 
@@ -301,14 +299,16 @@ class Tasks(Comparing):
         return perform(self._can("perform"), images, task, text, region, batching=batching, **decoding)
 
     def shots(self, task: str, examples: Any, **how: Any) -> "Shots":
-        """Examples for many calls of "caption", "ask" or "classify": read once, or with `encoder` and `number` the
-        nearest of them for each image (`rebus.tasks.few_shot.Shots`)."""
+        """Few-shot examples for many calls of "caption", "ask" or "classify": encoded once, or with `encoder` and
+        `number` the nearest ones for each image (`rebus.tasks.few_shot.Shots`)."""
         from rebus.tasks.few_shot import Shots
 
         return Shots(self._can(task), task, examples, **how)
 
     def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
-        """What follows a list of text and images, files as `pathlib.Path`: text, or text and images in turn."""
+        """The continuation of a list of text and images, files as `pathlib.Path`: text, or interleaved text and
+        images.
+        """
         from rebus.tasks.complete import complete
 
         batching, decoding = divided(options, on_error)
@@ -327,7 +327,7 @@ class Tasks(Comparing):
         self, prompts: Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Decoding]
     ) -> "list[Image.Image | None]": ...
     def imagine(self, prompts: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
-        """An image of what the prompt describes."""
+        """Generate an image for the prompt."""
         from rebus.tasks.imagine import imagine
 
         batching, decoding = divided(options, on_error)

@@ -1,4 +1,4 @@
-"""Images against texts by a network that reads both together (`MatchesPairs`): one pass for each pair."""
+"""Image-text matching by a network that reads both together (`MatchesPairs`): one forward pass per pair."""
 
 from collections.abc import Sequence
 from itertools import product

@@ -1,4 +1,4 @@
-"""Tasks by the names that a release gives them: `perform(image, "<DENSE_REGION_CAPTION>")`."""
+"""Tasks by their names in a release: `perform(image, "<DENSE_REGION_CAPTION>")`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,14 +28,13 @@ def perform(
     batching: BatchOptions = AS_IT_SUITS,
     **decoding: Any,
 ) -> Any:
-    """What the task answers of each image: a text, boxes, lines of writing or masks (`System.named_tasks`).
-
-    `text`: what a task with a text is about, a caption or a phrase; `region`: xyxy in pixels, of a task about a region.
-    Raises `UnknownName` for a task that the system has not, `UsageError` for an input that it has no use for or lacks.
+    """The answer for each image: a text, boxes, lines of text or masks (`System.named_tasks`). `text`: the caption or
+    phrase that some tasks need; `region`: the xyxy in pixels that others need. Raises `UnknownName` for a task that the
+    system does not have, `UsageError` for an input that the task does not take or lacks.
     """
     tasks = model.system.named_tasks
     if not tasks:
-        raise UnsupportedTask(f"{model.system.name} has no tasks with names of their own")
+        raise UnsupportedTask(f"{model.system.name} has no named tasks")
     if task not in tasks:
         raise unknown("task", task, tasks, f"There are: {', '.join(tasks)}.")
     named = tasks[task]
@@ -58,7 +57,7 @@ def perform(
 def _check_input(name: str, task: NamedTask, what: str, given: bool) -> None:
     wanted = f"{{{what}}}" in task.prompt
     if wanted != given:
-        raise UsageError(f"{name} wants a {what}: {what}=…" if wanted else f"{name} takes no {what}")
+        raise UsageError(f"{name} expects a {what}: {what}=…" if wanted else f"{name} takes no {what}")
 
 
 def _answer(model: TaskModel, task: NamedTask, image: Image.Image, answer: Generated, text: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Boxes of phrases by a network that says which of an image's regions a phrase means (`GroundsPhrases`)."""
+"""Phrase grounding by a network that scores the regions of an image (`GroundsPhrases`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from rebus.tasks.text_generation import Pair, inputs
 def ground_phrases(
     model: TaskModel, sources: Sequence[Any], phrases: Sequence[str], batching: BatchOptions
 ) -> list[list[Box]]:
-    """For each image one box a phrase, in pixels of the given image, best first: the likeliest region, with its
+    """For each image one box per phrase, in pixels of the input image, best first: the most probable region, with its
     probability among the regions of the image."""
 
     def work(batch: Sequence[ImageSource | ImageRegions]) -> list[list[Box]]:
@@ -34,7 +34,9 @@ def ground_phrases(
 def _ground(model: TaskModel, source: Any, phrases: Sequence[str]) -> list[Box]:
     if isinstance(source, ImageRegions):
         if source.size is None:
-            raise BadRegions(f"{source.key}: the size of the image is not known: RegionFiles.of(path, size) tells it")
+            raise BadRegions(
+                f"{source.key}: the size of the image is not known: give it with RegionFiles.of(path, size)"
+            )
         size = source.size
     else:
         (source,) = open_all(model, [source])

@@ -1,4 +1,4 @@
-"""The published sentences into which CLIP puts a label; several are averaged.
+"""The published prompt templates of CLIP; several are averaged.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, sec. 3.1.4. "itap" is
 short for "I took an image"; articles are never adjusted to the label. Those for the classes of LVIS are about

@@ -1,4 +1,4 @@
-"""The writing in an image: each line with its corners (OCR)."""
+"""OCR: the lines of text in an image with their corners."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from rebus.tasks.text_generation import generate_batch, generation_batch
 def read(
     model: TaskModel, images: Any, *, batching: BatchOptions = AS_IT_SUITS, **decoding: Any
 ) -> list[TextLine] | list[list[TextLine]]:
-    """Lines of writing in the order in which they are read, their corners in pixels of the given (upright) image.
+    """Lines of text in reading order, with corners in pixels of the (upright) input image.
 
     A score is the geometric mean of the probabilities of the location tokens. Pieces of generated text that make no
     line (a corner too few) are left out.

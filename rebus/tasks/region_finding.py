@@ -1,4 +1,4 @@
-"""Regions by a network that finds them (`FindsRegions`), in pixels of the given image."""
+"""Detections of a network that finds regions (`FindsRegions`), in pixels of the input image."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,8 @@ Answer = TypeVar("Answer")
 
 
 class LastSeen:
-    """What a network saw in the images that it looked at last (`look`): other labels are found in them without looking
-    again. The network must stay as it is meanwhile."""
+    """The cached output of `look` for the last images, in which other labels are found without another forward pass.
+    The network must not change meanwhile."""
 
     def __init__(self) -> None:
         self._pixels = b""

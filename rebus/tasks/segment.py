@@ -1,4 +1,4 @@
-"""Masks of the things that phrases name: by mask tokens or polygons in text, or by a network that finds regions."""
+"""Referring segmentation: by mask tokens or polygons in generated text, or by a detector with masks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def segment(
 ) -> Masks | list[Masks]:
     """Masks (H, W) of the given (upright) image for each pair of image and phrase, best first.
 
-    A single image or phrase goes with all of the others. A score is the network's own where it finds regions
+    A single image or phrase is broadcast. A score is the network's own where it finds regions
     (`FindsRegions`, which takes no decoding options); of a generative model it is the geometric mean of the
     probabilities of the location tokens. Raises `MissingFile` where the checkpoint has no mask decoder.
     """

@@ -1,4 +1,4 @@
-"""Captions, answers and completions piece by piece, as they are generated."""
+"""Streaming of captions, answers and completions."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ def streamed_decoding(model: TaskModel, task: str, given: Mapping[str, Any]) -> 
 
 
 class TextSoFar:
-    """The text of tokens that come one by one: what `add` and `rest` give, joined, is what `text` gives at the end."""
+    """Incremental detokenization: the pieces of `add` and `rest`, concatenated, are what `text` gives at the end."""
 
     def __init__(self, model: TaskModel, decoding: Mapping[str, Any]):
         self.model, self.decoding = model, decoding
@@ -58,13 +58,13 @@ class TextSoFar:
         self.told = ""
 
     def add(self, token: int) -> str:
-        """What is certain of the text with one token more, after all that was told before."""
+        """The text that is certain with one token more, after all that was yielded before."""
         self.ids.append(token)
         text = self.text()
         return self._more(text[: len(text) - _unsure(text, self.stops)].rstrip())
 
     def rest(self) -> str:
-        """What is left when there are no more tokens."""
+        """The remaining text after the last token."""
         return self._more(self.text())
 
     def text(self) -> str:

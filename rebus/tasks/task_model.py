@@ -1,4 +1,4 @@
-"""What a task needs of the model that it is given."""
+"""The interface that a task needs of a model."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -49,7 +49,7 @@ class TaskModel(Protocol):
 
 
 class Placed(Protocol):
-    """What lies on a device, in a precision."""
+    """An object with a device and a dtype."""
 
     @property
     def device(self) -> torch.device: ...
@@ -59,7 +59,7 @@ class Placed(Protocol):
 
 
 def on_device(model: Placed, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The batch where the network is; images in its precision."""
+    """The batch on the network's device; images in its dtype."""
     return {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
         for name, tensor in batch.items()
@@ -67,13 +67,13 @@ def on_device(model: Placed, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def one_report(model: TaskModel) -> AbstractContextManager[None]:
-    """All texts that are read inside are one call to the user: how many were cut is logged once."""
+    """Treat all texts encoded inside as one call: the number of truncated ones is logged once."""
     text = model.processor.text
     return nullcontext() if text is None else text.one_report()
 
 
 def batch_size(model: TaskModel, cpu: int, accelerator: int) -> int:
-    """How many items to try at once. Running out of memory halves it, see `in_batches`."""
+    """The batch size to try first. Running out of memory halves it, see `in_batches`."""
     return cpu if model.device.type == "cpu" else accelerator
 
 
@@ -108,12 +108,12 @@ def no_decoding(model: TaskModel, decoding: Mapping[str, Any]) -> None:
 
 
 def no_places(model: TaskModel) -> UnsupportedTask:
-    """The error of a system whose text states no places of the kind that is wanted."""
+    """The error for a system without location tokens of the kind that is needed."""
     return UnsupportedTask(f"{model.system.name} neither finds regions nor states places in its text")
 
 
 def locations_of(model: TaskModel) -> LocationNotation:
-    """How the system states places in text. Raises `UnsupportedTask` where it states none."""
+    """The location notation of the system. Raises `UnsupportedTask` if it has none."""
     if model.system.locations is None:
         raise no_places(model)
     return model.system.locations
@@ -128,7 +128,9 @@ def companion(model: TaskModel, name: str) -> Any:
 
 
 def image_spec(model: TaskModel) -> ImageSpec:
-    """How the model sees images. Raises `MissingFile` where the checkpoint does not say."""
+    """The image preprocessor. Raises `MissingFile` if the checkpoint has none."""
     if model.processor.image is None:
-        raise MissingFile(f"this checkpoint has no {model.processor.image_missing}, without which it cannot see images")
+        raise MissingFile(
+            f"this checkpoint has no {model.processor.image_missing}, without which it cannot process images"
+        )
     return model.processor.image.spec

@@ -67,7 +67,7 @@ def in_seeded_batches(
     if not isinstance(seeds, list | tuple):
         return in_batches(items, lambda batch: work(batch, options), size=size, what=what, options=batching)
     if len(seeds) != len(items):
-        raise UsageError(f"seed wants one number, or one for each of the {len(items)} answers; got {len(seeds)}")
+        raise UsageError(f"seed expects one number, or one for each of the {len(items)} answers; got {len(seeds)}")
 
     def with_seeds(batch: Sequence[tuple[Item, int]]) -> Sequence[Result]:
         return work([item for item, _ in batch], {**options, "seed": [seed for _, seed in batch]})

@@ -1,4 +1,4 @@
-"""Few-shot episodes: what a model names after examples of names that nobody taught it."""
+"""Few-shot episodes: classification with new names, which the model knows from examples in its prompt alone."""
 
 import time
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ NUM_EPISODES, SHOTS = 12, 8
 
 @dataclass(frozen=True)
 class Named:
-    """Episodes with held-out kinds of objects, and the name that the model gave to each query."""
+    """Episodes with held-out kinds of objects, and the name that the model predicted for each query."""
 
     model: str
     rows: tuple[tuple[Episode, str], ...]
@@ -20,12 +20,12 @@ class Named:
 
     @property
     def right(self) -> int:
-        """Queries with their own name."""
+        """The number of correctly named queries."""
         return sum(said == one.query.name for one, said in self.rows)
 
 
 def name_scenes(model: Any) -> Named:
-    """Each query among the names of its episode, after eight examples."""
+    """Classify each query among the names of its episode, after eight examples."""
     began, rows = time.perf_counter(), []
     for seed in range(FIRST_SEED, FIRST_SEED + NUM_EPISODES):
         one = episode(seed, "novel", shots=SHOTS)

@@ -1,4 +1,4 @@
-"""Scenes, whose truth is known to the pixel: what the bundled models say, find and paint."""
+"""Synthetic scenes, whose ground truth is exact: retrieval, captions, answers, boxes and masks of bundled models."""
 
 import math
 import time
@@ -17,17 +17,17 @@ from rebus.evaluate.metrics import box_iou, mask_iou
 from rebus.evaluate.scene_drawings import seen
 from rebus.evaluate.scenes import as_read, can_be_asked
 
-FIRST_SEED = 5000  # beyond the images that `rebus eval` measures on; chosen before any was looked at
+FIRST_SEED = 5000  # beyond the images of `rebus eval`; chosen before any of them was seen
 NUM_MATCHED, NUM_WRITTEN, NUM_DRAWN = 24, 8, 8
 MOST_DRAWN = 2  # objects of an image that is asked for
 SURE = 0.5  # score of a box of a detector that is shown
-LEAST_IOU = 0.5  # from which a box or a mask counts as right
+LEAST_IOU = 0.5  # from which a box or a mask counts as correct
 QUESTIONS_EACH = 3
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Images and their captions, and what a dual-encoder model put together: for each caption, images best first."""
+    """Images and captions, and the retrieval of a dual encoder: for each caption, images most similar first."""
 
     model: str
     scenes: tuple[Scene, ...]
@@ -39,22 +39,22 @@ class Matched:
 
 @dataclass(frozen=True)
 class Written:
-    """One scene and everything that a generative model said about it."""
+    """One scene and all predictions of a model for it."""
 
     scene: Scene
     caption: str
-    answers: tuple[tuple[str, str, str], ...]  # (question, truth, said)
+    answers: tuple[tuple[str, str, str], ...]  # (question, ground truth, prediction)
     boxes: tuple[Box, ...]
     boxes_right: tuple[bool, ...]
     phrase: str
     wanted: int  # the object that the phrase fits
     masks: tuple[Mask, ...]
     overlap: float  # intersection over union of the first mask
-    read: str | None = None  # what is written in the scene with its writing, where the model was asked for it
+    read: str | None = None  # text in the image, where the model was asked for it
 
     @property
     def attributes(self) -> list[tuple[str, str | None]]:
-        """(said, truth) for each attribute of the caption, in reading order; truth is None where it is right."""
+        """(prediction, ground truth) of each attribute of the caption, in order; None where they agree."""
         truth = [a for o in self.scene.objects for a in o.attributes]
         said = [a for o in parse_caption(self.caption) or [] for a in o]
         width = max(len(truth), len(said))
@@ -63,13 +63,13 @@ class Written:
 
     @property
     def found(self) -> int:
-        """True objects with a right box."""
+        """The number of objects with a correct box."""
         return sum(self.boxes_right)
 
 
 @dataclass(frozen=True)
 class Writing:
-    """A generative model on all its scenes, with the seconds of each task."""
+    """A model on all its scenes, with the seconds of each task."""
 
     model: str
     rows: tuple[Written, ...]
@@ -78,7 +78,7 @@ class Writing:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Images that a model drew for captions; `found`: the colours and shapes that a detector finds in each."""
+    """Images generated for captions; `found`: the colours and shapes that a detector finds in each."""
 
     model: str
     detector: str
@@ -90,7 +90,7 @@ class Drawing:
 
 
 def draw_scenes(model: Any, detector: Any) -> Drawing:
-    """Draw what captions of held-out scenes say, and look at it."""
+    """Generate images for captions of held-out scenes, and run a detector on them."""
     scenes = [scene(FIRST_SEED + i, "test", count=1 + i % MOST_DRAWN) for i in range(NUM_DRAWN)]
     prompts = [s.captions[0] for s in scenes]
     began = time.perf_counter()
@@ -103,7 +103,7 @@ def draw_scenes(model: Any, detector: Any) -> Drawing:
 
 
 def match_scenes(model: Any) -> Matched:
-    """Put images and captions together."""
+    """Retrieve images by captions and captions by images."""
     scenes = [scene(FIRST_SEED + i, "test") for i in range(NUM_MATCHED)]
     captions = [s.captions[0] for s in scenes]
     began = time.perf_counter()
@@ -116,7 +116,7 @@ def match_scenes(model: Any) -> Matched:
 
 
 def write_scenes(model: Any) -> Writing:
-    """Caption, ask, detect, segment and read, as far as the model can."""
+    """Caption, ask, detect, segment and read: the tasks that the model has."""
     scenes = [scene(FIRST_SEED + i, "test") for i in range(NUM_WRITTEN)]
     images = [s.image for s in scenes]
     seconds: dict[str, float] = {}
@@ -152,7 +152,7 @@ def write_scenes(model: Any) -> Writing:
 
 
 def _read(model: Any, scenes: list[Scene], seconds: dict[str, float]) -> dict[int, str]:
-    """What a model reads in the scenes that have room for a writing, by their seeds."""
+    """What a model reads in the scenes that contain text, by their seeds."""
     written = {s.seed: s.writing for s in scenes if s.writing is not None}
     images = [writing.image for writing in written.values()]
     if not images:
@@ -175,7 +175,7 @@ def _spread(items: list[tuple[str, str]], number: int, start: int) -> list[tuple
 
 
 def _right(boxes: list[Box], s: Scene) -> tuple[bool, ...]:
-    """For each box whether it meets an object of its shape that no surer box has met."""
+    """For each box whether it matches an object of its shape that no box of a higher score has matched."""
     taken: set[int] = set()
     right = []
     for box in boxes:
@@ -190,10 +190,10 @@ def _right(boxes: list[Box], s: Scene) -> tuple[bool, ...]:
 
 
 def truth_boxes(s: Scene) -> list[Box]:
-    """The true objects as boxes."""
+    """The ground truth as boxes."""
     return [Box(o.box, o.shape, math.nan) for o in s.objects]
 
 
 def enlarged(image: Image.Image, factor: int) -> Image.Image:
-    """Larger by whole pixels."""
+    """Enlarged by a whole factor."""
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""The looks of the gallery."""
+"""The style sheet of the page."""
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1d2125;--quiet:#6b7178;--paper:#fbfaf7;--card:#fff;--line:#e4e1da;
@@ -41,6 +41,7 @@ figure{margin:0}
 .bars .bar{width:100%;height:.35rem}
 .bars .label{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .queries{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1.6rem 1.4rem}
+.after{margin-top:1.6rem}
 .thumbs{display:grid;grid-template-columns:repeat(3,1fr);gap:.4rem;margin-top:.5rem}
 .thumbs img{display:block;width:100%;height:6.2rem;object-fit:cover;object-position:50% 25%;border-radius:.4rem;
 opacity:.55}

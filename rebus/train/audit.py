@@ -1,7 +1,7 @@
-"""The first batch, for the eye, and what must not be in it: the answer in the question, or the question in the answer,
+"""The first batch, for inspection, and a search for leaks: the target in its prompt, or the prompt in its target,
 and texts of which the tokenizer leaves nothing.
 
-A model that is taught to repeat its prompt, or to predict image tokens, has a fine loss and is of no use.
+A model trained to repeat its prompt, or to predict image tokens, has a low loss and is useless.
 """
 
 import logging
@@ -33,7 +33,7 @@ def audit(batch: dict[str, Tensor], processor: Processor) -> None:
         real = targets != IGNORED
         answer = targets[real].tolist()
         if not answer:
-            raise _leak(i, "has no target: there is nothing to learn from it")
+            raise _leak(i, "has no target: so it does not contribute to the loss")
         if not bool(real[: len(answer)].all()):
             raise _leak(i, "has padding in the middle of its targets")
         if image in answer and not draws:
@@ -41,7 +41,7 @@ def audit(batch: dict[str, Tensor], processor: Processor) -> None:
         prompt = [t for t in tokens[mask].tolist() if t != image]
         body = answer[:-1] if answer[-1] == end else answer
         if len(body) >= _LEAST and _holds(prompt, body):
-            raise _leak(i, "gives the whole answer in its prompt")
+            raise _leak(i, "leaks the whole target into its prompt")
         words = prompt[1:] if len(prompt) > _LEAST else []  # without the first token, by which texts begin
         if len(words) >= _LEAST and _holds(answer, words):
             raise _leak(i, "repeats its prompt in the targets")
@@ -58,13 +58,13 @@ def audit_words(texts: Sequence[TextRow], processor: Processor) -> None:
         own = processor.text.lost_words(row.words)
         words = len(processor.text.prepare(row.words).split())
         if row.words.strip() and len(own) == words:
-            raise _leak(i, f"has a text of which the tokenizer leaves nothing: {row.words[:80]!r}")
+            raise _leak(i, f"has a text with no known token: {row.words[:80]!r}")
         lost += own
         number += words
     if lost:
         few = ", ".join(repr(word) for word in dict.fromkeys(lost[:50]))
         log.warning(
-            f"{len(lost) / number:.0%} of the words of the first batch are unknown to the tokenizer and not learned: "
+            f"{len(lost) / number:.0%} of the words of the first batch are unknown to the tokenizer and dropped: "
             f"{few[:200]}"
         )
 

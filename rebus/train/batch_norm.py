@@ -1,7 +1,7 @@
 """What the BatchNorm layers of a run take their statistics from: the whole batch, this rank's part, or the past.
 
 "synchronised": all ranks together, so that several train as one does. "ghost": each rank, and each part of
-`accumulate`, by itself (Hoffer et al., "Train longer, generalize better", 2017, Sec. 4), which is another run with
+`accumulate`, on its own (Hoffer et al., "Train longer, generalize better", 2017, Sec. 4), which is another run with
 other numbers. "frozen": the running statistics, as in evaluation; gains and biases may still learn.
 """
 
@@ -56,7 +56,7 @@ class BatchNorms:
             buffer.copy_(value)
 
     def after_step(self) -> None:
-        """Where each rank has statistics of its own, all go on with their mean, which is also what is saved."""
+        """Where each rank has its own statistics, all continue with their mean, which is also saved."""
         if self.averages and self.live:
             floats = [buffer for buffer in self._buffers() if buffer.is_floating_point()]
             flat = torch.cat([buffer.flatten() for buffer in floats])

@@ -34,7 +34,7 @@ def bench_train(
     device = next(network.parameters()).device
     objective = objective_of(system, config)
     if system.example is None:
-        raise UsageError(f"{system.name} describes no batch that could be measured")
+        raise UsageError(f"{system.name} has no example batch to measure")
     batch = {name: tensor.to(device) for name, tensor in system.example(config, batch_size).items()}
     parts = split(batch, accumulate)
     network.train()

@@ -37,7 +37,7 @@ _FULL = re.compile("No space|File too large|quota exceeded|os error (?:28|27|122
 
 
 class State:
-    """All tensors that a run goes on from, by name: `network.*`, `average.*`, and the optimisers' `exp_avg.*`, …"""
+    """All tensors needed to resume a run, by name: `network.*`, `average.*`, and the optimisers' `exp_avg.*`, …"""
 
     def __init__(self, network: nn.Module, optimisers: list[torch.optim.Optimizer], average: Average | None):
         self.network, self.optimisers, self.average = network, optimisers, average
@@ -151,7 +151,7 @@ def newest(folder: Path) -> int:
         wrong = [n for n, entry in _listed(path).items() if _hash(path / n) != entry.get("sha256")]
         if not wrong:
             return step
-        LOG.warning("%s: %s is damaged; the checkpoint before it is used", path, wrong[0])
+        LOG.warning("%s: %s is damaged; using the previous checkpoint", path, wrong[0])
     return 0
 
 
@@ -216,5 +216,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, CheckpointException):  # what each rank met
         causes += [failure[0] for failure in error.failures.values()]
     if any(getattr(cause, "errno", None) in DISK_FULL or _FULL.search(str(cause)) for cause in causes):
-        return "does not fit on the disk. Make room; the same command goes on from the one before"
+        return "does not fit on the disk. Free some space; the same command resumes from the one before"
     return f"could not be written: {str(error).splitlines()[0]}"

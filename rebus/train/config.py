@@ -42,7 +42,7 @@ class Optim:
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
-    """Train thin matrices beside the linear layers of some parts; they are merged at the end.
+    """Train LoRA adapters on the linear layers of some parts; they are merged at the end.
 
     `whole`: parts that are trained as they are besides, such as norms, or embeddings of new words.
     """
@@ -57,7 +57,7 @@ class LoRA:
 class Devices:
     """Where a run computes. Under torchrun every rank learns from its share of each batch, with the same result.
 
-    `shard`: over how many ranks weights and optimiser are dealt out (FSDP2); 0: all, 1: each rank has them whole.
+    `shard`: over how many ranks weights and optimizer state are sharded (FSDP2); 0: all, 1: replicated.
     `tensor_parallel`: over how many ranks each matrix of a decoder is split; those ranks see the same examples.
     """
 

@@ -21,7 +21,7 @@ from rebus.weights.companions import companion_files
 def final_layout(config: TrainConfig) -> Layout:
     """The layout of the finished model: that of what it started from, where it can be written so.
 
-    Raises `UsageError` where no layout of the system can hold the model, which is found out before the first step.
+    Raises `UsageError` where no layout of the system can represent the model, which is checked before the first step.
     """
     first = opened_once(config.start_from).layout if starts_whole(config) else None
     return catalog.system(str(config.system)).layout_for(config.model, first)

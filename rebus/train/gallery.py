@@ -24,8 +24,8 @@ _PROMPT = ("pixels", "image_mask", "regions", "region_mask", "tokens", "mask", "
 
 
 def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: Path | None, step: int) -> Path | None:
-    """Write `out/gallery/step_<step>.jpg`: the first image of each row, the truth of its first text and the model's
-    own words.
+    """Write `out/gallery/step_<step>.jpg`: the first image of each row, the ground truth of its first text and the
+    model's own words.
 
     Generative models answer greedily; dual encoders pick the likeliest of the batch's texts. Every rank must call it;
     those without `out` only take part. None where the batch has no images (or patches of them), or no texts.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class LAMB(torch.optim.Optimizer):
-    """For parameters that are whole or dealt out over ranks; lengths are those of the whole tensor."""
+    """For parameters that are replicated or sharded over ranks; norms are those of the whole tensor."""
 
     def __init__(
         self,

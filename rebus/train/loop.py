@@ -43,11 +43,11 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was told to end (SIGTERM, Ctrl-C); the checkpoint of its last step is written."""
+    """The run was interrupted (SIGTERM, Ctrl-C); the checkpoint of its last step is written."""
 
 
 def train(config: TrainConfig, out: str | Path, report: Report | None = None) -> Path:
-    """Run, or go on with, a training; returns the finished checkpoint's directory, `out/final`.
+    """Start or resume a training run; returns the finished checkpoint's directory, `out/final`.
 
     `out` holds `config.json`, `metrics.jsonl`, `checkpoints/` and, at the end, `final/`. Called again with the same
     settings, or more `steps` where that changes nothing before, it resumes from the newest checkpoint, and the losses
@@ -79,7 +79,7 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
 
 
 class Run:
-    """A training under way."""
+    """A training run in progress."""
 
     def __init__(self, config: TrainConfig, place: Ranks, out: Path):
         self.config, self.place, self.out = config, place, out

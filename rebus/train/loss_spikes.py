@@ -36,7 +36,7 @@ class LossGuard:
             what = "no finite loss" if not finite else "a loss far above the usual"
             raise RebusError(
                 f"{what} in steps {step - self.skipped + 1} to {step} (batches {step - self.skipped} to {step - 1} "
-                f"of seed {self.seed}); the last good checkpoint is kept. Try a lower optim.lr than {self.lr:g}"
+                f"of seed {self.seed}); the last good checkpoint was saved. Try a lower optim.lr than {self.lr:g}"
             )
         return False
 

@@ -57,7 +57,7 @@ def _check(optim: Optim) -> None:
     if optim.kind != "adamw" and optim.matrices != "adam":
         raise UsageError(f"optim.matrices={optim.matrices} goes with optim.kind=adamw; this is {optim.kind}")
     if optim.nesterov and not optim.momentum:
-        raise UsageError("optim.nesterov looks ahead along the momentum: optim.momentum must be above 0")
+        raise UsageError("optim.nesterov needs optim.momentum above 0")
 
 
 def rates_of(network: nn.Module, rates: tuple[tuple[str, float], ...]) -> dict[str, float]:
@@ -71,7 +71,7 @@ def rates_of(network: nn.Module, rates: tuple[tuple[str, float], ...]) -> dict[s
         if part not in parts:
             raise unknown("part of the network", part, parts)
         if factor <= 0:
-            raise UsageError(f"optim.rates: {part} at {factor:g} times the rate; a part that stays as it is: freeze")
+            raise UsageError(f"optim.rates: {part} at {factor:g} times the rate; to freeze a part use freeze")
     found = dict.fromkeys(parameters, 1.0)
     for part, factor in sorted(rates, key=lambda rate: len(rate[0])):
         found |= {name: factor for name in parameters if name == part or name.startswith(part + ".")}

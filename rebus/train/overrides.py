@@ -27,7 +27,7 @@ def override(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
-            raise UsageError(f"--set wants field=value; got {setting!r}")
+            raise UsageError(f"--set expects field=value; got {setting!r}")
         names = path.strip().split(".")
         if names[0] == "model":
             of_model.append((names[1:], text.strip(), path.strip()))

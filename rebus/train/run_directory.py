@@ -18,7 +18,7 @@ from rebus.train.setup import config_from_dict
 
 
 def check_claim(config: TrainConfig, out: Path) -> None:
-    """Raise `UsageError` where the folder was begun with other settings, saying which differ.
+    """Raise `UsageError` where the folder was started with other settings, saying which differ.
 
     Another number of `steps` is allowed where the steps that are done would have been the same.
     """
@@ -28,12 +28,12 @@ def check_claim(config: TrainConfig, out: Path) -> None:
     try:
         there = config_from_dict(json.loads(read_small(file)), str(file))
     except (BadConfig, UnknownName, ValueError, TypeError, RecursionError, OSError) as error:
-        raise UsageError(f"{out} was begun with other settings ({str(error)[:300]}); choose another --out") from None
+        raise UsageError(f"{out} was started with other settings ({str(error)[:300]}); choose another --out") from None
     if there == config:
         return
     if replace(there, steps=config.steps) != config:
         changed = _differences(to_dict(there), to_dict(config))
-        raise UsageError(f"{out} was begun with other settings: {changed}. Choose another --out, or the same ones")
+        raise UsageError(f"{out} was started with other settings: {changed}. Choose another --out, or the same ones")
     done = checkpoint.newest(out / "checkpoints")
     changed = f"steps was {there.steps!r} and is {config.steps!r}"
     if config.steps < done:

@@ -47,18 +47,18 @@ def resolved(config: TrainConfig) -> TrainConfig:
     """
     if config.system is None or config.model is None:
         if config.start_from is None:
-            raise UsageError("start_from says which model is to be trained: --set start_from=DIR, or a catalogue name")
+            raise UsageError("start_from, the model to train, is missing: --set start_from=DIR, or a catalogue name")
         opened = opened_once(config.start_from)
         config = replace(config, system=config.system or opened.system.name, model=config.model or opened.config)
     system = catalog.system(str(config.system))
     if config.system in catalog.SYSTEMS:  # a network of one input learns whatever its recipe says
         check_trained(system)
     if not 0 <= config.wise_ft <= 1 or (config.wise_ft < 1 and not starts_of(config)):
-        raise UsageError(f"wise_ft={config.wise_ft:g}: a share between 0 and 1, of a run that has a start_from")
+        raise UsageError(f"wise_ft={config.wise_ft:g}: expected a fraction between 0 and 1, with start_from")
     wanted = system.config
     if not isinstance(config.model, wanted):
         raise UsageError(
-            f"system={config.system} wants a {wanted.__name__} as its model; got a {type(config.model).__name__}"
+            f"system={config.system} expects a {wanted.__name__} as its model; got a {type(config.model).__name__}"
         )
     return config
 
@@ -75,7 +75,7 @@ def open_data(config: TrainConfig, data: Any = None) -> Batches:
     if isinstance(data, Mixture):
         if data.mix == "steps" and not hasattr(config.objective, "examples"):
             raise UsageError(
-                f"data.mix=steps adds up the losses of data sets, and {config.objective.kind!r} is no sum over examples"
+                f"data.mix=steps sums the losses of data sets, and {config.objective.kind!r} is not a sum over examples"
             )
         return mixed_batches(data, processor_of(config, system), system.prompts, system.locations, measured)
     if isinstance(data, Detection):
@@ -92,14 +92,14 @@ def _of_regions(config: TrainConfig, system: System, data: Detection, measured: 
     model = config.model
     own = system.image_spec(model) if system.image_spec is not None else None
     if own is None or not hasattr(model, "embed"):
-        raise UsageError(f"{config.system} learns no boxes, which data.kind={data.kind!r} is made of")
+        raise UsageError(f"{config.system} cannot learn boxes, which data.kind={data.kind!r} consists of")
     if config.processor is not None or config.start_from is not None:
         processor = processor_of(config, system)
     else:
         text = scenes_text(model.text.context) if data.path == SCENES and model.text is not None else None
         processor = Processor(ImagePipeline(own, threads=1), text)
     if processor.image is None:
-        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot see images")
+        raise MissingFile(f"the checkpoint has no {processor.image_missing}, without which it cannot process images")
     spec = processor.image.spec
     fill = [round(255 * mean) for mean in spec.mean]
     read = partial(_own_texts, config, system, processor) if config.start_from is not None else None
@@ -135,7 +135,7 @@ def _answers_of(config: TrainConfig, system: System, files: Files, processor: Pr
     folder = opened_once(config.start_from).folder if config.start_from is not None else None
     path = Path(files.answers) if files.answers is not None else folder and folder / companion.file
     if path is None or not path.is_file():
-        raise UsageError(f"the answers that are picked from: --set data.answers=FILE, such as {companion.file}")
+        raise UsageError(f"the answer list is missing: --set data.answers=FILE, such as {companion.file}")
     answers: list[str] = companion.load(path)
     number = getattr(config.model, "num_answers", len(answers))
     if number != len(answers):
@@ -152,8 +152,8 @@ def _fitting(config: TrainConfig, system: System, batches: RecordBatches) -> Rec
     text, image = getattr(model, "text", model), getattr(model, "image", model)  # of two inputs, or of one
     if tokens is not None and getattr(text, "vocab_size", tokens) != tokens:
         raise UsageError(
-            f"scenes are told in the {tokens:,} tokens of their own world; the model has {text.vocab_size:,}. "
-            "Write them to a folder and learn from that (`rebus data`), or train a model of the scenes world"
+            f"scenes have {tokens:,} tokens of their own; the model has {text.vocab_size:,}. "
+            "Write them to a folder and learn from that (`rebus data`), or train a model for synthetic scenes"
         )
     spec = system.image_spec(model) if system.image_spec else None
     wanted = getattr(image, "image_size", size) if spec is None else spec.size[0]
@@ -169,7 +169,7 @@ def processor_of(config: TrainConfig, system: System) -> Processor:
     are of a language model alone, images are seen as the system's own models see them."""
     name = config.processor or config.start_from
     if name is None:
-        raise UsageError("processor says whose tokenizer and preprocessor are used: --set processor=DIR")
+        raise UsageError("processor, the source of tokenizer and preprocessor, is missing: --set processor=DIR")
     opened = opened_once(name)
     if opened.folder is None or (opened.system.name, opened.config) == (config.system, config.model):
         return opened.processor()

@@ -50,7 +50,9 @@ def domain_of(system: str, source: str) -> str:
 
 
 def starts_whole(config: TrainConfig) -> bool:
-    """Whether a run goes on from a checkpoint of its own system, so that nothing is to be set before the first step."""
+    """Whether a run starts from a checkpoint of its own system, so that nothing is initialised before the first
+    step.
+    """
     return config.start_from is not None and opened_once(config.start_from).system.name == config.system
 
 

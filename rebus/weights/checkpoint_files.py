@@ -51,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise MissingFile(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(data, dict):
-        raise BadConfig(f"{path}: wants an object; got {type(data).__name__}")
+        raise BadConfig(f"{path}: expected an object; got {type(data).__name__}")
     return data
 
 
@@ -156,7 +156,7 @@ def _open_pickle(path: Path, wrappers: Collection[str]) -> dict[str, LazyTensor]
         if isinstance(data, Mapping) and isinstance(data.get(wrapper), Mapping):
             data = data[wrapper]
     if not isinstance(data, Mapping):
-        raise BadCheckpoint(f"{path}: wants names and tensors; got {type(data).__name__}")
+        raise BadCheckpoint(f"{path}: expected names and tensors; got {type(data).__name__}")
     for name, value in data.items():
         if not isinstance(value, Tensor):
             raise BadCheckpoint(f"{path}: {_shown(name)} is no tensor")

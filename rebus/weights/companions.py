@@ -41,5 +41,5 @@ def read_answers(path: Path) -> list[str]:
         raise BadCheckpoint(f"{path}: not a readable list of answers ({error})") from None
     answers = answers[:-1] if answers[-1] == "" else answers
     if len(answers) < 2 or answers[0] != "<unk>" or len(set(answers)) < len(answers):
-        raise BadCheckpoint(f"{path}: wants one answer a line, each once, and <unk> in the first")
+        raise BadCheckpoint(f"{path}: expected one answer a line, each once, and <unk> in the first")
     return answers

@@ -1,7 +1,7 @@
 """CRC-32C (Castagnoli), which TensorFlow puts beside each tensor, at the speed of NumPy.
 
 The register is linear over the bytes: what a piece contributes is the piece's own register, moved on by as many zero
-bytes as follow. So thousands of pieces of equal length are worked out side by side and then joined in pairs.
+bytes as follow. So thousands of pieces of equal length are computed in parallel and then joined in pairs.
 """
 
 from functools import cache

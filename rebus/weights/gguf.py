@@ -102,7 +102,9 @@ def _tensor(reader: "_Reader", name: str, shape: tuple[int, ...], kind: int, sta
         try:
             return torch.from_numpy(dequantize(blocks.numpy(), quantised))
         except (NotImplementedError, KeyError):
-            raise BadCheckpoint(f"{file.path}: weight {name!r} has type {quantised.name}, which is not read") from None
+            raise BadCheckpoint(
+                f"{file.path}: weight {name!r} has type {quantised.name}, which is not supported"
+            ) from None
 
     def rows(first: int, last: int) -> Tensor:
         each = num_rows // shape[0] if len(shape) > 1 else 1

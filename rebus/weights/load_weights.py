@@ -68,7 +68,7 @@ def load_into(
     parameters are the mapped file, or the given tensors themselves. Buffers that are not saved are rebuilt by
     `init_buffers()` of the network, or else of those of its modules that have one.
 
-    Raises `BadCheckpoint` listing all that is missing, unexpected, misshapen, of a wrong type or not finite; the
+    Raises `BadCheckpoint` listing all that is missing, unexpected, of a wrong shape, dtype or not finite; the
     network is then as it was.
     """
     target = torch.device(device or "cpu")
@@ -120,9 +120,9 @@ def _misfits(slots: Iterable[_Slot], given: Mapping[str, LazyTensor]) -> list[st
         for name in present:
             tensor, wanted = given[name], slot.value
             if tensor.shape != tuple(wanted.shape):
-                shapes.append(f"{name} wants {list(wanted.shape)}, got {list(tensor.shape)}")
+                shapes.append(f"{name} expects {list(wanted.shape)}, got {list(tensor.shape)}")
             elif tensor.dtype.is_floating_point != wanted.dtype.is_floating_point:
-                kinds.append(f"{name} wants {_kind(wanted.dtype)}, got {tensor.dtype}".replace("torch.", ""))
+                kinds.append(f"{name} expects {_kind(wanted.dtype)}, got {tensor.dtype}".replace("torch.", ""))
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing: {_some(missing, unexpected)}")

@@ -134,7 +134,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
     wanted = prod(shape) * DTYPES[kind].itemsize
     if last - first != wanted:
         raise BadCheckpoint(
-            f'{path}: weight "{name}" of shape {list(shape)} and type {kind} wants {wanted:,} bytes; '
+            f'{path}: weight "{name}" of shape {list(shape)} and type {kind} expects {wanted:,} bytes; '
             f"its offsets hold {last - first:,}"
         )
     return DTYPES[kind], shape, first, last

@@ -152,7 +152,7 @@ def _layers(name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
         yield name, tensor
         return
     if not tensor.shape:
-        raise BadCheckpoint(f'array "{name}" wants the layers on its first axis; got a single number')
+        raise BadCheckpoint(f'array "{name}" expects the layers on its first axis; got a single number')
     for i in range(tensor.shape[0]):
         yield f"{name[: stack.end() - 1]}_{i}/{name[stack.end() :]}", tensor.at(i)
 
@@ -201,14 +201,14 @@ def _gemma(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
     if which in ("kv_einsum", "qkv_einsum"):
         words = ("key", "value") if which == "kv_einsum" else ("query", "key", "value")
         if _ranked(name, tensor, 4).shape[0] != len(words):
-            raise BadCheckpoint(f'array "{name}" wants {len(words)} on its first axis; got {list(tensor.shape)}')
+            raise BadCheckpoint(f'array "{name}" must have {len(words)} on its first axis; got {list(tensor.shape)}')
         return {f"{layer}/{block}/{word}/weight": heads_first(tensor.at(i)) for i, word in enumerate(words)}
     if which == "attn_vec_einsum":
         heads, head_width, width = _ranked(name, tensor, 3).shape
         return {f"{layer}/{block}/out/weight": tensor.reshaped(heads * head_width, width).turned()}
     if which == "gating_einsum":
         if _ranked(name, tensor, 3).shape[0] != 2:
-            raise BadCheckpoint(f'array "{name}" wants gate and up on its first axis; got {list(tensor.shape)}')
+            raise BadCheckpoint(f'array "{name}" expects gate and up on its first axis; got {list(tensor.shape)}')
         return {f"{layer}/{block}/{word}/weight": tensor.at(i).turned() for i, word in enumerate(("gate", "up"))}
     if which == "linear":
         return {f"{layer}/{block}/down/weight": _ranked(name, tensor, 2).turned()}
@@ -217,5 +217,5 @@ def _gemma(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
 
 def _ranked(name: str, tensor: LazyTensor, rank: int) -> LazyTensor:
     if len(tensor.shape) != rank:
-        raise BadCheckpoint(f'array "{name}" wants {rank} dimensions; got {list(tensor.shape)}')
+        raise BadCheckpoint(f'array "{name}" must have {rank} dimensions; got {list(tensor.shape)}')
     return tensor

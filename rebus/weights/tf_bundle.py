@@ -46,7 +46,7 @@ def open_bundle(index: Path) -> dict[str, LazyTensor]:
     entries = dict(table.entries())
     header = _fields(entries.pop(b"", b""), table)
     if header.number(2):
-        raise BadCheckpoint(f"{index}: written by a big-endian machine, which is not read")
+        raise BadCheckpoint(f"{index}: written by a big-endian machine, which is not supported")
     num_shards = header.number(1)
     if not 1 <= num_shards <= _MAX_SHARDS:
         raise table.damaged(f"{num_shards:,} shards")
@@ -58,7 +58,7 @@ def open_bundle(index: Path) -> dict[str, LazyTensor]:
         if entry.number(1) == _STRING:
             continue
         if entry.many.get(7):
-            raise BadCheckpoint(f'{index}: weight "{name}" lies in slices, which are not read')
+            raise BadCheckpoint(f'{index}: weight "{name}" is stored in slices, which are not supported')
         shard = entry.number(3)
         if shard >= num_shards:
             raise table.damaged(f'weight "{name}" is in shard {shard} of {num_shards}')
@@ -94,7 +94,7 @@ def _tensor(name: str, entry: "_Fields", file: MappedFile, table: "_Table") -> L
         values = raw.load()
         found = masked(crc32c(values.contiguous().view(-1).view(torch.uint8).numpy())) if size else wanted
         if found != wanted:
-            raise BadCheckpoint(f'{file.path}: weight "{name}" is damaged: its checksum is another. Copy it again.')
+            raise BadCheckpoint(f'{file.path}: weight "{name}" is damaged: checksum mismatch. Copy it again.')
         return values
 
     return LazyTensor(shape, kind, load, raw.tie, None, raw.release)
@@ -136,7 +136,7 @@ class _Table:
         ):
             raise self.damaged(f"the checksum of the block at byte {offset:,} is another")
         if kind:
-            raise BadCheckpoint(f"{self.file.path}: compressed (kind {kind}), which TensorFlow does not do by itself")
+            raise BadCheckpoint(f"{self.file.path}: compressed (kind {kind}), which TensorFlow does not do by default")
         restarts = int.from_bytes(data[-4:], "little")
         last = size - 4 - 4 * restarts
         if last < 0:

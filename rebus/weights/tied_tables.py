@@ -20,5 +20,5 @@ def one_table(tensors: Tensors, names: Sequence[str]) -> Mapping[str, LazyTensor
         other = found.pop(name)
         same = other.tie is not None and other.tie == kept.tie
         if not same and not (other.shape == kept.shape and other.load().equal(kept.load())):
-            raise BadCheckpoint(f"{there[0]} and {name} are one table in this model, and differ in this file")
+            raise BadCheckpoint(f"{there[0]} and {name} are tied in this model, and differ in this file")
     return {**found, names[0]: kept}

@@ -43,7 +43,7 @@ def test_the_example_of_every_verb_parses(verb):
         (("classify", "a.jpg", "--labls", "a"), 'no option "--labls"; did you mean "--labels"'),
         (("classify", "--labels", "a"), "IMAGE"),
         (("classify", "a.jpg"), "--labels"),
-        (("classify", "a.jpg", "--labels", " , "), "nothing in it"),
+        (("classify", "a.jpg", "--labels", " , "), "is empty"),
         (("classify", "a.jpg", "--labels", "a", "--labels-file", "x"), "not both"),
         (("caption", "a.jpg", "--max-new-tokens", "0"), "above 0"),
         (("caption", "a.jpg", "--dtype", "float8"), "float8"),

@@ -112,7 +112,7 @@ def test_encoders_of_one_input_become_part_of_the_model(photos, encoder, tmp_pat
         model.save(tmp_path / "elsewhere")
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps(config | {"image_from": "../c"}))
-    with pytest.raises(BadConfig, match=r"neither a folder in it nor a model we know: '\.\./c'"):
+    with pytest.raises(BadConfig, match=r"neither a folder in it nor a known model: '\.\./c'"):
         rebus.load(moved)
     with pytest.raises(UsageError, match="no text encoder"):
         build(photos, tmp_path / "x", sides[0], sides[0])
@@ -250,7 +250,7 @@ def test_mistakes_of_editing_are_named_and_change_nothing(run, mine, photos):
     assert '"3.png#0" is there already' in err
     assert run("add", mine, photos / "3.png")[0] == 2
     assert run("remove", "clip/scenes", "x")[0] == 2
-    assert "the part comes first" in run("mine", "build")[2] or run("mine", "build")[0] == 2
+    assert "the subcommand comes first" in run("mine", "build")[2] or run("mine", "build")[0] == 2
     assert {file.name: file.read_bytes() for file in mine.iterdir()} == stays
 
 
@@ -268,7 +268,7 @@ def test_what_cannot_be_used_is_left_out_and_named(photos, encoder, tmp_path):
     with pytest.raises(rebus.RebusError, match=rf"of {NUMBER} records cannot be used"):
         build(folder, tmp_path / "no", encoder, encoder, k=5, p=2, most_damaged=0.01)
     assert not (tmp_path / "no").exists()
-    with pytest.raises(UsageError, match="3 folds want 6 images"):
+    with pytest.raises(UsageError, match="3 folds need 6 images"):
         few = tmp_path / "few"
         few.mkdir()
         shutil.copy(photos / "5.png", few)

@@ -72,7 +72,7 @@ def test_every_part_has_help_and_an_example_that_parses(run, part):
         (("data", "inspect", "photos", "--layout", "folders"), "photos: no such file"),
         (("data", "convert", "photos"), "--out"),
         (("data", "convert", "photos", "--out", "o", "--quality", "101"), "1 to 100"),
-        (("data", "filter", "photos", "--out", "o"), "nothing is filtered"),
+        (("data", "filter", "photos", "--out", "o"), "no filter given"),
         (("data", "filter", "photos", "--out", "o", "--min-widht", "3"), 'did you mean "--min-width"'),
         (("data", "download", "a.parquet", "--out", "o", "--max-bytes", "2X"), "500k or 20M"),
         (("data", "download", "a.parquet", "--out", "o", "--timeout", "0"), "above 0"),
@@ -249,7 +249,7 @@ def test_ctrl_c_in_a_conversion_says_how_to_go_on(run, captions, tmp_path, monke
     assert [p.name for p in (tmp_path / "out").glob("*.tar")] == ["00000.tar"]
     code, out, err = run(*words)
     assert code == 0
-    assert "going on after 4 of 12" in err
+    assert "resuming after 4 of 12" in err
     assert "11 records in 3 shards" in out
 
 

@@ -41,7 +41,7 @@ def test_texts_from_both_places(bundled, run, tmp_path):
 @pytest.mark.parametrize(
     "words, reason",
     [
-        ((), "embed wants images"),
+        ((), "embed needs images"),
         (("a.png", "--text", "b"), "one of the two"),
         (("a.png", "--out", "v.txt"), ".npy, .parquet, .safetensors"),
         (("a.png", "--out", "nowhere/v.npy"), "no such folder"),

@@ -51,7 +51,7 @@ def test_labels_from_a_file(bundled, run, tmp_path):
     (tmp_path / "names.txt").write_text("a\tb\nc\n")
     code, _, err = run("eval", "siglip/scenes", "zeroshot", "--data", path, "--labels-file", tmp_path / "names.txt")
     assert code == 2
-    assert "label 2 should be a label, a tab and its name" in err
+    assert "label 2 should be a label, a tab and a name" in err
 
 
 def test_scenes_gives_a_report_too(bundled, run, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_damaged_records_are_named(bundled, run, tmp_path):
     next(path.rglob("*.png")).write_bytes(b"torn")
     code, _, err = run("eval", "siglip/scenes", "zeroshot", "--data", path)
     assert code == 0
-    assert "1 damaged records were left out; the first: " in err
+    assert "1 damaged records were skipped; the first: " in err
     for file in path.rglob("*.png"):
         file.write_bytes(b"torn")
     code, _, err = run("eval", "siglip/scenes", "zeroshot", "--data", path, "--out", tmp_path / "out")

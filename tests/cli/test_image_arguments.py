@@ -26,7 +26,7 @@ def test_files_folders_and_patterns(pictures, tmp_path):
     [
         ("pictures/aa.png", "Did you mean"),
         ("nowhere/a.png", "There is no folder"),
-        ("pictures/*.gif", "nothing matches"),
+        ("pictures/*.gif", "no file matches"),
         ("empty", "no images in this folder"),
     ],
 )

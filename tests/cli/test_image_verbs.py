@@ -271,7 +271,7 @@ def test_fault_34_images_too_large_to_be_open_together(bundled, pictures, run, m
             assert ranked.pop("probability") == pytest.approx(before.pop("probability"), abs=3e-6)
             assert ranked == before
         assert one == other
-    assert "not enough memory for 4 images at a time: going on with 2" in err
+    assert "not enough memory for 4 images per batch: continuing with 2" in err
     monkeypatch.setenv("REBUS_MAX_IMAGE_MEMORY", str(pixels))
     code, out, _ = run("classify", pictures, "--labels", LABELS, "--json", *TOWERS)
     assert code == 1
@@ -281,13 +281,13 @@ def test_fault_34_images_too_large_to_be_open_together(bundled, pictures, run, m
 def test_fault_16_a_text_that_is_cut_is_said_once_unless_allowed(bundled, pictures, run):
     words = ("match", pictures, "--text", "red " * 100, "--text", "a red circle", *TOWERS)
     found, err = document(run, *words)
-    assert err.count("1 of 2 texts are longer than the 32 tokens that the model reads (up to 10") == 1
+    assert err.count("1 of 2 texts are longer than the context of 32 tokens (up to 10") == 1
     allowed, err = document(run, *words, "--truncate")
     assert "longer than" not in err
     assert allowed == found
     code, out, err = run("ask", pictures / "a.png", "red " * 9000, *WRITER)
     assert code == 1
-    assert "allow it to be cut (--truncate)" in out + err
+    assert "allow truncation (--truncate)" in out + err
     assert run("ask", pictures / "a.png", "red " * 9000, "--truncate", *WRITER)[0] == 0
 
 

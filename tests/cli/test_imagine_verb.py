@@ -68,7 +68,7 @@ def test_files_that_are_there_stay_unless_told_otherwise(draws, run, tmp_path):
     words = ("imagine", "a red circle", "a blue star", "--out", tmp_path, "--model", draws)
     code, out, err = run(*words)
     assert (code, out) == (1, "")
-    assert f"{kept} is there already (1 of 2): --overwrite writes over it" in err
+    assert f"{kept} is there already (1 of 2): --overwrite replaces it" in err
     assert kept.read_bytes() == b"mine"
     assert not (tmp_path / "a-blue-star.png").exists()
     assert run(*words, "--overwrite")[0] == 0
@@ -78,13 +78,13 @@ def test_files_that_are_there_stay_unless_told_otherwise(draws, run, tmp_path):
 @pytest.mark.parametrize(
     "words, code, said",
     [
-        (("a", "b", "--out", "x.png"), 2, "--out x.png: 2 images want a folder"),
+        (("a", "b", "--out", "x.png"), 2, "--out x.png: 2 images need a folder"),
         (("a", "--out", "x.gif"), 2, "--out x.gif: an image ends in .png, .jpg, .jpeg, .webp; got .gif"),
         (("a", "--out", "no/x.png"), 1, "no: no such folder"),
-        ((" ", "--out", "x.png"), 2, "a prompt is empty: say what to draw"),
-        (("a", "--out", "x.png", "--count", "0"), 2, "--count: wants a whole number above 0"),
-        (("a", "--out", "x.png", "--seed", "9" * 30), 2, "--seed: wants a whole number from 0 to below 2^62"),
-        (("a", "--out", "x.png", "--seed=-1"), 2, "--seed: wants a whole number from 0 to below 2^62; got '-1'"),
+        ((" ", "--out", "x.png"), 2, "a prompt is empty"),
+        (("a", "--out", "x.png", "--count", "0"), 2, "--count: expected a whole number above 0"),
+        (("a", "--out", "x.png", "--seed", "9" * 30), 2, "--seed: expected a whole number from 0 to below 2^62"),
+        (("a", "--out", "x.png", "--seed=-1"), 2, "--seed: expected a whole number from 0 to below 2^62; got '-1'"),
         (("a",), 2, "--out"),
     ],
 )

@@ -103,10 +103,9 @@ def test_training_is_interrupted_at_a_terminal_and_goes_on(tmp_path: Path, folde
         assert (process.returncode, said) == (130, ""), err
         assert "Traceback" not in err
         if done:
-            assert lines.pop(0) == f"rebus: {out}: going on after step {done:,} of 100,000"
+            assert lines.pop(0) == f"rebus: {out}: resuming after step {done:,} of 100,000"
         done = len(steps())
         assert lines == [
-            f"rebus: interrupted at step {done}; the checkpoint of step {done} is kept. "
-            "The same command goes on from there"
+            f"rebus: interrupted at step {done}; the checkpoint of step {done} is kept. Run the same command to resume"
         ]
         assert steps() == list(range(1, done + 1))

@@ -55,11 +55,11 @@ def test_train_leaves_a_model_and_goes_on(tmp_path, pictures, run):
     assert "all 4 steps are done already" in err
     code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET, "--set", "steps=6")
     assert code == 0, err
-    assert "going on after step 4 of 6" in err
+    assert "resuming after step 4 of 6" in err
     code, _, err = run("train", "siglip_scenes", "--out", out_dir, *SET, "--set", "steps=6", "--set", "seed=7")
     assert code == 2
     assert "seed was 0 and is 7" in err
-    assert "going on" not in err
+    assert "resuming" not in err
 
 
 def test_ctrl_c_in_training_says_how_to_go_on(tmp_path, run, monkeypatch):
@@ -76,11 +76,11 @@ def test_ctrl_c_in_training_says_how_to_go_on(tmp_path, run, monkeypatch):
     monkeypatch.setattr(loop, "rate_at", third_step)
     code, out, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
     assert (code, out) == (130, "")
-    assert "interrupted at step 3; the checkpoint of step 3 is kept. The same command goes on from there" in err
+    assert "interrupted at step 3; the checkpoint of step 3 is kept. Run the same command to resume" in err
     monkeypatch.setattr(loop, "rate_at", real)
     code, _, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
     assert code == 0
-    assert "going on after step 3" in err
+    assert "resuming after step 3" in err
 
 
 def test_ctrl_c_before_the_first_step_says_that_nothing_is_kept(tmp_path, run, monkeypatch):
@@ -92,7 +92,7 @@ def test_ctrl_c_before_the_first_step_says_that_nothing_is_kept(tmp_path, run, m
     monkeypatch.setattr(loop.Run, "go_on_or_begin", begin)
     code, _, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
     assert code == 130
-    assert "there is no checkpoint yet. The same command begins again" in err
+    assert "there is no checkpoint yet. Run the same command to start again" in err
 
 
 def test_train_into_what_cannot_be_a_folder(tmp_path, run):

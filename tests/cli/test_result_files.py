@@ -76,7 +76,7 @@ def test_sidecars_lie_beside_the_images(bundled, pictures, run, kind):
     (pictures / f"a.{kind}").write_text("mine")
     code, _, err = run("caption", pictures, "--sidecar", kind, *WRITER)
     assert code == 2
-    assert f"3 of 3 are there already, {pictures / f'a.{kind}'} first; --overwrite" in err
+    assert f"3 of 3 exist already, {pictures / f'a.{kind}'} first; --overwrite" in err
     assert (pictures / f"a.{kind}").read_text() == "mine"
     assert run("caption", pictures, "--sidecar", kind, "--overwrite", *WRITER)[0] == 0
     assert (pictures / f"a.{kind}").read_text() != "mine"

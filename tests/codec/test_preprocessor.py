@@ -146,10 +146,10 @@ def test_a_longer_side_is_padded():
     assert (spec.size, spec.resize, spec.side, spec.pad, spec.pad_colour) == ((128, 112), "longer", 100, "end", None)
     for change, said in (
         ({"do_pad": False}, "do_pad is false"),
-        ({"size": {"shortest_edge": 100}}, "wants longest_edge"),
+        ({"size": {"shortest_edge": 100}}, "expects longest_edge"),
         ({"pad_size": {"longest_edge": 100}}, "pad_size .*height and width"),
         ({"pad_colour": [0, 0]}, "pad_colour"),
-        ({"pad": "start"}, "pad: wants one of end, centre"),
+        ({"pad": "start"}, "pad: expected one of end, centre"),
     ):
         with pytest.raises(BadConfig, match=said):
             image_spec_from_json(config | change)
@@ -192,15 +192,15 @@ def test_specs_survive_open_clip():
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
         ({"do_rescale": False}, "rescale_factor"),
         ({"size": {"longest_edge": 224}}, "shortest_edge; got longest_edge"),
-        ({"size": {"longest_edge": 224, "shortest_edge": 112}}, "wants height and width"),
+        ({"size": {"longest_edge": 224, "shortest_edge": 112}}, "expects height and width"),
         ({"do_pad": True}, "do_pad"),
-        ({"size": "224"}, "size: wants a whole number"),
+        ({"size": "224"}, "size: expected a whole number"),
         ({"size": -3}, "size"),
         ({"size": True}, "size"),
         ({"crop_size": {"shortest_edge": 224}}, "crop_size"),
         ({"do_center_crop": False}, "several shapes"),
         ({"resample": 5}, "resample"),
-        ({"image_mean": [0.5]}, "image_mean: wants three numbers"),
+        ({"image_mean": [0.5]}, "image_mean: expected three numbers"),
         ({"image_std": "x"}, "image_std"),
         ({"feature_extractor_type": "FlavaImageProcessor"}, "FlavaImageProcessor: known are CLIPImageProcessor"),
     ],
@@ -213,10 +213,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(change, said):
 def test_open_clip_faults():
     for config, said in (
         ({"preprocess_cfg": {}}, "no size"),
-        ({"size": 224, "resize_mode": "random"}, "resize_mode: wants one of shortest, longest, squash"),
+        ({"size": 224, "resize_mode": "random"}, "resize_mode: expected one of shortest, longest, squash"),
         ({"size": [224, 200], "resize_mode": "shortest"}, "square"),
         ({"size": [224, 200], "resize_mode": "longest"}, "square"),
-        ({"size": 224, "resize_mode": "longest", "fill_color": 300}, "fill_color: wants values of 0 to 255"),
+        ({"size": 224, "resize_mode": "longest", "fill_color": 300}, "fill_color: expected values of 0 to 255"),
         ({"size": 224, "resize_mode": "squash", "blur": 1}, "unknown fields blur"),
         ({"preprocess_cfg": 3}, "preprocess_cfg must be an object"),
     ):

@@ -90,9 +90,9 @@ def test_several_prompts_to_an_image():
         processor()(images=images, texts=["a"] * 3, targets=["a"] * 2, owners=[0, 1, 1])
     with pytest.raises(UsageError, match="2 pixels, 3 regions"):
         processor()(images=images, texts=["a"] * 3, owners=[0, 1, 1], regions=np.ones((3, 2, 5)))
-    with pytest.raises(UsageError, match="owners are for its loss alone"):
+    with pytest.raises(UsageError, match="owners are only for its loss"):
         processor(TOWER)(images=[picture()], texts=["a", "a"], owners=[0, 0])
-    with pytest.raises(BadImage, match="row 1 has 2 images; a dual encoder sees one"):
+    with pytest.raises(BadImage, match="row 1 has 2 images; a dual encoder takes one"):
         processor(TOWER)(images=images, texts=["a", "a"])
 
 
@@ -117,7 +117,7 @@ def test_marks_and_images_agree_row_by_row():
             processor()(images=images, texts=texts)
     with pytest.raises(BadText, match="text 0 holds 2 images: this model's texts have no place for images"):
         processor(TOWER)(images=picture(), texts=[two])
-    with pytest.raises(BadText, match="answer 1 holds an image"):
+    with pytest.raises(BadText, match="answer 1 contains an image"):
         processor()(targets=["a", two])
     with pytest.raises(BadText, match="made of str, Control and ImageMark; got int"):
         Pieces("a", 3)

@@ -103,11 +103,11 @@ def test_regions_of_another_image_are_refused(tmp_path):
     ):
         files.of("2.jpg", (40, 30))
     np.savez(tmp_path / "5.npz", x=np.ones((2, 3)), image_id="6")
-    with pytest.raises(BadRegions, match="says that these are regions of image 6: ids were exchanged"):
+    with pytest.raises(BadRegions, match="says that these are regions of image 6: ids were swapped"):
         RegionFiles(tmp_path / "5.npz")["5"]
     with pytest.raises(BadRegions, match="a box leaves the image of 9 × 9 pixels: they are not of the same image"):
         ImageRegions(np.ones((1, 3)), np.array([[0, 0, 20, 5]]), (9, 9))
-    with pytest.raises(BadRegions, match="line 2: image 1 was there before"):
+    with pytest.raises(BadRegions, match="line 2: image 1 is a duplicate"):
         RegionFiles(tsv(tmp_path, [("1", regions()), ("1", regions())]))
 
 
@@ -117,8 +117,8 @@ def test_regions_of_another_image_are_refused(tmp_path):
         (np.zeros((0, 4)), None, r"features are \(regions, width\), at least one; got \(0, 4\)"),
         (np.zeros(4), None, "features are"),
         (np.array([["a"]]), None, "not a table of numbers"),
-        (np.zeros((2, 4)), np.zeros((3, 4)), r"2 regions want boxes \(2, 4\); got \(3, 4\)"),
-        (np.zeros((1, 4)), np.array([[5, 0, 1, 2]]), "one ends before it begins"),
+        (np.zeros((2, 4)), np.zeros((3, 4)), r"2 regions need boxes \(2, 4\); got \(3, 4\)"),
+        (np.zeros((1, 4)), np.array([[5, 0, 1, 2]]), "in one of them right < left or bottom < top"),
         (np.zeros((1, 4)), np.array([[np.nan, 0, 1, 2]]), "1 of 4 numbers of the boxes are not finite"),
     ],
 )
@@ -149,7 +149,7 @@ def test_damaged_files_are_refused_and_objects_are_not_loaded(tmp_path):
     ):
         with pytest.raises(BadRegions, match=message):
             RegionFiles(tmp_path / name)
-    with pytest.raises(BadRegions, match="line 1: 1 columns; wants 6 or 10"):
+    with pytest.raises(BadRegions, match="line 1: 1 columns; expects 6 or 10"):
         RegionFiles(tmp_path / "a.tsv")["not one of these"]
     np.savez(tmp_path / "code.npz", x=np.array([print], dtype=object))
     with pytest.raises(BadRegions, match=r"not a readable file of features \(Object arrays cannot be loaded"):
@@ -169,14 +169,14 @@ def test_a_batch_holds_rows_of_different_length_and_images():
     torch.testing.assert_close(batch["boxes"][0, 1], torch.tensor([4 / 40, 2 / 30, 12 / 40, 8 / 30]))
     assert "boxes" not in regions_batch([[one], [ImageRegions(two.features)]])
     assert regions_batch([[one], [two]])["region_mask"].tolist() == [[True] * 3, [True, True, False]]
-    with pytest.raises(BadRegions, match=r"different width cannot be read together: 5 \(a\), 6 \(b\)"):
+    with pytest.raises(BadRegions, match=r"different widths cannot form a batch: 5 \(a\), 6 \(b\)"):
         regions_batch([[one], [regions(width=6, key="b")]])
 
 
 def test_a_processor_takes_them_as_images():
     batch = Processor(None, None)(images=[regions(3), regions(2)])
     assert set(batch) == {"regions", "region_mask", "boxes"}
-    with pytest.raises(BadImage, match="images and features of regions are mixed"):
+    with pytest.raises(BadImage, match="images and region features are mixed"):
         Processor(None, None)(images=[regions(), np.zeros((3, 3, 3), np.uint8)])
-    with pytest.raises(BadRegions, match="reads the features of an image's regions and sees no image itself"):
+    with pytest.raises(BadRegions, match="takes region features in place of images"):
         Processor(None, None, reads_regions=True)(images=[np.zeros((3, 3, 3), np.uint8)])

@@ -196,7 +196,7 @@ def test_fault_16_a_dual_encoder_says_once_how_many_texts_it_cut(caplog):
         pipeline(["a", long])
         pipeline([longer])
     assert [r.getMessage().split(" and were")[0] for r in caplog.records] == [
-        "2 of 3 texts are longer than the 6 tokens that the model reads (up to 11)"
+        "2 of 3 texts are longer than the context of 6 tokens (up to 11)"
     ]
     pipeline([long])
     assert len(caplog.records) == 1

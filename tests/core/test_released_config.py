@@ -49,7 +49,7 @@ def test_unknown_fields_are_named_with_the_nearest():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.0, -1e-5, 10**400])
 def test_fault_39_a_number_that_cannot_be_is_refused_by_field(value):
-    with pytest.raises(BadConfig, match=r"config.json.layer_norm_eps: wants a (finite number|number above 0)"):
+    with pytest.raises(BadConfig, match=r"config.json.layer_norm_eps: expected a (finite number|number above 0)"):
         Released({"layer_norm_eps": value}).positive("layer_norm_eps", 1e-5)
     assert Released({}).positive("layer_norm_eps", 1e-5) == 1e-5
 

@@ -85,7 +85,7 @@ def test_nothing_good_is_an_error(tmp_path):
 
 def test_too_many_damaged_stop_after_a_hundred(tmp_path):
     work = converter(ImageSet(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.1)
-    with pytest.raises(RebusError, match=r"damaged, more than a share of 0\.1; the last: image 1"):
+    with pytest.raises(RebusError, match=r"damaged, more than the fraction 0\.1; the last: image 1"):
         work.run()
     assert 100 <= work.done < 250
     again = converter(ImageSet(400, bad=range(150, 400, 2)), tmp_path / "out", shard_size=50, most_damaged=0.9)

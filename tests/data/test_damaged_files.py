@@ -62,7 +62,7 @@ def test_fault_30_many_cut_tars_stop_everything(tmp_path, capsys):
         command = ["data", verb, str(data), "--out", str(tmp_path / verb), *more]
         assert main(command) == 1
         said = capsys.readouterr()
-        assert "8 of 8 files are damaged, more than a share of 0.1; the first" in said.err
+        assert "8 of 8 files are damaged, more than the fraction 0.1; the first" in said.err
         assert "--max-bad" in said.err
         assert main([*command, "--max-bad", "1"]) == 0
         assert "16" in capsys.readouterr().out  # two records before each cut

@@ -168,8 +168,8 @@ def test_lvis_drops_rare_labels_and_says_what_is_known(lvis):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"path": ""}, "data.path says where"),
-        ({"taught": ""}, "data.taught says .* reads the labels itself"),
+        ({"path": ""}, "data.path, the data set, is missing"),
+        ({"taught": ""}, "data.taught is the folder .* reads the labels itself"),
         ({"scales": (0.0, 1.0)}, "data.scales"),
         ({"scales": (2.0, 1.0)}, "data.scales"),
         ({"most_objects": 0}, "above 0"),

@@ -78,7 +78,7 @@ def test_labels_known_to_be_absent_are_the_negatives(tmp_path: Path) -> None:
 
 
 def test_nothing_to_learn_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RebusError, match=r"1,000 records have nothing to learn, the last: captions\.jsonl.*no boxes"):
+    with pytest.raises(RebusError, match=r"1,000 records have no target, the last: captions\.jsonl.*no boxes"):
         batches(tmp_path, [{"boxes": []}]).batch(0, 0, 1)
-    with pytest.raises(UsageError, match=r"names no labels that data\.negatives"):
+    with pytest.raises(UsageError, match=r"has no labels for data\.negatives"):
         batches(tmp_path, [{"boxes": []}], negatives=True)

@@ -47,7 +47,7 @@ def test_a_table_without_splits_holds_out_a_part(
     assert set(train) | set(val) == ALL
     assert not set(train) & set(val)
     assert opened(path, split, val_split) == (train, val), "always the same ones"
-    assert "3 of 30 records, by lot, are held out" in caplog.text
+    assert "3 random records of 30 are held out" in caplog.text
 
 
 @pytest.mark.parametrize("val_split", ["train", "training", None])

@@ -66,7 +66,7 @@ def test_a_batch_is_the_same_in_parts():
         for name in ("tokens", "blanks", "types"):  # padded to its own longest
             width = mine[name].shape[1]
             assert torch.equal(mine[name], whole[name][4 * part : 4 * part + 4, :width])
-    with pytest.raises(UsageError, match="rows exchange captions with their neighbours"):
+    with pytest.raises(UsageError, match="rows swap captions with their neighbours"):
         data.batch(0, 5, 6, share=(0, 2))
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_learned_is_said(tmp_path):
     rows = [{"question": "what is this?", "answer": "cat"}]
     with pytest.raises(UsageError, match="not one answer of the batch is among the 2 listed, such as 'cat'"):
         on_disk(tmp_path / "set", rows, listed=["<unk>", "red"]).batch(0, 0, 1)
-    with pytest.raises(UsageError, match="wants a model that picks from a list of answers"):
+    with pytest.raises(UsageError, match="expects a model that picks from a list of answers"):
         on_disk(tmp_path / "set", rows, form="answers")
     with pytest.raises(UsageError, match="regions are of whole images"):
         on_disk(tmp_path / "set", rows, flip=True)

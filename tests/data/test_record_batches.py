@@ -147,11 +147,11 @@ def test_fault_30_damaged_records_give_way_and_are_named(
 
 
 def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"data\.path says where"):
+    with pytest.raises(UsageError, match=r"data\.path, the data set, is missing"):
         file_batches(Files(), processors["siglip"], Prompts())
     with pytest.raises(UsageError, match="no prompt for ask"):
         file_batches(Files(path=str(folder), form="ask"), processors["paligemma"], Prompts())
-    with pytest.raises(UsageError, match="states no places"):
+    with pytest.raises(UsageError, match="has no location tokens"):
         file_batches(Files(path=str(folder), form="detect"), processors["paligemma"], PALIGEMMA)
     with pytest.raises(UsageError, match="least_crop"):
         file_batches(Files(path=str(folder), form="pairs", least_crop=0.0), processors["siglip"], Prompts())
@@ -164,7 +164,7 @@ def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, A
             0, 0, 2, "val"
         )
     for variation in ({"least_crop": 0.5}, {"flip": True}):  # boxes would not be where the answer says
-        with pytest.raises(UsageError, match=r"detect says where things are in the whole image"):
+        with pytest.raises(UsageError, match=r"detect has positions in the whole image"):
             file_batches(
                 Files(path=str(folder), form="detect", **variation), processors["paligemma"], PALIGEMMA, LOC_1024
             )

@@ -65,7 +65,7 @@ def test_killed_at_every_step_of_writing(whole, tmp_path, monkeypatch):
                 embedding(folder).run()
             break
         except Dead:
-            missing = pytest.raises(MissingFile, match="goes on where it was stopped")
+            missing = pytest.raises(MissingFile, match="resumes an interrupted run")
             with nullcontext() if _finished(folder) else missing:
                 TaughtRegions(folder)
         embedding(folder).run()

@@ -161,7 +161,7 @@ def test_language_models_read_what_is_told_and_learn_what_follows():
 def test_documents_refuse_odds_that_are_none():
     with pytest.raises(UsageError, match="odds"):
         SceneDocuments(episodes=0.0, pages=0.0, captions=0.0, questions=0.0).open(inputs())
-    with pytest.raises(UsageError, match="rote wants told"):
+    with pytest.raises(UsageError, match="rote needs told"):
         SceneDocuments(rote=0.5).open(inputs())
 
 

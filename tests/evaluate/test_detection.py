@@ -173,25 +173,27 @@ def test_pictures_are_read_one_by_one_and_lvis_equals_coco_where_all_is_known():
 
 def test_truth_and_detections_of_the_wrong_shape_are_refused():
     box, mask = np.zeros((1, 4)), np.zeros((1, 5, 5), dtype=bool)
-    with pytest.raises(UsageError, match=r"boxes wants shape \(2, 4\), one for each label; got \(1, 4\)"):
+    with pytest.raises(UsageError, match=r"boxes must have shape \(2, 4\), one for each label; got \(1, 4\)"):
         Truth(labels=["cat", "dog"], boxes=box)
-    with pytest.raises(UsageError, match=r"masks wants bool \(1, H, W\), one for each label; got float64 \(1, 5, 5\)"):
+    with pytest.raises(
+        UsageError, match=r"masks expects bool \(1, H, W\), one for each label; got float64 \(1, 5, 5\)"
+    ):
         Truth(labels=["cat"], masks=mask.astype(float))
-    with pytest.raises(UsageError, match=r"masks wants bool .* got bool \(5, 5\)"):
+    with pytest.raises(UsageError, match=r"masks expects bool .* got bool \(5, 5\)"):
         Detections(labels=["cat"], scores=[1], masks=mask[0])
-    with pytest.raises(UsageError, match=r"scores wants shape \(1,\), one for each label; got \(2,\)"):
+    with pytest.raises(UsageError, match=r"scores must have shape \(1,\), one for each label; got \(2,\)"):
         Detections(labels=["cat"], scores=[1, 2], boxes=box)
-    with pytest.raises(UsageError, match="scores wants finite numbers; got"):
+    with pytest.raises(UsageError, match="scores expects finite numbers; got"):
         Detections(labels=["cat"], scores=[math.nan], boxes=box)
-    with pytest.raises(UsageError, match=r"crowd wants shape \(1,\)"):
+    with pytest.raises(UsageError, match=r"crowd must have shape \(1,\)"):
         Truth(labels=["cat"], boxes=box, crowd=[True, False])
-    with pytest.raises(UsageError, match="areas wants finite numbers of at least 0"):
+    with pytest.raises(UsageError, match="areas expects finite numbers of at least 0"):
         Truth(labels=["cat"], boxes=box, areas=[-1])
     with pytest.raises(UsageError, match=r"left <= right and top <= bottom, as xyxy; got \[5.0, 0.0, 1.0, 1.0\]"):
         Truth(labels=["cat"], boxes=np.array([[5, 0, 1, 1]]))
-    with pytest.raises(UsageError, match='labels wants a list of names; got the one text "cat"'):
+    with pytest.raises(UsageError, match='labels expects a list of names; got the one text "cat"'):
         Truth(labels="cat", boxes=np.zeros((3, 4)))
-    with pytest.raises(UsageError, match='absent wants a list of names; got the one text "cat"'):
+    with pytest.raises(UsageError, match='absent expects a list of names; got the one text "cat"'):
         Truth(labels=[], absent="cat")
 
 
@@ -201,16 +203,16 @@ def test_calls_that_cannot_mean_anything_are_refused():
         coco_scores([picture], ["cats"])
     with pytest.raises(UnknownName, match='no class "dog"'):
         lvis_scores([(truth(A, absent=["dog"]), found())], {"cat": "r"}, by="boxes")
-    with pytest.raises(UsageError, match="classes wants each name once"):
+    with pytest.raises(UsageError, match="classes expects each name once"):
         coco_scores([picture], ["cat", "cat"])
-    with pytest.raises(UsageError, match='by wants "boxes" or "masks"; got "keypoints"'):
+    with pytest.raises(UsageError, match='by expects "boxes" or "masks"; got "keypoints"'):
         coco_scores([picture], ["cat"], by="keypoints")
-    with pytest.raises(UsageError, match="scores by masks want masks in all images; Truth 0 has none"):
+    with pytest.raises(UsageError, match="scores by masks need masks in all images; Truth 0 has none"):
         coco_scores([picture], ["cat"], by="masks")
     half = masked(picture[1])
-    with pytest.raises(UsageError, match=r"want \(100, 100\), the size of the true ones; got \(50, 100\)"):
+    with pytest.raises(UsageError, match=r"must have the shape \(100, 100\) of the true ones; got \(50, 100\)"):
         coco_scores([(masked(picture[0]), replace(half, masks=half.masks[:, :50]))], ["cat"], by="masks")
     with pytest.raises(UsageError, match="LVIS has no crowd regions"):
         lvis_scores([(truth(A, crowd=[True]), found())], {"cat": "r"}, by="boxes")
-    with pytest.raises(UsageError, match='frequency wants "r", "c" or "f"; got "rare" for "cat"'):
+    with pytest.raises(UsageError, match='frequency expects "r", "c" or "f"; got "rare" for "cat"'):
         lvis_scores([picture], {"cat": "rare"}, by="boxes")

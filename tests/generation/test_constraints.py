@@ -81,8 +81,11 @@ def test_a_pattern_allows_the_tokens_whose_text_it_matches_from_end_to_end():
     tokens = write(allowed="[a-z]|12", decode=decode)
     assert torch.equal(tokens, write(allowed=[2, 3, 4, 6, 7, 8, 9]))
     assert not torch.equal(tokens, write())
-    for pattern, message in (("[", "no regular expression"), ("zebra", "no token of this model matches 'zebra'")):
+    for pattern, message in (
+        ("[", "not a valid regular expression"),
+        ("zebra", "no token of this model matches 'zebra'"),
+    ):
         with pytest.raises(UsageError, match=message):
             write(allowed=pattern, decode=decode)
-    with pytest.raises(UsageError, match="wants decode"):
+    with pytest.raises(UsageError, match="expects decode"):
         write(allowed="[a-z]")

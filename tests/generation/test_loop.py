@@ -71,7 +71,7 @@ def test_padding_changes_nothing_on_either_side(options, side):
 def test_rows_are_padded_after_their_end_token():
     tokens = generate(TinyWriter(3), {"tokens": PROMPTS}, **IDS, max_new_tokens=20)
     ended = [row for row in tokens.tolist() if EOS in row]
-    assert ended, "the test wants a writer that ends some rows"
+    assert ended, "the test expects a writer that ends some rows"
     for row in ended:
         assert set(row[row.index(EOS) + 1 :]) <= {PAD}
 
@@ -182,12 +182,12 @@ def test_the_last_token_costs_no_step():
         ({"strategy": "sample", "top_p": 1.5}, "top_p must be above 0 and at most 1; got 1.5"),
         ({"strategy": "sample", "seed": [1, 2]}, "one for each of the 6 rows; got 2"),
         ({"strategy": "beam", "num_beams": 0}, "num_beams must be at least 1"),
-        ({"strategy": "beam", "early_stopping": "soon"}, "early_stopping wants"),
+        ({"strategy": "beam", "early_stopping": "soon"}, "early_stopping expects"),
         ({"strategy": "contrastive", "k": 0}, "k must be at least 1"),
         ({"strategy": "contrastive", "alpha": 2.0}, "alpha must be between 0 and 1"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must be 0"),
         ({"allowed": []}, "allowed is empty"),
-        ({"stop": "a"}, "stop strings want decode"),
+        ({"stop": "a"}, "stop strings need decode"),
     ],
     ids=str,
 )

@@ -58,7 +58,7 @@ def test_a_gap_in_the_targets_is_refused():
 
 
 def test_targets_want_one_row_a_prompt():
-    with pytest.raises(UsageError, match="targets wants 6 rows, one a prompt; got 2"):
+    with pytest.raises(UsageError, match="targets expects 6 rows, one per prompt; got 2"):
         score(TinyWriter(), {"tokens": PROMPTS}, CHOICES[:2])
 
 

@@ -55,5 +55,5 @@ def test_sentences_are_counted_by_their_full_stops():
     assert cut("One went. Two", None, 2) == "One went. Two"
     with pytest.raises(UsageError, match="max_sentences must be at least 1"):
         Stops(None, None, decode, 0)
-    with pytest.raises(UsageError, match="max_sentences wants decode"):
+    with pytest.raises(UsageError, match="max_sentences needs decode"):
         Stops(None, None, None, 1)

@@ -208,7 +208,7 @@ def test_conditions_in_words():
     for read, text in (
         (read_label, "dog"), (read_label, "dog>7"), (read_size, "big"), (read_date, "soon"), (read_date, "9999-12-99"),
     ):  # fmt: skip
-        with pytest.raises(UsageError, match=r"wants|a date is"):
+        with pytest.raises(UsageError, match=r"expects|a date is"):
             read(text)
     with pytest.raises(UsageError, match="a date is"):
         read_date("9999", end=True)

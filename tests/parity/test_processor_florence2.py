@@ -149,8 +149,8 @@ def test_a_task_without_its_input_or_with_another_is_refused(released):
     *_, ours, _ = released
     for call, message in (
         (("<OD>", "car"), "<OD> takes no text"),
-        (("<REGION_TO_OCR>",), "wants a region"),
-        (("<CAPTION_TO_PHRASE_GROUNDING>", " "), "wants a text"),
+        (("<REGION_TO_OCR>",), "expects a region"),
+        (("<CAPTION_TO_PHRASE_GROUNDING>", " "), "expects a text"),
     ):
         with pytest.raises(UsageError, match=message):
             ours.perform(photo(), *call)

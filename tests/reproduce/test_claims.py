@@ -116,7 +116,7 @@ def test_claims_run_and_print(name, run, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "results.json").read_bytes()) == told
     code, out, err = run(name, "--out", tmp_path / "out", "--jobs", 1)
     assert code == 0
-    assert "all measured before" in err
+    assert "all measured already" in err
     assert f"{name}: {told['verdict']}" in out
     assert small.paper in (tmp_path / "out" / "report.md").read_text()
 
@@ -160,10 +160,10 @@ def test_without_out_results_are_kept_in_the_cache_and_ctrl_c_says_so(run, monke
     code, out, err = run("made_up", "--jobs", 1)
     assert code == 130
     assert out == ""
-    assert "2 of 6 cells are kept" in err
+    assert "2 of 6 cells are saved" in err
     code, out, err = run("made_up", "--jobs", 1)
     assert code == 0
-    assert "going on, 2 of 6" in err
+    assert "resuming, 2 of 6" in err
     assert "made_up: holds" in out
 
 

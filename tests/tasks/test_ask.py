@@ -53,7 +53,7 @@ def test_another_prompt_than_the_systems_own():
     assert ask(model, [picture("red"), picture("blue")], "colour", "what {question} is this") == ["red", "blue"]
     assert ask(model, picture("red"), "dog", "{question}") == "a dog"
     assert model.network.prompts == ["what colour is this"] * 2 + ["dog"]
-    with pytest.raises(UsageError, match=r"prompt: wants \{question\}"):
+    with pytest.raises(UsageError, match=r"prompt: expected \{question\}"):
         ask(model, picture("red"), "dog", "answer")
 
 

@@ -105,7 +105,7 @@ def test_fault_18_a_label_must_be_words(labels, message):
 
 
 def test_a_text_instead_of_a_list_of_labels_is_refused():
-    with pytest.raises(UsageError, match="labels wants a list"):
+    with pytest.raises(UsageError, match="labels expects a list"):
         classify(two_towers(), picture("red"), "red,blue")
 
 

@@ -110,5 +110,5 @@ def test_threshold_leaves_boxes_below_it_out():
     assert kept == [[box for box in boxes if box.score >= least] for boxes in every]
     assert sum(map(len, kept)) < len(scores)
     assert model.detector(["circle", "star"])(images, threshold=least) == kept
-    with pytest.raises(UsageError, match="threshold wants a probability"):
+    with pytest.raises(UsageError, match="threshold expects a probability"):
         model.detect(images, ["circle"], threshold=2)

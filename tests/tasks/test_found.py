@@ -39,7 +39,7 @@ def test_rankings_are_pairs_and_a_mapping():
     assert Ranking(RANKING.labels, (0.5, 0.5)) != RANKING
     with pytest.raises(KeyError):
         RANKING["a dog"]
-    with pytest.raises(AttributeError, match="does not change"):
+    with pytest.raises(AttributeError, match="is immutable"):
         RANKING.labels = ()
 
 

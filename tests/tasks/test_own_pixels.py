@@ -43,7 +43,7 @@ def test_tasks_answer_as_to_the_images(models, images):
     "pixels, reason",
     [
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "normalised floats"),
-        (torch.zeros(8, 8, 3), r"wants \(3, H, W\)"),
+        (torch.zeros(8, 8, 3), r"expected \(3, H, W\)"),
         (torch.full((3, 8, 8), torch.nan), "not finite"),
         ([0.0], "as a tensor; got list"),
     ],
@@ -60,7 +60,7 @@ def test_mixtures_and_other_keys(models, images):
         dual.embed_images([*images, batch])
     with pytest.raises(BadImage, match="got pixels, labels"):
         dual.embed_images({**batch, "labels": torch.zeros(3)})
-    with pytest.raises(BadImage, match="want one size"):
+    with pytest.raises(BadImage, match="must have the same size"):
         dual.embed_images([{"pixels": torch.zeros(3, 32, 32)}, {"pixels": torch.zeros(3, 24, 24)}])
     with pytest.raises(BadImage, match="give the image itself"):
         writer.detect(writer.processor(images=images), ["cat"], max_new_tokens=2)

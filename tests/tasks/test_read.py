@@ -96,7 +96,7 @@ def test_a_region_becomes_location_tokens():
     assert model.network.prompts == ["what is <loc0000><loc0000><loc0512><loc1023> ?"]
     with pytest.raises(UsageError, match="takes no region"):
         perform(model, picture("red"), "<READ>", region=(0, 0, 1, 1))
-    with pytest.raises(UnsupportedTask, match="no tasks with names"):
+    with pytest.raises(UnsupportedTask, match="no named tasks"):
         perform(writer(lambda colour, prompt: ""), picture("red"), "<READ>")
 
 

@@ -171,7 +171,7 @@ def test_labels_that_stay_are_read_once():
     model.network.embed_text = read
     assert found == detect(model, images, ["red", "blue"])
     assert find(images[1]) == found[1]
-    with pytest.raises(UsageError, match="labels as part of its prompt"):
+    with pytest.raises(UsageError, match="labels as part of the prompt"):
         Detector(fakes.writer(lambda colour, prompt: ""), ["red"])
 
 

@@ -1,4 +1,4 @@
-"""The page: what is right and wrong is told as it is, and words are only words."""
+"""The page: correct answers come first, mistakes are shown as they are, and text is escaped."""
 
 from types import SimpleNamespace
 
@@ -9,14 +9,14 @@ from PIL import Image
 from rebus.core.answers import Box, Mask, Ranking, TextLine
 from rebus.data.scenes import SHAPES
 from rebus.data.scenes.writing import QUESTION
-from rebus.tour import Line, Tour, names, page
+from rebus.tour import RELEASED, Line, Tour, names, page, plan
 from rebus.tour.parts import _writing_lines
 from rebus.tour.photos import caption_photos, look_at_photos, samples
 from rebus.tour.scenes import draw_scenes, match_scenes, write_scenes
 
 
 class Knows:
-    """A writer and matcher that knows every scene; `wrong` says which answers it spoils."""
+    """A model that knows every scene; `wrong`: the tasks whose answers are wrong."""
 
     tasks = frozenset({"caption", "ask", "detect", "segment", "match"})
     card = SimpleNamespace(name="<knows>")
@@ -93,7 +93,7 @@ def test_misses_are_shown(scenes):
     text = page(Tour(writing=[writing]), "1")
     assert "1 wrong" in text
     assert "<b>no&lt;idea&gt;</b> <em>it is" in text
-    assert "overlap 0.00" in text
+    assert "IoU 0.00" in text
     assert ("<del>large</del>" in text) == any(r.scene.objects[0].size != "large" for r in writing.rows)
 
 
@@ -146,13 +146,38 @@ def test_photos():
             return np.eye(len(images), len(texts))
 
     seen = look_at_photos(Sorts(), photos)
-    assert [picture.right for picture in seen.images] == [True, False]
+    assert [image.right for image in seen.images] == [True, False]
     line = Line("sorts", "classify", "photos", 1, 2, 0.1)
     text = page(Tour(photos=[seen], lines=[line], missing=["a <b> is missing"]), "1")
     assert "a miss: it is a cup of coffee" in text
+    assert text.index("alt='a cat'") < text.index("Photos, mistakes") < text.index("a miss: it is")
     assert "1 of 2" in text
     assert "a &lt;b&gt; is missing" in text
     assert "src='http" not in text
+
+
+def test_the_most_accurate_comes_first_and_what_is_missing_is_said(scenes, monkeypatch):
+    from rebus.tour import parts
+
+    models = {"bad/scenes": Knows(scenes, wrong=("caption", "detect", "segment", "read")), "good/scenes": Knows(scenes)}
+    for name, model in models.items():
+        model.card = SimpleNamespace(name=name)
+    monkeypatch.setattr(parts, "load", models.__getitem__)
+    seen = parts.tour([parts.Section(name, "write") for name in models])
+    assert [line.accuracy for line in seen.lines] == sorted((line.accuracy for line in seen.lines), reverse=True)
+    assert seen.lines[-1].model == "bad/scenes"
+    assert seen.lines[-1].accuracy < parts.WEAK
+    text = page(seen, "1")
+    assert text.rindex("<h2>Scenes, captioned and searched <small>bad") > text.rindex("searched <small>good")
+    assert "A released CLIP was not run" in text
+
+
+def test_a_released_clip_runs_beside_the_starter_where_it_is_cached():
+    if not samples():
+        pytest.skip("scikit-image is not installed")
+    named = [section.model for section in plan(True, released=True) if section.kind == "photos"]
+    assert named == ["asif/starter", RELEASED]
+    assert RELEASED not in [section.model for section in plan(True)]
 
 
 def test_captions_of_photos_stand_beside_what_is_said_without_a_guide():

@@ -98,5 +98,5 @@ def test_metrics_that_are_no_text_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[]", '{"steps": ' + "9" * 5000 + "}", "\xff", "[" * 100_000])
 def test_settings_that_are_damaged_are_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UsageError, match="was begun with other settings"):
+    with pytest.raises(UsageError, match="was started with other settings"):
         check_claim(SHORT, tmp_path)

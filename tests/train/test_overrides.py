@@ -77,11 +77,11 @@ def test_a_system_decides_what_its_models_fields_are(tmp_path: Path) -> None:
         config = override(recipe("siglip_captions"), settings)
         assert (config.system, type(config.model).__name__, config.model.embed) == ("siglip", "SigLIPConfig", 64)
         assert config.model.text == rebus.load("siglip/scenes").config.text
-    with pytest.raises(UsageError, match="start_from says which model"):
+    with pytest.raises(UsageError, match="start_from, the model"):
         override(recipe("paligemma_captions"), ["model.image_id=64"])
     with pytest.raises(UnknownName, match=r"model\.embd.*model\.embed"):
         override(recipe("clip_scenes"), ["model.embd=64"])
-    with pytest.raises(UsageError, match="system=siglip wants a SigLIPConfig as its model; got a CLIPConfig"):
+    with pytest.raises(UsageError, match="system=siglip expects a SigLIPConfig as its model; got a CLIPConfig"):
         resolved(override(recipe("clip_scenes"), ["system=siglip"]))
 
 
@@ -92,7 +92,7 @@ def test_settings_of_runs_know_no_model() -> None:
 
 
 def test_what_is_not_trained_is_said() -> None:
-    with pytest.raises(UsageError, match="start_from says which model is to be trained"):
+    with pytest.raises(UsageError, match="start_from, the model to train"):
         resolved(recipe("siglip_captions"))
     with pytest.raises(UsageError, match="asif is put together from trained parts: there is nothing to train"):
         resolved(replace(recipe("clip_captions"), system="asif", model=catalog.system("asif").presets["tiny"]))

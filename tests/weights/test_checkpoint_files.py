@@ -132,7 +132,7 @@ def test_fault_21_headers_that_lie(tmp_path):
         ({"w": good, "v": {**good, "data_offsets": [12, 20]}}, 20, '4 bytes before weight "v"'),
         ({"w": {**good, "dtype": "F99"}}, 8, "\"w\" has type 'F99'"),
         ({"w": {**good, "dtype": ["F32"]}}, 8, '"w" has type'),
-        ({"w": {**good, "shape": [3]}}, 8, r'"w" of shape \[3\] and type F32 wants 12 bytes'),
+        ({"w": {**good, "shape": [3]}}, 8, r'"w" of shape \[3\] and type F32 expects 12 bytes'),
         ({"w": {**good, "shape": [-2]}}, 8, '"w" has an impossible shape'),
         ({"w": {**good, "shape": [2.0]}}, 8, '"w" has an impossible shape'),
         ({"w": {**good, "data_offsets": [8, 0]}}, 8, '"w"'),
@@ -183,7 +183,7 @@ def test_pickles_of_weights_alone_are_read(tmp_path):
         same(open_weights(tmp_path), wanted)
     torch.save({"epoch": 3, "state_dict": wanted}, tmp_path / "epoch.pt")
     same(open_weights(tmp_path / "epoch.pt"), wanted)
-    for content, words in (([1], "wants names and tensors; got list"), ({"a": 3}, '"a" is no tensor')):
+    for content, words in (([1], "expects names and tensors; got list"), ({"a": 3}, '"a" is no tensor')):
         torch.save(content, tmp_path / "m.pt")
         with pytest.raises(BadCheckpoint, match=words):
             open_weights(tmp_path / "m.pt")
@@ -213,7 +213,7 @@ def test_fault_20_a_configuration_is_data(tmp_path, monkeypatch):
         read_config(tmp_path)
     for text, words in (
         ('{"a": 1,\n  "b": }', r"config.json: line 2, column 8"),
-        ("[]", "wants an object; got list"),
+        ("[]", "expects an object; got list"),
         ("[" * 100_000, "not a JSON file"),
         ("\udcff", "not a JSON file"),
         ("", "line 1, column 1"),
@@ -224,7 +224,7 @@ def test_fault_20_a_configuration_is_data(tmp_path, monkeypatch):
     path.write_text('{"context": -1, "pad_id": 1e99, "_secret": 1, "contxt": 2}')
     with pytest.raises(BadConfig) as caught:
         from_dict(TextSpec, read_config(tmp_path))
-    for words in ("context: -1 is outside", "pad_id: wants int", "_secret: unknown field", "did you mean context?"):
+    for words in ("context: -1 is outside", "pad_id: expected int", "_secret: unknown field", "did you mean context?"):
         assert words in str(caught.value)
     monkeypatch.setattr("rebus.weights.checkpoint_files.MAX_JSON", 10)
     with pytest.raises(BadConfig, match="limit of 10"):

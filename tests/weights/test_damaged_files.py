@@ -209,7 +209,7 @@ def test_fault_37_pipes_devices_and_large_files_in_place_of_small_ones(kind: str
     verified, claimed, begun, domain, processor = done.stdout.splitlines()
     assert verified.endswith("rebus_manifest.json: damaged")
     assert "results.json: not the results of a claim" in claimed
-    assert f"{tmp_path} was begun with other settings" in begun
+    assert f"{tmp_path} was started with other settings" in begun
     assert domain == "photos"
     if kind == "large":  # what is no file is as good as not there
         assert "preprocessor_config.json: cannot be read (21,000,000 bytes pass the limit" in processor

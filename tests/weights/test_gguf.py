@@ -192,7 +192,7 @@ def test_lengths_are_not_trusted(at, data, said, tmp_path):
 
 def test_other_architectures_settings_and_tokenizers_are_refused_by_name(tmp_path):
     one = {"x": (np.ones(2, np.float32), None)}
-    assert "architecture 'mamba', which is not one of ours" in refused(
+    assert "architecture 'mamba', which is not supported" in refused(
         write(tmp_path / "a.gguf", one, architecture="mamba")
     )
     scaled = [*FIELDS, ("add_rope_scaling_type", gguf.RopeScalingType.YARN)]

@@ -133,8 +133,8 @@ def test_fault_22_missing_and_extra_weights_are_listed_with_nearest_names():
     text = str(caught.value)
     assert "1 missing: norm.weight (nearest: norm.wieght)" in text
     assert "2 unexpected: norm.wieght (nearest: norm.weight), surplus" in text
-    assert "norm.bias wants [4], got [5]" in text
-    assert "allowed wants bool, got float32" in text
+    assert "norm.bias expects [4], got [5]" in text
+    assert "allowed expects bool, got float32" in text
     assert net.embed.weight.is_meta, "a refused network is as it was"
 
 

@@ -125,7 +125,7 @@ ONE = torch.zeros(2)
         ([HEADER, (b"w", entry(ONE, 3, 0, bytes(8)))], "is in shard 3 of 1"),
         ([HEADER, (b"w", entry(ONE, 0, 0, bytes(4)))], r"of shape \[2\] has 4 bytes"),
         ([HEADER, (b"w", entry(ONE, 0, 2**40, bytes(8)))], "truncated"),
-        ([HEADER, (b"w", entry(ONE, 0, 0, bytes(8)) + field(7, b"slice"))], "lies in slices"),
+        ([HEADER, (b"w", entry(ONE, 0, 0, bytes(8)) + field(7, b"slice"))], "is stored in slices"),
         ([HEADER, (b"w", field(1, 8))], "has type 8"),
         ([HEADER, (b"w", b"\x0b")], "a field of kind 3"),
         ([HEADER, (b"w", b"\x12\x7f")], "a field goes beyond its entry"),

@@ -159,7 +159,7 @@ def _checked(cfg: LlamaConfig, where: str) -> LlamaConfig:
     if cfg.num_heads % cfg.num_kv_heads:
         raise BadConfig(f"{where}: {cfg.num_heads} heads of queries cannot share {cfg.num_kv_heads} of keys")
     if cfg.head_width % 2:
-        raise BadConfig(f"{where}: rotary positions want heads of an even width; got {cfg.head_width}")
+        raise BadConfig(f"{where}: rotary positions need heads of an even width; got {cfg.head_width}")
     return cfg
 
 

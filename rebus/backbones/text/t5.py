@@ -152,7 +152,7 @@ def _real(tokens: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Stack(nn.Module):
-    """Blocks, the biases that tell them where tokens stand, and a norm."""
+    """Blocks, their relative position biases, and a norm."""
 
     def __init__(self, cfg: T5Config, num_layers: int, *, decoder: bool):
         super().__init__()

@@ -108,7 +108,7 @@ def read_t5(fields: Released) -> T5Config:
     kind = fields.take("model_type", str, "t5")
     spelled = fields.take("feed_forward_proj", str, "relu" if kind == "t5" else "gated-gelu")
     if spelled not in _MLPS:
-        raise BadConfig(f"{fields.where}.feed_forward_proj: wants one of {', '.join(_MLPS)}; got {spelled!r}")
+        raise BadConfig(f"{fields.where}.feed_forward_proj: expected one of {', '.join(_MLPS)}; got {spelled!r}")
     fields.demand("is_encoder_decoder", True)
     fields.demand("pad_token_id", 0)
     fields.demand("eos_token_id", 1)
@@ -179,8 +179,8 @@ def write_transformers(cfg: T5Config) -> dict[str, Any]:
 
 
 def text_spec(cfg: T5Config) -> TextSpec:
-    """Prompts and answers end with </s>; the decoder begins by itself. The sentinels of hidden spans come after the
-    sentencepiece file of the first vocabulary, <extra_id_0> last; later files hold their own."""
+    """Prompts and answers end with </s>; the decoder adds its own start token. The sentinels of masked spans come after
+    the sentencepiece file of the first vocabulary, <extra_id_0> last; later files hold their own."""
     sentinels = tuple(f"<extra_id_{i}>" for i in reversed(range(100)))
     return TextSpec(
         context=cfg.context,

@@ -49,12 +49,12 @@ class DaViTConfig:
     def __post_init__(self) -> None:
         for name in ("depths", "num_heads", "num_groups", "patch_sizes", "strides", "paddings"):
             if len(getattr(self, name)) != len(self.widths):
-                raise BadConfig(f"{name}: wants {len(self.widths)} numbers, one a stage; got {getattr(self, name)}")
+                raise BadConfig(f"{name}: expected {len(self.widths)} numbers, one a stage; got {getattr(self, name)}")
         for name in ("num_heads", "num_groups"):
             if any(parts < 1 or width % parts for width, parts in zip(self.widths, getattr(self, name), strict=True)):
                 raise BadConfig(f"{name} {getattr(self, name)} do not divide the widths {self.widths}")
         if not 0 <= self.drop_path < 1:
-            raise BadConfig(f"drop_path: wants a share below 1; got {self.drop_path}")
+            raise BadConfig(f"drop_path: expected a share below 1; got {self.drop_path}")
 
     @property
     def width(self) -> int:

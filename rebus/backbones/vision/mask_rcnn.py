@@ -42,7 +42,7 @@ class MaskRCNNConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "width", "mlp_width", "anchor_scale", "num_proposals"):
             if not getattr(self, name) > 0:
-                raise BadConfig(f"{name}: wants a number above 0; got {getattr(self, name)}")
+                raise BadConfig(f"{name}: expected a number above 0; got {getattr(self, name)}")
         check("MAX_INPUT_SIDE", self.image_size, "image_size")
 
 

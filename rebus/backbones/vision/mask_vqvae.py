@@ -126,7 +126,9 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> MaskVQVAEConfig:
 
     def shape(name: str, num_dims: int) -> tuple[int, ...]:
         if name not in shapes or len(shapes[name]) != num_dims:
-            raise BadCheckpoint(f"mask VQ-VAE: {name} wants {num_dims} dimensions; got {shapes.get(name, 'no array')}")
+            raise BadCheckpoint(
+                f"mask VQ-VAE: {name} expects {num_dims} dimensions; got {shapes.get(name, 'no array')}"
+            )
         return shapes[name]
 
     if not _has_encoder(shapes):
@@ -160,7 +162,7 @@ class _NoEncoder(nn.Module):
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> MaskVQVAE:
     """The network of the released arrays, float32, ready to use. Without any of the encoder's it only decodes.
 
-    Raises `BadCheckpoint` listing arrays that are missing, unexpected, misshapen or not finite.
+    Raises `BadCheckpoint` listing arrays that are missing, unexpected, of the wrong shape or not finite.
     """
     arrays = {name: array for name, array in arrays.items() if name not in _TRAINING}
     with on_meta():
@@ -172,9 +174,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> MaskVQVAE:
     problems += [f"{name}: unexpected" for name in arrays if name not in wanted]
     for name, array in arrays.items():
         if name in wanted and array.shape != wanted[name]:
-            problems.append(f"{name}: wants {wanted[name]}, got {array.shape}")
+            problems.append(f"{name}: expected {wanted[name]}, got {array.shape}")
         elif array.dtype.kind != "f":
-            problems.append(f"{name}: wants floats, got {array.dtype}")
+            problems.append(f"{name}: expected floats, got {array.dtype}")
         elif not np.isfinite(array).all():
             problems.append(f"{name}: not finite")
     if problems:

@@ -41,7 +41,7 @@ class NFNetConfig:
     def __post_init__(self) -> None:
         numbers = (*self.depths, *self.widths, self.stem_width, self.group_width, self.image_size)
         if min(numbers) < 1 or max(numbers) > MOST or not 0 < self.crop <= 1 or self.num_classes < 0:
-            raise BadConfig(f"nfnet: wants sizes from 1 to {MOST:,} and a crop up to 1; got {self}")
+            raise BadConfig(f"nfnet: expected sizes from 1 to {MOST:,} and a crop up to 1; got {self}")
 
 
 class NFNet(nn.Module):

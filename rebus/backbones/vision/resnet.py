@@ -50,9 +50,9 @@ class ResNetConfig:
         for name in ("depths", "channels"):
             numbers = getattr(self, name)
             if numbers is not None and min(numbers) < 1:
-                raise BadConfig(f"{name}: wants a number above 0 for each of the four stages; got {numbers}")
+                raise BadConfig(f"{name}: expected a number above 0 for each of the four stages; got {numbers}")
         if self.strided == "first" and (self.variant in ("resnet18", "resnet34") or self.stride < 32):
-            raise BadConfig('strided="first": wants bottlenecks, ResNet-50 and above, and stride=32')
+            raise BadConfig('strided="first": expected bottlenecks, ResNet-50 and above, and stride=32')
 
     @property
     def image_size(self) -> int:
@@ -193,7 +193,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ResNetConfig:
     if variant == "resnet50" and found["layer1.0.conv1.weight"][0] == 128:
         variant = "wide_resnet50_2"
     if variant is None or found["conv1.weight"][-1] != 7:
-        raise BadConfig(f"a ResNet with {depths} blocks: wants one of {', '.join(VARIANTS)}")
+        raise BadConfig(f"a ResNet with {depths} blocks: expected one of {', '.join(VARIANTS)}")
     return ResNetConfig(variant=cast(Variant, variant), num_classes=found.get("fc.weight", (0,))[0])
 
 
@@ -207,7 +207,7 @@ def read_timm(data: Mapping[str, Any]) -> ResNetConfig:
 
 
 def write_timm(cfg: ResNetConfig) -> dict[str, Any]:
-    """The `config.json` from which timm builds the same network. Raises `BadConfig` for sizes of one's own."""
+    """The `config.json` from which timm builds the same network. Raises `BadConfig` for custom sizes."""
     if cfg != ResNetConfig(variant=cfg.variant, num_classes=cfg.num_classes):
         raise BadConfig("timm has no name for a ResNet of other depths, channels or stride")
     return {"architecture": cfg.variant, "num_classes": cfg.num_classes}

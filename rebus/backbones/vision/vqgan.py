@@ -45,7 +45,7 @@ class VQGANConfig:
     def __post_init__(self) -> None:
         if not self.multiples or self.width % _GROUPS or min(self.multiples) < 1 or self.num_blocks < 1:
             raise BadConfig(
-                f"a VQ-GAN wants levels of blocks whose width is a multiple of {_GROUPS}; got width {self.width}, "
+                f"a VQ-GAN expects levels of blocks whose width is a multiple of {_GROUPS}; got width {self.width}, "
                 f"multiples {self.multiples}, num_blocks {self.num_blocks}"
             )
         if self.image_size % self.halvings or self.image_size < self.halvings:

@@ -40,9 +40,9 @@ class YOLOConfig:
 
     def __post_init__(self) -> None:
         if len(self.widths) <= _NUM_HALVINGS or min(self.widths) < 1 or not self.anchors:
-            raise BadConfig(f"YOLO wants more than {_NUM_HALVINGS} widths above 0, and anchors; got {self}")
+            raise BadConfig(f"YOLO expects more than {_NUM_HALVINGS} widths above 0, and anchors; got {self}")
         if self.image_size < STRIDE or self.image_size % STRIDE:
-            raise BadConfig(f"image_size {self.image_size}: wants a multiple of {STRIDE} pixels")
+            raise BadConfig(f"image_size {self.image_size}: expected a multiple of {STRIDE} pixels")
 
 
 PRESETS = {"tiny": YOLOConfig(widths=(4, 4, 6, 8, 8, 10, 12), anchors=((1.0, 1.0), (3.0, 2.0)), num_classes=3)}

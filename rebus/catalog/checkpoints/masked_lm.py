@@ -3,7 +3,7 @@
 from rebus.catalog.card_of import card_of
 from rebus.core.card import ModelCard
 
-_WANTS = "wants the features of the detector that it was trained with, and BERT's tokenizer (processor=)"
+_WANTS = "needs the features of the detector that it was trained with, and BERT's tokenizer (processor=)"
 _COCO, _TASK = "pre-trained on captions of COCO", "pre-trained on captions, then on the task's own text"
 
 

@@ -1,1 +1,1 @@
-"""One file per verb: its docstring is the help, `EXAMPLE` a command, `arguments` its options, `run` its work."""
+"""One file per command: its docstring is the help, `EXAMPLE` an example, `arguments` its options, `run` its work."""

@@ -1,13 +1,13 @@
-"""A model of one's own captioned images without training, and its anchors: look at them, change them, save.
+"""Build a model from your own captioned images without training, and inspect or edit its anchors.
 
-  build      encode a captioned folder with any two encoders, choose k and p
-  explain    the anchors that made a score, as a table and a sheet of images
+  build      encode a captioned folder with any two encoders; k and p by cross-validation
+  explain    the anchors that contribute to a score, as a table and a contact sheet
   add        more captioned images
-  remove     forget anchors, without a trace
-  weight     let anchors count more or less
-  teach      a new word from some images of it
+  remove     remove anchors, with no trace in later scores
+  weight     change the weight of anchors
+  teach      add a new class from a few images of it
 
-rebus asif PART --help has the options of each.
+rebus asif PART --help lists the options of each.
 """
 
 import argparse
@@ -17,19 +17,19 @@ from rebus.core.errors import UsageError
 EXAMPLE = "rebus asif remove mine images/42.jpg"
 
 PARTS: dict[str, tuple[str, str]] = {
-    "build": ("asif_build", "a model of a captioned folder"),
-    "explain": ("asif_explain", "the anchors behind a score"),
+    "build": ("asif_build", "build a model from a captioned folder"),
+    "explain": ("asif_explain", "show the anchors behind a score"),
     "add": ("asif_add", "more captioned images"),
-    "remove": ("asif_remove", "forget anchors"),
-    "weight": ("asif_weight", "let anchors count more or less"),
-    "teach": ("asif_teach", "a new word from some images of it"),
+    "remove": ("asif_remove", "remove anchors"),
+    "weight": ("asif_weight", "change the weight of anchors"),
+    "teach": ("asif_teach", "add a new class from a few images of it"),
 }
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("part", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("words", metavar="…", nargs="*", help="what that part wants")
+    parser.add_argument("words", metavar="…", nargs="*", help="its arguments")
 
 
 def run(args: argparse.Namespace) -> int:
-    raise UsageError(f"the part comes first: rebus asif {args.part} …")
+    raise UsageError(f"the subcommand comes first: rebus asif {args.part} …")

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.path.is_dir() == (args.caption is not None):
-        raise UsageError('an image wants its --caption "…"; a captioned folder has its own')
+        raise UsageError('an image needs --caption "…"; a captioned folder has its own')
     from rebus.recipes.asif import captioned_pairs
     from rebus.tasks.anchors import add_anchors
 

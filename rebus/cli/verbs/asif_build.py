@@ -1,6 +1,6 @@
-"""Encode a captioned folder and write a model of it, which needs no training; k and p by cross-validation.
+"""Encode a captioned folder and write a model with its pairs as anchors, without training; k and p by cross-validation.
 
-Any model has sides: an image encoder (vit, resnet, efficientnet), a text encoder (bert), a dual encoder's halves.
+Encoders can come from any model: an image encoder (vit, resnet, efficientnet), a text encoder (bert), a dual encoder.
 """
 
 import argparse
@@ -21,22 +21,34 @@ _NAMED = 5
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder for the model")
-    parser.add_argument("--image-encoder", metavar="NAME", help="whose image side (default: the best on this machine)")
-    parser.add_argument("--text-encoder", metavar="NAME", help="whose text side (default: that of --image-encoder)")
-    parser.add_argument("--k", metavar="N", type=positive, help="anchors that describe an item (cross-validated)")
-    parser.add_argument("--p", metavar="P", type=float, help="power of their similarities (cross-validated)")
-    parser.add_argument("--captions", metavar="N", type=positive, help="of each image at most (all)")
-    parser.add_argument("--whiten", action="store_true", help="even out text vectors that all point one way")
-    parser.add_argument("--batch-size", metavar="N", type=positive, help="images at a time")
     parser.add_argument(
-        "--max-bad", metavar="SHARE", type=share, default=0.1, help="of unusable records to stop at (%(default)s)"
+        "--image-encoder", metavar="NAME", help="model whose image encoder is used (default: the best on this machine)"
+    )
+    parser.add_argument(
+        "--text-encoder", metavar="NAME", help="model whose text encoder is used (default: that of --image-encoder)"
+    )
+    parser.add_argument(
+        "--k", metavar="N", type=positive, help="number of nearest anchors used (default: cross-validated)"
+    )
+    parser.add_argument(
+        "--p", metavar="P", type=float, help="exponent of their similarities (default: cross-validated)"
+    )
+    parser.add_argument("--captions", metavar="N", type=positive, help="max captions per image (all)")
+    parser.add_argument("--whiten", action="store_true", help="whiten the text embeddings")
+    parser.add_argument("--batch-size", metavar="N", type=positive, help="images per batch")
+    parser.add_argument(
+        "--max-bad",
+        metavar="FRACTION",
+        type=share,
+        default=0.1,
+        help="stop at this fraction of unusable records (%(default)s)",
     )
     add_placement(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.p is not None and not 0 < args.p < float("inf"):
-        raise UsageError(f"--p wants a number above 0; got {args.p:g}")
+        raise UsageError(f"--p: expected a number above 0; got {args.p:g}")
     from rebus.data.layouts import open_layout
     from rebus.recipes.asif import FOLDS, build, check_free
 
@@ -74,13 +86,13 @@ def run(args: argparse.Namespace) -> int:
     for text in built.left_out[:_NAMED]:
         note(f"left out: {text}")
     if len(built.left_out) > _NAMED:
-        note(f"and {len(built.left_out) - _NAMED:,} more were left out; --json names them all")
+        note(f"and {len(built.left_out) - _NAMED:,} more were skipped; --json lists all")
     if args.json:
         trials = [trial._asdict() | {"overlap": trial.overlap._asdict()} for trial in built.trials]
         emit({**built._asdict(), "folder": str(built.folder), "trials": trials, "seconds": round(seconds, 1)})
         return 0
     if built.trials:
-        say(bold(f"k and p, {FOLDS} folds: how often an image and its caption come first for each other"))
+        say(bold(f"k and p, {FOLDS} folds: recall@1 of images and their captions"))
         rows = [
             (str(t.k), f"{t.p:g}", f"{t.image_to_text:.3f}", f"{t.text_to_image:.3f}", f"{t.overlap.mean_shared:.0f}")
             for t in built.trials[:_TRIALS]

@@ -1,4 +1,4 @@
-"""Why an image and a text go together: the anchors that make the score, whose shares add up to it."""
+"""Why an image and a text get their score: the anchors, whose contributions sum to it."""
 
 import argparse
 from pathlib import Path
@@ -19,12 +19,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model with anchors: a folder or a catalogue name")
     parser.add_argument("image", metavar="IMAGE", help="an image")
     parser.add_argument("text", metavar="TEXT", help="a sentence")
-    parser.add_argument("--top", metavar="N", type=positive, default=10, help="anchors that are shown (%(default)s)")
+    parser.add_argument("--top", metavar="N", type=positive, default=10, help="number of anchors to show (%(default)s)")
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the anchors' images: a sheet (.png, .jpg, …) or a page (.html)"
     )
     parser.add_argument(
-        "--images", metavar="DIR", type=Path, default=Path(), help="where the anchors' images lie (here)"
+        "--images", metavar="DIR", type=Path, default=Path(), help="folder of the anchors' images (current folder)"
     )
     add_placement(parser)
 

@@ -1,4 +1,4 @@
-"""Forget anchors: every later score is as if they had never been there."""
+"""Remove anchors: later scores are as if they had never been added."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""Teach a new word by some images of it; twenty are enough to see a difference. Nothing is trained."""
+"""Add a new class from some images of it; twenty are enough to see a difference. Nothing is trained."""
 
 import argparse
 from pathlib import Path
@@ -13,10 +13,10 @@ EXAMPLE = 'rebus asif teach mine "rock climber" climbers/*.jpg'
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_edited(parser)
-    parser.add_argument("word", metavar="WORD", help="a word, or a few")
+    parser.add_argument("word", metavar="WORD", help="name of the class, one or a few words")
     add_images(parser)
     parser.add_argument(
-        "--against", metavar="DIR", type=Path, help="images of anything, like those it will see: a better start"
+        "--against", metavar="DIR", type=Path, help="images of other things, as typical negatives: better results"
     )
 
 

@@ -1,4 +1,4 @@
-"""Answer a question about an image, or about each of several."""
+"""Answer a question about each image."""
 
 import argparse
 
@@ -16,7 +16,7 @@ EXAMPLE = 'rebus ask kitchen.jpg "how many chairs are there?"'
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_regions(parser)
-    parser.add_argument("question", metavar="QUESTION", help="what you want to know")
+    parser.add_argument("question", metavar="QUESTION", help="the question")
     add_examples(parser)
     add_results(parser)
     add_decoding(parser)

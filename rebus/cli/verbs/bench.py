@@ -1,7 +1,7 @@
-"""How fast a model is on this machine: images, texts and tokens a second, medians over repeated runs.
+"""Measure the speed of a model on this machine: images, texts and tokens per second, medians over repeated runs.
 
-With --train: whole training steps on made-up batches, with the model's own objective, and how much of the machine's
-arithmetic they use.
+With --train: complete training steps on synthetic batches, with the model's own objective, and their utilisation of the
+machine.
 """
 
 import argparse
@@ -23,18 +23,16 @@ _SAID = {
     "texts_per_second": ("embed texts", "{:,.1f} texts/s"),
     "first_token_ms": ("first token", "{:,.1f} ms"),
     "tokens_per_second": ("write", "{:,.1f} tokens/s"),
-    "batch_tokens_per_second": ("write, in batches", "{:,.1f} tokens/s"),
+    "batch_tokens_per_second": ("decoding, in batches", "{:,.1f} tokens/s"),
 }
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="catalogue name, directory or Hub id")
-    parser.add_argument("--batch-size", metavar="N", type=positive, default=8, help="rows at a time (%(default)s)")
+    parser.add_argument("--batch-size", metavar="N", type=positive, default=8, help="batch size (%(default)s)")
     parser.add_argument("--runs", metavar="N", type=positive, default=5, help="runs for each median (%(default)s)")
     parser.add_argument("--train", action="store_true", help="time training steps; needs no weights")
-    parser.add_argument(
-        "--accumulate", metavar="N", type=positive, help="train: parts of a batch, one after another (1)"
-    )
+    parser.add_argument("--accumulate", metavar="N", type=positive, help="train: gradient accumulation steps (1)")
     parser.add_argument("--steps", metavar="N", type=positive, help="train: steps for the median (5)")
     add_placement(parser)
 

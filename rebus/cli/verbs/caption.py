@@ -1,4 +1,4 @@
-"""Say what is in an image, in a sentence."""
+"""Caption images."""
 
 import argparse
 
@@ -14,7 +14,7 @@ EXAMPLE = "rebus caption photos/*.jpg --model paligemma/3b-mix-224"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="the words by which to ask (default: the model's own)")
+    parser.add_argument("--prompt", metavar="TEXT", help="the prompt (default: the model's own)")
     add_examples(parser)
     add_results(parser)
     add_decoding(parser)

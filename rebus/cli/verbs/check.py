@@ -1,4 +1,4 @@
-"""Whether a model works rightly on this machine, in seconds: a table of checks; exit code 1 if one fails."""
+"""Numerical self-test of a model on this machine: a table of checks; exit code 1 if one fails."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ _SIGNS = {True: "pass", False: "FAIL", None: "  - "}
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="catalogue name, directory or Hub id")
     parser.add_argument(
-        "--record", action="store_true", help="keep today's outputs in the checkpoint's directory as its reference"
+        "--record", action="store_true", help="save the current outputs in the checkpoint's directory as its reference"
     )
     add_placement(parser)
 

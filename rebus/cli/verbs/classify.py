@@ -1,7 +1,7 @@
-"""Sort images into labels of your choice: each image with its most probable labels, best first.
+"""Zero-shot classification: each image with its most probable labels, best first.
 
---move-to, --copy-to and --link-to put each image into a folder of its best label, never over another file. A move
-leaves a script that undoes it.
+--move-to, --copy-to and --link-to sort images into one folder per label and never overwrite a file. --move-to also
+writes a script that undoes the move.
 """
 
 import argparse
@@ -29,12 +29,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--templates",
         metavar="TEXT",
         action="append",
-        help="a sentence with {} for the label, or a published set; may repeat",
+        help="a prompt template with {} for the label, or a published set; may repeat",
     )
     parser.add_argument(
-        "--top", metavar="N", type=positive, default=3, help="labels shown for each image (%(default)s)"
+        "--top", metavar="N", type=positive, default=3, help="number of labels to print per image (%(default)s)"
     )
-    parser.add_argument("--multi", action="store_true", help="each label's own probability (models with a sigmoid)")
+    parser.add_argument(
+        "--multi", action="store_true", help="independent probability of each label (models with a sigmoid)"
+    )
     add_examples(parser)
     add_sorting(parser)
     add_results(parser)
@@ -44,13 +46,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     labels = listed(args, "labels")
     if labels is None and args.examples is None:
-        raise UsageError('classify wants labels: --labels "a cat,a dog", or --labels-file FILE with one a line')
+        raise UsageError('classify needs labels: --labels "a cat,a dog", or --labels-file FILE with one per line')
     examples = read_examples(args, "classify")
     if labels is None:
         labels = sorted({label for _, label in examples or ()})
     sorter = Sorter(args, labels)
     if sorter.way and args.sidecar:
-        raise UsageError(f"give --sidecar, which writes beside the image, or --{sorter.way}-to, not both")
+        raise UsageError(f"give --sidecar, which writes next to the image, or --{sorter.way}-to, not both")
     files = find_images(args.images)
     files = [file for file, outside in zip(files, sorter.outside([file.path for file in files])) if outside]
     if not files:

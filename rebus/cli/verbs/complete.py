@@ -1,4 +1,4 @@
-"""Go on with a document of images and text in turn."""
+"""Continue a document of interleaved images and text."""
 
 import argparse
 from pathlib import Path
@@ -18,9 +18,9 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "parts", metavar="IMAGE|TEXT", nargs="+", help="the document: a file is an image, the rest text"
+        "parts", metavar="IMAGE|TEXT", nargs="+", help="the document: a file is an image, anything else is text"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where the images go that a model writes (.)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for generated images (.)")
     add_decoding(parser)
     add_model(parser)
 

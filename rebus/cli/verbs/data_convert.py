@@ -1,7 +1,7 @@
-"""Write a data set of images anew: shards as img2dataset has them, or a folder with captions.jsonl.
+"""Convert an image data set to webdataset shards, as img2dataset writes them, or to a folder with captions.jsonl.
 
-Images stay as they are unless --resize makes larger ones smaller. Damaged records are left out and named in
-skipped.jsonl. The same command on the same --out goes on where it stopped.
+Images are copied unchanged unless --resize makes larger ones smaller. Damaged records are skipped and listed in
+skipped.jsonl. The same command on the same --out resumes an interrupted run.
 """
 
 import argparse
@@ -34,6 +34,6 @@ def run(args: argparse.Namespace) -> int:
         pieces = "shards" if args.to == "webdataset" else "folders"
         say(f"{args.out}: {counts.written:,} records in {work.count:,} {pieces}")
     if counts.skipped:
-        note(f"{counts.skipped:,} damaged records were left out: {args.out / 'skipped.jsonl'} names them")
+        note(f"{counts.skipped:,} damaged records were skipped: {args.out / 'skipped.jsonl'} lists them")
     name_damaged(faults)
     return 0

@@ -1,9 +1,9 @@
-"""Fetch the images that Parquet files or tables name (columns url and text, as COYO-700M and LAION have them) into
-shards. A column of lists, as OBELICS' images, has an image for each address; with --out obelics/images they are found.
+"""Download the images listed in Parquet files or tables (columns url and text, as in COYO-700M and LAION) into shards.
+A column of lists, as in OBELICS, has one image per URL; with --out obelics/images the reader finds them.
 
-Only http and https, only public addresses, each file within --max-bytes and --max-seconds; an image that cannot be
-read to its end is not kept, and one that came before comes once. journal.jsonl says what became of every row. The same
-command on the same --out goes on where it stopped.
+Only http and https, only public addresses, each file within --max-bytes and --max-seconds. Truncated images are
+dropped, duplicates are kept once. journal.jsonl records the outcome of every row. The same command on the same --out
+resumes an interrupted run.
 """
 
 import argparse
@@ -22,20 +22,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "tables", metavar="TABLE", type=Path, nargs="+", help="Parquet, CSV, TSV, JSONL files, or folders of them"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a folder of its own; the same goes on")
-    parser.add_argument("--url", metavar="COLUMN", help="of web addresses, or lists of them (url)")
-    parser.add_argument("--text", metavar="COLUMN", help="of texts (text)")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="a new folder; an interrupted run resumes in it"
+    )
+    parser.add_argument("--url", metavar="COLUMN", help="column of URLs, or of lists of them (url)")
+    parser.add_argument("--text", metavar="COLUMN", help="column of texts (text)")
     add_shards(parser)
-    parser.add_argument("--dedup", choices=("bytes", "phash"), default="bytes", help="phash: by COYO's image_phash too")
+    parser.add_argument(
+        "--dedup", choices=("bytes", "phash"), default="bytes", help="phash: also by COYO's image_phash"
+    )
     group = parser.add_argument_group("fetching")
-    group.add_argument("--threads", metavar="N", type=positive, default=16, help="requests at a time (%(default)s)")
-    group.add_argument("--per-host", metavar="N", type=positive, default=4, help="of them to one host (%(default)s)")
-    group.add_argument("--timeout", metavar="S", type=seconds, default=10.0, help="without a byte (%(default)g)")
-    group.add_argument("--retries", metavar="N", type=whole, default=2, help="further tries of a row (%(default)s)")
-    group.add_argument("--max-bytes", metavar="N", type=size, default="20M", help="of one file (%(default)s)")
-    group.add_argument("--max-seconds", metavar="S", type=seconds, default=30.0, help="for one file (%(default)g)")
-    group.add_argument("--allow-private", action="store_true", help="addresses of one's own network too")
-    group.add_argument("--over", choices=("threads", "ray"), default="threads", help="ray: spread over a Ray cluster")
+    group.add_argument("--threads", metavar="N", type=positive, default=16, help="requests in parallel (%(default)s)")
+    group.add_argument(
+        "--per-host", metavar="N", type=positive, default=4, help="requests in parallel per host (%(default)s)"
+    )
+    group.add_argument("--timeout", metavar="S", type=seconds, default=10.0, help="seconds without data (%(default)g)")
+    group.add_argument("--retries", metavar="N", type=whole, default=2, help="retries per row (%(default)s)")
+    group.add_argument("--max-bytes", metavar="N", type=size, default="20M", help="max size of a file (%(default)s)")
+    group.add_argument(
+        "--max-seconds", metavar="S", type=seconds, default=30.0, help="max time for a file (%(default)g)"
+    )
+    group.add_argument("--allow-private", action="store_true", help="allow private addresses")
+    group.add_argument("--over", choices=("threads", "ray"), default="threads", help="ray: run on a Ray cluster")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,7 +83,7 @@ def size(text: str) -> int:
     """A number of bytes such as 20M, for argparse."""
     match = re.fullmatch(r"(\d+)([kmg]?)b?", text.strip().lower())
     if match is None or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"wants a number of bytes such as 500k or 20M; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number of bytes such as 500k or 20M; got {text!r}")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -86,12 +94,12 @@ def seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"wants seconds above 0; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected seconds above 0; got {text!r}")
     return value
 
 
 def whole(text: str) -> int:
     """A number from zero on, for argparse."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"wants a whole number from 0 on; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0; got {text!r}")
     return int(text)

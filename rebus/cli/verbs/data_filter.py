@@ -1,8 +1,8 @@
-"""Keep the pairs that are worth learning from: bounds on COYO's columns, ALIGN's rules (Jia et al. 2021), and no image
-that a model is to be measured on.
+"""Filter image-text pairs: thresholds on COYO's columns, ALIGN's rules (Jia et al. 2021), near duplicates of evaluation
+images.
 
-What passes is written as shards; Parquet files of addresses are written as Parquet again, ready for
-`rebus data download`. The same command on the same --out goes on where it stopped.
+The result is written as shards; Parquet files of URLs are written as Parquet again, ready for `rebus data download`.
+The same command on the same --out resumes an interrupted run.
 """
 
 import argparse
@@ -20,9 +20,9 @@ EXAMPLE = "rebus data filter coyo/ --out kept/ --min-clip-b32 0.28 --max-waterma
 OPTIONS: dict[str, tuple[Any, str]] = {
     "min_width": (positive, "pixels, at least"),
     "min_height": (positive, "pixels, at least"),
-    "shorter_side_over": (positive, "pixels that the shorter side must have more of"),
-    "aspect_under": (float, "longer side / shorter side, less than this"),
-    "min_clip_b32": (float, "likeness of image and text, column clip_similarity_vitb32"),
+    "shorter_side_over": (positive, "shorter side, more than this many pixels"),
+    "aspect_under": (float, "aspect ratio (longer / shorter side), less than this"),
+    "min_clip_b32": (float, "image-text similarity, column clip_similarity_vitb32"),
     "min_clip_l14": (float, "the same, column clip_similarity_vitl14"),
     "min_aesthetic": (float, "column aesthetic_score_laion_v2"),
     "max_nsfw_opennsfw2": (float, "column nsfw_score_opennsfw2"),
@@ -30,12 +30,12 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "max_watermark": (float, "column watermark_score"),
     "min_faces": (int, "column num_faces"),
     "max_faces": (int, "column num_faces"),
-    "min_words": (positive, "of a text, at least"),
-    "max_words": (positive, "of a text, at most"),
-    "texts_per_image": (positive, "different texts that an image may have"),
-    "images_per_text": (positive, "different images that a text may have"),
-    "min_gram_count": (positive, "a text goes with a word or pair of words that comes less often"),
-    "most_grams": (positive, "or that is not among so many most frequent ones"),
+    "min_words": (positive, "words of a text, at least"),
+    "max_words": (positive, "words of a text, at most"),
+    "texts_per_image": (positive, "max different texts per image"),
+    "images_per_text": (positive, "max different images per text"),
+    "min_gram_count": (positive, "drop texts with a unigram or bigram less frequent than this"),
+    "most_grams": (positive, "drop texts with a unigram or bigram outside the N most frequent"),
 }
 
 
@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     add_writing(parser)
     group = parser.add_argument_group("filters")
-    group.add_argument("--align", action="store_true", help="ALIGN's rules; the options below change them")
+    group.add_argument("--align", action="store_true", help="ALIGN's rules; the options below override them")
     for name, (kind, what) in OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", metavar="N", type=kind, help=what)
     group.add_argument(
@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         default=[],
-        help="a data set to be measured on: images that look like one of its own go; may be given again",
+        help="an evaluation data set whose near duplicates are dropped; may repeat",
     )
 
 
@@ -66,14 +66,14 @@ def run(args: argparse.Namespace) -> int:
 
     asked = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     if not asked and not args.align and not args.no_copies_of:
-        raise UsageError("nothing is filtered: give --align or one of the filters; rebus data filter --help lists them")
+        raise UsageError("no filter given: give --align or one of the filters; rebus data filter --help lists them")
     filters = replace(ALIGN if args.align else Filters(), **asked)
     layout, reader = open_source(args)
     to = "parquet" if without_images(reader) else "webdataset"
     if to == "parquet" and args.resize:
         raise UsageError("--resize: these files have no images; give it to rebus data download")
     if to == "parquet" and args.no_copies_of:
-        raise UsageError("--no-copies-of: these files have no images; filter what rebus data download makes of them")
+        raise UsageError("--no-copies-of: these files have no images; filter the output of rebus data download")
     readers = [open_layout(path) for path in args.no_copies_of]
     from rebus.data.damaged_files import check_files
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         with bar("looking", passes * total) as progress:
             sifted = sift(reader, filters, tested=tested, progress=lambda seen, of: progress.advance())
     except KeyboardInterrupt:
-        note("interrupted while looking; nothing was written yet")
+        note("interrupted while scanning; nothing was written")
         return 130
     chosen = {name: value for name, value in asdict(filters).items() if value is not None}
     if readers:
@@ -108,10 +108,10 @@ def run(args: argparse.Namespace) -> int:
             say(line)
         say(f"{args.out}: {counts.written:,} of {total:,} records kept, in {work.count:,} {to} files")
     if skipped:
-        note(f"{skipped:,} damaged records were left out")
+        note(f"{skipped:,} damaged records were skipped")
     if tested is not None and tested.damaged:
-        note(f"{tested.damaged:,} records of --no-copies-of have no image that can be read: nothing is like them")
+        note(f"{tested.damaged:,} records of --no-copies-of have no readable image and were not compared")
     name_damaged(faults)
     if not counts.written:
-        note("nothing passes these filters")
+        note("no record passes these filters")
     return 0 if counts.written else 1

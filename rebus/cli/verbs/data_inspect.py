@@ -1,7 +1,7 @@
-"""What a data set holds: its layout, its records, what they have, what is damaged, and a sheet of examples.
+"""Show the contents of a data set: layout, records, fields, damaged records, and a contact sheet of examples.
 
-Counts are those of the whole data set; everything else is seen in a sample that --seed chooses. Sizes come from the
-heads of the images' files.
+Counts are of the whole data set, everything else of a random sample (--seed). Image sizes are read from the file
+headers.
 """
 
 import argparse
@@ -21,10 +21,16 @@ _FACTS = 12
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
-    parser.add_argument("--sample", metavar="N", type=positive, default=1000, help="records to look at (%(default)s)")
-    parser.add_argument("--number", metavar="N", type=positive, default=24, help="examples on the sheet (%(default)s)")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the sample (%(default)s)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write a sheet of examples with texts and boxes")
+    parser.add_argument(
+        "--sample", metavar="N", type=positive, default=1000, help="records in the sample (%(default)s)"
+    )
+    parser.add_argument(
+        "--number", metavar="N", type=positive, default=24, help="examples on the contact sheet (%(default)s)"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the sample (%(default)s)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="write a contact sheet of examples with texts and boxes"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
     for key, reason in seen.damaged[:_NAMED]:
         note(f"{key}: {reason}")
     if len(seen.damaged) > _NAMED:
-        note(f"and {len(seen.damaged) - _NAMED:,} more damaged records; --json names them all")
+        note(f"and {len(seen.damaged) - _NAMED:,} more damaged records; --json lists all")
     if args.out is not None:
         say(f"{args.out}")
     else:
-        note("--out sheet.jpg draws examples with their texts and boxes")
+        note("--out sheet.jpg writes a contact sheet of examples with texts and boxes")
     return 0

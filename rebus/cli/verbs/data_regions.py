@@ -1,8 +1,8 @@
-"""Embed the regions of a data set's images by a dual encoder, for a detector that is to learn from it (ViLD).
+"""Embed the image regions of a data set with a dual encoder, as distillation targets of a detector (ViLD).
 
-Regions are proposed by a detector, or are the data set's own boxes; each is cut out as it is and with half as much
-around it. The labels of the data set are embedded as well. `data.taught=DIR` gives the folder to a recipe. The same
-command on the same --out goes on where it stopped.
+Regions are proposed by a detector, or are the data set's own boxes; each is cropped at 1x and 1.5x. The labels of the
+data set are embedded as well. Give the folder to a recipe as `data.taught=DIR`. The same command on the same --out
+resumes an interrupted run.
 """
 
 import argparse
@@ -18,19 +18,25 @@ _TRUTH = "truth"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
-    parser.add_argument("--scenes", metavar="N", type=positive, help="PATH is scenes: so many scenes of that world")
+    parser.add_argument("--scenes", metavar="N", type=positive, help="PATH is scenes: number of synthetic scenes")
     parser.add_argument("--teacher", metavar="NAME", required=True, help="a dual encoder: catalogue name or directory")
     parser.add_argument(
-        "--proposals", metavar="NAME", default=_TRUTH, help="a detector, or truth: the data set's boxes (%(default)s)"
+        "--proposals", metavar="NAME", default=_TRUTH, help="a detector, or truth: ground truth boxes (%(default)s)"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a folder of its own; the same goes on")
-    parser.add_argument("--most", metavar="N", type=positive, default=300, help="regions of an image (%(default)s)")
-    parser.add_argument("--templates", metavar="NAME", help="sentences that the labels are put into (default: lvis)")
-    parser.add_argument("--unit", metavar="N", type=positive, default=500, help="images written together (%(default)s)")
     parser.add_argument(
-        "--max-bad", metavar="SHARE", type=share, default=0.1, help="of records to stop at (%(default)s)"
+        "--out", metavar="DIR", type=Path, required=True, help="a new folder; an interrupted run resumes in it"
     )
-    parser.add_argument("--over", choices=("process", "ray"), default="process", help="ray: spread over a Ray cluster")
+    parser.add_argument("--most", metavar="N", type=positive, default=300, help="max regions per image (%(default)s)")
+    parser.add_argument("--templates", metavar="NAME", help="prompt templates of the labels (default: lvis)")
+    parser.add_argument("--unit", metavar="N", type=positive, default=500, help="images per output file (%(default)s)")
+    parser.add_argument(
+        "--max-bad",
+        metavar="FRACTION",
+        type=share,
+        default=0.1,
+        help="stop at this fraction of failed records (%(default)s)",
+    )
+    parser.add_argument("--over", choices=("process", "ray"), default="process", help="ray: run on a Ray cluster")
     add_placement(parser)
 
 
@@ -65,6 +71,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(f"{args.out}: the regions of {found['embedded']:,} images, and {len(reader.labels):,} labels")
     if found["damaged"]:
-        note(f"{found['damaged']:,} damaged records were left out: {work.units.last} names them")
+        note(f"{found['damaged']:,} damaged records were skipped: {work.units.last} lists them")
     name_damaged(faults)
     return 0

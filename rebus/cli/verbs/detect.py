@@ -1,4 +1,4 @@
-"""Find things and say where they are: boxes in pixels; --out draws them into a copy of the image."""
+"""Detect objects: boxes in pixels; --out draws them on a copy of the image."""
 
 import argparse
 from pathlib import Path
@@ -17,8 +17,8 @@ EXAMPLE = 'rebus detect street.jpg --labels "car,person" --out found.png'
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_regions(parser)
-    add_list(parser, "labels", "what to look for (default: whatever the model knows)")
-    parser.add_argument("--threshold", metavar="S", type=float, help="only boxes of this score or more (default: all)")
+    add_list(parser, "labels", "labels to detect (default: all that the model knows)")
+    parser.add_argument("--threshold", metavar="S", type=float, help="drop boxes below this score (default: keep all)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="draw the boxes; with several images, a folder")
     add_results(parser)
     add_decoding(parser)

@@ -1,7 +1,7 @@
-"""Embed images or texts: unit vectors, one a row, in a file with the name of each.
+"""Write embeddings of images or texts to a file: unit vectors, one per row, with the name of each.
 
-The names lie beside the vectors: in F.npy.jsonl, in the column `name` of F.parquet, in the metadata of F.safetensors.
-The same command goes on where an interrupted one stopped (F.partial). What cannot be read is left out and named.
+Names are in F.npy.jsonl, in the column `name` of F.parquet, or in the metadata of F.safetensors. The same command
+resumes an interrupted run (F.partial). Unreadable images are skipped and listed.
 """
 
 import argparse
@@ -22,11 +22,13 @@ _NAMED = 10  # failures that are said
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="images: files, folders, or patterns like '*.jpg'")
     parser.add_argument("--text", metavar="TEXT", action="append", help="embed this text instead; may repeat")
-    parser.add_argument("--texts-file", metavar="FILE", help="embed the texts of a file instead, one a line")
+    parser.add_argument("--texts-file", metavar="FILE", help="embed the texts of a file instead, one per line")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="a .npy, .parquet or .safetensors")
-    parser.add_argument("--max-bad", metavar="SHARE", type=share, default=0.5, help="that may fail (%(default)s)")
-    parser.add_argument("--unit", metavar="N", type=positive, default=128, help="items kept together (%(default)s)")
-    parser.add_argument("--engine", choices=("process", "ray"), default="process", help="ray: over a Ray cluster")
+    parser.add_argument(
+        "--max-bad", metavar="FRACTION", type=share, default=0.5, help="fraction of items that may fail (%(default)s)"
+    )
+    parser.add_argument("--unit", metavar="N", type=positive, default=128, help="items saved at a time (%(default)s)")
+    parser.add_argument("--engine", choices=("process", "ray"), default="process", help="ray: run on a Ray cluster")
     add_model(parser, batch_size=32)
 
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in list(failures.items())[:_NAMED]:
         note(reason if name in reason else f"{name}: {reason}")
     if len(failures) > _NAMED:
-        note(f"and {len(failures) - _NAMED:,} more; --json names them all")
+        note(f"and {len(failures) - _NAMED:,} more; --json lists all")
     return 1 if failures else 0
 
 
@@ -83,7 +85,7 @@ def _texts(args: argparse.Namespace) -> list[str] | None:
     lines = [line for line in read_lines(args.texts_file) if line] if args.texts_file else []
     wanted = args.text is not None or args.texts_file is not None
     if wanted == bool(args.images):
-        raise UsageError("embed wants images (IMAGE…), or texts (--text TEXT, --texts-file FILE): one of the two")
+        raise UsageError("embed needs images (IMAGE…) or texts (--text TEXT, --texts-file FILE), not both")
     if wanted and not (typed or lines):
-        raise UsageError(f"{args.texts_file}: there is no text in it")
+        raise UsageError(f"{args.texts_file}: it has no text")
     return [*typed, *lines] if wanted else None

@@ -1,6 +1,6 @@
-"""Measure a model on a benchmark, on held-out data.
+"""Evaluate a model on a benchmark, on held-out data.
 
-`scenes` draws its own; the others read data sets as they lie on disk: rebus eval MODEL BENCHMARK --help says which.
+`scenes` renders its own images; the others read data sets from disk: rebus eval MODEL BENCHMARK --help says which.
 """
 
 import argparse
@@ -44,31 +44,40 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--data", metavar="PATH", help="the data set: a folder or a file; pope, spatial, zeroshot: or scenes"
     )
-    where.add_argument("--layout", metavar="LAYOUT", help="how it is laid out (found out)")
-    where.add_argument("--split", metavar="SPLIT", help="which part; scenes: test, val or novel (scenes: test)")
+    where.add_argument("--layout", metavar="LAYOUT", help="its layout (default: auto-detected)")
+    where.add_argument("--split", metavar="SPLIT", help="the split; scenes: test, val or novel (scenes: test)")
     add_root(where)
-    where.add_argument("--number", metavar="N", type=positive, help=f"records, by lot (all; scenes: {_SCENES})")
-    where.add_argument("--seed", metavar="N", type=int, help="of the lot, and of few-shot draws (0)")
-    where.add_argument("--batch-size", metavar="N", type=positive, help="images held open at a time (32)")
-    some = parser.add_argument_group("of some benchmarks")
-    some.add_argument("--objects", metavar="N", type=positive, help="scenes: of 1 to N objects in turn (1 to 5 by lot)")
-    some.add_argument("--templates", metavar="NAME", help="zeroshot, fewshot: a published set, or a sentence with {}")
-    some.add_argument(
-        "--labels-file", metavar="FILE", help="zeroshot, fewshot: all candidates, one a line; or label, tab, its name"
+    where.add_argument(
+        "--number", metavar="N", type=positive, help=f"number of records, random sample (all; scenes: {_SCENES})"
     )
-    some.add_argument("--captions", metavar="N", type=positive, help="retrieval: of each image (5)")
-    some.add_argument("--prompt", metavar="TEXT", help="captions, chair: in place of the model's own")
+    where.add_argument("--seed", metavar="N", type=int, help="random seed of the sample, and of few-shot draws (0)")
+    where.add_argument("--batch-size", metavar="N", type=positive, help="images per batch (32)")
+    some = parser.add_argument_group("options of some benchmarks")
+    some.add_argument(
+        "--objects",
+        metavar="N",
+        type=positive,
+        help="scenes: alternate between 1 to N objects (default: 1 to 5 at random)",
+    )
+    some.add_argument(
+        "--templates", metavar="NAME", help="zeroshot, fewshot: a published set, or a prompt template with {}"
+    )
+    some.add_argument(
+        "--labels-file", metavar="FILE", help="zeroshot, fewshot: all labels, one per line; or label, tab, name"
+    )
+    some.add_argument("--captions", metavar="N", type=positive, help="retrieval: captions per image (5)")
+    some.add_argument("--prompt", metavar="TEXT", help="captions, chair: the prompt (default: the model's own)")
     some.add_argument("--num-beams", metavar="N", type=positive, help="captions, chair: beam search")
-    some.add_argument("--max-new-tokens", metavar="N", type=positive, help="captions, chair, vqa: most tokens")
+    some.add_argument("--max-new-tokens", metavar="N", type=positive, help="captions, chair, vqa: max number of tokens")
     some.add_argument("--by", choices=("boxes", "masks"), help="detection, lvis (boxes), referring (both)")
-    some.add_argument("--labels-at-once", metavar="N", type=positive, help="detection, lvis: asked for in a call (all)")
-    some.add_argument("--images", metavar="DIR", help="pope, spatial: the images, where they lie elsewhere")
+    some.add_argument("--labels-at-once", metavar="N", type=positive, help="detection, lvis: labels per call (all)")
+    some.add_argument("--images", metavar="DIR", help="pope, spatial: folder of the images, if elsewhere")
     some.add_argument(
-        "--yes-no", choices=("official", "any-case"), help="pope: how answers are read (official, as its script does)"
+        "--yes-no", choices=("official", "any-case"), help="pope: how answers are parsed (official: as its script does)"
     )
-    some.add_argument("--support", metavar="SPLIT", help="fewshot, linear_probe: the split to learn from (train)")
-    some.add_argument("--shots", metavar="N,N", type=_numbers, help="fewshot: images a label (0,1,2,4,8,16)")
-    some.add_argument("--draws", metavar="N", type=positive, help="fewshot: how often they are drawn (3)")
+    some.add_argument("--support", metavar="SPLIT", help="fewshot, linear_probe: the training split (train)")
+    some.add_argument("--shots", metavar="N,N", type=_numbers, help="fewshot: images per label (0,1,2,4,8,16)")
+    some.add_argument("--draws", metavar="N", type=positive, help="fewshot: number of random draws (3)")
 
 
 def more_help(words: Sequence[str]) -> None:
@@ -117,7 +126,8 @@ def _scenes_options(args: argparse.Namespace) -> dict[str, Any]:
     ]
     if given:
         raise UsageError(
-            f"{_flag(given[0])} is not for scenes, which draws its own images; it has --number, --split, --objects"
+            f"{_flag(given[0])} does not apply to scenes, which renders its own images; it has --number, "
+            "--split, --objects"
         )
     found = {"number": args.number or _SCENES, "split": args.split or "test"}
     return found if args.objects is None else {**found, "objects": args.objects}
@@ -129,7 +139,7 @@ def _judge() -> "Model":
     from rebus.catalog import scene_judge
 
     name = scene_judge()
-    note(f"drawings are judged by {name}")
+    note(f"generated images are checked by {name}")
     return load(name)
 
 
@@ -173,13 +183,13 @@ def _labels(file: str) -> list[str] | dict[str, str]:
 
     lines = [line for line in read_lines(file) if line]
     if not lines:
-        raise UsageError(f"--labels-file {file}: there is nothing in it")
+        raise UsageError(f"--labels-file {file}: it is empty")
     pairs = [line.split("\t") for line in lines]
     if all(len(pair) == 1 for pair in pairs):
         return lines
     for number, pair in enumerate(pairs, 1):
         if len(pair) != 2:
-            raise UsageError(f"--labels-file {file}: label {number} should be a label, a tab and its name")
+            raise UsageError(f"--labels-file {file}: label {number} should be a label, a tab and a name")
     return {label.strip(): name.strip() for label, name in pairs}
 
 
@@ -187,7 +197,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"wants whole numbers, separated by commas; got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected whole numbers, separated by commas; got {text!r}") from None
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -222,6 +232,6 @@ def _show(result: "Result") -> None:
         say(f"  {text}")
     damaged = data.get("damaged", {"count": 0})
     if damaged["count"]:
-        note(f"{damaged['count']:,} damaged records were left out; the first: {damaged['first'][0]}")
+        note(f"{damaged['count']:,} damaged records were skipped; the first: {damaged['first'][0]}")
     note(f"measured in {document['seconds']:.0f} s")
     name_damaged(data.get("damaged_files", ()))

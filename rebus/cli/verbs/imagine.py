@@ -1,4 +1,4 @@
-"""Draw what a text describes, into image files. The same --seed draws the same images again."""
+"""Generate images from text. The same --seed gives the same images."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ _OPTIONS = ("guidance", "best_of", "temperature", "top_k", "top_p")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompts", metavar="PROMPT", nargs="+", help="what to draw; each prompt is an image of its own")
     parser.add_argument(
-        "--out", metavar="PATH", type=Path, required=True, help="the file of a single image, or a folder"
+        "prompts", metavar="PROMPT", nargs="+", help="description of an image; may repeat, one image per prompt"
     )
-    parser.add_argument("--count", metavar="N", type=positive, default=1, help="images of each prompt (%(default)s)")
+    parser.add_argument("--out", metavar="PATH", type=Path, required=True, help="file of a single image, or a folder")
+    parser.add_argument("--count", metavar="N", type=positive, default=1, help="images per prompt (%(default)s)")
     parser.add_argument(
-        "--seed", metavar="N", type=_seed, help="of the first image of each prompt; the next ones count on"
+        "--seed", metavar="N", type=_seed, help="random seed of the first image of each prompt; the next ones count up"
     )
+    parser.add_argument("--guidance", metavar="G", type=float, help="classifier-free guidance scale; 1: none")
+    parser.add_argument("--temperature", metavar="T", type=float, help="below 1 less random, above 1 more")
+    parser.add_argument("--top-k", metavar="K", type=positive, help="sample from the K most probable codes")
     parser.add_argument(
-        "--guidance", metavar="G", type=float, help="how strongly prompts are followed; 1: as the model has it"
+        "--top-p", metavar="P", type=float, help="sample from the most probable codes of total probability P"
     )
     parser.add_argument(
         "--best-of",
         metavar="N",
         type=positive,
-        help="draw N images and keep that of which the model finds the prompt the likeliest caption",
+        help="generate N images and keep the one for which the model finds the prompt the likeliest caption",
     )
-    parser.add_argument("--temperature", metavar="T", type=float, help="below 1 safer, above 1 wilder")
-    parser.add_argument("--top-k", metavar="K", type=positive, help="among the K most probable codes")
-    parser.add_argument("--top-p", metavar="P", type=float, help="among the most probable codes of mass P")
-    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
     add_model(parser, batch_size=4)
 
 
 def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) >= _MOST_SEED:
-        raise argparse.ArgumentTypeError(f"wants a whole number from 0 to below 2^62; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to below 2^62; got {text!r}")
     return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
     if not all(prompt.strip() for prompt in args.prompts):
-        raise UsageError("a prompt is empty: say what to draw")
+        raise UsageError("a prompt is empty")
     first = secrets.randbelow(_SEEDS) if args.seed is None else args.seed
     wanted = [(prompt, first + k) for prompt in args.prompts for k in range(args.count)]
     paths = image_paths(args.out, [prompt for prompt, _ in wanted], args.overwrite)
@@ -104,7 +104,7 @@ def image_paths(out: Path, prompts: list[str], overwrite: bool) -> list[Path]:
         check_image(out)
         paths = [out]
     elif out.suffix and not out.is_dir():
-        raise UsageError(f"--out {out}: {len(prompts)} images want a folder")
+        raise UsageError(f"--out {out}: {len(prompts)} images need a folder")
     else:
         check_folder(out, create=True)
         paths = []
@@ -116,7 +116,7 @@ def image_paths(out: Path, prompts: list[str], overwrite: bool) -> list[Path]:
             paths.append(path)
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
-        raise CannotWrite(f"{there[0]} is there already ({len(there)} of {len(paths)}): --overwrite writes over it")
+        raise CannotWrite(f"{there[0]} exists already ({len(there)} of {len(paths)}): --overwrite replaces it")
     return paths
 
 

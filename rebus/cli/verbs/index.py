@@ -1,7 +1,7 @@
-"""Make the images of a folder searchable, and look into what is there.
+"""Index the images of a folder for search, and find duplicates, clusters and labels.
 
-What is there already is kept: only new and changed files are read, and a moved file is known by its content. Nothing is
-erased because a disk is away: --prune drops the files that are gone.
+Updates are incremental: only new and changed files are read, and moved files are recognised by their content. Missing
+files stay in the index (the disk may be unmounted) until --prune drops them.
 """
 
 import argparse
@@ -27,28 +27,34 @@ _WATCHED = 5.0  # seconds between two looks at a folder
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="a folder of images")
     parser.add_argument(
-        "--model", metavar="NAME", help="a dual encoder (default: as the index has, else the best here)"
+        "--model",
+        metavar="NAME",
+        help="a dual encoder (default: that of the index, otherwise the best on this machine)",
     )
-    parser.add_argument("--index", metavar="PATH", help="where the index is: a folder, or an object store (s3://…)")
-    parser.add_argument("--exclude", metavar="GLOB", action="append", help="names or paths to leave out; may repeat")
-    parser.add_argument("--follow", action="store_true", default=None, help="follow links")
+    parser.add_argument("--index", metavar="PATH", help="path of the index: a folder, or an object store (s3://…)")
+    parser.add_argument("--exclude", metavar="GLOB", action="append", help="names or paths to exclude; may repeat")
+    parser.add_argument("--follow", action="store_true", default=None, help="follow symbolic links")
     parser.add_argument("--fast", action="store_true", default=None, help="decode JPEGs at a fraction of their size")
-    parser.add_argument("--verify", action="store_true", help="read every file again, and check what is stored")
-    parser.add_argument("--prune", action="store_true", help="drop the files that are not there any more")
-    parser.add_argument("--captions", metavar="NAME", nargs="?", const="", help="write a caption for each image")
-    parser.add_argument("--labels", metavar="FILE", help="labels, one a line, for searches with --label")
+    parser.add_argument("--verify", action="store_true", help="read every file again, and verify the index")
+    parser.add_argument("--prune", action="store_true", help="drop missing files")
+    parser.add_argument(
+        "--captions", metavar="NAME", nargs="?", const="", help="also generate a caption for each image"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="labels, one per line, for searches with --label")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
-    parser.add_argument("--batch-size", metavar="N", type=positive, help="images at a time")
-    parser.add_argument("--threads", metavar="N", type=positive, help="that read and decode")
-    parser.add_argument("--watch", action="store_true", help="go on looking for changes until Ctrl-C")
-    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, mps, … (default: the GPU where there is one)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    parser.add_argument("--batch-size", metavar="N", type=positive, help="images per batch")
+    parser.add_argument("--threads", metavar="N", type=positive, help="threads that read and decode")
+    parser.add_argument("--watch", action="store_true", help="watch for changes until Ctrl-C")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, mps, … (default: a GPU if there is one)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="dtype of the weights")
     asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--status", action="store_true", help="what the index holds, without reading the folder")
-    asked.add_argument("--duplicates", choices=("exact", "same", "similar"), help="images that are there several times")
-    asked.add_argument("--clusters", metavar="N", type=positive, help="groups of images that belong together")
-    asked.add_argument("--tags", metavar="FILE", help="the label of each image, of those in a file, one a line")
-    parser.add_argument("--least", metavar="COSINE", type=float, help="of duplicates: how alike, at least")
+    asked.add_argument(
+        "--status", action="store_true", help="show the contents of the index without scanning the folder"
+    )
+    asked.add_argument("--duplicates", choices=("exact", "same", "similar"), help="show duplicate images")
+    asked.add_argument("--clusters", metavar="N", type=positive, help="group similar images")
+    asked.add_argument("--tags", metavar="FILE", help="the best label of each image; labels from a file, one per line")
+    parser.add_argument("--least", metavar="COSINE", type=float, help="duplicates: min similarity")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,7 +121,7 @@ def _warn(model: str) -> None:
 def _labels(file: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(filter(None, read_lines(file))))
     if not found:
-        raise UsageError(f"{file}: there are no labels in it")
+        raise UsageError(f"{file}: it has no labels")
     return found
 
 
@@ -143,12 +149,12 @@ class _Bars:
 
 def _say(report: Report) -> None:
     if report.rebuilt:
-        note(f"built anew: {report.rebuilt}")
+        note(f"rebuilt: {report.rebuilt}")
     for title, faults in (("damaged", report.damaged), ("could not be read", report.unread)):
         for path, reason in list(faults.items())[:_SHOWN]:
             note(reason if path in reason else f"{path}: {reason}")
         if len(faults) > _SHOWN:
-            note(f"{len(faults):,} files {title}, of which {_SHOWN} are named; --json names all")
+            note(f"{len(faults):,} files {title}, of which {_SHOWN} are listed; --json lists all")
     counts = {
         "new": report.new,
         "changed": report.changed,
@@ -287,7 +293,7 @@ def _tags(root: Path, args: argparse.Namespace) -> int:
     there = [row for row in range(len(index)) if not index.snapshot.missing[row]]
     probabilities = index.labels(labels)
     if len(probabilities) == 0:
-        raise RebusError(f"{root}: there are no images in its index")
+        raise RebusError(f"{root}: its index has no images")
     best = probabilities.argmax(axis=1)
     rows = [
         {"image": index.path(row), "label": labels[best[row]], "probability": float(probabilities[row, best[row]])}

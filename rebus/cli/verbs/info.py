@@ -1,6 +1,6 @@
-"""Whether one model can be used for your project, and what to know about it: licence, memory, speed, limits, scores.
+"""Can this model be used for your project: licence, memory, speed, limits, scores.
 
-The first line is a verdict: yes; yes, if …; or no, because …, and what is nearest. What nobody knows is "unknown".
+The first line is a verdict: yes; yes, if …; or no, because …, with the nearest alternative. What is not known is "unknown".
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Score images against sentences; with --top, find the images that a sentence fits best."""
+"""Similarity of images and texts; with --top, the most similar images for each text."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,18 +20,20 @@ _ON_A_PAGE = 24  # images of each sentence where neither --top nor --min-score s
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_regions(parser)
-    parser.add_argument("--text", metavar="SENTENCE", action="append", help="a sentence; may repeat")
-    parser.add_argument("--texts-file", metavar="FILE", help="sentences, one a line")
+    parser.add_argument("--text", metavar="TEXT", action="append", help="a text; may repeat")
+    parser.add_argument("--texts-file", metavar="FILE", help="texts, one per line")
     parser.add_argument(
-        "--top", metavar="N", type=positive, help="for each sentence only the N best images, best first"
+        "--top", metavar="N", type=positive, help="for each text only the N most similar images, best first"
     )
     parser.add_argument(
         "--probabilities",
         action="store_true",
-        help="show probabilities instead of cosines: each pair's own (SigLIP), or over the sentences (CLIP)",
+        help="show probabilities instead of cosine similarities: per pair (SigLIP), or over the texts (CLIP)",
     )
-    parser.add_argument("--min-score", metavar="S", type=float, help="for each sentence only images of at least this")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="a page of the best images of each sentence")
+    parser.add_argument(
+        "--min-score", metavar="S", type=float, help="for each text only images with at least this score"
+    )
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with the best images for each text")
     add_results(parser, sidecars=False)
     add_model(parser, batch_size=8)
 
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     texts = [*(args.text or []), *(filter(None, read_lines(args.texts_file)) if args.texts_file else [])]
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise UsageError('match wants sentences: --text "a dog on a beach", or --texts-file FILE with one a line')
+        raise UsageError('match needs texts: --text "a dog on a beach", or --texts-file FILE with one per line')
     if args.html is not None:
         if args.html.suffix.lower() not in (".html", ".htm"):
             raise UsageError(f"--html {args.html}: a page ends in .html; got {args.html.suffix or 'nothing'}")

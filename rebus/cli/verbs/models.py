@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     for line in table(("name", "size", "tasks", "licence", "weights"), rows, right=(1,)):
         say(line)
-    note(f"{len(rows)} models; rebus info NAME has the card of one")
+    note(f"{len(rows)} models; rebus info NAME shows the card of one")
     return 0
 
 

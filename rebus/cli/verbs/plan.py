@@ -1,7 +1,7 @@
-"""Time, memory and cost of pretraining or fine-tuning, before anything is rented.
+"""Estimate time, memory and cost of pretraining or fine-tuning, before renting GPUs.
 
-Nothing is fetched, nor run but for --utilisation measured: the network takes a step on tensors without values, whose
-FLOPs and bytes are counted. What the plan takes for granted is printed below it.
+Nothing is downloaded, and nothing computed except with --utilisation measured: a training step runs on meta tensors,
+and its FLOPs and bytes are counted. The plan ends with its assumptions.
 """
 
 import argparse
@@ -26,34 +26,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("name", metavar="NAME", help="a name from `rebus models`")
     add("--data", metavar="DATA", help="coyo-700m, coco, …, a number of examples like 10M, or a folder")
     add("--gpus", metavar="NxKIND", help="64xh100, 8xa100-80, 'rtx 3060', t4, …")
-    add("--epochs", metavar="N", type=_above_zero, help="times over the data (1)")
-    add("--examples", metavar="N", help="examples seen in all, like 12.8B, instead of --epochs")
-    add("--batch", metavar="N", type=positive, help="examples of a step, over all GPUs")
-    add("--image-size", metavar="PX", type=positive, help="images of another size than the model's")
-    add(
-        "--prompt-tokens", metavar="N", type=positive, help="generative models: tokens of the prompt (16; captioners 1)"
-    )
+    add("--epochs", metavar="N", type=_above_zero, help="passes over the data (1)")
+    add("--examples", metavar="N", help="total number of examples, like 12.8B, instead of --epochs")
+    add("--batch", metavar="N", type=positive, help="global batch size, over all GPUs")
+    add("--image-size", metavar="PX", type=positive, help="image size, if not the model's")
+    add("--prompt-tokens", metavar="N", type=positive, help="generative models: prompt tokens (16; captioners 1)")
     add(
         "--answer-tokens",
         metavar="N",
         type=positive,
-        help="generative models: tokens of the answer (the rest of 128 or 512, or of the longest text)",
+        help="generative models: answer tokens (the rest of 128 or 512, or of the longest text)",
     )
-    add("--freeze", metavar="A,B", help="parts that stay as they are: image, text.tokens, …")
-    add("--train", metavar="A,B", help="the only parts that learn, instead of --freeze")
-    add("--lora", metavar="RANK", type=positive, help="learn thin matrices only, beside --train's parts (text)")
-    add("--precision", choices=("bf16", "fp32"), default="bf16", help="of the products (%(default)s)")
-    add("--checkpointing", action="store_true", help="compute blocks twice instead of keeping their activations")
-    add("--sharding", choices=("ddp", "fsdp", "fsdp+tp"), help="(ddp where it leaves room, else fsdp)")
-    add("--tensor-parallel", metavar="N", type=positive, default=1, help="GPUs that share a decoder's matrices (1)")
-    add("--utilisation", metavar="SHARE", help="of the GPU's peak, or: measured (0.4)")
-    add("--price", metavar="DOLLARS", type=_above_zero, help="of a GPU hour")
+    add("--freeze", metavar="A,B", help="frozen parts: image, text.tokens, …")
+    add("--train", metavar="A,B", help="the only trained parts, instead of --freeze")
+    add("--lora", metavar="RANK", type=positive, help="LoRA adapters on --train's parts (text), everything else frozen")
+    add("--precision", choices=("bf16", "fp32"), default="bf16", help="compute precision (%(default)s)")
+    add("--checkpointing", action="store_true", help="activation checkpointing: recompute blocks in the backward pass")
+    add("--sharding", choices=("ddp", "fsdp", "fsdp+tp"), help="(default: ddp if it fits, otherwise fsdp)")
+    add("--tensor-parallel", metavar="N", type=positive, default=1, help="GPUs per tensor-parallel group (1)")
+    add("--utilisation", metavar="FRACTION", help="fraction of the GPU's peak, or: measured (0.4)")
+    add("--price", metavar="DOLLARS", type=_above_zero, help="price of a GPU hour")
 
 
 def run(args: argparse.Namespace) -> int:
     missing = [f"--{name} {example}" for name, example in _WANTED.items() if getattr(args, name) is None]
     if missing:
-        raise UsageError(f"plan wants {' and '.join(missing)}, for example")
+        raise UsageError(f"plan needs {' and '.join(missing)}, for example")
     from rebus.plan import plan
 
     found = plan(_settings(args))
@@ -106,7 +104,7 @@ def _learning(args: argparse.Namespace) -> "Learning":
     if args.lora is None:
         return Learning(frozen=frozen, only=wanted)
     if frozen:
-        raise UsageError("--lora freezes everything by itself: name what it changes with --train")
+        raise UsageError("--lora freezes everything else automatically: name the parts with adapters with --train")
     return Learning(rank=args.lora, lora=wanted or ("text",))
 
 
@@ -126,7 +124,7 @@ def _utilisation(text: str | None) -> tuple[float, str]:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise UsageError(f"--utilisation wants a share above 0 and up to 1, or: measured; got {text!r}")
+        raise UsageError(f"--utilisation: expected a fraction above 0 and up to 1, or: measured; got {text!r}")
     return value, "given"
 
 
@@ -154,7 +152,7 @@ def _measured() -> tuple[float, str]:
     )
     said = f"measured here with {catalog.SMALL} in its place, batches of {size} on {device}, of {found['peak_from']}"
     if device == "cpu":
-        said += "; a processor's share is often higher than a GPU's"
+        said += "; the utilisation of a CPU is often higher than that of a GPU"
     return min(1.0, found["utilisation"]), said
 
 
@@ -164,7 +162,7 @@ def _above_zero(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"wants a number above 0; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
     return value
 
 
@@ -178,7 +176,7 @@ def _lines(found: "Plan") -> Iterator[str]:
     yield ""
     yield from _memory_lines(found)
     yield ""
-    yield bold("taken for granted")
+    yield bold("assumptions")
     yield from (f"  · {text}" for text in found.assumptions)
 
 
@@ -186,7 +184,7 @@ def _run_lines(found: "Plan") -> Iterator[str]:
     s = found.settings
     rows = found.batch // found.division.shards
     each = f" = {found.division.shards:,} × {rows:,}" if found.division.shards > 1 else ""
-    parts = f", in {found.rounds:,} parts of {found.at_a_time:,}" if found.rounds > 1 else ""
+    parts = f", in {found.rounds:,} micro-batches of {found.at_a_time:,}" if found.rounds > 1 else ""
     speed = found.batch / found.step_seconds
     epochs = f"{found.epochs:,.4g} epoch{'' if found.epochs == 1 else 's'}"
     yield f"  {'time':<12}{bold(_duration(found.seconds))}"
@@ -194,15 +192,15 @@ def _run_lines(found: "Plan") -> Iterator[str]:
     yield f"  {'cost':<12}{bold('$' + _round(found.cost))} at ${found.price:,.2f} a GPU hour"
     yield f"  {'examples':<12}{short_count(found.examples)}, {epochs}"
     yield f"  {'batch':<12}{found.batch:,}{each}{parts}"
-    yield f"  {'steps':<12}{found.steps:,}, each {_duration(found.step_seconds)}"
-    yield f"  {'speed':<12}{_round(speed)} examples/s, {_round(speed / s.number)} on a GPU"
-    yield f"  {'arithmetic':<12}{_flops(found.step_flops * found.steps)}, {found.model_utilisation:.0%} of the peak" + (
-        " without what is computed twice" if found.step_flops > found.model_flops else ""
+    yield f"  {'steps':<12}{found.steps:,} of {_duration(found.step_seconds)}"
+    yield f"  {'speed':<12}{_round(speed)} examples/s, {_round(speed / s.number)} per GPU"
+    yield f"  {'compute':<12}{_flops(found.step_flops * found.steps)}, {found.model_utilisation:.0%} of the peak" + (
+        " without recomputed work" if found.step_flops > found.model_flops else ""
     )
 
 
 def _part_lines(found: "Plan") -> Iterator[str]:
-    head = ("part", "parameters", "trained", "forward", "backward", "again")
+    head = ("part", "parameters", "trained", "forward", "backward", "recompute")
     rows = [
         (
             p.title,
@@ -220,18 +218,18 @@ def _part_lines(found: "Plan") -> Iterator[str]:
         rows[-1] = (title, params, trained, _giga(loss // 3), _giga(loss - loss // 3), "")
     total, learns, forward, backward, again = (trace.params, trace.trained, trace.forward, trace.backward, trace.again)
     sums = (_giga(forward + loss // 3), _giga(backward + loss - loss // 3), _giga(again))
-    rows.append(("together", f"{total:,}", "all" if learns == total else f"{learns:,}", *sums))
+    rows.append(("total", f"{total:,}", "all" if learns == total else f"{learns:,}", *sums))
     for number, line in enumerate(table(head, rows, right=(1, 2, 3, 4, 5))):
-        yield line if number else line + bold("   GFLOP an example")
+        yield line if number else line + bold("   GFLOP per example")
     step, again_step = found.step_flops / 1e9, (found.step_flops - found.model_flops) / 1e9
-    twice = f", of which {_flops(again_step * 1e9)} a second time" if again_step > 0.5 else ""
+    twice = f", of which {_flops(again_step * 1e9)} recomputed" if again_step > 0.5 else ""
     yield f"a step of {found.batch:,}: {_flops(step * 1e9)}{twice}"
 
 
 def _memory_lines(found: "Plan") -> Iterator[str]:
     m, s = found.memory, found.settings
     room, spare = found.available, found.settings.gpu.memory * 1e9 - found.available
-    yield bold(f"memory of a GPU, {found.division.sharding}")
+    yield bold(f"memory per GPU, {found.division.sharding}")
     frozen = s.bf16 and found.trace.trained < found.trace.params
     weights = "float32, frozen matrices bfloat16" if frozen else "float32"
     gathered = found.division.shards > 1 and found.division.sharding != "ddp"
@@ -243,22 +241,21 @@ def _memory_lines(found: "Plan") -> Iterator[str]:
         ("weights", m.weights, weights),
         ("copies", m.copies, kinds),
         ("gradients", m.gradients, "float32"),
-        ("optimiser", m.optimiser, "two moments"),
+        ("optimiser", m.optimiser, "optimizer moments"),
         ("loss", m.loss, loss),
         ("activations", m.activations, activations),
-        ("kept free", int(spare), f"{spare / s.gpu.memory / 1e9:.0%}"),
+        ("reserve", int(spare), f"{spare / s.gpu.memory / 1e9:.0%}"),
     ):
         if size:
             yield f"  {title:<12}{_bytes(size):>10}  {_gauge(size / s.gpu.memory / 1e9)}{comment}"
     total = m.total + spare
     verdict = "fits" if m.total <= room else "DOES NOT FIT"
-    yield f"  {'together':<12}{_bytes(int(total)):>10}  of {s.gpu.memory:,.4g} GB: {verdict}"
-    yield (
-        f"  {'most':<12}{found.most:,} examples at a time on a GPU" if found.most else f"  {'most':<12}not one example"
-    )
+    yield f"  {'total':<12}{_bytes(int(total)):>10}  of {s.gpu.memory:,.4g} GB: {verdict}"
+    yield f"  {'max batch':<12}" + (f"{found.most:,} examples per GPU" if found.most else "not even one example")
     if found.exchanged:
         need = found.exchanged / found.step_seconds
-        yield f"  {'exchange':<12}{_bytes(found.exchanged)} a step from each GPU: {_bytes(int(need))}/s to stay hidden"
+        bandwidth = f"{_bytes(int(need))}/s to overlap with computation"
+        yield f"  {'network':<12}{_bytes(found.exchanged)} per step and GPU: {bandwidth}"
 
 
 def _gauge(share: float, width: int = 20) -> str:

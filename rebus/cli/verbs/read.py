@@ -1,4 +1,4 @@
-"""Read the writing in an image: each line with its corners in pixels (OCR)."""
+"""Read text in images (OCR): each line with its corners in pixels."""
 
 import argparse
 

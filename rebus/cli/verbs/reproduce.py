@@ -1,6 +1,6 @@
-"""A paper's central claim in miniature: measured here, with several seeds, by a rule that was fixed beforehand.
+"""Test a paper's central claim at small scale, with several seeds, by a rule fixed in advance.
 
-What is measured is kept at once, in --out or in the cache: the same command goes on where it stopped.
+Results are saved as they come, in --out or in the cache: the same command resumes an interrupted run.
 """
 
 import argparse
@@ -20,15 +20,17 @@ _MOST_JOBS = 4  # each takes half a gigabyte
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("claim", metavar="CLAIM", nargs="?", help=f"one of {', '.join(CLAIMS)}; without it, a list")
-    parser.add_argument("--list", action="store_true", help="list the claims, and do nothing")
+    parser.add_argument("--list", action="store_true", help="list the claims and exit")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="where results.json, report.md and figures.png are written"
     )
-    parser.add_argument("--jobs", metavar="N", type=positive, help="processes, of one thread each (the cores, up to 4)")
+    parser.add_argument(
+        "--jobs", metavar="N", type=positive, help="processes, one thread each (default: number of cores, up to 4)"
+    )
 
 
 def more_help(claims: Sequence[str]) -> None:
-    """`rebus reproduce CLAIM --help` says what is claimed and measured."""
+    """`rebus reproduce CLAIM --help` describes the claim and the measurement."""
     for name in [word for word in claims if word in CLAIMS][:1]:
         claim = find(name)
         say()
@@ -72,8 +74,8 @@ def _reproduce(args: argparse.Namespace, claim: Any, folder: Path) -> int:
     number = len(claim.settings) * len(claim.seeds)
     done = len(begun(claim, folder)["cells"])
     if done:
-        what = "all measured before" if done == number else "going on"
-        note(f"{folder}: {what}, {done} of {number} cells are there")
+        what = "all measured already" if done == number else "resuming"
+        note(f"{folder}: {what}, {done} of {number} cells are done")
     else:
         measured = claim.minutes is not None
         lasts = f"about {claim.minutes:.0f} minutes of one core" if measured else "not run at this size yet"
@@ -89,7 +91,7 @@ def _reproduce(args: argparse.Namespace, claim: Any, folder: Path) -> int:
 
             found = run(claim, folder, args.jobs or _jobs(number - done), report)
     except KeyboardInterrupt:
-        note(f"interrupted; {kept} of {number} cells are kept in {folder}. The same command goes on from there")
+        note(f"interrupted; {kept} of {number} cells are saved in {folder}. Run the same command to resume")
         return 130
     _write(args.out, claim, found)
     if args.json:

@@ -1,7 +1,7 @@
-"""Find images of an indexed folder: by words, by an image, by both, with things subtracted.
+"""Search an indexed folder by text, by image, or both; --minus subtracts.
 
-The words load the text encoder alone, or ask a running `rebus serve` that has the index open. Filters and similarity
-hold together: as many images come as meet the filters, up to --top.
+A text query loads only the text encoder, or uses a running `rebus serve` that has the index open. Filters apply before
+the ranking.
 """
 
 import argparse
@@ -24,31 +24,33 @@ EXAMPLE = 'rebus search ~/Pictures "a dog on a beach" --minus people --since 202
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", help="a folder that rebus index has read")
-    parser.add_argument("words", metavar="WORDS", nargs="*", help="what to look for; several texts are added up")
-    parser.add_argument("--image", metavar="FILE", action="append", help="images like this one; may repeat")
-    parser.add_argument("--minus", metavar="WORDS", action="append", help="a text to subtract, or an image's path")
+    parser.add_argument("folder", metavar="DIR", help="a folder indexed by rebus index")
+    parser.add_argument("words", metavar="TEXT", nargs="*", help="the query; several texts are added")
+    parser.add_argument("--image", metavar="FILE", action="append", help="find images similar to this one; may repeat")
+    parser.add_argument("--minus", metavar="TEXT", action="append", help="a text or an image to subtract")
     parser.add_argument(
         "--weight", metavar="W", action="append", type=float,
-        help=f"how much each counts, words first, then --image, then --minus (1; --minus {MINUS:g}); may repeat",
+        help=f"weight of each term: texts first, then --image, then --minus (1; --minus {MINUS:g}); may repeat",
     )  # fmt: skip
-    parser.add_argument("--since", metavar="DATE", help="taken then or later: 2024, 2024-05, 2024-05-31")
-    parser.add_argument("--until", metavar="DATE", help="taken then or earlier")
+    parser.add_argument("--since", metavar="DATE", help="taken on this date or later: 2024, 2024-05, 2024-05-31")
+    parser.add_argument("--until", metavar="DATE", help="taken on this date or earlier")
     parser.add_argument("--under", metavar="SUBDIR", help="in this folder below DIR")
-    parser.add_argument("--larger", metavar="WxH", help="at least so many pixels, 1920x1080, whichever way it is held")
+    parser.add_argument("--larger", metavar="WxH", help="min size in pixels, 1920x1080, in either orientation")
     parser.add_argument("--type", metavar="TYPE", action="append", help="jpeg, png, …; may repeat")
     parser.add_argument("--label", metavar="COND", action="append", help='"dog>0.5", of the labels of the index')
     parser.add_argument("--sort", choices=("score", "date"), default="score", help="(%(default)s)")
-    parser.add_argument("--top", metavar="N", type=positive, default=20, help="at most so many images (%(default)s)")
-    parser.add_argument("--exact", action="store_true", default=None, help="compare with all, of any number of images")
-    parser.add_argument("--index", metavar="PATH", help="where the index is, if not in the cache")
-    parser.add_argument("--html", metavar="FILE", help="a page of small images")
-    parser.add_argument("-0", dest="nul", action="store_true", help="paths alone, a NUL after each, for xargs -0")
+    parser.add_argument("--top", metavar="N", type=positive, default=20, help="max number of images (%(default)s)")
+    parser.add_argument(
+        "--exact", action="store_true", default=None, help="exhaustive search, for any number of images"
+    )
+    parser.add_argument("--index", metavar="PATH", help="path of the index, if not in the cache")
+    parser.add_argument("--html", metavar="FILE", help="write a page of thumbnails")
+    parser.add_argument("-0", dest="nul", action="store_true", help="print only paths, NUL-separated, for xargs -0")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.nul and (args.json or args.html):
-        raise UsageError("-0 writes paths alone: give it without --json and --html")
+        raise UsageError("-0 prints only paths: it does not go with --json and --html")
     terms, conditions = _terms(args), _conditions(args)
     root = Path(args.folder).expanduser()
     by_date = args.sort == "date"
@@ -71,14 +73,14 @@ def _terms(args: argparse.Namespace) -> list[Term]:
         for words in args.minus or []
     ]
     if minus and not plus:
-        raise UsageError("--minus subtracts from words or an --image: give one of them too")
+        raise UsageError("--minus subtracts from a text or an --image: give one of them too")
     terms = [*plus, *minus]
     weights = args.weight or []
     if len(weights) > len(terms):
-        raise UsageError(f"{len(weights)} weights for {len(terms)} words and images")
+        raise UsageError(f"{len(weights)} weights for {len(terms)} texts and images")
     for i, weight in enumerate(weights):
         if not 0 < weight < 1e6:
-            raise UsageError(f"--weight {weight:g}: wants a number above 0")
+            raise UsageError(f"--weight {weight:g}: expected a number above 0")
         terms[i] = Term(terms[i].text, terms[i].image, weight if i < len(plus) else -weight)
     return terms
 
@@ -116,7 +118,7 @@ def _show(args: argparse.Namespace, root: Path, hits: Sequence[Hit]) -> None:
             said = f"  {bold(shown(hit.caption))}" if hit.caption else ""
             say(f"{hit.score:6.3f}  {shown(hit.path)}{said}")
         if not hits:
-            note("no image meets all conditions")
+            note("no image passes the filters")
 
 
 def _title(args: argparse.Namespace) -> str:

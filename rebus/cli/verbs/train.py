@@ -1,6 +1,6 @@
-"""Train a model by a recipe. Everything is kept in --out: config.json, metrics.jsonl, checkpoints/ and final/.
+"""Train a model from a recipe. --out receives config.json, metrics.jsonl, checkpoints/ and final/.
 
-The same command on the same directory goes on where it stopped. On several GPUs, with the same recipe:
+The same command on the same directory resumes an interrupted run. On several GPUs, with the same recipe:
 torchrun --nproc-per-node 8 -m rebus.cli train RECIPE --out DIR
 """
 
@@ -24,12 +24,12 @@ EXAMPLE = "rebus train clip_scenes --out runs/clip --set steps=500 --set optim.l
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where everything is kept")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the run")
     parser.add_argument(
         "--set", metavar="FIELD=VALUE", action="append", default=[], help="change one setting; may repeat"
     )
-    parser.add_argument("--show", action="store_true", help="print the resolved settings as JSON, and do nothing")
-    parser.add_argument("--fields", action="store_true", help="list the fields that --set knows, and do nothing")
+    parser.add_argument("--show", action="store_true", help="print the resolved settings as JSON and exit")
+    parser.add_argument("--fields", action="store_true", help="list the fields of --set and exit")
 
 
 def more_help(recipes: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 say(f"{path:<28}{value!s:<24}{kind}")
         return 0
     if args.out is None:
-        raise UsageError(f"train wants --out DIR, where everything is kept: rebus train {args.recipe} --out runs/mine")
+        raise UsageError(f"train needs --out DIR, the folder of the run: rebus train {args.recipe} --out runs/mine")
     check_folder(args.out, create=True)
     return _train(args, config)
 
@@ -75,7 +75,7 @@ def _train(args: argparse.Namespace, config: Any) -> int:
     done = _newest(folder)
     if done and leads:
         check_claim(resolved(config), args.out)
-        after = "all" if done == config.steps else f"going on after step {done:,} of"
+        after = "all" if done == config.steps else f"resuming after step {done:,} of"
         end = " steps are done already" if done == config.steps else ""
         note(f"{args.out}: {after} {config.steps:,}{end}")
     every = max(1, config.steps // 20)
@@ -93,9 +93,9 @@ def _train(args: argparse.Namespace, config: Any) -> int:
             final = train(config, args.out, report)
     except KeyboardInterrupt:
         kept = _newest(folder)
-        where = f"the checkpoint of step {kept:,} is kept. The same command goes on from there"
+        where = f"the checkpoint of step {kept:,} is kept. Run the same command to resume"
         if not kept:
-            where = "there is no checkpoint yet. The same command begins again"
+            where = "there is no checkpoint yet. Run the same command to start again"
         if leads:
             note(f"interrupted at step {last.get('step', done):,}; {where}")
         return 130

@@ -25,7 +25,7 @@ _NOT_PUBLIC = (
 class Addresses:
     """What may be connected to: public addresses, and those of `allow` ("10.0.0.7:8080", "[fd00::7]:443").
 
-    `private`: any address may; for a network of one's own.
+    `private`: any address may; for private networks.
     """
 
     allow: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Addresses:
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
         for address in addresses:
             if not self._allowed(address, port):
-                raise Failure("address", f"{host} is {address}, which is no public address")
+                raise Failure("address", f"{host} is {address}, which is not a public address")
         return addresses
 
     def _allowed(self, address: str, port: int) -> bool:

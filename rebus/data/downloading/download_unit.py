@@ -199,7 +199,7 @@ class _Online:
             assert came.failure is not None
             raise NetworkError(
                 f"none of {self.tried} images of {len(self.hosts)} hosts could be reached ({came.failure.why}); "
-                "is the network on? The same command goes on from here"
+                "is the network up? Run the same command to resume"
             )
 
 

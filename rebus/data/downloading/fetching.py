@@ -75,7 +75,7 @@ def fetch(
         if isinstance(found, bytes):
             return found
         url = _sent_on(url, found)
-    raise Failure("redirects", f"sent on more than {MAX_REDIRECTS} times")
+    raise Failure("redirects", f"redirected more than {MAX_REDIRECTS} times")
 
 
 def parse(url: str) -> Target:
@@ -84,15 +84,15 @@ def parse(url: str) -> Target:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
         if parts.scheme not in ("http", "https") or not host:
-            raise Failure("bad_url", f"only http and https addresses are fetched; got {url[:80]!r}")
+            raise Failure("bad_url", f"only http and https URLs are downloaded; got {url[:80]!r}")
         if "@" in parts.netloc:
-            raise Failure("bad_url", "an address with a name or password in it")
+            raise Failure("bad_url", "a URL with a user name or password")
         if not host.isascii():
             host = host.encode("idna").decode("ascii")
         path = quote(parts.path or "/", safe="!$%&'()*+,/:;=@[]~|")
         query = "?" + quote(parts.query, safe="!$%&'()*+,/:;=?@[]~|") if parts.query else ""
     except (ValueError, UnicodeError) as error:
-        raise Failure("bad_url", f"no web address: {error}") from None
+        raise Failure("bad_url", f"not a URL: {error}") from None
     if any(not ("!" <= sign <= "~") for sign in host):
         raise Failure("bad_url", f"{host!r} is not the name of a host")
     secure = parts.scheme == "https"
@@ -117,11 +117,11 @@ def _ask(target: Target, addresses: Sequence[str], clock: "_Clock", hold: Callab
     except http.client.IncompleteRead:
         raise Failure("cut_short", "the connection was closed before the end", again=True) from None
     except http.client.HTTPException as error:
-        raise Failure("broken", f"no proper HTTP: {type(error).__name__}") from None
+        raise Failure("broken", f"invalid HTTP: {type(error).__name__}") from None
     except OSError as error:
         raise Failure("unreachable", str(error.strerror or error), again=True) from None
     except ValueError as error:  # http.client's word for headers and sizes that mean nothing
-        raise Failure("broken", f"no proper HTTP: {error}") from None
+        raise Failure("broken", f"invalid HTTP: {error}") from None
     finally:
         if sock is not None:
             sock.close()
@@ -150,7 +150,7 @@ def _answer(response: http.client.HTTPResponse, clock: "_Clock", hold: Callable[
     if status in _REDIRECTS:
         location = response.getheader("Location")
         if not location:
-            raise Failure("redirects", f"HTTP {status} without a place to go")
+            raise Failure("redirects", f"HTTP {status} without a location")
         return location
     if status != 200:
         again = status in _AGAIN or status >= 500
@@ -160,7 +160,7 @@ def _answer(response: http.client.HTTPResponse, clock: "_Clock", hold: Callable[
         raise Failure("opted_out", "the site does not want its images used for training (X-Robots-Tag)")
     encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
     if encoding != "identity":
-        raise Failure("encoded", f"Content-Encoding {encoding[:40]!r}, though identity was asked for")
+        raise Failure("encoded", f"Content-Encoding {encoding[:40]!r}, though identity was requested")
     return _body(response, clock, hold)
 
 
@@ -176,7 +176,7 @@ def _body(response: http.client.HTTPResponse, clock: "_Clock", hold: Callable[[i
         if len(data) > most:
             raise Failure("too_large", f"more than {most:,} bytes")
     if announced is not None and len(data) < announced:
-        raise Failure("cut_short", f"{len(data):,} of {announced:,} bytes came", again=True)
+        raise Failure("cut_short", f"{len(data):,} of {announced:,} bytes received", again=True)
     return bytes(data)
 
 
@@ -184,7 +184,7 @@ def _sent_on(url: str, location: str) -> str:
     try:
         return urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))  # headers come as Latin-1
     except ValueError as error:
-        raise Failure("bad_url", f"sent on to no web address: {error}") from None
+        raise Failure("bad_url", f"redirected to an invalid URL: {error}") from None
 
 
 def _directives(headers: Sequence[str]) -> set[str]:
@@ -271,7 +271,7 @@ class _Timed(io.RawIOBase):
         count = self.sock.recv_into(buffer)
         self.left -= count
         if self.left < 0:
-            raise Failure("too_large", f"more than {self.most:,} bytes came, headers and chunk sizes included")
+            raise Failure("too_large", f"more than {self.most:,} bytes received, headers and chunk sizes included")
         return count
 
     def close(self) -> None:

@@ -27,7 +27,9 @@ class Rows:
         self.columns = sources[0].columns
         other = next((source for source in sources if list(source.columns) != list(self.columns)), None)
         if other is not None:
-            raise UsageError(f"{other.file}: its columns are not those of {self.files[0].name}; download them apart")
+            raise UsageError(
+                f"{other.file}: its columns differ from those of {self.files[0].name}; download them separately"
+            )
         self.url = _column(self.columns, url, URLS, self.files[0])
         self.text = _column(self.columns, text, TEXTS, self.files[0], needed=text is not None)
         self.lists = holds_lists(sources[0], self.url)
@@ -66,7 +68,7 @@ class Rows:
     def same_urls(self) -> np.ndarray:
         """(rows,) int64: the first row with the address of each row; its own number where there is no address.
 
-        Addresses are told apart by 64 bits of a hash: among 100 million, two others look alike once in 4,000 times.
+        URLs are compared by a 64-bit hash: among 100 million, two collide with a probability of 1 in 4,000.
         """
         digests = np.empty(len(self), dtype=np.uint64)
         at = 0

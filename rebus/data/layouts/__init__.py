@@ -56,4 +56,4 @@ def open_layout(
             with media_root(root):
                 reader: Reader = module.open(where, split)
             return reader
-    raise UsageError(f"{where}: none of the layouts {', '.join(LAYOUTS)} is recognised here; name one with --layout")
+    raise UsageError(f"{where}: none of the layouts {', '.join(LAYOUTS)} was detected here; name one with --layout")

@@ -58,7 +58,7 @@ class Cauldron:
         key, item = self._groups.key(block, row), self._groups.row(block, row)
         images, turns = item["images"], item["texts"]
         if not isinstance(images, list) or not isinstance(turns, list):
-            raise BadRecord(key, "wanted a list of images and one of texts")
+            raise BadRecord(key, "expected a list of images and one of texts")
         if len(images) != 1:
             raise LeftOut(key, f"it has {len(images)} images; a question is about one")
         try:

@@ -121,7 +121,7 @@ def _chosen(path: Path, split: str | None) -> list[Path]:
         raise UsageError(f"{path}: no annotations/instances_*.json or annotations/captions_*.json here")
     if list(files) == [_ONLY]:
         if split is not None:
-            raise NoSplits(f"{path}: one file of annotations, which tells no splits; leave the split out")
+            raise NoSplits(f"{path}: one annotation file, which has no splits; leave the split out")
         return list(files[_ONLY].values())
     wanted = split or "val"
     years = [name for name in files if re.fullmatch(re.escape(wanted) + r"(\d{4})?", name)]

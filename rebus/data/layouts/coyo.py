@@ -213,7 +213,7 @@ def _schemas(files: Sequence[Path]) -> "Iterator[pa.Schema]":
 def _check_columns(file: Path, schema: "pa.Schema") -> None:
     if "text" not in {name.lower() for name in schema.names} and _image_column(schema) is None:
         raise BadTable(
-            f"{file}: its columns are {', '.join(schema.names)}; wanted url and text, as COYO has them, "
+            f"{file}: its columns are {', '.join(schema.names)}; expected url and text, as in COYO, "
             f"or images as bytes in one of {', '.join(IMAGES)}"
         )
 

@@ -104,7 +104,7 @@ class Cvat:
 def _parsed(file: Path) -> tuple[list[_Image], list[str]]:
     """The images of a file, and the labels that its head names."""
     if file.stat().st_size > MAX_BYTES:
-        raise RebusError(f"{file}: larger than {MAX_BYTES:,} bytes; export the tasks apart")
+        raise RebusError(f"{file}: larger than {MAX_BYTES:,} bytes; export the tasks separately")
     with file.open("rb") as opened:
         if b"<!" in opened.read(_HEAD).replace(b"<!--", b""):
             raise RebusError(f"{file}: declares a document type or entities, which CVAT does not write")

@@ -187,7 +187,7 @@ def _image(places: MediaPaths, name: Any, key: str) -> Path:
     if not isinstance(name, str) or not name:
         raise BadRecord(key, f"the image's file must be a name; got {name!r}")
     if "://" in name:
-        raise BadRecord(key, f"{name[:80]!r} is a web address; fetch the images first: rebus data download")
+        raise BadRecord(key, f"{name[:80]!r} is a URL; download the images first: rebus data download")
     try:
         return places.find(name)
     except RebusError as error:
@@ -204,7 +204,7 @@ def _with_texts(image: Path, key: str) -> Record:
             said = content if isinstance(content, dict) else {}
         lines = text.read_text("utf-8-sig").splitlines() if text.is_file() else []
     except (OSError, ValueError) as error:
-        raise BadRecord(key, f"what lies beside it cannot be read: {error}") from None
+        raise BadRecord(key, f"the file next to it cannot be read: {error}") from None
     captions = tuple(line.strip() for line in lines if line.strip()) or texts_of(said, key)
     return Record(key=key, image=image, captions=captions, facts=said)
 

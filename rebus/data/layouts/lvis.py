@@ -85,7 +85,7 @@ def _frequencies(file: Path, names: Mapping[int | str, Mapping[str, Any]]) -> di
     for number, item in names.items():
         if item.get("frequency") not in get_args(Frequency):
             raise RebusError(
-                f'{file}: category {number} wants a frequency "r", "c" or "f"; got {shown(item.get("frequency"))}'
+                f'{file}: category {number} expects a frequency "r", "c" or "f"; got {shown(item.get("frequency"))}'
             )
     return {item["name"]: item["frequency"] for item in names.values()}
 

@@ -4,7 +4,7 @@ Zhu et al., "Multimodal C4: An Open, Billion-scale Corpus of Images Interleaved 
 https://github.com/allenai/mmc4. Images fetched beforehand lie by their `image_name` in `images/`, in a folder of it for
 each file, or in a folder `<file>_images` beside it, where the authors' `download_images.py` saves them.
 
-Where a page has its similarities, the images that are there are matched anew, as OpenFlamingo was trained (Awadalla et
+Where a page has its similarities, the images that are there are matched again, as OpenFlamingo was trained (Awadalla et
 al., 2023): one sentence each, so that the similarities add up to the most, and none below `LEAST_SIMILARITY`.
 """
 
@@ -122,7 +122,7 @@ def _record(key: str, line: bytes, places: MediaPaths) -> Record:
     texts, images = listed(page, "text_list"), listed(page, "image_info")
     for at, text in enumerate(texts):
         if not isinstance(text, str):
-            raise RebusError(f"text_list: item {at} is no text")
+            raise RebusError(f"text_list: item {at} is not a text")
     found: dict[int, tuple[Path, int, float | None]] = {}  # its place → its file, its sentence, how well they match
     missing: list[str] = []
     for place, item in enumerate(images):
@@ -176,7 +176,7 @@ def _matched_anew(
         if match >= LEAST_SIMILARITY:
             found[there[row]] = images[there[row]][0], at, match
     if not found:
-        raise RebusError(f"none of its images is like a sentence: similarities below {LEAST_SIMILARITY}")
+        raise RebusError(f"none of its images matches a sentence: similarities below {LEAST_SIMILARITY}")
     return found
 
 

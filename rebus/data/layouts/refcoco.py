@@ -99,7 +99,7 @@ class RefCOCO:
     def _sort_out(self, refs: Any, wanted: str) -> None:
         """Phrases of the split by image, in the order of the file."""
         if not isinstance(refs, list):
-            raise RebusError(f"{self._file}: a list of phrases is wanted; got {type(refs).__name__}")
+            raise RebusError(f"{self._file}: expected a list of phrases; got {type(refs).__name__}")
         rows: dict[int | str, int] = {}
         splits: set[str] = set()
         for at, ref in enumerate(refs):
@@ -145,7 +145,7 @@ def _load(file: Path) -> Any:
         return _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding="utf-8").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RebusError(f"{file}: refused as a pickle of lists, dictionaries, texts and numbers: {reason}") from None
+        raise RebusError(f"{file}: not a pickle of only lists, dictionaries, strings and numbers: {reason}") from None
 
 
 def _keep(found: dict[int | str, Span]) -> Any:

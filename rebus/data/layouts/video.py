@@ -1,7 +1,7 @@
 """Videos with captions: a table of files, WebVid's tables, and MSR-VTT's JSON.
 
 Bain et al., "Frozen in Time", 2021 (WebVid: `videoid,name,page_dir,contentUrl,duration`, the video in
-`videos/page_dir/videoid.mp4`); Xu et al., "MSR-VTT", 2016 (lists "videos" and "sentences"). A table of one's own is a
+`videos/page_dir/videoid.mp4`); Xu et al., "MSR-VTT", 2016 (lists "videos" and "sentences"). A custom table is a
 CSV, TSV or JSONL file with `file`, `caption` and perhaps `start` and `end` in seconds.
 """
 
@@ -64,7 +64,7 @@ class VideoTable:
         for table in self._tables:
             if not _is_webvid(table.columns) and not {"file", "caption"} <= set(table.columns):
                 has = ", ".join(table.columns)
-                raise UsageError(f"{table.path}: wants the columns file and caption; has {has}")
+                raise UsageError(f"{table.path}: expected the columns file and caption; has {has}")
         self.sizes = tuple(len(table) for table in self._tables)
         self._places = [MediaPaths(_folders(table.path.parent)) for table in self._tables]
 

@@ -100,7 +100,7 @@ class VQA:
 
         self._file.scan({"questions": (["image_id", "question_id"], question)})
         if not owners:
-            raise RebusError(f'{self._file.path}: no questions: a list "questions" with ids is wanted')
+            raise RebusError(f'{self._file.path}: no questions: a list "questions"  with ids is missing')
         return np.array(owners, dtype=np.int64), spans, numbers
 
     def _answered(self) -> dict[int | str, Span]:

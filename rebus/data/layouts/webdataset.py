@@ -215,9 +215,9 @@ def _inflated(data: bytes, ending: str, key: str) -> bytes:
     except zlib.error as error:
         raise BadRecord(key, f".{ending} is damaged ({error})") from None
     if len(plain) > MAX_TEXT_BYTES:
-        raise BadRecord(key, f".{ending} holds more than the {MAX_TEXT_BYTES:,} bytes that are read")
+        raise BadRecord(key, f".{ending} has more than the {MAX_TEXT_BYTES:,} bytes that are read")
     if not member.eof:
-        raise BadRecord(key, f".{ending} is cut before its end")
+        raise BadRecord(key, f".{ending} is truncated")
     return plain
 
 

@@ -113,7 +113,7 @@ class _Index:
 
         self._rest.append(file.scan({"images": (["id"], image), "annotations": (["image_id"], annotation)}))
         if not here:
-            raise RebusError(f'{file.path}: no images: a list "images" with ids is wanted')
+            raise RebusError(f'{file.path}: no images: a list "images"  with ids is missing')
         return owners, spans
 
     def _group(self, index: int, owners: list[int | str], spans: list[Span]) -> tuple[np.ndarray, np.ndarray]:

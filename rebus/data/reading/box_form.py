@@ -10,7 +10,7 @@ from rebus.data.filters import number_in
 from rebus.data.reading.tables import Table
 
 MOST_ROWS = 1_000  # that are looked at
-_LEAST = 20  # boxes of which surely one ends before it begins, were widths and heights taken for corners
+_LEAST = 20  # boxes, of which some would end before they begin if widths and heights were read as corners
 
 log = logging.getLogger("rebus")
 

@@ -45,7 +45,7 @@ class FetchedImages:
         if isinstance(image, bytes):
             return image
         if not isinstance(image, str) or not image:
-            raise RebusError("an image without bytes and address")
+            raise RebusError("an image without bytes or URL")
         named = self._named().get(image)
         if isinstance(named, str) and self._named_places is not None:
             return self._named_places.find(named)
@@ -60,7 +60,7 @@ class FetchedImages:
                     if path.is_file():
                         return path
         raise RebusError(
-            f"{image} was not fetched: there is no {digest[:12]}… in pictures/ or images/ (rebus data download)"
+            f"{image} was not downloaded: there is no {digest[:12]}… in pictures/ or images/ (rebus data download)"
         )
 
     def _named(self) -> dict[str, Any]:

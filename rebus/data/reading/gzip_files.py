@@ -76,7 +76,7 @@ def _write_copy(path: Path, target: Path, size: int) -> None:
             _make_room(target.parent, written)
     except (OSError, CannotWrite) as error:
         raise CannotWrite(
-            f"no plain copy of {path.name} can be kept: {error}. Set REBUS_HOME to a folder with "
+            f"no uncompressed copy of {path.name} can be stored: {error}. Set REBUS_HOME to a folder with "
             f"{max(2 * written, 10 * size):,} bytes of room, or unpack the files yourself"
         ) from None
 

@@ -86,7 +86,7 @@ class JsonFile:
         try:
             with self.path.open("rb") as file:
                 if not self.path.stat().st_size:
-                    raise RebusError(f"{self.path}: empty file, JSON wanted")
+                    raise RebusError(f"{self.path}: empty file, expected JSON")
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise RebusError(f"{self.path}: cannot be read: {error}") from None

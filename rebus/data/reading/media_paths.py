@@ -23,7 +23,7 @@ def media_root(root: str | os.PathLike[str] | None) -> Iterator[None]:
         yield
         return
     if not os.path.isdir(root):
-        raise UsageError(f"{root}: no such folder; --root (data.root) is where a data set's images lie")
+        raise UsageError(f"{root}: no such folder; --root (data.root) is the folder of a data set's images")
     token = _ROOT.set(Path(root))
     try:
         yield
@@ -59,7 +59,7 @@ class MediaPaths:
             if os.path.isfile(path):
                 real = os.path.realpath(path)
                 if not self._holds(real):
-                    raise RebusError(f"{name[:200]!r} is a link to {real!r}, which lies outside the data set; {_ALLOW}")
+                    raise RebusError(f"{name[:200]!r} is a link to {real!r}, which is outside the data set; {_ALLOW}")
                 if index:
                     self._folders = [folder, *self._folders[:index], *self._folders[index + 1 :]]
                 return path

@@ -1,4 +1,4 @@
-"""Row groups of Parquet files, each read alone and held for a while; damaged files are told from the others."""
+"""Row groups of Parquet files, each read separately and cached; damaged files are reported separately."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -38,7 +38,7 @@ def by_image(table: Table, split: str | None) -> RowGroups:
     """The rows, or those of a split. The first time, this reads the table through. Raises what `Table.rows_of` does.
 
     Rows are about the same image when they name the same file and give the same label: a table of several labels an
-    image keeps a record for each. Images are told apart by 64 bits of a hash: among 100 million, two fall together
+    image keeps a record for each. Images are compared by a 64-bit hash: among 100 million, two collide
     once in 4,000 times. A row that cannot be read is alone.
     """
     rows = np.array([], dtype=np.int64) if split is None else table.rows_of(split)

@@ -58,7 +58,7 @@ def shards(path: Path, endings: Sequence[str], split: str | None = None) -> list
     if not chosen:
         if not seen:
             raise NoSplits(
-                f'{path}: no files of the split "{split}"; names like {found[0].name} tell none: leave it out'
+                f'{path}: no files of the split "{split}"; names like {found[0].name} do not show it: leave it out'
             )
         raise UsageError(f'{path}: no files of the split "{split}"; it has {", ".join(sorted(seen))}')
     return chosen

@@ -143,9 +143,9 @@ def json_row(data: bytes, key: str) -> dict[str, Any]:
     except RecursionError:
         raise BadRecord(key, "JSON nested too deeply") from None
     except ValueError as error:
-        raise BadRecord(key, f"no JSON ({error})") from None
+        raise BadRecord(key, f"not JSON ({error})") from None
     if not isinstance(row, dict):
-        raise BadRecord(key, f'wanted an object {{"column": value, …}}; got {type(row).__name__}')
+        raise BadRecord(key, f'expected an object {{"column": value, …}}; got {type(row).__name__}')
     return row
 
 
@@ -200,7 +200,7 @@ def _header(path: Path, size: int, changed: int) -> tuple[tuple[str, ...], int, 
             reader = csv.reader(counted, **_dialect(path.suffix.lower()))
             names = next(reader)
         except StopIteration:
-            raise BadTable(f"{path}: empty; wanted a first line with the names of columns") from None
+            raise BadTable(f"{path}: empty; expected a first line with column names") from None
         except csv.Error as error:
             raise BadTable(f"{path}: the first line does not name columns ({error})") from None
     names = [name.removeprefix("\ufeff").strip() for name in names]

@@ -86,7 +86,7 @@ def _members(file: Path) -> Iterator[tuple[str, int, int, int]]:
             if not member.plain or ending not in ENDINGS:
                 continue
             if member.start + member.size > whole:
-                raise _Cut(f"cut at byte {whole:,}, within {member.name}", key)
+                raise _Cut(f"truncated at byte {whole:,}, within {member.name}", key)
             yield key, ENDINGS.index(ending), member.start, member.size
     except TarDamage as damage:
         raise _Cut(str(damage), _parted(damage.name)[0]) from None

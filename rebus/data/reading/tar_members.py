@@ -39,7 +39,7 @@ def members(path: Path) -> Iterator[Member]:
     with path.open("rb") as tar:
         whole = os.fstat(tar.fileno()).st_size
         if not whole:
-            raise TarDamage("no tar (empty file)")
+            raise TarDamage("not a tar (empty file)")
         yield from _members(tar, whole)
 
 
@@ -64,7 +64,7 @@ def _members(tar: IO[bytes], whole: int) -> Iterator[Member]:
         if "size" in said:
             size = _decimal(said["size"])
         if not 0 <= size < 1 << 62:
-            raise TarDamage(f"damaged at byte {at:,} of {whole:,} (a size that cannot be)", name)
+            raise TarDamage(f"damaged at byte {at:,} of {whole:,} (an impossible size)", name)
         sparse = kind == b"S" or any(key.startswith("GNU.sparse.") for key in said)
         if kind == b"S":
             start = _after_sparse_map(tar, header, start)
@@ -80,7 +80,7 @@ def _header(tar: IO[bytes], at: int, whole: int) -> bytes | None:
     if block == bytes(BLOCK):
         return None
     if len(block) < BLOCK:
-        raise TarDamage(f"no end mark: perhaps cut, at byte {at:,} of {whole:,}")
+        raise TarDamage(f"no end mark: perhaps truncated, at byte {at:,} of {whole:,}")
     rest = block[:148] + b" " * 8 + block[156:]
     plain = sum(rest)
     said = block[148:156].strip(b" \0")
@@ -111,7 +111,7 @@ def _extension(tar: IO[bytes], size: int, at: int, whole: int) -> bytes:
         raise TarDamage(f"damaged at byte {at:,} of {whole:,} (a header of {size:,} bytes)")
     data = tar.read(size)
     if len(data) < size:
-        raise TarDamage(f"cut at byte {whole:,}, within a header")
+        raise TarDamage(f"truncated at byte {whole:,}, within a header")
     return data
 
 
@@ -123,7 +123,7 @@ def _pax(data: bytes, at: int, whole: int) -> dict[str, str]:
         length = int(data[place:space]) if space > place and data[place:space].isdigit() else 0
         record = data[space + 1 : place + length]
         if not length or place + length > len(data) or not record.endswith(b"\n"):
-            raise TarDamage(f"damaged at byte {at:,} of {whole:,} (pax records that cannot be)")
+            raise TarDamage(f"damaged at byte {at:,} of {whole:,} (impossible pax records)")
         key, _, value = record[:-1].partition(b"=")
         if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
             records[_text(key)] = _text(value)

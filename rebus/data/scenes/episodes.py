@@ -1,4 +1,4 @@
-"""Few-shot episodes: made-up names for kinds of objects, drawn anew each time: only the examples tell which name
+"""Few-shot episodes: made-up names for kinds of objects, new in each episode: only the examples show which name
 is whose (after Alayrac et al., "Flamingo", 2022; the words are in the manner of word-learning experiments).
 """
 

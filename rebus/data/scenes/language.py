@@ -226,7 +226,7 @@ def ask(kind: str, objects: Objects, rng: np.random.Generator, scale: float) -> 
 
 
 def answer(question: str, objects: Objects) -> str | None:
-    """The answer worked out from the question's words alone; None for a question that is not one of ours."""
+    """The answer computed from the text of the question alone; None for a question that is not one of ours."""
     if found := re.fullmatch(r"how many (.+) are there\?", question):
         words = found[1].split()
         if words == ["objects"]:

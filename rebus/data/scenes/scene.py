@@ -1,4 +1,4 @@
-"""One scene: the image and, worked out when asked for, everything that is said about it."""
+"""One scene: the image and, computed on demand, all texts about it."""
 
 from functools import cached_property
 

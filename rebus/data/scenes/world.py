@@ -1,4 +1,4 @@
-"""What a scene can hold, and how one is drawn by lot: attributes, splits, positions."""
+"""The contents of scenes and how they are sampled: attributes, splits, positions."""
 
 from dataclasses import dataclass
 

@@ -29,7 +29,7 @@ _STRENGTH = 31.6  # of the data against the penalty: CLIP's 0.316 for vectors of
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`support`: the split to learn from. `shots`: images a label. `draws`: how often they are drawn anew.
+    """`support`: the training split. `shots`: images per label. `draws`: number of random draws.
     `labels`, `templates`: see zeroshot."""
 
     support: str = "train"

@@ -110,7 +110,7 @@ def find(model: Any, batch: Sequence[Example], labels: Sequence[str], by: By, to
 def check_can(model: Any, by: By) -> None:
     """Raises `UsageError` for a model that cannot find what is counted."""
     if by not in ("boxes", "masks"):
-        raise UsageError(f'--by wants "boxes" or "masks"; got "{by}"')
+        raise UsageError(f'--by expects "boxes" or "masks"; got "{by}"')
     task = "detect" if by == "boxes" else "segment"
     if task not in model.tasks:
         raise UsageError(f"counting {by} needs a model that can {task}; this one does {', '.join(sorted(model.tasks))}")

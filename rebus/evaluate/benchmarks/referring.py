@@ -1,4 +1,4 @@
-"""Referring expressions: words that fit one object alone, found as a box or painted.
+"""Referring expressions: phrases that describe exactly one object, to be detected or segmented.
 
 Boxes: a phrase is right when its surest box overlaps the object's by one half or more. Masks: the mean of the overlaps
 (mIoU), and all shared pixels over all pixels of either (cIoU, also called overall IoU). No answer counts 0.

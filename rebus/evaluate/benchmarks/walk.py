@@ -30,7 +30,7 @@ Open = Callable[[Path, str, str | None], Reader]
 
 @dataclass(frozen=True)
 class Example:
-    """A record with its image, upright. `again` reads the image's bytes or place anew, much later."""
+    """A record with its image, upright. `again` reads the image's bytes or path again, much later."""
 
     record: Record
     image: Image.Image

@@ -90,7 +90,7 @@ def _read_image(fields: Released) -> EfficientNetConfig:
     size = fields.size("image_size", 600)
     kept = fields.take("batch_norm_momentum", float, 0.99)
     if not 0 < kept < 1:
-        raise BadConfig(f"{fields.where}.batch_norm_momentum: wants a share between 0 and 1; got {kept}")
+        raise BadConfig(f"{fields.where}.batch_norm_momentum: expected a share between 0 and 1; got {kept}")
     fields.finish()
     if _keeps_width(scales[0]):
         raise BadConfig(f"{fields.where}.width_coefficient: {_RESIDUAL.format(scales[0])}")

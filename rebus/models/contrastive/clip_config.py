@@ -114,7 +114,7 @@ def read_open_clip(data: Mapping[str, Any]) -> CLIPConfig:
     layers, patch = image.take("layers", tuple[int, int, int, int] | int, 12), image.size("patch_size", 16)
     widest = 32 * width if isinstance(layers, tuple) else width  # a ResNet's attention pools its last, widest stage
     if min(layers if isinstance(layers, tuple) else (layers,)) < 1 or widest < head_width:
-        raise BadConfig(f"{image.where}: wants at least one layer and one head; got layers {layers}, width {width}")
+        raise BadConfig(f"{image.where}: expected at least one layer and one head; got layers {layers}, width {width}")
     check("MAX_LAYERS", max(layers if isinstance(layers, tuple) else (layers,)), f"{image.where}.layers")
     if isinstance(layers, tuple):
         encoder: ViTConfig | CLIPResNetConfig = CLIPResNetConfig(

@@ -118,7 +118,7 @@ class VisualGPT(nn.Module):
         boxes: Tensor | None = None,
     ) -> Seen:
         """Features of regions, or pixels where something makes regions of them. Where regions lie (`boxes`) and in
-        which order they come changes nothing: the network is told neither.
+        which order they come changes nothing: the network receives neither.
 
         Raises `BadRegions` for features of another width than the network was trained with, and for pixels where
         nothing makes regions of them.

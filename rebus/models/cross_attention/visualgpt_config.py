@@ -42,7 +42,7 @@ class VisualGPTConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
-            raise BadConfig(f"threshold: wants a number from 0 to below 1; got {self.threshold:g}")
+            raise BadConfig(f"threshold: expected a number from 0 to below 1; got {self.threshold:g}")
 
 
 _TINY = VisualGPTConfig(

@@ -1,4 +1,4 @@
-"""A dual encoder on cut-out regions: what ViLD's detector is taught by, used as a detector itself.
+"""A dual encoder on cropped regions: the teacher of ViLD's detector, used as a detector itself.
 
 Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge Distillation", 2022, Sec. 3 ("CLIP on
 cropped regions"). A detector that was trained on some classes proposes boxes, and what it takes the things for is
@@ -61,7 +61,7 @@ class CropsConfig:
         if min(sizes) < 1 or any(side % yolo.STRIDE for side in self.detector_sizes) or not self.detector_sizes:
             raise BadConfig(f"sizes are above 0, those of the detector multiples of {yolo.STRIDE}; got {sizes}")
         if not self.scales or min(self.scales) <= 0 or not self.temperature > 0 or min(self.std) <= 0:
-            raise BadConfig(f"scales, temperature and std want numbers above 0; got {self}")
+            raise BadConfig(f"scales, temperature and std need numbers above 0; got {self}")
 
 
 _TINY_WIDTHS = {"width": 24, "num_layers": 1, "num_heads": 2, "mlp_width": 48}

@@ -1,4 +1,4 @@
-"""ViLD: a detector that finds what any words name, taught by a dual encoder.
+"""ViLD: an open-vocabulary detector, distilled from a dual encoder.
 
 Gu et al., "Open-vocabulary Object Detection via Vision and Language Knowledge Distillation", 2021. A Mask R-CNN whose
 boxes and masks know no classes; its embedding r of a region lies in the space of a frozen CLIP, so that
@@ -194,7 +194,7 @@ class ViLD(nn.Module):
         """
         if self.text is None:
             raise MissingFile(
-                "this detector has no text encoder, as ViLD was released: give it the one that taught it, "
+                "this detector has no text encoder, as ViLD was released: give it that of its teacher, "
                 'take_text_encoder(detector, rebus.load("clip/b32"))'
             )
         if mask is not None:
@@ -225,7 +225,7 @@ class ViLD(nn.Module):
 
 
 def take_text_encoder(detector: Any, dual_encoder: Any) -> Any:
-    """A loaded detector with the text encoder and tokenizer of a loaded dual encoder, that which taught it: now it can
+    """A loaded detector with the text encoder and tokenizer of a loaded dual encoder, its teacher: now it can
     be asked for any words, and is saved with them. Raises `UsageError` where the two have no space in common."""
     network, other = detector.network, dual_encoder.network
     parts = [getattr(other, name, None) for name in ("text", "text_proj")]
@@ -234,7 +234,7 @@ def take_text_encoder(detector: Any, dual_encoder: Any) -> Any:
     if parts[1].out_features != network.cfg.embed:
         raise UsageError(
             f"the detector's regions have {network.cfg.embed} numbers, texts of {dual_encoder.card.name} "
-            f"{parts[1].out_features}: take the dual encoder that taught it"
+            f"{parts[1].out_features}: take the dual encoder that was its teacher"
         )
     network.text, network.text_proj = parts
     network._freeze_text()

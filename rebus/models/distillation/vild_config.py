@@ -31,10 +31,10 @@ class ViLDConfig:
     def __post_init__(self) -> None:
         for name in ("temperature", "embed", "num_detections"):
             if not getattr(self, name) > 0:
-                raise BadConfig(f"{name}: wants a number above 0; got {getattr(self, name)}")
+                raise BadConfig(f"{name}: expected a number above 0; got {getattr(self, name)}")
         for name in ("text_share", "max_overlap"):
             if not 0 <= getattr(self, name) <= 1:
-                raise BadConfig(f"{name}: wants a number of 0 to 1; got {getattr(self, name)}")
+                raise BadConfig(f"{name}: expected a number of 0 to 1; got {getattr(self, name)}")
 
 
 _R152 = MaskRCNNConfig(backbone=detector_backbone(variant="resnet152"))

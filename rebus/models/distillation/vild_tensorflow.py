@@ -1,8 +1,8 @@
 """The released checkpoints of ViLD, which are TensorFlow 1's, by the names of their variables.
 
 Layers without a name of their own are numbered as they were made: in a stage's first block of the backbone the shortcut
-comes before the three convolutions. The file tells what it holds; the table in the release's README has two rows of
-configurations exchanged.
+comes before the three convolutions. The kind follows from the variables; the table in the release's README has two rows
+of configurations exchanged.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ViLDConfig:
     convs = sum(name.split("/")[1].startswith("conv2d") and name.endswith("/kernel") for name in shapes if "/" in name)
     found = {1 + 4 + 3 * sum(depths): name for name, depths in _DEPTHS.items()}  # a shortcut in each of four stages
     if convs not in found:
-        raise BadConfig(f"a backbone of {convs} convolutions: wants one of {', '.join(_DEPTHS)}")
+        raise BadConfig(f"a backbone of {convs} convolutions: expected one of {', '.join(_DEPTHS)}")
     mlp_width, embed = shapes[f"{_HEAD}project-to-clip/kernel"]
     image = MaskRCNNConfig(
         backbone=detector_backbone(variant=found[convs]), width=shapes["fpn/l2/kernel"][-1], mlp_width=mlp_width

@@ -124,8 +124,8 @@ def image_spec(cfg: ChameleonConfig) -> ImageSpec:
 
 
 def text_spec(cfg: ChameleonConfig) -> TextSpec:
-    """The start token, then text and images in turn, each image between its two tokens; one token ends the turn of
-    whoever asks, </s> that of the model."""
+    """The start token, then text and images in turn, each image between its two tokens; one token ends the user's
+    turn, </s> that of the model."""
     return TextSpec(
         context=cfg.text.context,
         vocab_size=cfg.text.vocab_size,
@@ -169,7 +169,7 @@ _FEW_CODES = 1024
 
 
 def suited(cfg: ChameleonConfig) -> dict[str, Any]:
-    """Where a codebook is small, as of drawn shapes, an object begins with a code that is rare at each place among
+    """Where a codebook is small, as for synthetic shapes, an object begins with a code that is rare at each place among
     those of the background; top-p would leave it out, so that images are drawn from all codes as they are likely."""
     if cfg.image.num_codes > _FEW_CODES:
         return {}

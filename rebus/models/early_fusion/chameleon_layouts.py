@@ -117,7 +117,7 @@ def read_ids(vocabulary: Mapping[str, Any] | None, num_codes: int) -> dict[str, 
     apart = [i for i in range(num_codes) if vocabulary.get(code_name(i)) != first + i]
     if apart:
         raise BadConfig(
-            f"vocabulary: code {apart[0]} of images, {code_name(apart[0])}, wants to follow the one "
+            f"vocabulary: code {apart[0]} of images, {code_name(apart[0])}, must follow the one "
             f"before it; it is {vocabulary.get(code_name(apart[0]))}"
         )
     return ids

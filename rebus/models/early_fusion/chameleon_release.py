@@ -58,7 +58,7 @@ def read_params(params: Mapping[str, Any]) -> LlamaConfig:
         if kind is float and isinstance(value, int):
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool) or value <= 0:
-            raise BadConfig(f"params.json.{name}: wants {kind.__name__} above 0; got {value!r}")
+            raise BadConfig(f"params.json.{name}: expected {kind.__name__} above 0; got {value!r}")
         return value
 
     if given.get("qk_normalization") is not True:

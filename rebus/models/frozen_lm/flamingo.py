@@ -3,7 +3,7 @@
 Alayrac et al., "Flamingo: a Visual Language Model for Few-Shot Learning", 2022. Any causal language model and any image
 encoder of ours; OpenFlamingo (Awadalla et al., 2023) and IDEFICS (Laurençon et al., 2023) are released ones.
 
-    image ──frozen encoder──▶ features ──resampler──▶ 64 latents ─┐ keys and values, worked out once
+    image ──frozen encoder──▶ features ──resampler──▶ 64 latents ─┐ keys and values, computed once
     <image> a cat <|endofchunk|> <image> a ──▶ block ─ look ─ block ─ look ─ … ──▶ dog
 
 Each token looks at one image alone: the last one before it. So a model trained on five images a text reads dozens.

@@ -32,10 +32,10 @@ class FlamingoConfig:
     def __post_init__(self) -> None:
         strange = [name for name in self.mark if name not in self.added]
         if self.mark.count(IMAGE) != 1 or strange:
-            raise BadConfig(f"flamingo.mark: wants {IMAGE} once, and tokens of `added`; got {self.mark!r}")
+            raise BadConfig(f"flamingo.mark: expected {IMAGE} once, and tokens of `added`; got {self.mark!r}")
         if self.cross.every < 1 or self.cross.first < 0:
             raise BadConfig(
-                f"flamingo.cross: wants every ≥ 1 and first ≥ 0; got {self.cross.every}, {self.cross.first}"
+                f"flamingo.cross: expected every ≥ 1 and first ≥ 0; got {self.cross.every}, {self.cross.first}"
             )
 
     @property

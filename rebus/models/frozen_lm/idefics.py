@@ -94,7 +94,7 @@ def read_config(data: Mapping[str, Any]) -> FlamingoConfig:
     )
     new = fields.size("additional_vocab_size")
     if not 2 <= new <= len(ADDED):
-        raise BadConfig(f"config.json.additional_vocab_size: wants 2 or 3, {', '.join(ADDED)}; got {new}")
+        raise BadConfig(f"config.json.additional_vocab_size: expected 2 or 3, {', '.join(ADDED)}; got {new}")
     cross = CrossConfig(
         every=fields.size("cross_layer_interval", 1),
         num_heads=heads,

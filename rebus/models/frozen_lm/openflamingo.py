@@ -1,7 +1,7 @@
 """What OpenFlamingo released: the trained tensors alone, to be laid over a language model and CLIP from elsewhere.
 
 Awadalla et al., "OpenFlamingo: An Open-Source Framework for Training Large Autoregressive Vision-Language Models",
-2023. A file has no configuration, so that the release is told by its names and shapes.
+2023. A file has no configuration, so that the release is recognised by its names and shapes.
 """
 
 import re

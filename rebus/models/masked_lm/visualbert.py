@@ -231,7 +231,7 @@ class VisualBERT(nn.Module):
             )
         rows = pixels[:, None] if pixels.ndim == 4 else pixels
         if rows.ndim != 5:
-            raise UsageError(f"images want pixels (B, 3, H, W) or (B, N, 3, H, W); got {tuple(pixels.shape)}")
+            raise UsageError(f"images need pixels (B, 3, H, W) or (B, N, 3, H, W); got {tuple(pixels.shape)}")
         number = rows.shape[1]
         found = self.image.region_features(rows.flatten(0, 1), merge=self.cfg.merge)
         padded = (pad_sequence([image[i] for image in found], batch_first=True) for i in range(2))
@@ -267,7 +267,7 @@ class VisualBERT(nn.Module):
     def _check_head(self, task: str, *heads: Head) -> None:
         if self.cfg.head not in heads:
             raise UnsupportedTask(
-                f"{task} wants a VisualBERT with the head {' or '.join(map(repr, heads))}; this one has "
+                f"{task} expects a VisualBERT with the head {' or '.join(map(repr, heads))}; this one has "
                 f"{self.cfg.head!r}"
             )
 

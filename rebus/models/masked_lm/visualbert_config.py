@@ -81,7 +81,7 @@ def read_transformers(data: Mapping[str, Any]) -> VisualBERTConfig:
     fields = Released(data)
     names = fields.take("architectures", list, ["VisualBertForPreTraining"])
     if len(names) != 1 or names[0] not in CLASSES:
-        raise BadConfig(f"{fields.where}.architectures: wants one of {', '.join(CLASSES)}; got {names}")
+        raise BadConfig(f"{fields.where}.architectures: expected one of {', '.join(CLASSES)}; got {names}")
     head = CLASSES[names[0]]
     labels = fields.take("num_labels", int, len(data.get("id2label") or {}) or 2)
     fields.skip("special_visual_initialize")  # a way to begin, which the reference class overwrites
@@ -111,7 +111,7 @@ def _read_image(part: Released) -> ViTConfig | ResNetConfig:
     elif kind == "resnet":
         found = ResNetConfig(variant=part.take("architecture", resnet.Variant), num_classes=0)
     else:
-        raise BadConfig(f"{part.where}.model_type: wants one of {', '.join([*readers, 'resnet'])}; got {kind!r}")
+        raise BadConfig(f"{part.where}.model_type: expected one of {', '.join([*readers, 'resnet'])}; got {kind!r}")
     part.finish()
     return found
 

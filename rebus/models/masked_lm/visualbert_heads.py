@@ -38,7 +38,7 @@ class ChoiceHead(nn.Module):
 
 
 class PhraseHead(nn.Module):
-    """One head of attention from tokens to regions, of which only the scores count; `v` is in the released layout."""
+    """One attention head from tokens to regions, of which only the scores are used; `v` is in the released layout."""
 
     def __init__(self, width: int, head_width: int):
         super().__init__()

@@ -89,7 +89,7 @@ PRESETS = {
 
 
 class SimVLM(nn.Module):
-    """Positions are two tables, one of image tokens and one of text, whose numbering goes on from prefix to answer;
+    """Positions are two tables, one of image tokens and one of text, whose numbering continues from prefix to answer;
     among image tokens the encoder adds relative ones. Embeddings are the output layer, too."""
 
     encoder_decoder = True
@@ -185,7 +185,9 @@ class SimVLM(nn.Module):
     def answer_logits(self, **batch: Tensor) -> Float[Tensor, "T A"]:
         """Scores of the listed answers; the first, `<unk>`, stands for all others and is never given."""
         if self.choice is None:
-            raise UnsupportedTask('this SimVLM answers in words; one with the head "answers" picks from a list')
+            raise UnsupportedTask(
+                'this SimVLM generates its answers; one with the head "answers" classifies over a list'
+            )
         logits = self(**batch).logits
         never = torch.arange(logits.shape[1], device=logits.device) == 0
         return logits.masked_fill(never, -torch.inf)
@@ -294,7 +296,7 @@ def image_spec(cfg: SimVLMConfig) -> ImageSpec:
 
 
 def text_spec(cfg: SimVLMConfig) -> TextSpec:
-    """A prefix without control tokens; the decoder begins by itself and ends with the end token."""
+    """A prefix without control tokens; the decoder adds its own start token and ends with the end token."""
     return TextSpec(
         context=cfg.context,
         vocab_size=cfg.vocab_size,

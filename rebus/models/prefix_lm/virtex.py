@@ -167,7 +167,7 @@ class VirTex(nn.Module):
     ) -> Step:
         """See the image, read the start token and what the caption begins with; space for `room` more tokens."""
         if self.cfg.head != "captions":
-            raise UsageError(f"this VirTex learned from {self.cfg.head}: it writes no captions")
+            raise UsageError(f"this VirTex learned from {self.cfg.head}: it does not caption images")
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         slots = tokens.shape[1] + room
         self._check_length(slots - 1)  # the last token needs no position: nothing comes after it

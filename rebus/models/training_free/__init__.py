@@ -10,7 +10,7 @@ the number of pairs (roughly with its logarithm) and the two encoders; trained d
 their data is available.
 
 MAGIC joins a language model that never saw an image with a dual encoder that cannot write: of the k tokens that the
-one finds most probable it takes the one with the best (1 - α)·p - α·likeness + β·f, where f says which of them makes
+one finds most probable it takes the one with the best (1 - α)·p - α·similarity + β·f, where f says which of them makes
 the text go best with the image. Choose it for captions where nothing may be trained, or of whatever a dual encoder of
 your own knows.
 """

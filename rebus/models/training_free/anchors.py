@@ -1,7 +1,7 @@
 """One side of a table of pairs: vectors by the thousand or the million, and an exact search for the nearest.
 
 The search runs twice. A quick pass over all rows gives each similarity with a bound on its error, and keeps the rows
-that could still be among the k nearest; those few are computed again in float64, each by itself. So the answer is the
+that could still be among the k nearest; those few are computed again in float64, one by one. So the answer is the
 same to the last bit whether rows come in one block or in many, from memory or from a mapped file, whether the quick
 pass reads the rows or their 8-bit copy, and whether a removed row is masked or was never there.
 """

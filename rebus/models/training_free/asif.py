@@ -225,7 +225,8 @@ class ASIF(nn.Module):
         """A word from examples of it: a pair of each example and the word, which weigh enough to be seen among the
         others (`example_weight`), or one more class of a classifier.
 
-        `against`: images of anything, whose mean such a class has to be told from; by default what is usual.
+        `against`: images of other things, from whose mean the class is distinguished; by default that of typical
+        images.
         """
         self._check_free(ids)
         classes = [table for table in self.pairs() if table.bias is not None]
@@ -241,7 +242,7 @@ class ASIF(nn.Module):
     def _check_free(self, ids: Sequence[str]) -> None:
         taken = [name for name in ids if any(table.has(name) for table in self.pairs())]
         if taken:
-            raise UsageError(f'anchor "{taken[0]}" is there already ({len(taken)} of {len(ids)} are); remove it first')
+            raise UsageError(f'anchor "{taken[0]}" exists already ({len(taken)} of {len(ids)} are); remove it first')
 
     def _by_table(self, ids: Sequence[str]) -> list[tuple[Pairs, list[str]]]:
         """The ids that each table has; the first table names the nearest to one that none has."""

@@ -60,7 +60,7 @@ class MAGICConfig:
             ("max_sentences above 0", self.max_sentences != 0),
         ):
             if not holds:
-                raise BadConfig(f"magic: wants {name}; got {getattr(self, name.split()[0])}")
+                raise BadConfig(f"magic: expected {name}; got {getattr(self, name.split()[0])}")
 
 
 # Tokens of words in lower case, full stops, and words that captions begin with: no digits, quotes, names or line ends.

@@ -287,7 +287,7 @@ class Pairs(nn.Module):
         _check_names(ids, captions, len(image))
         taken = sorted(name for name in ids if self._find(name) is not None)
         if taken:
-            raise UsageError(f'anchor "{taken[0]}" is there already ({len(taken)} of {len(ids)} are); remove it first')
+            raise UsageError(f'anchor "{taken[0]}" exists already ({len(taken)} of {len(ids)} are); remove it first')
         rows = {"image": image, "text": text} | ({} if bias is None else {"bias": bias})
         for name, new in rows.items():
             finite = new.to(getattr(self, name)).isfinite().reshape(len(new), -1).all(1)
@@ -386,7 +386,7 @@ def _room_for(later: Tensor | None, used: int, more: int, like: Tensor) -> Tenso
 
 def _check_width(kind: str, vectors: Tensor, width: int) -> None:
     if vectors.ndim != 2 or vectors.shape[1] != width:
-        raise UsageError(f"{kind} vectors want the shape (n, {width}); got {tuple(vectors.shape)}")
+        raise UsageError(f"{kind} vectors must have the shape (n, {width}); got {tuple(vectors.shape)}")
 
 
 def _check_names(ids: Sequence[str], captions: Sequence[str], rows: int) -> None:

@@ -1,4 +1,4 @@
-"""Relative representations: a vector by its likeness to the rows of a table, and how two of them are compared.
+"""Relative representations: a vector of similarities to the rows of a table, and how two of them are compared.
 
 Norelli et al., "ASIF", 2023, Sec. 3: keep the k largest similarities, raise them to the power p, make the result a unit
 vector. Both descriptions count along the same rows, so their product is a score.
@@ -50,7 +50,9 @@ def relative(
 
 
 def score(image: Relative, text: Relative) -> Float[Tensor, "B T"]:
-    """⟨image, text⟩ of all combinations, in [0, 1]. Each is a sum by itself, so that others change none of its bits."""
+    """⟨image, text⟩ of all combinations, in [0, 1]. Each is summed separately, so that others change none of its
+    bits.
+    """
     if len(image.value) > len(text.value):
         return score(text, image).T
     out = torch.zeros(len(image.value), len(text.value), dtype=torch.float64, device=image.value.device)

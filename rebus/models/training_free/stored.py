@@ -1,4 +1,4 @@
-"""Tables of pairs as files: written whole, read as mapped memory, so that millions of pairs need no room of their own.
+"""Tables of pairs as files: written atomically, memory-mapped, so that millions of pairs need no RAM of their own.
 
 A folder holds `config.json` (model_type "asif_pairs") and safetensors: of each 100,000 pairs the rows of both sides
 and their 8-bit copies with the scale of each row; the names of all pairs with an index of their ids; weights where
@@ -108,7 +108,7 @@ def open_pairs(directory: str | Path) -> Pairs:
         raise BadCheckpoint(f"{directory}: the names are those of another number of pairs than {cfg.num_anchors:,}")
     weights = loaded("weights")
     if weights is not None and (len(weights) != cfg.num_anchors or not bool((weights > 0).all())):
-        raise BadCheckpoint(f"{directory}: weights wants {cfg.num_anchors:,} numbers above 0")
+        raise BadCheckpoint(f"{directory}: weights expects {cfg.num_anchors:,} numbers above 0")
     memory = PairsConfig(
         ids=(), image_width=cfg.image_width, text_width=cfg.text_width, k=cfg.k, p=cfg.p, weight=cfg.weight
     )
@@ -135,7 +135,7 @@ def _side(found: dict[str, LazyTensor], name: str, shards: int, width: int) -> A
         rows.append(mapped[-1].load())
         screened = key + "codes" in found
         if rows[-1].ndim != 2 or rows[-1].shape[1] != width:
-            raise BadCheckpoint(f"{key}rows wants the shape (n, {width}); got {tuple(rows[-1].shape)}")
+            raise BadCheckpoint(f"{key}rows must have the shape (n, {width}); got {tuple(rows[-1].shape)}")
         screens.append(
             Screen(found[key + "codes"].load(), found[key + "scale"].load(), float(found[key + "slack"].load()))
             if screened

@@ -104,12 +104,12 @@ def cross_validate(
     """k and p for pairs, chosen on the pairs alone: those of some images are held out in turn, and `queries` of them
     look for each other among the rest.
 
-    `groups`: the image of each pair, so that no image with several captions is on both sides; by lot, but always the
+    `groups`: the image of each pair, so that no image with several captions is on both sides; random, but always the
     same one. `tick` is called after each fold. Raises `UsageError` for fewer images than twice the folds.
     """
     images = groups.unique()
     if len(images) < 2 * folds:
-        raise UsageError(f"{folds} folds want {2 * folds} images at least; got {len(images)}. State k and p instead")
+        raise UsageError(f"{folds} folds need {2 * folds} images at least; got {len(images)}. State k and p instead")
     fold_of = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)) % folds
     rank = torch.searchsorted(images, groups)
     first = torch.full((len(images),), len(groups)).scatter_reduce(0, rank, torch.arange(len(groups)), "amin")

@@ -87,8 +87,8 @@ def test_old_files_hold_rotary_tables_which_are_dropped(network):
         ("rope_parameters", {"rope_type": "llama3", "rope_theta": 5e5}, "rope_type: only 'default' is supported"),
         ("attention_bias", True, "attention_bias: only False is supported"),
         ("num_key_value_heads", 3, "32 heads of queries cannot share 3 of keys"),
-        ("head_dim", 7, "rotary positions want heads of an even width; got 7"),
-        ("rms_norm_eps", 0.0, "rms_norm_eps: wants a number above 0"),
+        ("head_dim", 7, "rotary positions need heads of an even width; got 7"),
+        ("rms_norm_eps", 0.0, "rms_norm_eps: expected a number above 0"),
     ],
 )
 def test_what_would_change_numbers_is_refused_by_name(field, value, said):

@@ -152,11 +152,11 @@ def test_bad_arrays_are_listed(network):
     arrays = to_arrays(network)
     with pytest.raises(BadCheckpoint, match=r"encoder\.10\.bias: missing; more: unexpected"):
         from_arrays({n: a for n, a in arrays.items() if n != "encoder.10.bias"} | {"more": np.zeros(1, np.float32)})
-    with pytest.raises(BadCheckpoint, match=r"decoder\.2\.net\.0\.bias: wants \(6,\), got \(7,\)"):
+    with pytest.raises(BadCheckpoint, match=r"decoder\.2\.net\.0\.bias: expected \(6,\), got \(7,\)"):
         from_arrays(arrays | {"decoder.2.net.0.bias": np.zeros(7, np.float32)})
     with pytest.raises(BadCheckpoint, match=r"encoder\.0\.bias: not finite"):
         from_arrays(arrays | {"encoder.0.bias": np.full(2, np.nan, np.float32)})
-    with pytest.raises(BadCheckpoint, match=r"_vq_vae\._embedding wants 2 dimensions; got no array"):
+    with pytest.raises(BadCheckpoint, match=r"_vq_vae\._embedding expects 2 dimensions; got no array"):
         from_arrays({n: a for n, a in arrays.items() if "vq" not in n})
 
 

@@ -76,7 +76,7 @@ def resolving(monkeypatch, *addresses):
 
 def test_fault_11_one_private_address_among_public_ones_is_enough(monkeypatch):
     resolving(monkeypatch, "1.1.1.1", "10.0.0.1")
-    with pytest.raises(Failure, match=r"a\.example is 10\.0\.0\.1, which is no public address") as caught:
+    with pytest.raises(Failure, match=r"a\.example is 10\.0\.0\.1, which is not a public address") as caught:
         Addresses().of("a.example", 80)
     assert caught.value.outcome == "address"
     assert not caught.value.again

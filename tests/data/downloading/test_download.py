@@ -344,7 +344,7 @@ def test_a_network_that_is_off_stops_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", no_names)
     path = table(tmp_path / "t.parquet", [f"http://host{n % 20}.example/{n}.jpg" for n in range(100)])
-    with pytest.raises(NetworkError, match="is the network on"):
+    with pytest.raises(NetworkError, match="is the network up"):
         Download([path], tmp_path / "out", QUICK).run()
     assert Download([path], tmp_path / "out", QUICK).done == 0
 
@@ -515,7 +515,7 @@ def test_pages_in_lines_of_json_are_fetched_and_read(server, tmp_path):
         assert reader.read(0, 0).document == (jpeg(0), "one", jpeg(1))
         assert reader.read(0, 0).facts == {"general_metadata": "{}", "missing": 0}
         assert reader.read(0, 1).document == ("two", jpeg(2))
-        for row, why in ((2, "a page without images"), (3, "wanted an object")):
+        for row, why in ((2, "a page without images"), (3, "expected an object")):
             with pytest.raises(BadRecord, match=rf"^train.jsonl:{row + 1}: .*{why}"):
                 reader.read(0, row)
     with pytest.raises(UsageError, match="no files of the split"):

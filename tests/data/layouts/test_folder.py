@@ -141,7 +141,7 @@ def test_splits_by_column(tmp_path: Path) -> None:
 DAMAGED = [
     ('{"file": "a.jpg", "caption": ', "no JSON"),
     ('{"file": "b.jpg", "caption": "x"}', r"b\.jpg is missing"),
-    ('{"file": "https://x.org/a.jpg", "caption": "x"}', "a web address; fetch the images first"),
+    ('{"file": "https://x.org/a.jpg", "caption": "x"}', "a URL; download the images first"),
     ('{"file": 3, "caption": "x"}', "must be a name; got 3"),
     ('{"file": "a\\u0000.jpg", "caption": "x"}', "is not the name of a file"),
     (json.dumps({"file": "a" * 5_000, "caption": "x"}), "is missing"),
@@ -331,7 +331,7 @@ def test_tables_that_are_not_understood_are_named_and_stop_a_training(tmp_path: 
         str(tmp_path / "other.json"),
     ]
     assert "its columns are picture, says; wanted an image's file" in reader.unread[0]
-    with pytest.raises(UsageError, match=r"notes\.csv: not read: .* not taken for labels while a table lies there"):
+    with pytest.raises(UsageError, match=r"notes\.csv: not read: .* not used as labels while there is a table"):
         open_parts(str(tmp_path), "auto", "train", "val")
 
 
@@ -419,7 +419,7 @@ def test_tables_of_web_addresses_name_the_command(tmp_path: Path, name: str, lin
         with pytest.raises(RebusError, match=rf"{name}: .*{reason}.*rebus data download .*{name} --out DIR"):
             open_layout(path)
     pictures(tmp_path, "cat/a.jpg")
-    with pytest.raises(UsageError, match=rf"{reason}.*not taken for labels"):
+    with pytest.raises(UsageError, match=rf"{reason}.*not used as labels"):
         open_parts(str(tmp_path), "auto", None, None)
 
 

@@ -167,7 +167,7 @@ def test_gzipped_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = webdataset.open(tmp_path, None)
     assert reader.read(0, 0).captions == ("eins",)
     assert (reader.read(0, 1).captions, reader.read(0, 1).facts) == (("zwei",), {"n": 1})
-    for row, says in ((2, "is cut before its end"), (3, "is damaged")):
+    for row, says in ((2, "is truncated"), (3, "is damaged")):
         with pytest.raises(BadRecord, match=rf"\.txt\.gz {says}"):
             reader.read(0, row)
     monkeypatch.setattr(webdataset, "MAX_TEXT_BYTES", 60)

@@ -97,7 +97,7 @@ def test_damage(folder: Path, content: dict[str, Any]) -> None:
         Lvis(folder).read(0, 0)
     content["categories"][0]["frequency"] = "often"
     write(folder / "lvis_v1_val.json", content)
-    with pytest.raises(RebusError, match='category 1 wants a frequency "r", "c" or "f"; got \'often\''):
+    with pytest.raises(RebusError, match='category 1 expects a frequency "r", "c" or "f"; got \'often\''):
         Lvis(folder)
     (folder / "lvis_v1_val.json").write_text('{"images"\n: nought}')
     with pytest.raises(RebusError, match=r"lvis_v1_val.json:2:4: damaged JSON"):

@@ -116,7 +116,7 @@ def test_damaged_pages_are_damaged_records(folder: Path) -> None:
             "text_list: item 1 is no text",
             '"image_name" is missing',
             "a page without images",
-            "none of its images is like a sentence",
+            "none of its images matches a sentence",
             "similarity_matrix should hold 1 rows of 1 numbers",
             "similarity_matrix should hold 1 rows of 1 numbers",
             "a page should be an object",

@@ -146,7 +146,7 @@ def test_damaged_msrvtt(tmp_path: Path) -> None:
 def test_tables_that_lack_columns_or_are_about_pictures(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("file,text\na.mp4,x\n")
-    with pytest.raises(UsageError, match=r"a.csv: wants the columns file and caption; has file, text"):
+    with pytest.raises(UsageError, match=r"a.csv: expected the columns file and caption; has file, text"):
         open_layout(table)
     table.write_text("file,caption\na.jpg,x\n")
     assert not isinstance(open_layout(table), VideoTable)

@@ -45,5 +45,5 @@ def test_splits_are_in_names_or_folders(tmp_path: Path) -> None:
     assert len(shards(deep / "train", (".tar",), "train")) == 2
     with pytest.raises(UsageError, match='no files of the split "test"; it has train, validation'):
         shards(flat, (".tar",), "test")
-    with pytest.raises(UsageError, match="tell none"):
+    with pytest.raises(UsageError, match="do not show it"):
         shards(none, (".tar",), "train")

@@ -88,7 +88,7 @@ def test_a_damaged_line_of_json_leaves_the_others(tmp_path: Path, line: bytes) -
 @pytest.mark.parametrize(
     "name, data, says",
     [
-        ("t.csv", b"", "empty; wanted a first line"),
+        ("t.csv", b"", "empty; expected a first line"),
         ("t.csv", b"a,b\n", "no rows in it"),
         ("t.csv", b"a,a\n1,2\n", "a column is named twice"),
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16; save it as UTF-8"),

@@ -112,7 +112,7 @@ def test_the_momentum_of_the_statistics_is_written_as_tensorflow_states_it(momen
     assert data["vision_config"]["batch_norm_momentum"] == written
     assert read_transformers(data) == cfg
     data["vision_config"]["batch_norm_momentum"] = 1.5
-    with pytest.raises(BadConfig, match=r"batch_norm_momentum: wants .* got 1\.5"):
+    with pytest.raises(BadConfig, match=r"batch_norm_momentum: expected .* got 1\.5"):
         read_transformers(data)
 
 

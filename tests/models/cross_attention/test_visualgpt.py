@@ -140,7 +140,7 @@ def test_what_cannot_be_is_said():
         build().start(room=69, regions=torch.randn(1, 3, 14), tokens=torch.ones(1, 2, dtype=torch.int64))
     with pytest.raises(BadConfig, match="merge=2 does not divide a grid of 3 × 3 cells"):
         build("tiny_grid", merge=2)(**given, pixels=torch.randn(2, 3, 24, 24))
-    with pytest.raises(BadConfig, match="threshold: wants a number from 0 to below 1; got 1"):
+    with pytest.raises(BadConfig, match="threshold: expected a number from 0 to below 1; got 1"):
         replace(PRESETS["tiny"], threshold=1.0)
 
 
@@ -204,9 +204,9 @@ def test_missing_and_exchanged_images_are_named(captioner, tmp_path):
     folder = tmp_path / "each"
     folder.mkdir()
     np.savez(folder / "7.npz", features=features, image_id=8)
-    with pytest.raises(BadRegions, match="regions of image 8: ids were exchanged"):
+    with pytest.raises(BadRegions, match="regions of image 8: ids were swapped"):
         captioner.caption(rebus.RegionFiles(folder)["7"])
-    with pytest.raises(BadRegions, match="reads the features of an image's regions and sees no image itself"):
+    with pytest.raises(BadRegions, match="takes region features in place of images"):
         captioner.caption(scene(0, "test").image)
 
 

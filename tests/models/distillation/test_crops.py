@@ -141,7 +141,7 @@ def test_the_encoder_is_a_dual_encoder_with_known_fields():
         read({**data, "encoder": {"system": "paligemma", "config": {}}})
     with pytest.raises(BadConfig, match="multiples of 32"):
         read({**data, "detector_sizes": [100]})
-    with pytest.raises(BadConfig, match="temperature and std want numbers above 0"):
+    with pytest.raises(BadConfig, match="temperature and std need numbers above 0"):
         read({**data, "temperature": 0.0})
 
 

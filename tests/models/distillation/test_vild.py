@@ -126,13 +126,13 @@ def test_other_labels_move_no_box_and_change_no_embedding():
     [{"temperature": 0.0}, {"temperature": math.nan}, {"text_share": 1.5}, {"num_detections": 0}, {"embed": 0}],
 )
 def test_fault_39_impossible_settings_are_refused(change):
-    with pytest.raises(BadConfig, match=f"{next(iter(change))}: wants a number"):
+    with pytest.raises(BadConfig, match=f"{next(iter(change))}: expected a number"):
         replace(PRESETS["tiny"], **change)
 
 
 @pytest.mark.parametrize("change", [{"image_size": 0}, {"anchor_scale": -1.0}, {"num_proposals": 0}, {"width": 0}])
 def test_fault_39_impossible_sizes_of_the_detector_are_refused(change):
-    with pytest.raises(BadConfig, match=f"{next(iter(change))}: wants a number above 0"):
+    with pytest.raises(BadConfig, match=f"{next(iter(change))}: expected a number above 0"):
         replace(PRESETS["tiny"].image, **change)
     with pytest.raises(LimitExceeded, match="MAX_INPUT_SIDE"):
         replace(PRESETS["tiny"].image, image_size=1_000_000)

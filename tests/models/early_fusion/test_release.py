@@ -195,7 +195,7 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
     (tmp_path / "tokenizer" / "vqgan.ckpt").unlink()
     with pytest.raises(MissingFile, match=r"no vqgan\.ckpt in .*a folder `tokenizer` beside `models`"):
         rebus.load(folder)
-    with pytest.raises(BadConfig, match=r"params\.json\.n_heads: wants int above 0; got 'many'"):
+    with pytest.raises(BadConfig, match=r"params\.json\.n_heads: expected int above 0; got 'many'"):
         read_params({"model": {**PARAMS["model"], "n_heads": "many"}})
 
 

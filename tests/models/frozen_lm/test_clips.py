@@ -60,7 +60,7 @@ def test_what_is_no_clip_is_refused(model, tmp_path_factory):
         rebus.Clip("a.mp4")
     with pytest.raises(BadImage, match="got 3, and 1 of clip 1"):
         model.complete([CLIP, "a", frames("red")[0], "b"], **OPTIONS)
-    with pytest.raises(BadImage, match="did not learn from video"):
+    with pytest.raises(BadImage, match="was not trained on video"):
         joined(tmp_path_factory.mktemp("still")).caption(CLIP, **OPTIONS)
-    with pytest.raises(BadImage, match="did not learn from video"):
+    with pytest.raises(BadImage, match="was not trained on video"):
         rebus.load("siglip/scenes").embed_images([CLIP])

@@ -124,19 +124,19 @@ def test_the_nearest_examples_are_shown_and_the_most_similar_last(model):
 
 
 def test_what_cannot_be_shown_is_refused(model):
-    with pytest.raises(UsageError, match=r"example 1: wants \(image, answer\)"):
+    with pytest.raises(UsageError, match=r"example 1: expected \(image, answer\)"):
         model.caption(QUERY, examples=[SHOTS[0], (QUERY,)])
-    with pytest.raises(UsageError, match=r"example 0: wants \(image, question, answer\)"):
+    with pytest.raises(UsageError, match=r"example 0: expected \(image, question, answer\)"):
         model.ask(QUERY, "what ?", examples=SHOTS)
     with pytest.raises(BadText, match="example 0: answer must be"):
         model.caption(QUERY, examples=[(QUERY, " ")])
-    with pytest.raises(UsageError, match="wants a list"):
+    with pytest.raises(UsageError, match="expects a list"):
         model.caption(QUERY, examples="a red dog")
     with pytest.raises(UsageError, match="made for caption"):
         model.classify(QUERY, ["red"], examples=model.shots("caption", SHOTS))
-    with pytest.raises(UsageError, match="want both"):
+    with pytest.raises(UsageError, match="need both"):
         model.shots("caption", SHOTS, number=3)
-    with pytest.raises(UsageError, match="orders wants"):
+    with pytest.raises(UsageError, match="orders expects"):
         model.classify(QUERY, ["red"], examples=SHOTS, orders=0)
     with pytest.raises(BadText, match="the context holds 400"):
         model.caption(QUERY, examples=SHOTS * 40)

@@ -83,7 +83,7 @@ def test_what_was_trained_alone_is_no_model_and_says_what_is(files, known):
     folder = files[0]
     opened = open_checkpoint(folder / "trained")
     assert (opened.system.name, opened.layout.name) == ("flamingo", "openflamingo")
-    with pytest.raises(BadCheckpoint, match=r"Load it by a name that says which these are: .*flamingo/open-3b"):
+    with pytest.raises(BadCheckpoint, match=r"Load it by a name that includes these: .*flamingo/open-3b"):
         rebus.load(folder / "trained", device="cpu")
 
 

@@ -151,5 +151,5 @@ def test_gradients_of_parts_are_those_of_the_whole_and_weights_count(start, data
 def test_what_cannot_be_learned_is_refused(start, data):
     from rebus.objectives import SoftmaxLoss
 
-    with pytest.raises(UsageError, match="no sum over examples"):
+    with pytest.raises(UsageError, match="not a sum over examples"):
         open_data(replace(resolved(config("flamingo_mixture", start, data)), objective=SoftmaxLoss()))

@@ -168,11 +168,13 @@ def test_what_cannot_be_is_said():
         build("tiny")(tokens=tokens, pixels=torch.randn(2, 3, 24, 24))
     with pytest.raises(BadText, match="2 texts for 3 rows of images"):
         build("tiny")(tokens=tokens, regions=torch.randn(3, 3, 14))
-    with pytest.raises(UnsupportedTask, match="ask wants a VisualBERT with the head 'answers'; this one has 'pretrain"):
+    with pytest.raises(
+        UnsupportedTask, match="ask expects a VisualBERT with the head 'answers'; this one has 'pretrain"
+    ):
         build("tiny").answer_logits(tokens=tokens, regions=torch.randn(2, 3, 14))
     with pytest.raises(UnsupportedTask, match="head 'pretraining' or 'verdict'; this one has 'answers'"):
         build("tiny_answers").match_logits(tokens=tokens, regions=torch.randn(2, 3, 14))
-    with pytest.raises(UsageError, match="images want pixels"):
+    with pytest.raises(UsageError, match="images need pixels"):
         build("tiny_grid")(tokens=tokens, pixels=torch.randn(2, 3, 24))
 
 

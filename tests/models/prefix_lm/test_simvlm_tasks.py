@@ -125,7 +125,7 @@ def test_answers_come_from_a_list(images):
         asked.ask(images[0], questions[0], max_new_tokens=3)
     with pytest.raises(MissingFile, match="there are no answers to pick from"):
         made(ANSWERS).ask(images[0], questions[0])
-    with pytest.raises(UnsupportedTask, match='one with the head "answers" picks'):
+    with pytest.raises(UnsupportedTask, match='one with the head "answers" classifies'):
         made().network.answer_logits()
 
 

@@ -105,7 +105,7 @@ def test_images_are_encoded_once_for_several_prompts(network: Any) -> None:
     torch.testing.assert_close(network(pixels=pixels, owners=owners, **batch).logits, wanted, atol=1e-5, rtol=0)
     seen = network.see(pixels)
     torch.testing.assert_close(network(seen=seen, owners=owners, **batch).logits, wanted, atol=1e-5, rtol=0)
-    with pytest.raises(UsageError, match="images want pixels"):
+    with pytest.raises(UsageError, match="images need pixels"):
         network(pixels=pixels, image_mask=MASK, **batch)
 
 
