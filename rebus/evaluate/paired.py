@@ -92,7 +92,7 @@ def sign_flips(differences: np.ndarray, seed: int = 0) -> float:
         return 1.0
     reached = abs(known.sum()) * (1 - 1e-12)
     if len(known) <= 13:
-        signs = 1 - 2 * (np.arange(1 << len(known))[:, None] >> np.arange(len(known)) & 1)
+        signs = 1.0 - 2.0 * (np.arange(1 << len(known))[:, None] >> np.arange(len(known)) & 1)
         return float((np.abs(signs @ known) >= reached).mean())
     rng, extreme = np.random.default_rng(seed), 1  # the signs as they came are one of the draws
     for count in _blocks(_FLIPS, len(known)):

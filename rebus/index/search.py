@@ -259,7 +259,9 @@ class Index:
         if manifest is None or manifest.snapshot is None or manifest == self.manifest:
             return self
         same = (manifest.text_print, manifest.image_print) == (self.manifest.text_print, self.manifest.image_print)
-        models = {name: self._models[name] for name in ("text", "whole") if same and name in self._models}
+        models: dict[str, Any] = {
+            name: self._models[name] for name in ("text", "whole") if same and name in self._models
+        }
         return Index(self.place, manifest, Snapshot(self.place.folder / manifest.snapshot), self.exact, models)
 
     def path_of(self, id: int) -> str | None:

@@ -125,8 +125,8 @@ def tour(sections: list[Section], tick: Tick = lambda _: None) -> Tour:
         )
     if not kinds & {"match", "write"}:
         seen.missing.append("Scenes were not shown: this copy of the package has no bundled checkpoints.")
-    photos = {line.model for one in seen.photos for line in _photo_lines(one)}
-    seen.lines.sort(key=lambda line: (line.accuracy < WEAK, line.model not in photos, -line.accuracy))
+    of_photos = {line.model for one in seen.photos for line in _photo_lines(one)}
+    seen.lines.sort(key=lambda line: (line.accuracy < WEAK, line.model not in of_photos, -line.accuracy))
     seen.seconds = time.perf_counter() - began
     return seen
 

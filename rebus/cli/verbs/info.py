@@ -1,6 +1,6 @@
 """Can this model be used for your project: licence, memory, speed, limits, scores.
 
-The first line is a verdict: yes; yes, if …; or no, because …, with the nearest alternative. What is not known is "unknown".
+The first line is a verdict: yes; yes, if …; or no, because …, with the nearest alternative. Unknown is said as such.
 """
 
 import argparse
