@@ -60,6 +60,7 @@ ALLOWED = {  # what is taken out before the search → why
     r"data\.taught(?:=\w+)?|--out taught/?|TAUGHT": "the name of a setting, and of folders for it",
     r"told=true": "the name of a setting",
     r"in pictures/ or images/": "the folder of the OBELICS reader",
+    r"torch\.eye": "PyTorch's identity matrix",
     r"right in words": "the key of a figure in saved results",
 }
 LATER = ("rebus/serve/",)

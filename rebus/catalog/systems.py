@@ -39,7 +39,7 @@ SYSTEMS = {
         tasks=_DUAL_ENCODER,
         idea="two encoders, one space, a sigmoid on every pair",
         paper="Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
-        score="match: cosine similarity; probabilities: a sigmoid of each pair by itself, which may all be low; "
+        score="match: cosine similarity; probabilities: a sigmoid of each pair independently, which may all be low; "
         "classify: a softmax over the labels given",
         limits="texts of at most 64 tokens; weak at counting and at who does what to whom; English but for the "
         "multilingual checkpoints",
@@ -100,7 +100,7 @@ SYSTEMS = {
         paper="Chen et al., PaLI-3 Vision Language Models: Smaller, Faster, Stronger, 2023",
         score="classify: likelihoods of the labels as text, made to add to 1; boxes and masks: the likelihood of "
         "their location tokens, which ranks those of one image",
-        limits="no weights were released but those in this package, which know drawn shapes alone",
+        limits="no weights were released but those in this package, which know synthetic shapes only",
     ),
     "florence2": SystemRow(
         module="rebus.models.unified.florence2",
@@ -166,7 +166,7 @@ SYSTEMS = {
         idea="one encoder-decoder, one loss: the image and the first words are read, the rest is written",
         paper="Wang et al., SimVLM: Simple Visual Language Model Pretraining with Weak Supervision, 2021",
         score="classify: likelihoods of the labels as text, made to add to 1; answers: none",
-        limits="no weights were released but those in this package, which know drawn shapes alone",
+        limits="no weights were released but those in this package, which know synthetic shapes only",
     ),
     "virtex": SystemRow(
         module="rebus.models.prefix_lm.virtex",

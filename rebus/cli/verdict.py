@@ -72,7 +72,7 @@ def _conditions(card: ModelCard, weights: str, memory: Mapping[str, int] | None,
     if card.repo is None and card.released and not card.parts:
         yield f"you fetch its weights by hand: {card.instead or weights}"
     elif not card.ready:
-        yield "you fine-tune it first: it is a base, which answers nothing well by itself"
+        yield "you fine-tune it first: it is a base, which answers nothing well before fine-tuning"
     if terms.gated and weights != "cached":
         yield f"you accept its terms at the Hub ({card.repo})"
     if terms.commercial == "no":

@@ -86,7 +86,7 @@ def mcnemar(gains: int, losses: int) -> float:
 
 def sign_flips(differences: np.ndarray, seed: int = 0) -> float:
     """Two-sided p of Fisher's randomisation test: where models are alike, a difference may as well have the other
-    sign. All signs are tried for up to 13 images, 10,000 by lot for more."""
+    sign. All signs are tried for up to 13 images, 10,000 at random for more."""
     known = differences[differences != 0]
     if not len(known):
         return 1.0
@@ -136,7 +136,7 @@ def intervals(values: np.ndarray, seed: int = 0, resamples: int = _RESAMPLES) ->
 
 
 def smallest_share(images: int, discordant: int, alpha: float) -> float:
-    """The least difference in the share of right answers that McNemar's test shows, where the models disagree on
+    """The least difference in accuracy that McNemar's test shows, where the models disagree on
     `discordant` images; above 1 where no answers could show one."""
     while mcnemar(discordant, 0) > alpha:  # even if all spoke for one model
         discordant += 1

@@ -24,7 +24,7 @@ _PROMPT, _ANSWER = 16, 32  # tokens of the example
 @dataclass(frozen=True)
 class InferenceMemory:
     """Bytes. `weights` by dtype; `answer`: most that one image and its text take at a time in float32, None where
-    that cannot be told without values."""
+    that cannot be known without values."""
 
     weights: dict[str, int]
     answer: int | None

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="no gated weights")
     parser.add_argument("--commercial", choices=COMMERCIAL, help="only licences that say so about commercial use")
     parser.add_argument("--license", metavar="TEXT", help="only licences with this in their name, such as MIT")
-    parser.add_argument("--domain", choices=(PHOTOS, SHAPES), help="only models of photos, or of drawn shapes")
+    parser.add_argument("--domain", choices=(PHOTOS, SHAPES), help="only models of photos, or of synthetic shapes")
     parser.add_argument("--largest", metavar="N", type=_count, help="at most so many parameters, such as 500M or 3B")
     parser.add_argument(
         "--fits",
