@@ -5,7 +5,7 @@ import { $, h } from "./dom.js";
 const MOST = 1024; // pixels a side of what is painted
 const COLOURS = 8;
 
-/** One view a name; `shown`: whether the names stand below. */
+/** A view for each name. One alone is called as the image, several as their models. */
 export function views(image, names) {
   const panes = $("panes");
   panes.replaceChildren();
