@@ -120,7 +120,7 @@ def chat(image, text=None, model=GENERATIVE, **more):
     return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open, an event loop runs in this thread
 def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     from tests.serve.browsing import BROWSER
