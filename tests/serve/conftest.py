@@ -120,7 +120,7 @@ def chat(image, text=None, model=GENERATIVE, **more):
     return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open, an event loop runs in this thread
 def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     from tests.serve.browsing import BROWSER
@@ -134,13 +134,13 @@ def browser():
 
 @pytest.fixture
 def opened(browser, url):
-    """`opened(**options of a context)`: the page, ready. While it is open nothing may be asked of another host, no
-    script may fail, no file be missing, and no policy be broken."""
+    """`opened(**options of a context)`: the page, ready; `answers`: what some addresses answer instead. While it
+    is open nothing may be asked of another host, no script may fail, no file be missing, and no policy be broken."""
     from tests.serve.browsing import expect
 
     wrong, contexts = [], []
 
-    def start(**options):
+    def start(answers=None, **options):
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
@@ -148,6 +148,8 @@ def opened(browser, url):
         page.on("response", loaded)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", logged)
+        for address, answer in (answers or {}).items():
+            page.route(address, lambda route, _, answer=answer: route.fulfill(**answer))
         page.goto(f"{url}/")
         expect(page.locator("#status")).to_contain_text("ready")
         return page

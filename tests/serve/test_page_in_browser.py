@@ -208,6 +208,39 @@ def test_markup_in_names_and_answers_stays_text(opened):
     assert page.evaluate("() => window.bad") is None
 
 
+def test_a_model_that_draws_and_one_that_reads_the_whole_conversation(opened):
+    """Which no bundled model does: their answers are made up."""
+    toy = {"id": "toy", "tasks": ["complete", "imagine"], "sees_images": True, "explains": False, "weights_bytes": 2e9}
+    drawn = data_url(file_of(IMAGE)).partition(",")[2]
+    chunk = json.dumps({"choices": [{"delta": {"content": "a star"}}]})
+    answers = {
+        "**/v1/models": {"json": {"data": [toy]}},
+        "**/v1/images/generations": {"json": {"data": [{"b64_json": drawn}]}},
+        "**/v1/chat/completions": {"content_type": "text/event-stream", "body": f"data: {chunk}\n\ndata: [DONE]\n\n"},
+    }
+    page = opened(answers)
+    assert tasks_of(page) == ["ask", "imagine", "search"]
+    expect(page.locator("#domain")).to_be_hidden()
+    give(page)
+    said = []
+    page.on("request", lambda request: said.append(request.post_data_json) if "/chat/" in request.url else None)
+    ask(page, "what is white?")
+    expect(page.locator(".card header p")).to_have_text(re.compile(r"2\.0 GB of weights"))
+    ask(page, "and what is blue?")
+    first, second = (body["messages"] for body in said)
+    assert [message["role"] for message in second] == ["user", "assistant", "user"]
+    assert second[0] == first[0]
+    assert [part["type"] for part in first[0]["content"]] == ["image_url", "text"]
+    assert second[1:] == [
+        {"role": "assistant", "content": "a star"},
+        {"role": "user", "content": [{"type": "text", "text": "and what is blue?"}]},
+    ]
+    choose(page, "imagine")
+    ask(page, "a red circle above a blue square")
+    picture = page.get_by_role("img", name="a red circle above a blue square")
+    expect(picture).to_have_js_property("naturalWidth", 96)
+
+
 def test_what_takes_long_is_stopped_and_what_fails_is_told(opened):
     page = opened()
     give(page)

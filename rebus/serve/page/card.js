@@ -96,8 +96,8 @@ export class Card {
   }
 
   drawn(base64, prompt) {
-    const picture = h("img", { src: `data:image/png;base64,${base64}`, alt: prompt });
-    this.body.replaceChildren(h("figure", { className: "drawn" }, picture));
+    const img = h("img", { src: `data:image/png;base64,${base64}`, alt: prompt });
+    this.body.replaceChildren(h("figure", { className: "drawn" }, img));
   }
 }
 

@@ -26,9 +26,9 @@ function question(text, image) {
 
 function cell(route, hit, open) {
   const address = `${route}/images/${hit.id}`;
-  const picture = h("img", { alt: hit.caption ?? "", loading: "lazy", decoding: "async", src: address });
+  const img = h("img", { alt: hit.caption ?? "", loading: "lazy", decoding: "async", src: address });
   const score = h("span", { className: "muted" }, [hit.score ? hit.score.toFixed(3) : "", hit.caption].filter(Boolean).join(" · "));
-  const button = h("button", { type: "button", className: "hit" }, picture, h("span", {}, hit.path), score);
+  const button = h("button", { type: "button", className: "hit" }, img, h("span", {}, hit.path), score);
   button.onclick = async () => open(await blob(`${address}?side=2048`), hit.path);
   return button;
 }

@@ -5,7 +5,7 @@ import { $, h } from "./dom.js";
 const MOST = 1024; // pixels a side of what is painted
 const COLOURS = 8;
 
-/** One view a name; `shown`: whether the names stand below. */
+/** A view for each name. One alone is called as the image, several as their models. */
 export function views(image, names) {
   const panes = $("panes");
   panes.replaceChildren();
@@ -13,28 +13,28 @@ export function views(image, names) {
   $("empty").hidden = Boolean(image);
   if (!image) return [];
   return names.map((name) => {
-    const picture = h("img", { src: image.url, alt: image.name });
+    const img = h("img", { src: image.url, alt: image.name });
     const canvas = h("canvas", { "aria-hidden": "true" });
-    const inner = h("div", { className: "inner" }, picture, canvas);
+    const inner = h("div", { className: "inner" }, img, canvas);
     inner.style.aspectRatio = `${image.width} / ${image.height}`;
     inner.style.maxWidth = `calc(72vh * ${image.width / image.height})`;
-    if (image.width < 300) picture.style.imageRendering = "pixelated";
+    if (image.width < 300) img.style.imageRendering = "pixelated";
     const frame = h("div", { className: "frame" }, inner);
     const said = names.length > 1 ? name : image.name;
     panes.append(h("figure", {}, frame, h("figcaption", { className: "muted" }, said)));
-    return new View(picture, canvas, inner, frame);
+    return new View(img, canvas, inner, frame);
   });
 }
 
 class View {
-  constructor(picture, canvas, inner, frame) {
-    Object.assign(this, { picture, canvas, inner, frame });
+  constructor(img, canvas, inner, frame) {
+    Object.assign(this, { img, canvas, inner, frame });
   }
 
   clear() {
     this.inner.querySelectorAll(".box").forEach((box) => box.remove());
     this.canvas.width = this.canvas.height = 0;
-    this.picture.style.filter = "";
+    this.img.style.filter = "";
     this.frame.classList.remove("one");
   }
 
@@ -78,7 +78,7 @@ class View {
     heat.src = `data:image/png;base64,${png}`;
     await heat.decode();
     this.clear();
-    this.picture.style.filter = "saturate(.3)";
+    this.img.style.filter = "saturate(.3)";
     this.canvas.width = heat.naturalWidth;
     this.canvas.height = heat.naturalHeight;
     const context = this.canvas.getContext("2d");
