@@ -73,12 +73,12 @@ def svg(title: str, flow: str) -> str:
         (x, y), (to_x, to_y) = middle[start], middle[end]
         if down:
             y, to_y = y + _HEIGHT / 2, to_y - _HEIGHT / 2
-            bend = (to_y - y) / 2
-            curve = f"C{x:.0f} {y + bend:.0f} {to_x:.0f} {to_y - bend:.0f} {to_x:.0f} {to_y - 2:.0f}"
+            turn = to_y - _GAP  # straight on in its own lane until the last gap
+            curve = f"V{turn:.0f}C{x:.0f} {to_y - 8:.0f} {to_x:.0f} {turn + 8:.0f} {to_x:.0f} {to_y - 2:.0f}"
         else:
             x, to_x = x + widths[step[start]] / 2, to_x - widths[step[end]] / 2
-            bend = (to_x - x) / 2
-            curve = f"C{x + bend:.0f} {y:.0f} {to_x - bend:.0f} {to_y:.0f} {to_x - 2:.0f} {to_y:.0f}"
+            turn = to_x - _GAP
+            curve = f"H{turn:.0f}C{to_x - 8:.0f} {y:.0f} {turn + 8:.0f} {to_y:.0f} {to_x - 2:.0f} {to_y:.0f}"
         parts.append(f'<path d="M{x:.0f} {y:.0f}{curve}" marker-end="url(#tip)"/>')
     for name in boxes:
         (x, y), size = middle[name], widths[step[name]] if not down else wide[name]

@@ -137,7 +137,7 @@ def site(tmp_path_factory) -> Path:
     alone = ["unshare", "--map-root-user", "--net"]
     can = shutil.which("unshare") and subprocess.run([*alone, "true"], check=False, capture_output=True).returncode == 0
     command = [*(alone if can else []), sys.executable, "-m", "website", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No issues found" in done.stdout + done.stderr
     return folder / "site"
