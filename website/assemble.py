@@ -52,8 +52,13 @@ def _named(entry: Any, pages: Path) -> Any:
     if isinstance(value, list):
         return {title: [_named(one, pages) for one in value]}
     if value.endswith("/"):
-        return {title: [str(page.relative_to(pages)) for page in sorted((pages / value).glob("*.md"))]}
+        return {title: [str(page.relative_to(pages)) for page in sorted((pages / value).glob("*.md"), key=_place)]}
     return entry
+
+
+def _place(page: Path) -> tuple[bool, str]:
+    """The page of a folder itself first, the others by name."""
+    return page.stem != "index", page.stem
 
 
 def _relinked(text: str, page: Path) -> str:

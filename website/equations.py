@@ -18,7 +18,7 @@ def _drawn(text: str) -> str:
         return f'\n<div class="equation">{convert(" ".join(found[1].split()), display="block")}</div>\n'
 
     def inline(found: re.Match[str]) -> str:
-        return str(convert(found[1]))
+        return f'<span class="math">{convert(found[1])}</span>'  # or a paragraph that begins with it would end there
 
     text = re.sub(r"^\$\$(.+?)\$\$[^\S\n]*$", block, text, flags=re.M | re.S)
     return re.sub(r"(?<![\w$`])\$(?! )([^$\n]+)(?<! )\$(?![\w$])", inline, text)

@@ -15,7 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 _FLOW = re.compile(r"^```flow (.+?)\n(.*?)^```[^\S\n]*$", re.M | re.S)
-_LETTER, _HEIGHT, _GAP, _ROW = 7.6, 34, 42, 54  # pixels
+_LETTER, _HEIGHT, _GAP = 7.6, 34, 36  # pixels
+_WIDEST = 740  # of a figure that goes from left to right; a longer one goes down the page
 _KINDS = {"[": "trained", "(": "frozen"}
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1b1f24;text-anchor:middle}rect{fill:#fff;stroke:#8a939d}"
@@ -43,7 +44,8 @@ def alternative(title: str, flow: str) -> str:
 
 
 def svg(title: str, flow: str) -> str:
-    """The figure. Columns are the longest way from a beginning; rows follow the order of the lines."""
+    """The figure. How far a box is from a beginning follows from the longest way there; each line is a lane
+    of its own."""
     chains = _chains(flow)
     boxes = list(dict.fromkeys(name for chain in chains for name in chain))
     arrows = list(dict.fromkeys(pair for chain in chains for pair in pairwise(chain)))
@@ -52,13 +54,14 @@ def svg(title: str, flow: str) -> str:
     for number, chain in enumerate(chains):
         for name in chain:
             row.setdefault(name, number)
-    widths = [
-        max(_LETTER * len(_bare(name)) + 22 for name in boxes if column[name] == at)
-        for at in range(max(column.values()) + 1)
-    ]
-    left = [10 + sum(widths[:at]) + _GAP * at for at in range(len(widths))]
-    middle = {name: 10 + _HEIGHT / 2 + _ROW * row[name] for name in boxes}
-    width, height = left[-1] + widths[-1] + 10, 20 + _HEIGHT + _ROW * max(row.values())
+    wide = {name: _LETTER * len(_bare(name)) + 22 for name in boxes}
+    down = sum(max(wide[n] for n in boxes if column[n] == at) + _GAP for at in set(column.values())) > _WIDEST
+    step, lane = (row, column) if down else (column, row)  # across the page, and down it
+    widths = [max((wide[n] for n in boxes if step[n] == at), default=0) for at in range(max(step.values()) + 1)]
+    left = [10 + sum(widths[:at]) + (_GAP if not down else 20) * at for at in range(len(widths))]
+    pitch = _HEIGHT + (_GAP if down else 20)
+    middle = {n: (left[step[n]] + widths[step[n]] / 2, 10 + _HEIGHT / 2 + pitch * lane[n]) for n in boxes}
+    width, height = left[-1] + widths[-1] + 10, 20 + _HEIGHT + pitch * max(lane.values())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img"><title>{escape(alternative(title, flow))}</title><style>{_STYLE}</style>'
@@ -67,19 +70,22 @@ def svg(title: str, flow: str) -> str:
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" style="fill:#fbfcfd;stroke:none"/>'
     ]
     for start, end in arrows:
-        x, y = left[column[start]] + widths[column[start]], middle[start]
-        to_x, to_y = left[column[end]], middle[end]
-        bend = max((to_x - x) / 2, 14)
-        parts.append(
-            f'<path d="M{x:.0f} {y:.0f}C{x + bend:.0f} {y:.0f} {to_x - bend:.0f} {to_y:.0f} {to_x - 2:.0f} {to_y:.0f}" '
-            'marker-end="url(#tip)"/>'
-        )
+        (x, y), (to_x, to_y) = middle[start], middle[end]
+        if down:
+            y, to_y = y + _HEIGHT / 2, to_y - _HEIGHT / 2
+            turn = to_y - _GAP  # straight on in its own lane until the last gap
+            curve = f"V{turn:.0f}C{x:.0f} {to_y - 8:.0f} {to_x:.0f} {turn + 8:.0f} {to_x:.0f} {to_y - 2:.0f}"
+        else:
+            x, to_x = x + widths[step[start]] / 2, to_x - widths[step[end]] / 2
+            turn = to_x - _GAP
+            curve = f"H{turn:.0f}C{to_x - 8:.0f} {y:.0f} {turn + 8:.0f} {to_y:.0f} {to_x - 2:.0f} {to_y:.0f}"
+        parts.append(f'<path d="M{x:.0f} {y:.0f}{curve}" marker-end="url(#tip)"/>')
     for name in boxes:
-        x, y, wide = left[column[name]], middle[name], widths[column[name]]
+        (x, y), size = middle[name], widths[step[name]] if not down else wide[name]
         kind = _KINDS.get(name[0], "data")
         parts.append(
-            f'<rect class="{kind}" x="{x:.0f}" y="{y - _HEIGHT / 2:.0f}" width="{wide:.0f}" height="{_HEIGHT}" rx="6"/>'
-            f'<text x="{x + wide / 2:.0f}" y="{y + 4.5:.0f}">{escape(_bare(name))}</text>'
+            f'<rect class="{kind}" x="{x - size / 2:.0f}" y="{y - _HEIGHT / 2:.0f}" width="{size:.0f}" '
+            f'height="{_HEIGHT}" rx="6"/><text x="{x:.0f}" y="{y + 4.5:.0f}">{escape(_bare(name))}</text>'
         )
     return "".join([*parts, "</svg>\n"])
 

@@ -51,6 +51,8 @@ def _where(card: ModelCard) -> str:
         return f"extra `{card.extra}`"
     if card.repo is not None:
         return f"`{card.repo}`"
+    if card.parts:
+        return ", ".join(f"`{part}`" for part in card.parts.values())
     return "an archive of its authors" if card.released else "never released"
 
 
@@ -94,9 +96,9 @@ def _measured(text: str, name: str) -> list[str]:
         if not line.startswith("| "):
             inside = False
             continue
-        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        cells = [cell.strip() for cell in line[1:].rstrip().removesuffix("|").split("|")]
         named = re.match(r"`(\w+)`", cells[0])
         inside = (named[1] == name) if named else inside and not cells[0]
         if inside and len(cells) >= 5:
-            found.append(f"| {cells[1]} | {cells[2]} | {cells[-1].strip()} |")
+            found.append(f"| {cells[1]} | {cells[2]} | {cells[-1]} |")
     return found
