@@ -68,7 +68,7 @@ def test_files_that_are_there_stay_unless_told_otherwise(draws, run, tmp_path):
     words = ("imagine", "a red circle", "a blue star", "--out", tmp_path, "--model", draws)
     code, out, err = run(*words)
     assert (code, out) == (1, "")
-    assert f"{kept} is there already (1 of 2): --overwrite replaces it" in err
+    assert f"{kept} exists already (1 of 2): --overwrite replaces it" in err
     assert kept.read_bytes() == b"mine"
     assert not (tmp_path / "a-blue-star.png").exists()
     assert run(*words, "--overwrite")[0] == 0
