@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CLAIMS = {  # name → what is claimed
     "clip": "training on captions transfers to unseen combinations, and is faster than word prediction",
     "align": "more noisy pairs beat fewer clean ones; label smoothing and a learned temperature",
-    "siglip": "a sigmoid loss per pair beats a softmax over the batch for small batches, in less memory",
+    "siglip": "a sigmoid loss per pair beats a softmax for small batches, in less memory",
     "vild": "distilled from a dual encoder, a detector finds classes without box annotations",
     "visualgpt": "its gates adapt a language model to images with fewer pairs than plain cross-attention",
     "magic": "guided by a dual encoder, a text-only language model captions images, without gradients",

@@ -32,7 +32,7 @@ def draws(tmp_path_factory):
 def test_a_prompt_is_drawn_into_the_file_that_is_named(draws, run, tmp_path):
     code, out, err = run("imagine", "a red circle", "--out", tmp_path / "one.webp", "--model", draws, "--seed", 3)
     assert (code, out) == (0, f"{tmp_path / 'one.webp'}\n")
-    assert "knows drawn shapes alone" in err
+    assert "was trained on synthetic shapes only" in err
     with Image.open(tmp_path / "one.webp") as image:
         assert (image.size, image.format) == ((4, 4), "WEBP")
     assert [file.name for file in tmp_path.iterdir()] == ["one.webp"]  # no draft is left
