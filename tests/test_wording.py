@@ -62,7 +62,7 @@ ALLOWED = {  # what is taken out before the search → why
     r"in pictures/ or images/": "the folder of the OBELICS reader",
     r"right in words": "the key of a figure in saved results",
 }
-LATER = ("rebus/serve/",)
+LATER = ("rebus/serve/app.py",)
 PROMPTS = ("rebus/data/scenes/", "rebus/evaluate/benchmarks/coco_words.py", "rebus/reproduce/shapes_world.py")
 
 

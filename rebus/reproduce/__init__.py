@@ -26,7 +26,7 @@ CLAIMS = {  # name → what is claimed
     "florence2": "a multi-task model is more accurate than single-task models, for the same compute",
     "simvlm": "PrefixLM pretraining beats span corruption and plain language modelling",
     "flamingo": "interleaved documents give a frozen language model in-context learning from images, with gates",
-    "chameleon": "norms prevent divergence of mixed-modal training; guidance makes generated images match their prompts",
+    "chameleon": "norms prevent divergence of mixed-modal training; guidance makes images match their prompts",
     "asif": "pairs alone align two independently trained encoders; more pairs help, deleted ones are forgotten",
 }
 

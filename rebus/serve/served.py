@@ -56,7 +56,7 @@ class ServedModels:
         self._closed = False
 
     def start(self, failed: Callable[[RebusError], None] = lambda error: None) -> None:
-        """Load in a thread of its own. `failed`: told of the error that ends it."""
+        """Load in a separate thread. `failed`: called with the error that ends it."""
         threading.Thread(target=self._load_all, args=(failed,), name="rebus loader", daemon=True).start()
 
     def __iter__(self) -> Any:

@@ -56,7 +56,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     train, test = (_seen(model, split, labels, single) for split in (support, records))
     learnable = train.wanted.any(dim=0) & test.wanted.any(dim=0)
     if not learnable.any():
-        raise UsageError(f"no label of {support.name} has both a training and a test image")
+        raise UsageError(f"no label of {support.name} has both training and test images")
     note = f"learned from {len(train.keys):,} images, {len(labels):,} labels"
     return (_one_label if single else _sets)(train, test, labels, learnable, [note])
 
