@@ -248,7 +248,7 @@ def processor_in(folder: Path, system: System, config: Any, image_size: int | No
         if found.size != image.size or found.patch_size != image.patch_size:
             raise BadConfig(
                 f"{folder}: the preprocessor makes images of {_said(found)}, and the network was made for "
-                f"{_said(image)}. Take the preprocessor of the same model, or ask for another size by image_size"
+                f"{_said(image)}. Take the preprocessor of the same model, or set image_size"
             )
     return processor
 

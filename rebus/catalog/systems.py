@@ -25,7 +25,7 @@ SYSTEMS = {
         model_types=("clip",),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="two encoders, one space, a softmax over the batch",
+        idea="a dual encoder with a softmax loss over the batch",
         paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021",
         score="match: cosine similarity, to be compared within one model alone; probabilities: a softmax over the "
         "labels given, which add to 1 even where none is right",
@@ -37,7 +37,7 @@ SYSTEMS = {
         model_types=("siglip", "siglip2"),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="two encoders, one space, a sigmoid on every pair",
+        idea="a dual encoder with a sigmoid loss on each pair",
         paper="Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023",
         score="match: cosine similarity; probabilities: a sigmoid of each pair independently, which may all be low; "
         "classify: a softmax over the labels given",
@@ -49,7 +49,7 @@ SYSTEMS = {
         model_types=("align",),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="two encoders, one softmax, and more noisy pairs than anybody could clean",
+        idea="a dual encoder with a softmax loss, on noisy pairs at large scale",
         paper="Jia et al., Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision, "
         "2021",
         score="match: cosine similarity, to be compared within one model alone; probabilities: a softmax over the "
@@ -73,7 +73,7 @@ SYSTEMS = {
         model_types=("lit",),
         family="contrastive",
         tasks=_DUAL_ENCODER,
-        idea="a trained image encoder that stays locked teaches a text encoder its space",
+        idea="a text encoder trained into the embedding space of a frozen image encoder",
         paper="Zhai et al., LiT: Zero-Shot Transfer with Locked-image text Tuning, 2022",
         score="match: cosine similarity, to be compared within one model alone; probabilities: a softmax over the "
         "labels given, which add to 1 even where none is right",
@@ -84,7 +84,7 @@ SYSTEMS = {
         model_types=("paligemma",),
         family="unified",
         tasks=frozenset({"caption", "ask", "classify", "detect", "segment", "stream"}),
-        idea="SigLIP's image encoder, one linear layer, and Gemma writes the answer; boxes and masks are text too",
+        idea="SigLIP's image encoder, one linear layer, and Gemma as decoder; boxes and masks are tokens too",
         paper="Beyer et al., PaliGemma: A versatile 3B VLM for transfer, 2024",
         score="classify: likelihoods of the labels as text, made to add to 1; boxes and masks: the likelihood of "
         "their location tokens, which ranks those of one image",
@@ -96,7 +96,7 @@ SYSTEMS = {
         model_types=("pali3",),
         family="unified",
         tasks=frozenset({"caption", "ask", "classify", "detect", "stream"}),
-        idea="a large contrastive image encoder, one linear layer, and a T5 that reads image and prompt and answers",
+        idea="a large contrastive image encoder, one linear layer, and a T5 that generates the answer",
         paper="Chen et al., PaLI-3 Vision Language Models: Smaller, Faster, Stronger, 2023",
         score="classify: likelihoods of the labels as text, made to add to 1; boxes and masks: the likelihood of "
         "their location tokens, which ranks those of one image",
@@ -107,7 +107,7 @@ SYSTEMS = {
         model_types=("florence2",),
         family="unified",
         tasks=frozenset({"caption", "classify", "detect", "segment", "read", "perform", "stream"}),
-        idea="a vision transformer and a BART: a sentence asks for a task, a sentence answers it, places included",
+        idea="an image encoder and a BART: tasks are prompts, answers are text with location tokens",
         paper="Xiao et al., Florence-2: Advancing a Unified Representation for a Variety of Vision Tasks, 2024",
         score="classify: likelihoods of the labels as text, made to add to 1; boxes and masks: the likelihood of "
         "their location tokens, which ranks those of one image",
@@ -118,8 +118,8 @@ SYSTEMS = {
         model_types=("visual_bert",),
         family="masked_lm",
         tasks=frozenset({"match", "ask", "detect"}),
-        idea="the words of a text and the regions of an image go through one BERT together, which fills in blanks and "
-        "says whether the two belong together",
+        idea="one BERT over text tokens and image regions, trained with masked language modelling and image-text "
+        "matching",
         paper="Li et al., VisualBERT: A Simple and Performant Baseline for Vision and Language, 2019",
         score="match: the probability that text and image belong together; ask: the likeliest answer of its list, "
         "without a score",
@@ -130,7 +130,7 @@ SYSTEMS = {
         model_types=("visualgpt",),
         family="cross_attention",
         tasks=frozenset({"caption", "stream"}),
-        idea="GPT-2 looks at the image at every word; gates that can reopen balance what it sees with what it knows",
+        idea="GPT-2 with cross-attention to image regions in every block; gates balance image and language",
         paper="Chen et al., VisualGPT: Data-efficient Adaptation of Pretrained Language Models for Image Captioning, "
         "2022",
         score="caption: none",
@@ -141,8 +141,8 @@ SYSTEMS = {
         model_types=("flamingo", "idefics"),
         family="frozen_lm",
         tasks=frozenset({"caption", "ask", "classify", "complete", "stream"}),
-        idea="a frozen language model looks at images through gated blocks between its own, and learns new tasks from "
-        "examples in the prompt",
+        idea="a frozen language model with gated cross-attention to images, which learns new tasks from examples in "
+        "the prompt",
         paper="Alayrac et al., Flamingo: a Visual Language Model for Few-Shot Learning, 2022",
         score="classify: likelihoods of the labels as text, made to add to 1; answers: none",
         limits="answers in the style of the examples in the prompt, their mistakes included; may go on beyond the "
@@ -153,7 +153,7 @@ SYSTEMS = {
         model_types=("chameleon",),
         family="early_fusion",
         tasks=frozenset({"caption", "ask", "classify", "complete", "imagine", "stream"}),
-        idea="images are tokens like words: one decoder reads and writes both, in any order",
+        idea="image and text tokens in one sequence: one decoder reads and generates both, in any order",
         paper="Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024",
         score="classify: likelihoods of the labels as text, made to add to 1; answers: none",
         limits="images of 512 pixels as 1,024 tokens: small writing is lost; released without image generation",
@@ -163,7 +163,7 @@ SYSTEMS = {
         model_types=("simvlm",),
         family="prefix_lm",
         tasks=frozenset({"caption", "ask", "classify", "complete", "stream"}),
-        idea="one encoder-decoder, one loss: the image and the first words are read, the rest is written",
+        idea="an encoder-decoder with one loss: image and text prefix are encoded, the rest is generated",
         paper="Wang et al., SimVLM: Simple Visual Language Model Pretraining with Weak Supervision, 2021",
         score="classify: likelihoods of the labels as text, made to add to 1; answers: none",
         limits="no weights were released but those in this package, which know synthetic shapes only",
@@ -173,7 +173,7 @@ SYSTEMS = {
         model_types=("virtex",),
         family="prefix_lm",
         tasks=frozenset({"caption", "stream"}),
-        idea="an image encoder learns from captions, read from left to right and from right to left",
+        idea="an image encoder pretrained by captioning, left to right and right to left",
         paper="Desai & Johnson, VirTex: Learning Visual Representations from Textual Annotations, 2021",
         score="caption: none",
         limits="made to train an image encoder: its captions are short and plain",
@@ -183,8 +183,8 @@ SYSTEMS = {
         model_types=("magic",),
         family="training_free",
         tasks=frozenset({"caption", "complete", "stream"}),
-        idea="no training: a language model that never saw an image proposes words, a dual encoder says which of them "
-        "go with the image",
+        idea="no training: a text-only language model proposes tokens, a dual encoder ranks them by their similarity "
+        "to the image",
         paper="Su et al., Language Models Can See: Plugging Visual Controls in Text Generation, 2022",
         score="caption: none; the guide's similarity chooses tokens and is not reported",
         limits="fluent before faithful: says what captions usually say, details may be invented",
@@ -194,8 +194,8 @@ SYSTEMS = {
         model_types=("asif",),
         family="training_free",
         tasks=_DUAL_ENCODER,
-        idea="no training: an image is described by the captioned images it resembles, a text by the captions it "
-        "resembles, and the two descriptions are compared",
+        idea="no training: an image is represented by its similarities to captioned images, a text by its similarities "
+        "to their captions, and the two representations are compared",
         paper="Norelli et al., ASIF: Coupled Data Turns Unimodal Models to Multimodal Without Training, 2023",
         score="match: similarity of two descriptions by anchors, to be compared within one set of anchors; "
         "probabilities: a softmax over the labels given",
@@ -206,8 +206,8 @@ SYSTEMS = {
         model_types=("crops",),
         family="distillation",
         tasks=frozenset({"detect", "embed_texts"}),
-        idea="no training: a detector's boxes, what it takes the things for thrown away, and a dual encoder that "
-        "compares each cut-out region with any words",
+        idea="no training: class-agnostic boxes of a detector, and a dual encoder that compares each crop with any "
+        "labels",
         paper="Gu et al., Open-vocabulary Object Detection via Vision and Language Knowledge Distillation, 2022",
         score="detect: similarity of a region and a label, made a probability over the labels given; ranks boxes "
         "of one image",

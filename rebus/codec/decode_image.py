@@ -314,4 +314,4 @@ def _unreadable(name: str, error: Exception, kind: str | None = None) -> RebusEr
     if isinstance(error, MemoryError):
         return BadImage(f"{name}: there is not enough memory to decode it")
     what = f"{kind} file" if kind in ALLOWED else "image"
-    return BadImage(f"{name}: damaged {what} ({_one_line(str(error)) or type(error).__name__}). Fetch it again")
+    return BadImage(f"{name}: damaged {what} ({_one_line(str(error)) or type(error).__name__}). Download it again")

@@ -103,7 +103,7 @@ class Units:
             was, now = before.get(name), json.loads(to_json(self.plan.get(name)))
             if was != now:
                 raise UsageError(
-                    f"{self.folder}: was begun with {name} {_short(was)}, and now it is {_short(now)}; "
+                    f"{self.folder}: was started with {name} {_short(was)}, and now it is {_short(now)}; "
                     "use the same options, or choose another folder for --out"
                 )
 

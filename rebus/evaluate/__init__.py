@@ -1,4 +1,4 @@
-"""Metrics and benchmarks, over the task methods of a model: whatever can do the task can be measured."""
+"""Metrics and benchmarks over the task methods of a model: any model with the task can be evaluated."""
 
 from importlib import import_module
 from typing import Any
@@ -13,7 +13,7 @@ def evaluate(model: Any, benchmark: str, **options: Any) -> dict[str, Any]:
     """Scores of a `Model` on a benchmark: the options are those of `rebus.evaluate.scenes.evaluate` for scenes, else of
     `rebus.evaluate.measure.measure`.
 
-    Raises `UnknownName`, or `UsageError` for a model it cannot measure.
+    Raises `UnknownName`, or `UsageError` for a model that does not support the benchmark.
     """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS, f"Benchmarks: {', '.join(BENCHMARKS)}.")

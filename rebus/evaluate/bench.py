@@ -70,7 +70,7 @@ def bench(model: Any, *, batch_size: int = 8, runs: int = 5) -> dict[str, Any]:
         found["answers_per_second"] = batch_size / _median(lambda: network.answer_logits(**asked), runs, model)
     if not can_measure:
         raise UsageError(
-            f"{model.card.name} can neither embed nor write nor answer with the files it has: nothing to measure"
+            f"{model.card.name} can neither embed nor generate nor answer with the files it has: nothing to measure"
         )
     found["peak_memory_bytes"] = peak_memory(model.device)
     return found

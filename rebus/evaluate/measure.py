@@ -112,7 +112,9 @@ def of_scenes(benchmark: str, split: str | None) -> Reader:
     """Held-out scenes for this benchmark. Raises `UsageError` where it has none, `UnknownName` for another split."""
     module = find(benchmark)
     if not hasattr(module, "HELD_OUT"):
-        raise UsageError(f"{benchmark} has no set of scenes, which the benchmark scenes draws; it reads {module.READS}")
+        raise UsageError(
+            f"{benchmark} does not support scenes, only the benchmark scenes does; it reads {module.READS}"
+        )
     reader: Reader = module.HELD_OUT(split or "test")
     return reader
 

@@ -33,9 +33,9 @@ _RED, _GREEN = "#b42318", "#1a7f37"
 def check_free(folder: Path) -> None:
     """Raise `UsageError` where a report cannot go: before the work, not after it."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--out {folder}: a file; a report is a folder")
+        raise UsageError(f"--out {folder} is a file; a report is a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"--out {folder}: there is something in it; choose a new folder")
+        raise UsageError(f"--out {folder} is not empty; choose a new folder")
 
 
 def write_report(result: Result, folder: Path) -> None:
@@ -216,7 +216,7 @@ def _page(document: Mapping[str, Any], plots: Sequence[tuple[str, str]], lost: S
     ]
     damaged = data.get("damaged") or {"count": 0, "first": []}
     if damaged["count"]:
-        lines += ["", f"{damaged['count']:,} damaged records were left out:", ""]
+        lines += ["", f"{damaged['count']:,} damaged records were skipped:", ""]
         lines += [f"- {_line(reason)}" for reason in damaged["first"]]
     if data.get("damaged_files"):
         lines += ["", "What damaged files hold after the damage is missing:", ""]

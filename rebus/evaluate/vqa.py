@@ -96,16 +96,16 @@ def normal_answer(answer: str) -> str:
 
 def _check(answers: Sequence[str], ground_truths: Sequence[Sequence[str]]) -> None:
     if isinstance(answers, str) or isinstance(ground_truths, str):
-        raise UsageError("wanted a list of answers and a list of ten people's answers each; got a single string")
+        raise UsageError("expected a list of answers and a list of ten human answers each; got a single string")
     if len(answers) != len(ground_truths):
         raise UsageError(
-            f"wanted people's answers for each answer; got {len(answers)} answers and people's answers to "
+            f"expected human answers for each answer; got {len(answers)} answers and human answers to "
             f"{len(ground_truths)} questions"
         )
     if not answers:
-        raise UsageError("wanted at least one answer to score; got none")
+        raise UsageError("expected at least one answer to score; got none")
     for place, people in enumerate(ground_truths):
         if isinstance(people, str):
-            raise UsageError(f"wanted a list of {NUM_PEOPLE} people's answers to question {place}; got {people!r}")
+            raise UsageError(f"expected a list of {NUM_PEOPLE} human answers to question {place}; got {people!r}")
         if len(people) != NUM_PEOPLE:
-            raise UsageError(f"wanted {NUM_PEOPLE} people's answers to question {place}; got {len(people)}")
+            raise UsageError(f"expected {NUM_PEOPLE} human answers to question {place}; got {len(people)}")

@@ -1,8 +1,7 @@
-"""From scores to words: one loop over `core.capabilities.WritesText`, and many ways to choose.
+"""Text generation: one decoding loop over `core.capabilities.WritesText`, and several strategies.
 
-A generative model reads its prompt once (`start`) and then answers one token at a time (`step`); whatever it has seen
-lives in a cache that is passed in and out, so encoder-decoders, prefix models and two models guiding each other decode
-alike.
+A generative model encodes its prompt once (`start`) and then generates one token at a time (`step`); its state is a
+cache that is passed in and out, so encoder-decoders, prefix models and guided models use the same loop.
 
     greedy.py        the most probable token
     sampling.py      a drawn token: temperature, top_k, top_p; one random stream a row

@@ -88,7 +88,7 @@ class Place:
         found = self.manifest
         if found is None or found.snapshot is None:
             begun = (self.folder / NEXT).exists()
-            said = "its index was begun and is not whole yet" if begun else "there is no index of it"
+            said = "its index is not complete yet" if begun else "there is no index of it"
             raise MissingFile(f"{root}: {said}. Make it with: rebus index {root}")
         return found
 

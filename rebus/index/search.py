@@ -254,7 +254,7 @@ class Index:
         return rows[np.argsort(-scores[rows], kind="stable")][:number], scores
 
     def current(self) -> "Index":
-        """This one; where the folder was indexed again meanwhile, that index, with the encoders that are loaded here."""
+        """This index; the new one, with the encoders loaded here, where the folder was indexed again meanwhile."""
         manifest = read_manifest(self.place.folder / FILE)
         if manifest is None or manifest.snapshot is None or manifest == self.manifest:
             return self

@@ -1,4 +1,4 @@
-"""What training minimises: (network, batch) → `Losses`. An objective is a small frozen dataclass that can be called.
+"""Training objectives: (network, batch) → `Losses`. An objective is a small frozen, callable dataclass.
 
 Objectives know no model: they call the network with the batch and read one of the named tuples of `core/outputs.py`.
 """

@@ -1,7 +1,7 @@
-"""Before a training: how long, how much memory, how much money.
+"""Time, memory and cost of a training run, before it starts.
 
-The real network and objective take one step on tensors without values (`trace`), whose FLOPs and bytes are recorded
-(`recorder`) and stored (`trace_cache`). `memory` divides them among GPUs, and `plan` puts steps, time and money on it.
+The real network and objective run one step on meta tensors (`trace`), whose FLOPs and bytes are recorded (`recorder`)
+and cached (`trace_cache`). `memory` divides them among GPUs, and `plan` computes steps, time and money.
 """
 
 from rebus.plan.datasets import DATA as DATA

@@ -1,4 +1,5 @@
-"""The central claims of the papers in miniature: what is measured, with which seeds, and the rule by which it holds.
+"""The central claims of the papers at small scale: the measurement, the random seeds, and the rule by which a claim
+holds.
 
 `rebus reproduce NAME` runs one. Each is a file with a function of its name that returns its `Claim`.
 """
@@ -12,21 +13,21 @@ if TYPE_CHECKING:
     from rebus.reproduce.claim import Claim
 
 CLAIMS = {  # name → what is claimed
-    "clip": "captions alone teach names, of combinations never seen too, sooner than word prediction does",
-    "align": "more noisy pairs beat fewer clean ones; smoothed labels and a learned temperature",
-    "siglip": "a sigmoid on every pair beats a softmax over the batch where batches are small, in less memory",
-    "vild": "copying a dual encoder's embeddings, a detector finds classes of which it never saw a box",
-    "visualgpt": "gates that can reopen adapt a language model to images with fewer pairs than plain cross-attention",
-    "magic": "guided by a dual encoder, a language model that never saw an image describes it, without gradients",
+    "clip": "training on captions transfers to unseen combinations, and is faster than word prediction",
+    "align": "more noisy pairs beat fewer clean ones; label smoothing and a learned temperature",
+    "siglip": "a sigmoid loss per pair beats a softmax for small batches, in less memory",
+    "vild": "distilled from a dual encoder, a detector finds classes without box annotations",
+    "visualgpt": "its gates adapt a language model to images with fewer pairs than plain cross-attention",
+    "magic": "guided by a dual encoder, a text-only language model captions images, without gradients",
     "virtex": "an image encoder learns more from captions than from class labels of as many images, or twice as many",
-    "visualbert": "pre-training on captions and on the task's text makes a better judge of statements about images",
-    "paligemma": "images and prompts that see each other (prefix mask) are answered better than with a causal mask",
+    "visualbert": "pre-training on captions and on the task's text improves accuracy on statements about images",
+    "paligemma": "a prefix mask over image and prompt gives better answers than a causal mask",
     "pali3": "contrastively trained frozen image encoders beat classification-trained ones at localisation and reading",
-    "florence2": "one model of many tasks answers better than one model each, for the same compute",
-    "simvlm": "reading any beginning of a text and writing the rest teaches more than span corruption or plain LM",
-    "flamingo": "documents teach a frozen language model to learn from examples that it sees, behind gates",
-    "chameleon": "norms hold what a stream of two modalities drives up; guidance draws what is asked for more often",
-    "asif": "pairs alone join two networks that never met; more pairs help, deleted ones are forgotten",
+    "florence2": "a multi-task model is more accurate than single-task models, for the same compute",
+    "simvlm": "PrefixLM pretraining beats span corruption and plain language modelling",
+    "flamingo": "interleaved documents give a frozen language model in-context learning from images, with gates",
+    "chameleon": "norms prevent divergence of mixed-modal training; guidance makes images match their prompts",
+    "asif": "pairs alone align two independently trained encoders; more pairs help, deleted ones are forgotten",
 }
 
 

@@ -2,7 +2,7 @@
 
 Answers of generative models are generated together, and requests join and leave between steps
 (`rebus.serve.continuous`). All other work is done in batches of what has come meanwhile (`rebus.serve.jobs`): encoders,
-detection, search by beams. One thread computes; whoever submits decodes images and tokenises in its own.
+detection, search by beams. One thread computes; submitters decode images and tokenise in their own threads.
 """
 
 import logging
@@ -40,7 +40,7 @@ class Batcher:
 
     `max_batch`: rows computed together. `max_queue`: requests that may wait; one more raises `QueueFull`, as do images
     beyond MAX_IMAGE_MEMORY. `timeout`: seconds that an answer may take. `cache_bytes`: of image features that are kept.
-    `observe(stage, seconds)` is told how long "prepare", "queue", "encode", "first_token", "per_token" and "step" took.
+    `observe(stage, seconds)` is called with "prepare", "queue", "encode", "first_token", "per_token" and "step".
 
     The model is used by the batcher alone until `close`, or the end of a `with` block.
     """

@@ -149,7 +149,7 @@ class Search(Body):
 
 
 class HFParameters(Body):
-    """What the Hub's tasks may be told; each takes those that it names."""
+    """The parameters of the Hub's tasks; each task lists its own."""
 
     candidate_labels: Annotated[list[str], Field(min_length=1)] | None = None
     hypothesis_template: str | None = None

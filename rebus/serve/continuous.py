@@ -247,7 +247,7 @@ class Rows:
 
 
 def in_our_words(error: Exception) -> RebusError:
-    """What a user may be told; a fault of the program stays what it is."""
+    """An error that may be shown to a user; a bug of the program stays what it is."""
     if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__cause__, torch.OutOfMemoryError):
         return OutOfMemory("the device has no memory left for this request; try again later, or ask for less")
     return error if isinstance(error, RebusError) else RebusError("the model failed on this request")

@@ -181,7 +181,7 @@ class Exchange:
             raise ClientGone
 
     async def _until_gone(self) -> None:
-        """A handler that is busy would never notice by itself."""
+        """A busy handler would never notice otherwise."""
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
         self._drop()

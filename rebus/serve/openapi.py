@@ -1,4 +1,4 @@
-"""What `/openapi.json` says of the bodies, which handlers read by themselves: FastAPI's own errors repeat them."""
+"""The request bodies in `/openapi.json`, which handlers parse without FastAPI, whose errors echo them."""
 
 from collections.abc import Sequence
 from typing import Any

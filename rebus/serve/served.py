@@ -71,7 +71,7 @@ class ServedModels:
         self._loader: threading.Thread | None = None
 
     def start(self, failed: Callable[[RebusError], None] = lambda error: None) -> None:
-        """Load in a thread of its own. `failed`: told of the error that ends it."""
+        """Load in a separate thread. `failed`: called with the error that ends it."""
         self._loader = threading.Thread(target=self._load_all, args=(failed,), name="rebus loader", daemon=True)
         self._loader.start()
 

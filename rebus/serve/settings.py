@@ -36,7 +36,7 @@ class ServeSettings:
             raise UsageError(f"the key has {len(self.api_key)} characters; 16 at least, so that nobody guesses it")
 
     def is_key(self, given: str) -> bool:
-        """Compared in a time that does not tell how much of it is right."""
+        """Compared in constant time."""
         return self.api_key is None or hmac.compare_digest(given.encode(), self.api_key.encode())
 
     def is_host(self, name: str) -> bool:

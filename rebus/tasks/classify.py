@@ -69,7 +69,7 @@ class Classifier:
         orders: int = 1,
     ):
         if isinstance(orders, bool) or not isinstance(orders, int) or orders < 1:
-            raise UsageError(f"orders expected a whole number above 0; got {orders!r}")
+            raise UsageError(f"orders: expected a whole number above 0; got {orders!r}")
         self.model = model
         shots = shots_of(model, "classify", examples)
         self.shots = None if shots is None else shots.orders(orders)

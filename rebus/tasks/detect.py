@@ -134,7 +134,7 @@ def _wanted(labels: Labels | None) -> list[list[str]]:
 def _one_name_each(names: Sequence[Sequence[str]]) -> list[str]:
     for several in names:
         if len(several) > 1:
-            raise UsageError(f"one name a thing is wanted; got {', '.join(several)}")
+            raise UsageError(f"expected one name per object; got {', '.join(several)}")
     return [several[0] for several in names]
 
 

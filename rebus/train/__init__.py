@@ -1,4 +1,4 @@
-"""One loop for every run: settings → batches → losses → checkpoints → a directory that `rebus.load` opens."""
+"""The training loop: settings → batches → losses → checkpoints → a directory that `rebus.load` opens."""
 
 from rebus.train.config import LoRA, Optim, Start, TrainConfig
 from rebus.train.loop import Stopped, train

@@ -105,8 +105,8 @@ def _from_hub(repo: str, revision: str | None, prefer: str) -> Path:
     if offline():
         state = f"only a part of {repo} is" if folder is not None else f"{repo} is not"
         raise NetworkError(
-            f"{state} in the local cache ({hub_cache()}) and the network is off (HF_HUB_OFFLINE). "
-            f"Fetch it once where there is a network (hf download {repo}), or name a local directory."
+            f"{state} in the local cache ({hub_cache()}) and downloads are disabled (HF_HUB_OFFLINE). "
+            f"Download it once online (hf download {repo}), or name a local directory."
         )
     try:
         return _download(repo, revision, prefer)

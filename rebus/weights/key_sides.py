@@ -62,7 +62,7 @@ class Transposed(Side):
     """The last two dimensions are exchanged."""
 
     def undo(self, tensor: LazyTensor, name: str) -> LazyTensor:
-        return tensor.turned() if len(tensor.shape) > 1 else _unfit(name, "a matrix", tensor)
+        return tensor.turned() if len(tensor.shape) > 1 else _unfit(name, "two dimensions", tensor)
 
     make = undo
 

@@ -133,7 +133,7 @@ def test_filter_parquet_then_go_on(run, coyo, tmp_path):
     assert "was begun with shard_size 3" in err
     code, _, err = run("data", "filter", coyo, "--out", tmp_path / "none", "--min-width", 2500)
     assert code == 1
-    assert "nothing passes" in err
+    assert "no record passes" in err
 
 
 def test_filter_pictures(run, captions, tmp_path):
@@ -164,7 +164,7 @@ def test_filter_keeps_no_image_that_is_measured_on(run, captions, coyo, tmp_path
     assert [reader.read(0, row).facts["wide"] for row in range(reader.sizes[0])] == [n for n in range(12) if n != 3]
     code, _, err = run(*words[:-2], "--min-words", 1)
     assert code == 2
-    assert "was begun with" in err
+    assert "was started with" in err
     code, _, err = run("data", "filter", coyo, "--out", tmp_path / "rows", "--no-copies-of", test)
     assert code == 2
     assert "these files have no images" in err

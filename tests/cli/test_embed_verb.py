@@ -42,7 +42,7 @@ def test_texts_from_both_places(bundled, run, tmp_path):
     "words, reason",
     [
         ((), "embed needs images"),
-        (("a.png", "--text", "b"), "one of the two"),
+        (("a.png", "--text", "b"), "not both"),
         (("a.png", "--out", "v.txt"), ".npy, .parquet, .safetensors"),
         (("a.png", "--out", "nowhere/v.npy"), "no such folder"),
     ],

@@ -58,7 +58,7 @@ def test_bad_pictures_fail_alone(bundled, pictures, run):
 def test_a_web_address_is_refused(bundled, run):
     code, out, err = run("caption", "https://example.org/cat.jpg", "--model", "paligemma/scenes")
     assert (code, out) == (1, "")
-    assert "web address" in err
+    assert "a URL" in err
 
 
 def test_odd_names_fail_alone(pictures, monkeypatch):

@@ -16,7 +16,7 @@ from rebus.train import override, train
 
 LABELS = "red circle,blue star,green heart"
 TOWERS, WRITER = ("--model", "siglip/scenes"), ("--model", "paligemma/scenes")
-WARNING = "siglip/scenes knows drawn shapes alone: what it says about a photo means nothing"
+WARNING = "siglip/scenes was trained on synthetic shapes only: its predictions for photos are meaningless"
 
 
 def document(run, *words):
@@ -169,7 +169,7 @@ def test_match_scores_and_finds(bundled, pictures, run):
 def test_caption_and_ask(bundled, pictures, run):
     code, out, err = run("caption", pictures / "a.png", "--max-new-tokens", 4, *WRITER)
     assert code == 0
-    assert "paligemma/scenes knows drawn shapes alone" in err
+    assert "paligemma/scenes was trained on synthetic shapes only" in err
     found = document(run, "caption", pictures / "a.png", "--max-new-tokens", 4, *WRITER)[0]
     assert out == found["results"][0]["caption"] + "\n"
     found = document(run, "ask", pictures, "how many objects are there?", "--max-new-tokens", 3, *WRITER)[0]

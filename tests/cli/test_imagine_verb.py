@@ -32,7 +32,7 @@ def draws(tmp_path_factory):
 def test_a_prompt_is_drawn_into_the_file_that_is_named(draws, run, tmp_path):
     code, out, err = run("imagine", "a red circle", "--out", tmp_path / "one.webp", "--model", draws, "--seed", 3)
     assert (code, out) == (0, f"{tmp_path / 'one.webp'}\n")
-    assert "knows drawn shapes alone" in err
+    assert "was trained on synthetic shapes only" in err
     with Image.open(tmp_path / "one.webp") as image:
         assert (image.size, image.format) == ((4, 4), "WEBP")
     assert [file.name for file in tmp_path.iterdir()] == ["one.webp"]  # no draft is left
@@ -68,7 +68,7 @@ def test_files_that_are_there_stay_unless_told_otherwise(draws, run, tmp_path):
     words = ("imagine", "a red circle", "a blue star", "--out", tmp_path, "--model", draws)
     code, out, err = run(*words)
     assert (code, out) == (1, "")
-    assert f"{kept} is there already (1 of 2): --overwrite replaces it" in err
+    assert f"{kept} exists already (1 of 2): --overwrite replaces it" in err
     assert kept.read_bytes() == b"mine"
     assert not (tmp_path / "a-blue-star.png").exists()
     assert run(*words, "--overwrite")[0] == 0

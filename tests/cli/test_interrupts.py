@@ -106,6 +106,6 @@ def test_training_is_interrupted_at_a_terminal_and_goes_on(tmp_path: Path, folde
             assert lines.pop(0) == f"rebus: {out}: resuming after step {done:,} of 100,000"
         done = len(steps())
         assert lines == [
-            f"rebus: interrupted at step {done}; the checkpoint of step {done} is kept. Run the same command to resume"
+            f"rebus: interrupted at step {done}; the checkpoint of step {done} is saved. Run the same command to resume"
         ]
         assert steps() == list(range(1, done + 1))

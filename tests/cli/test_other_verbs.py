@@ -76,7 +76,7 @@ def test_ctrl_c_in_training_says_how_to_go_on(tmp_path, run, monkeypatch):
     monkeypatch.setattr(loop, "rate_at", third_step)
     code, out, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
     assert (code, out) == (130, "")
-    assert "interrupted at step 3; the checkpoint of step 3 is kept. Run the same command to resume" in err
+    assert "interrupted at step 3; the checkpoint of step 3 is saved. Run the same command to resume" in err
     monkeypatch.setattr(loop, "rate_at", real)
     code, _, err = run("train", "siglip_scenes", "--out", tmp_path / "run", *SET)
     assert code == 0

@@ -59,7 +59,7 @@ def test_grey_arrays_and_tensors():
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (np.zeros((3, 9, 9), np.uint8), "channels come last"),
+        (np.zeros((3, 9, 9), np.uint8), "arrays are"),
         (np.zeros((9, 9, 5), np.uint8), "1 to 4 channels"),
         (np.zeros(9, np.uint8), r"\(H, W\)"),
         (np.zeros((0, 9, 3), np.uint8), "the image is empty"),

@@ -146,7 +146,7 @@ def test_a_longer_side_is_padded():
     assert (spec.size, spec.resize, spec.side, spec.pad, spec.pad_colour) == ((128, 112), "longer", 100, "end", None)
     for change, said in (
         ({"do_pad": False}, "do_pad is false"),
-        ({"size": {"shortest_edge": 100}}, "expects longest_edge"),
+        ({"size": {"shortest_edge": 100}}, "expected longest_edge"),
         ({"pad_size": {"longest_edge": 100}}, "pad_size .*height and width"),
         ({"pad_colour": [0, 0]}, "pad_colour"),
         ({"pad": "start"}, "pad: expected one of end, centre"),
@@ -192,7 +192,7 @@ def test_specs_survive_open_clip():
         ({"rescale_factor": 1.0}, "rescale_factor 1.0"),
         ({"do_rescale": False}, "rescale_factor"),
         ({"size": {"longest_edge": 224}}, "shortest_edge; got longest_edge"),
-        ({"size": {"longest_edge": 224, "shortest_edge": 112}}, "expects height and width"),
+        ({"size": {"longest_edge": 224, "shortest_edge": 112}}, "expected height and width"),
         ({"do_pad": True}, "do_pad"),
         ({"size": "224"}, "size: expected a whole number"),
         ({"size": -3}, "size"),

@@ -74,7 +74,9 @@ def test_benchmarks_take_scenes_in_place_of_a_path() -> None:
     assert result.document["scores"]["yes"] == 1.0
     assert result.document["scores"]["recall"] == 1.0
     assert 0.3 < result.document["scores"]["accuracy"] < 0.7
-    with pytest.raises(UsageError, match="vqa has no set of scenes, which the benchmark scenes draws; it reads images"):
+    with pytest.raises(
+        UsageError, match="vqa does not support scenes, only the benchmark scenes does; it reads images"
+    ):
         measure(told, "vqa", "scenes")
     with pytest.raises(UnknownName, match=r'split of scenes "train"\. There are test, val, novel\.'):
         measure(told, "pope", "scenes", split="train")

@@ -54,7 +54,7 @@ def test_there_and_back(seed: int) -> None:
         ({"size": [6, 8], "counts": "0 0"}, "damaged run-length encoding"),
         ({"size": [6, 8], "counts": "oooooooooooooooo"}, "damaged run-length encoding"),
         ({"size": [6, 8], "counts": "ä"}, "runs"),
-        ({"size": [6, 8], "counts": "0o"}, "cut off"),
+        ({"size": [6, 8], "counts": "0o"}, "truncated"),
         ({"size": 5, "counts": "0"}, "size 5"),
     ],
 )

@@ -80,7 +80,7 @@ def test_all_of_it(tmp_path):
     page = (out / "report.md").read_text()
     assert "| a\\|b | a &lt;cat> | a dog | ![](images/01.jpg) |" in page
     assert "| b | — |" in page
-    assert "1 damaged records were left out:\n\n- r: torn" in page
+    assert "1 damaged records were skipped:\n\n- r: torn" in page
     assert "rebus eval some/model zeroshot --data x" in page
     with Image.open(out / "images" / "02.jpg") as drawn:
         assert drawn.width == 2 * 320 + 8  # said beside true
@@ -106,7 +106,7 @@ def test_without_matplotlib_the_report_says_so(tmp_path, monkeypatch):
 
 def test_never_over_something_else(tmp_path):
     (tmp_path / "mine.txt").write_text("")
-    with pytest.raises(UsageError, match="there is something in it"):
+    with pytest.raises(UsageError, match="is not empty"):
         report.write_report(result(), tmp_path)
     with pytest.raises(UsageError, match="a file; a report is a folder"):
         report.check_free(tmp_path / "mine.txt")

@@ -57,13 +57,13 @@ def test_the_whole_is_the_mean_of_the_questions() -> None:
 
 @pytest.mark.parametrize("score", [vqa_accuracy, vqa_accuracies])
 def test_errors_say_what_was_wanted_and_what_came(score) -> None:
-    with pytest.raises(UsageError, match="got 2 answers and people's answers to 1 questions"):
+    with pytest.raises(UsageError, match="got 2 answers and human answers to 1 questions"):
         score(["a", "b"], [["a"] * 10])
     with pytest.raises(UsageError, match="at least one answer to score; got none"):
         score([], [])
-    with pytest.raises(UsageError, match="wanted 10 people's answers to question 1; got 9"):
+    with pytest.raises(UsageError, match="expected 10 human answers to question 1; got 9"):
         score(["a", "b"], [["a"] * 10, ["a"] * 9])
-    with pytest.raises(UsageError, match="ten people's answers each; got a single string"):
+    with pytest.raises(UsageError, match="ten human answers each; got a single string"):
         score("yes", [["a"] * 10])
-    with pytest.raises(UsageError, match="wanted a list of 10 people's answers to question 0; got 'yes'"):
+    with pytest.raises(UsageError, match="expected a list of 10 human answers to question 0; got 'yes'"):
         score(["yes"], ["yes"])

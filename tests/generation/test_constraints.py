@@ -87,5 +87,5 @@ def test_a_pattern_allows_the_tokens_whose_text_it_matches_from_end_to_end():
     ):
         with pytest.raises(UsageError, match=message):
             write(allowed=pattern, decode=decode)
-    with pytest.raises(UsageError, match="expects decode"):
+    with pytest.raises(UsageError, match="needs decode"):
         write(allowed="[a-z]")

@@ -29,7 +29,7 @@ def test_captions_are_written_once_and_for_new_images(photos, index, tmp_path):
 
 
 def test_captions_want_a_model_that_writes(photos, index):
-    with pytest.raises(UnsupportedTask, match="writes no captions"):
+    with pytest.raises(UnsupportedTask, match="does not caption images"):
         index(photos, captions=MODEL)
 
 

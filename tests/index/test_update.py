@@ -353,7 +353,7 @@ def test_interrupted_run_goes_on(photos, index, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "embed_batch", stops)
     with pytest.raises(KeyboardInterrupt):
         index(photos)
-    with pytest.raises(MissingFile, match="not whole yet"):
+    with pytest.raises(MissingFile, match="not complete yet"):
         opened(tmp_path)
     monkeypatch.undo()
     report = index(photos)

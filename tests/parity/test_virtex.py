@@ -171,7 +171,7 @@ def test_label_heads_are_told_by_their_shapes():
     shapes |= {"textual.output.weight": (81, 2048), "textual.output.bias": (81,)}
     found = infer_config(shapes)
     assert (found.head, found.text.vocab_size, found.image.variant) == ("labels", 81, "wide_resnet50_2")
-    with pytest.raises(UsageError, match="writes no captions"), torch.device("meta"):
+    with pytest.raises(UsageError, match="does not caption images"), torch.device("meta"):
         network = virtex.VirTex(virtex.PRESETS["r50_l1_h2048_masked"])
         network.start(room=3, pixels=torch.zeros(1, 3, 64, 64), tokens=torch.ones(1, 1, dtype=torch.int64))
 

@@ -29,7 +29,7 @@ def test_fault_27_out_of_memory_halves_the_batch_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, logger="rebus"):
         assert in_batches(range(10), work, size=8, what="images") == list(range(10))
     assert seen == [8, 4, 2, 2, 2, 2, 2]
-    assert "out of memory with 8 images at once; going on with 4" in caplog.text
+    assert "out of memory with 8 images per batch; continuing with 4" in caplog.text
 
 
 def test_fault_27_a_single_item_that_does_not_fit_is_an_error():

@@ -70,9 +70,9 @@ def test_fault_13_too_many_pictures_in_one_call(monkeypatch):
 
 
 def test_fault_10_a_web_address_is_not_fetched():
-    with pytest.raises(BadImage, match="web address"):
+    with pytest.raises(BadImage, match="a URL"):
         embed_images(two_towers(), "http://169.254.169.254/latest")
-    with pytest.raises(BadImage, match="web address"):
+    with pytest.raises(BadImage, match="a URL"):
         embed_images(two_towers(), "file:///etc/passwd")
 
 

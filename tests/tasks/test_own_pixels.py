@@ -44,7 +44,7 @@ def test_tasks_answer_as_to_the_images(models, images):
     [
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "normalised floats"),
         (torch.zeros(8, 8, 3), r"expected \(3, H, W\)"),
-        (torch.full((3, 8, 8), torch.nan), "not finite"),
+        (torch.full((3, 8, 8), torch.nan), "NaN or infinity"),
         ([0.0], "as a tensor; got list"),
     ],
 )

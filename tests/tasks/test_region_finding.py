@@ -207,7 +207,7 @@ def test_sentences_may_be_given():
 
 
 def test_a_generative_model_wants_one_name_a_thing():
-    with pytest.raises(UsageError, match="one name a thing is wanted; got cat, kitten"):
+    with pytest.raises(UsageError, match="expected one name per object; got cat, kitten"):
         detect(fakes.writer(lambda colour, prompt: ""), picture("red"), [["cat", "kitten"]])
 
 

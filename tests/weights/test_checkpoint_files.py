@@ -183,7 +183,7 @@ def test_pickles_of_weights_alone_are_read(tmp_path):
         same(open_weights(tmp_path), wanted)
     torch.save({"epoch": 3, "state_dict": wanted}, tmp_path / "epoch.pt")
     same(open_weights(tmp_path / "epoch.pt"), wanted)
-    for content, words in (([1], "expects names and tensors; got list"), ({"a": 3}, '"a" is no tensor')):
+    for content, words in (([1], "expected names and tensors; got list"), ({"a": 3}, '"a" is no tensor')):
         torch.save(content, tmp_path / "m.pt")
         with pytest.raises(BadCheckpoint, match=words):
             open_weights(tmp_path / "m.pt")
@@ -213,7 +213,7 @@ def test_fault_20_a_configuration_is_data(tmp_path, monkeypatch):
         read_config(tmp_path)
     for text, words in (
         ('{"a": 1,\n  "b": }', r"config.json: line 2, column 8"),
-        ("[]", "expects an object; got list"),
+        ("[]", "expected an object; got list"),
         ("[" * 100_000, "not a JSON file"),
         ("\udcff", "not a JSON file"),
         ("", "line 1, column 1"),

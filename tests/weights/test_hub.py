@@ -158,7 +158,7 @@ def test_fault_24_no_network(online, monkeypatch):
     with pytest.raises(NetworkError, match="cannot be reached"):
         hub.find("org/model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(NetworkError, match=r"network is off \(HF_HUB_OFFLINE\).*hf download org/model"):
+    with pytest.raises(NetworkError, match=r"downloads are disabled \(HF_HUB_OFFLINE\).*hf download org/model"):
         hub.find("org/model")
 
 

@@ -104,7 +104,7 @@ _ALIGN = [
         preset="b3_mini",
         parameters=21_684_777,
         license="never released",
-        instead="align/base; this size was reported for CC3M alone",
+        instead="align/base; this size was reported for CC3M only",
     ),
 ]
 _LIT_STARTER = card_of(
@@ -115,6 +115,6 @@ _LIT_STARTER = card_of(
     license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
     extra="starter",
     ready=False,
-    note="what `rebus train lit_photos` starts from: trained encoders, heads that know the names of the classes",
+    note="start of `rebus train lit_photos`: pretrained encoders, and heads fitted on the names of the classes",
 )
 CARDS = [*_CLIP, *_SIGLIP, *_ALIGN, _LIT_STARTER]

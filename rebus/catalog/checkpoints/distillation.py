@@ -12,7 +12,7 @@ _VILD = [
         released=True,
         ready=False,
         instead=f"the released archive {backbone}_vild{kind.replace('-', '_')}.tar.gz: unpack it, load its .index",
-        note="for TensorFlow 1, without a text encoder: rebus.models.distillation.vild.take_text_encoder gives it one",
+        note="for TensorFlow 1, without a text encoder: rebus.models.distillation.vild.take_text_encoder adds one",
     )
     for backbone, sizes in {"resnet50": (48_051_284, 64_838_228), "resnet152": (82_687_060, 99_474_004)}.items()
     for kind, parameters in zip(("", "-ensemble"), sizes, strict=True)
@@ -26,7 +26,7 @@ _CROPS_STARTER = card_of(
     license="MIT (Tiny YOLOv2), Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
     parts={"encoder": "asif/starter"},
     extra="detector",
-    note='real photos, offline, with the extra "detector"; boxes of any words',
+    note='real photos, offline, with the extra "detector"; open-vocabulary boxes',
     scores={
         "command": "python benchmarks/starter.py FOLDER --only coco",
         "hardware": "any: what is found does not depend on it, but for the last digits",

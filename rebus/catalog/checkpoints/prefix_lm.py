@@ -25,7 +25,7 @@ _SIMVLM = [
         preset=size,
         parameters=parameters,
         license="never released",
-        instead="paligemma/3b-mix-224, which writes after an image, too; or train one: `rebus plan simvlm/base`",
+        instead="paligemma/3b-mix-224, which also completes text; or train one: `rebus plan simvlm/base`",
     )
     for size, parameters in (
         ("small", 103_575_680),

@@ -40,8 +40,8 @@ _ASIF_STARTER = card_of(
     "starter",
     preset="starter",
     parameters=0,
-    idea="no training: an image is described by the ImageNet classes it resembles, a text by the class names it "
-    "resembles, and the two descriptions are compared",
+    idea="no training: an image is represented by its similarities to ImageNet classes, a text by its similarities to "
+    "their names, and the two representations are compared",
     license="Apache-2.0 (EfficientNet-Lite0, all-MiniLM-L6-v2)",
     extra="starter",
     note='real photos, offline, with the extra "starter"',

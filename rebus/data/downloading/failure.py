@@ -3,9 +3,9 @@
 # outcome → what it means; "http_404" and the like stand for themselves
 OUTCOMES = {
     "ok": "in a shard",
-    "same_url": "an earlier row has the same web address",
+    "same_url": "an earlier row has the same URL",
     "same_image": "another row brought the same image",
-    "bad_url": "no web address of http or https, or one with a password in it",
+    "bad_url": "not an http or https URL, or one with a password",
     "bad_row": "the row cannot be read from the table",
     "address": "leads to an address that is not public",
     "unresolved": "no such host",

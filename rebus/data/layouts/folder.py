@@ -262,7 +262,7 @@ def _reason(table: Table) -> str:
         fetch = f"fetch the images (rebus data download {table.path} --out DIR) and read DIR"
         web = next((name for name in table.columns if name.lower() in WEB), None)
         if web is not None:
-            return f"its column {web} has web addresses and none names a file here: {fetch}"
+            return f"its column {web} has URLs and none names a file here: {fetch}"
         if any("://" in name for name in table.columns):
             return f"its first line names no columns; write a line such as caption, url above it, then {fetch}"
     return f"its columns are {', '.join(table.columns[:12])}; wanted {wanted()}"

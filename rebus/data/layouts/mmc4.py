@@ -29,7 +29,7 @@ from rebus.data.reading.shard_files import shards
 from rebus.data.record import BadRecord, Record
 
 NAME = "mmc4"
-WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the images fetched"
+WHAT = "Multimodal C4: docs_*.jsonl or .jsonl.zip, and a folder images/ of the downloaded images"
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
 CHECKED = (
     ("`docs_*.jsonl`, `docs_*.jsonl.zip`; images in `images/`", "memory; samples written by hand"),

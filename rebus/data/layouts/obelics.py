@@ -20,7 +20,7 @@ from rebus.data.reading.tables import Table
 from rebus.data.record import BadRecord, Encoded, Record
 
 NAME = "obelics"
-WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the images fetched"
+WHAT = "OBELICS: Parquet files with the columns images and texts, and a folder of the downloaded images"
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
 CHECKED = (
     (

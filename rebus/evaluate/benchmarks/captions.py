@@ -33,7 +33,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         people += [list(example.record.captions) for example in batch]
         examples += [(example.record.key, example.again) for example in batch]
     if len(said) < 2:
-        raise UsageError("CIDEr-D asks how rare a word is among the images; one image alone has no score")
+        raise UsageError("CIDEr-D uses word frequencies over the images; a single image has no score")
     ours, theirs = [words(text) for text in said], [[words(text) for text in texts] for texts in people]
     each = cider_d_scores(ours, theirs)
     counted = bleu(ours, theirs)

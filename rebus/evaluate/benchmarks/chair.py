@@ -24,7 +24,7 @@ __all__ = ["READS", "TASKS", "Options", "run"]
 def run(model: Any, source: Source, options: Options) -> Outcome:
     records, worst = source.records(), Worst()
     if not set(records.reader.labels) & set(THINGS):
-        raise UsageError(f"none of COCO's things is marked in the data set; this benchmark reads {READS}")
+        raise UsageError(f"the data set has no annotated objects of COCO; this benchmark reads {READS}")
     images = mentions = wrong = bad_captions = named = there = unmarked = 0
     invented: Counter[str] = Counter()
     for batch in records.batches():
@@ -48,12 +48,12 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
                         key=record.key,
                         badness=len(strange),
                         said=f"{said} (not there: {', '.join(dict.fromkeys(strange))})",
-                        truth=", ".join(sorted(true)) or "none of the 80 things",
+                        truth=", ".join(sorted(true)) or "none of the 80 objects",
                         image=example.again,
                     )
                 )
     if not images:
-        raise UsageError("in none of the images did anybody mark things: there is nothing to measure")
+        raise UsageError("none of the images has annotated objects: there is nothing to evaluate")
     scores = {
         "chair_i": wrong / mentions if mentions else 0.0,
         "chair_s": bad_captions / images,
@@ -65,7 +65,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
         "synonyms are rebus's own list; published numbers use the paper's, so compare within rebus only",
     ]
     if unmarked:
-        notes.append(f"{unmarked:,} images in which nobody marked things were passed over")
+        notes.append(f"{unmarked:,} images without annotated objects were skipped")
     common = {name: float(count) for name, count in invented.most_common(30)}
-    charts = [bars("invented", "things named that are not there", common, y="mentions")] if common else []
+    charts = [bars("invented", "objects mentioned that are not there", common, y="mentions")] if common else []
     return Outcome(scores=scores, worst=[*worst], plots=charts, notes=notes)

@@ -23,7 +23,7 @@ from rebus.evaluate.benchmarks.walk import Example, Records, Source
 from rebus.evaluate.detection import By, Detections, Truth, coco_scores
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst, bars
 
-READS = "images with boxes, for masks outlines too (coco, or folder with a column of boxes)"
+READS = "images with boxes, for masks also outlines (coco, or folder with a column of boxes)"
 TASKS = ("detect", "segment")
 
 
@@ -47,7 +47,7 @@ class Seen:
     def notes(self, by: By) -> list[str]:
         found = [f"{self.images:,} images, by {by}"]
         if self.unmarked:
-            found.append(f"{self.unmarked:,} images in which nobody marked things were passed over")
+            found.append(f"{self.unmarked:,} images without annotated objects were skipped")
         if self.strange:
             found.append(f"{self.strange:,} answers had labels that were not asked for, and do not count")
         return found
@@ -58,11 +58,11 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     records = source.records()
     labels = list(records.reader.labels)
     if not labels:
-        raise UsageError(f"the data set has no labels of things; this benchmark reads {READS}")
+        raise UsageError(f"the data set has no labelled objects; this benchmark reads {READS}")
     seen = Seen(Worst())
     found = coco_scores(images(model, records, labels, options, seen), labels, by=options.by)
     if not seen.images:
-        raise UsageError("in none of the images did anybody mark things: there is nothing to measure")
+        raise UsageError("none of the images has annotated objects: there is nothing to evaluate")
     scores = asdict(found)
     by_class = {name: scores.pop(f"class_{name}") for name in ("ap", "ap50")}
     return Outcome(
@@ -111,5 +111,5 @@ def plots(class_ap: dict[str, float], found: Any) -> list[Plot]:
     sizes = {name: value for name, value in sizes.items() if value == value}
     return [
         bars("classes", "AP by class", known, y="AP"),
-        *([bars("sizes", "AP by size of the thing", sizes, y="AP")] if sizes else []),
+        *([bars("sizes", "AP by object size", sizes, y="AP")] if sizes else []),
     ]

@@ -21,7 +21,7 @@ from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 from rebus.tasks.classify import Classifier
 from rebus.tasks.embed import Comparison
 
-READS = "labelled images of two splits, one of them to learn from (folder: train/ and test/; webdataset)"
+READS = "labelled images of two splits, one of them for training (folder: train/ and test/; webdataset)"
 TASKS = ("embed_images",)
 
 _STRENGTH = 31.6  # of the data against the penalty: CLIP's 0.316 for vectors of length 10, which are here of length 1
@@ -76,7 +76,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     if left_out:
         notes.append(f"too few images of some label for {', '.join(map(str, left_out))} shots")
     if not scores:
-        raise UsageError("no label has an image to learn from, and zero-shot was not asked for")
+        raise UsageError("no label has a training image, and zero-shot was not requested")
     assert said is not None
     return Outcome(
         scores=scores, worst=[*_worst(test, said, right, names.candidates)], plots=[_plot(scores)], notes=notes
@@ -176,5 +176,5 @@ def _plot(scores: Mapping[str, Any]) -> Plot:
     }
     if "zero-shot" in scores:
         series["zero-shot"] = ([0], [scores["zero-shot"]])
-    title = "accuracy by the number of images learnt from"
+    title = "accuracy by the number of training images"
     return Plot(name="shots", title=title, x="images a label", y="top-1", kind="lines", series=series)

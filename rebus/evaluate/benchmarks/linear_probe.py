@@ -20,8 +20,8 @@ from rebus.evaluate.outcome import Mistake, Outcome, Worst, bars
 from rebus.tasks.image_features import image_features
 
 READS = (
-    "two splits, one of them to learn from, of images with a label each (folder: a sub-folder for each; webdataset) "
-    "or with labelled things (coco, cvat, folder with boxes)"
+    "two splits, one of them for training, of images with a label each (folder: a sub-folder for each; webdataset) "
+    "or with labelled objects (coco, cvat, folder with boxes)"
 )
 TASKS = ()  # any model with an image encoder
 
@@ -56,7 +56,7 @@ def run(model: Any, source: Source, options: Options) -> Outcome:
     train, test = (_seen(model, split, labels, single) for split in (support, records))
     learnable = train.wanted.any(dim=0) & test.wanted.any(dim=0)
     if not learnable.any():
-        raise UsageError(f"no label of {support.name} has an image both to learn from and to be tested on")
+        raise UsageError(f"no label of {support.name} has both training and test images")
     note = f"learned from {len(train.keys):,} images, {len(labels):,} labels"
     return (_one_label if single else _sets)(train, test, labels, learnable, [note])
 
@@ -101,7 +101,7 @@ def _sets(train: _Seen, test: _Seen, labels: Sequence[str], learnable: Tensor, n
         scores={"map": sum(each.values()) / len(each), "by_class": each},
         worst=[*worst],
         plots=[bars("classes", "average precision by class", each, y="AP")],
-        notes=[*notes, "exact average precision; labels of crowds and difficult things alone are not tested"],
+        notes=[*notes, "exact average precision; labels with only crowd or difficult objects are not tested"],
     )
 
 
@@ -122,7 +122,7 @@ def _is_single(support: Records) -> bool:
     for place in support.places():
         with suppress(RebusError, OSError):  # a damaged one is counted when all are read
             return support.reader.read(*place).label is not None
-    raise UsageError(f"{support.name} has no image to learn from")
+    raise UsageError(f"{support.name} has no training image")
 
 
 def _seen(model: Any, records: Records, labels: Sequence[str], single: bool) -> _Seen:

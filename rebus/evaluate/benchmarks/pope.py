@@ -19,7 +19,7 @@ from rebus.data.record import BadRecord, Question, Reader, Record
 from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 
-READS = "POPE's files: lines of question_id, image, text, label (coco_pope_random.json …); --images where they lie"
+READS = "POPE's files: lines of question_id, image, text, label (coco_pope_random.json …); --images is their folder"
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
 CHECKED = (("POPE's lines of `question_id`, `image`, `text`, `label`", "the authors' files and `evaluate.py`"),)
 TASKS = ("ask",)
@@ -112,7 +112,7 @@ class Pope:
             line = json_row(lines.read(file, row, key), key)
         text, label, image = line.get("text"), line.get("label"), line.get("image")
         if not isinstance(text, str) or not isinstance(image, str):
-            raise BadRecord(key, "wanted image and text")
+            raise BadRecord(key, "expected image and text")
         if label not in ("yes", "no"):
             raise BadRecord(key, f'its label should be "yes" or "no"; got {label!r}')
         kind = path.stem.split("_")[-1]

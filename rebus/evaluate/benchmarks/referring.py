@@ -23,7 +23,7 @@ from rebus.evaluate.detection import By
 from rebus.evaluate.metrics import box_iou
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 
-READS = "images with phrases that fit one object each (refcoco)"
+READS = "images with phrases that describe one object each (refcoco)"
 TASKS = ("detect", "segment")
 
 _RIGHT = 0.5

@@ -89,7 +89,7 @@ def _matched(model: Any, records: Records, most: int) -> tuple[_Read, Scores]:
     pairs = len(records) ** 2 * most
     if pairs > MOST_PAIRS:
         raise UsageError(
-            f"this model compares pair by pair, and {len(records):,} images with {most} captions each make up to "
+            f"this model scores pair by pair, and {len(records):,} images with {most} captions each make up to "
             f"{pairs:,} pairs; at most {MOST_PAIRS:,}: take --number {int((MOST_PAIRS / most) ** 0.5)} or --captions 1"
         )
     examples = [example for batch in records.batches(_has_captions) for example in batch]

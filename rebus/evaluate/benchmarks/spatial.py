@@ -27,9 +27,9 @@ from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.outcome import Mistake, Outcome, Worst, bars
 
 READS = (
-    "a table (CSV, TSV, JSONL, JSON) of image, captions (a list) and label (the place of the true one, from 0, or the "
+    "a table (CSV, TSV, JSONL, JSON) of image, captions (a list) and label (the index of the true one, from 0, or the "
     "caption itself), or What'sUp's image_path and caption_options, of which the first is true, or its lists "
-    "[image's number, true caption, false caption] (coco_qa_*.json, vg_qa_*.json); --images where the images lie"
+    "[image's number, true caption, false caption] (coco_qa_*.json, vg_qa_*.json); --images is the folder of the images"
 )
 # Forms that are read, and what each was checked against: a public reader, a dataset card, or memory
 CHECKED = (
@@ -118,7 +118,7 @@ class Choices:
             raise BadTable(f"{file}: its columns are {', '.join(columns)}; wanted {READS}")
         self._label, self._kind = _first(columns, _LABELS), _first(columns, _KINDS)
         if self._label is None and self._captions != "caption_options":
-            raise BadTable(f"{file}: has no column {' or '.join(_LABELS)}, which says the true caption")
+            raise BadTable(f"{file}: has no column {' or '.join(_LABELS)}, the true caption")
         self.sizes = (len(self._table),)
         self._places = MediaPaths([images, images.parent] if images else [file.parent, file.parent.parent])
 
@@ -156,7 +156,7 @@ class Lists:
         key, line = f"{self._file.name}[{row}]", self._rows[row]
         try:
             if not isinstance(line, list) or len(line) != 3:
-                raise RebusError("wanted [image's number, true caption, false caption]")
+                raise RebusError("expected [image's number, true caption, false caption]")
             number = int(line[0]) if str(line[0]).isdigit() else -1
             if number < 0:
                 raise RebusError(f"the image's number should be a whole number; got {shown(line[0])}")

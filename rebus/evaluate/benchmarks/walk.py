@@ -207,7 +207,7 @@ def _check_texts(example: Example) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:
-        raise example.bad("its text holds half of a character") from None
+        raise example.bad("its text contains a lone surrogate") from None
 
 
 def _content(record: Record) -> bytes:

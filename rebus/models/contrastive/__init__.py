@@ -1,11 +1,10 @@
-"""Contrastive models: two encoders, one space.
+"""Contrastive models: dual encoders with a shared embedding space.
 
-An image and a sentence are each turned into a unit vector, x and y, and training pulls the vectors of a pair
-together and pushes all other combinations of the batch apart. CLIP asks "which of these texts?" with a softmax over
-the batch; ALIGN asks the same of far more and noisier pairs; SigLIP asks "do these two belong together?" of every pair
-alone, with a sigmoid. Class names turned into
-sentences are then the weights of a classifier that nobody trained.
+An image and a text are each embedded as a unit vector, and training increases the similarity of matching pairs and
+decreases that of all others in the batch. CLIP uses a softmax over the batch; ALIGN the same with far more and noisier
+pairs; SigLIP a sigmoid on each pair independently. The text embeddings of class names in a prompt template are then the
+weights of a zero-shot classifier.
 
-Choose this family for sorting, searching and zero-shot classification, and as the image encoders of other models. It
-cannot write, and it sees an image as one vector: counting, reading and spatial relations are weak.
+Choose this family for search and zero-shot classification, and as the image encoder of other models. It cannot generate
+text, and it represents an image by one vector: counting, reading and spatial relations are weak.
 """

@@ -1,9 +1,10 @@
-"""Knowledge distillation: a network that learns from another network's answers as well as from labels.
+"""Knowledge distillation: a detector trained on the outputs of a dual encoder as well as on labels.
 
-A dual encoder knows millions of words, but sees an image whole; a detector sees things, but knows the words that
-somebody drew boxes for. ViLD makes the one teach the other: the detector's embedding r of a region is pulled towards
-the dual encoder's embedding of that region cut out, Σ‖r − t‖₁, and named by the nearest text, softmax(r · texts / τ).
+A dual encoder has an open vocabulary, but embeds whole images; a detector localises objects, but only of classes with
+box annotations. ViLD distils the first into the second: the detector's embedding r of a region is trained to match the
+dual encoder's embedding t of the cropped region, Σ‖r − t‖₁, and classified by the most similar text, softmax(r · texts
+/ τ).
 
-Choose this family to find and outline things by any words, without boxes for those words. It needs boxes of some
-classes, a trained dual encoder, and patience; `rebus.models.training_free` needs none of these and finds less.
+Choose this family for open-vocabulary detection and segmentation. It needs boxes of some classes, a pretrained dual
+encoder, and training time; `rebus.models.training_free` needs none of these and is less accurate.
 """

@@ -1,10 +1,10 @@
-"""Early fusion: pixels and words in one stream of tokens.
+"""Early fusion: image and text tokens in one sequence.
 
-An image is cut into a grid, and each place of it becomes the nearest word of a learned codebook. From then on there
-are no images: a decoder that knows nothing but tokens reads texts in which some words are codes, and predicts the next
-one, p(t_i | t_1 … t_{i−1}), whether that is text or a code. So the same network captions, answers, draws, and continues
-with a page of text and images, in any order. What each codebook leaves out of an image is lost to it: fine print,
-small objects. Choose it where images are to be written too; to read images alone, an encoder sees more.
+An image becomes a grid of codes, the indices of the nearest vectors of a learned codebook. A decoder then models one
+sequence of text tokens and image codes by next-token prediction, p(t_i | t_1 … t_{i−1}). So the same network captions,
+answers, generates images, and continues interleaved documents. Details that the codebook does not represent are lost:
+fine print, small objects. Choose it if images are to be generated too; for image understanding alone, an image encoder
+keeps more.
 """
 
 from rebus.models.early_fusion.chameleon import Chameleon

@@ -1,10 +1,9 @@
-"""Masked language models with images: fill in the blank, with an image beside the text.
+"""Masked language models with an image.
 
-The words of a text and the regions of an image are one sequence in which every token sees every other. What stands at a
-blank is predicted from both sides and from the image: log p(word | text around it, image). Such a network generates
-nothing; it reads, and answers by small heads on top: which of the listed answers, does the text fit the image, which
-region does a phrase mean.
+Text tokens and image regions form one sequence with full attention. A masked token is predicted from both sides and
+from the image: log p(token | surrounding text, image). Such a network generates nothing; small heads on top predict an
+answer from a list, whether text and image match, or the region of a phrase.
 
-Choose this family for questions with a known list of answers, for judging image and text together where a dual encoder
-confuses who does what, and for grounding phrases, where you have hours rather than weeks to train.
+Choose this family for questions with a fixed answer list, for image-text matching where a dual encoder confuses who
+does what, and for phrase grounding, if you have hours rather than weeks to train.
 """

@@ -1,9 +1,9 @@
-"""Unified models: every task spoken as text.
+"""Unified models: every task as text generation.
 
-An image's vectors are put in front of a prompt, and a language model writes the answer: a caption, a word, the four
-location tokens of a box, the codes of a mask. One loss, next-token prediction on the answer, serves all tasks; what
-the task is, the prompt says.
+Image features are prepended to a prompt, and a language model generates the answer: a caption, a word, the four
+location tokens of a box, the codes of a mask. All tasks share one loss, next-token prediction on the answer; the prompt
+selects the task.
 
-Choose this family for captions, questions, reading, detection and segmentation with one model that you can fine-tune
-on whatever you can write down as text.
+Choose this family for captions, questions, OCR, detection and segmentation with one model that you can fine-tune on
+anything that can be expressed as text.
 """

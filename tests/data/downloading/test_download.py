@@ -495,7 +495,7 @@ def test_the_images_of_pages_are_fetched_and_found_by_the_reader(server, tmp_pat
         ("text 0", jpeg(0)),
         ("text 0", jpeg(9), jpeg(2)),
     ]
-    with pytest.raises(BadRecord, match=r"none of its images: .* was not fetched"):
+    with pytest.raises(BadRecord, match=r"none of its images: .* was not downloaded"):
         reader.read(1, 1)
 
 

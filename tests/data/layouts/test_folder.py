@@ -139,7 +139,7 @@ def test_splits_by_column(tmp_path: Path) -> None:
 
 
 DAMAGED = [
-    ('{"file": "a.jpg", "caption": ', "no JSON"),
+    ('{"file": "a.jpg", "caption": ', "not JSON"),
     ('{"file": "b.jpg", "caption": "x"}', r"b\.jpg is missing"),
     ('{"file": "https://x.org/a.jpg", "caption": "x"}', "a URL; download the images first"),
     ('{"file": 3, "caption": "x"}', "must be a name; got 3"),

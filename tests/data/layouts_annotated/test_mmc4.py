@@ -113,7 +113,7 @@ def test_damaged_pages_are_damaged_records(folder: Path) -> None:
         [
             "none of its images: lost.jpg is missing",
             "matched_text_index should be 0 to 0; got 1",
-            "text_list: item 1 is no text",
+            "text_list: item 1 is not a text",
             '"image_name" is missing',
             "a page without images",
             "none of its images matches a sentence",

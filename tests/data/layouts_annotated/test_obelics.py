@@ -1,4 +1,4 @@
-"""OBELICS: pages in order; what was not fetched is left out and counted."""
+"""OBELICS: pages in order; what was not downloaded is left out and counted."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def test_pages_in_order_with_what_was_fetched(folder: Path) -> None:
     assert json.loads(record.facts["general_metadata"]) == {"url": "https://page/0"}
     record = reader.read(1, 0)
     assert (record.document, record.facts["missing"]) == (("A dog, and", fourth), 1)
-    with pytest.raises(BadRecord, match=r"parquet:0:1: none of its images: https://.*/c.jpg.* was not fetched"):
+    with pytest.raises(BadRecord, match=r"parquet:0:1: none of its images: https://.*/c.jpg.* was not downloaded"):
         reader.read(0, 1)
     assert reader.read(3, 0).document == reader.read(0, 0).document
 

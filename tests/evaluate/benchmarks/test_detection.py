@@ -108,7 +108,7 @@ def test_pictures_that_nobody_marked_are_passed_over(tmp_path):
     model = Told(detect=lambda images, labels: [[Box((0, 0, 10, 10), "cat", 0.5)] for _ in images])
     document = measure(model, "detection", ByteLRU([marked, other], ["cat"])).document
     assert document["scores"]["ap"] == 1.0
-    assert "1 images in which nobody marked" in document["notes"][1]
+    assert "1 images without annotated objects" in document["notes"][1]
     empty = Record(key="b", image=png(tmp_path, 1))  # looked at, and nothing is there
     assert measure(model, "detection", ByteLRU([empty, marked], ["cat"])).document["scores"]["ap"] < 1
 

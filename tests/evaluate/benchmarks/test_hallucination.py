@@ -116,7 +116,7 @@ def test_chair_by_hand(tmp_path):
 
 def test_chair_needs_the_things_of_coco(tmp_path):
     reader = ByteLRU([Record(key="a", image=png(tmp_path, 0))], ["circle"])
-    with pytest.raises(UsageError, match="none of COCO's things"):
+    with pytest.raises(UsageError, match="no annotated objects of COCO"):
         measure(Told(caption=lambda images: ["a cat"]), "chair", reader)
 
 

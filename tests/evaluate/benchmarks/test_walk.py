@@ -73,7 +73,7 @@ def test_half_a_character_is_damage():
     bad = {4: Record(key="r4", image=picture(), captions=("\ud83d",))}
     records = Records(held(30, bad))
     assert len(keys(records)) == 29
-    assert records.damaged == ["r4: its text holds half of a character"]
+    assert records.damaged == ["r4: its text contains a lone surrogate"]
 
 
 def test_more_than_a_tenth_stops_the_run():

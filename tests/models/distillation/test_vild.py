@@ -145,7 +145,7 @@ def test_fault_39_what_is_not_a_number_is_no_answer(part):
     made = model()
     with torch.no_grad():
         made.network.get_parameter(part).fill_(torch.nan)
-    with pytest.raises(NotFinite, match="not a number"):
+    with pytest.raises(NotFinite, match="NaN or infinite"):
         made.detect(photo(40, 40), "cat")
 
 

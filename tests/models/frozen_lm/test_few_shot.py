@@ -136,7 +136,7 @@ def test_what_cannot_be_shown_is_refused(model):
         model.classify(QUERY, ["red"], examples=model.shots("caption", SHOTS))
     with pytest.raises(UsageError, match="need both"):
         model.shots("caption", SHOTS, number=3)
-    with pytest.raises(UsageError, match="orders expects"):
+    with pytest.raises(UsageError, match="orders: expected"):
         model.classify(QUERY, ["red"], examples=SHOTS, orders=0)
     with pytest.raises(BadText, match="the context holds 400"):
         model.caption(QUERY, examples=SHOTS * 40)
