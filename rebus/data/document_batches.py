@@ -16,6 +16,11 @@ from rebus.core.errors import MissingFile, UsageError
 from rebus.core.labels import IGNORED
 from rebus.data.record_batches import RecordBatches, Row, Source
 
+
+class Unlearned(str):
+    """A part of a document that is read and not learned: a prompt."""
+
+
 MOST_TOKENS = 256  # of a document; what comes after is not read
 
 
@@ -40,35 +45,39 @@ class DocumentBatches(RecordBatches):
 
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         found = [self._tokens(row.example.document or ()) for row in rows]
-        longest = max(len(tokens) for tokens, _ in found)
+        longest = max(len(tokens) for tokens, _, _ in found)
         tokens = torch.full((len(rows), longest), self.text.spec.pad_id)
         labels = torch.full_like(tokens, IGNORED)
-        for i, (row, _) in enumerate(found):
+        for i, (row, given, _) in enumerate(found):
             tokens[i, : len(row)] = torch.tensor(row)
-            after = learned(row, self.image, self.between)[1:]
-            labels[i, : len(after)] = torch.tensor(after)
-        mask = torch.arange(longest) < torch.tensor([len(row) for row, _ in found])[:, None]
-        counts = [count for _, count in found]
+            after = torch.tensor(learned(row, self.image, self.between))
+            after[given] = IGNORED
+            labels[i, : len(row) - 1] = after[1:]
+        mask = torch.arange(longest) < torch.tensor([len(row) for row, _, _ in found])[:, None]
+        counts = [count for _, _, count in found]
         batch = {"tokens": tokens, "mask": mask, "labels": labels}
         if any(counts):
             seen = [row.images["pixels"][:count] for row, count in zip(rows, counts, strict=True) if count]
             batch |= rows_first({"pixels": torch.cat(seen)}, counts)
         return batch
 
-    def _tokens(self, document: Sequence[str | None]) -> tuple[list[int], int]:
-        """The ids of a document, whose images are None, and how many images are among them."""
+    def _tokens(self, document: Sequence[str | None]) -> tuple[list[int], list[int], int]:
+        """The ids of a document, whose images are None, the places of `Unlearned` ones, and how many images are
+        among them."""
         spec, encode = self.text.spec, self.text.tokenizer.encode
-        ids, count = ([] if spec.bos_id is None else [spec.bos_id]), 0
+        ids, given, count = ([] if spec.bos_id is None else [spec.bos_id]), list[int](), 0
         end = [] if spec.eos_id is None else [spec.eos_id]
         for part in document:
             if part is not None:
-                ids += encode(self.text.prepare(part))
+                new = encode(self.text.prepare(part))
+                given += range(len(ids), len(ids) + len(new)) if isinstance(part, Unlearned) else ()
+                ids += new
                 continue
             mark = [*(self.between if count else []), *self.image]
             if len(ids) + len(mark) > self.most_tokens:
                 break
             ids, count = ids + mark, count + 1
-        return (ids + end)[: self.most_tokens], count
+        return (ids + end)[: self.most_tokens], [at for at in given if at < self.most_tokens], count
 
 
 def learned(tokens: Sequence[int], image: Sequence[int], ends: Sequence[int]) -> list[int]:

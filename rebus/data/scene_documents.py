@@ -16,7 +16,7 @@ from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import Tokenizer
 from rebus.core.errors import UsageError
 from rebus.core.labels import IGNORED
-from rebus.data.document_batches import DocumentBatches
+from rebus.data.document_batches import DocumentBatches, Unlearned
 from rebus.data.forms import Example, TextRow, filled
 from rebus.data.model_inputs import ModelInputs
 from rebus.data.record import Record
@@ -28,7 +28,6 @@ from rebus.data.scenes.video import WHERE
 
 WHAT = "what is this?"  # the question of episodes that ask
 _SEEDS = 1_000_000_000  # documents between the series of two seeds
-_ASKED = 0.25  # of the episodes
 _LONG = 0.3  # of the episodes that are told, how many tell size and fill too
 _SHORT = 0.3  # and how many of the others tell colour or shape alone
 _PAIR = slice(2, None)  # colour and shape, of all attributes
@@ -48,9 +47,10 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class SceneDocuments:
-    """Documents, drawn with the given odds: episodes of `images` scenes and 2 to `classes` made-up names, of which one
-    in four asks what this is; pages; captions, and questions, of a single scene.
+    """Documents, drawn with the given odds: episodes of `images` scenes and 2 to `classes` made-up names; pages;
+    captions, and questions, of a single scene. Prompts are read and not learned.
 
+    `asked`: the odds that an episode asks what this is, in place of the caption's prompt.
     `worded`: the odds that an episode gives some of its examples as descriptions, before the images of the others; half
     the time all of them. A frozen language model already binds names to words; from these documents the new blocks
     learn which states an image must produce to be bound to a name.
@@ -69,6 +69,7 @@ class SceneDocuments:
     rote: float = 0.0
     images: int = 8
     classes: int = 4
+    asked: float = 0.25
     worded: float = 0.0
     told: bool = False
     caption: str = "Output:"
@@ -106,7 +107,7 @@ class SceneDocuments:
 
     def _episode(self, seed: int, split: str, rng: np.random.Generator) -> list[Chunk]:
         found = episode(seed, split, int(rng.integers(2, self.classes + 1)), self.images - 1, self.size)
-        asked = filled(self.question, question=WHAT) if rng.random() < _ASKED else self.caption
+        asked = filled(self.question, question=WHAT) if rng.random() < self.asked else self.caption
         words = _PAIR if self.worded else _which(list(found.meanings.values()), rng)
         chunks = [
             Chunk(one, asked, name, " ".join(one.objects[0].attributes[words]))
@@ -179,7 +180,8 @@ class _Documents:
             return Example(texts=tuple(TextRow(c.told, c.text if c.told else f"{c.prompt} {c.text}") for c in chunks))
         parts: list[str | None] = []
         for chunk in chunks:
-            parts += [*([] if chunk.scene is None else [None]), f"{chunk.prompt} {chunk.text}".strip()]
+            parts += [] if chunk.scene is None else [None]
+            parts += [Unlearned(chunk.prompt), chunk.text] if chunk.prompt else [chunk.text]
         return Example(tuple(c.scene.pixels for c in chunks if c.scene is not None), document=tuple(parts))
 
 

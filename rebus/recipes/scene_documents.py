@@ -57,7 +57,7 @@ def flamingo_scenes_episodes() -> TrainConfig:
             max_new_tokens=40,
         ),
         objective=InterleavedLoss(),
-        data=SceneDocuments(episodes=1.0, pages=0.0, captions=0.0, questions=0.0, images=6, worded=0.8),
+        data=SceneDocuments(episodes=1.0, pages=0.0, captions=0.0, questions=0.0, images=6, asked=0.0, worded=0.8),
         optim=Optim(lr=3e-3, matrices="muon", warmup=50, schedule="constant"),
         steps=800,
         batch_size=24,
