@@ -21,7 +21,7 @@ from rebus.compare.truth import Truths, read_truth
 from rebus.core.atomic_write import write_folder_atomically
 from rebus.core.errors import UsageError
 from rebus.core.strict_json import to_json
-from rebus.evaluate.paired import compare_pairs, interval, pareto, tie_groups
+from rebus.evaluate.paired import compare_pairs, pareto, score_interval, tie_groups
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Comparison:
         for row in models:
             name = row["model"]
             row["score"] = means.get(name)
-            row["interval"] = list(interval(np.array(scores[name]), self.seed)) if name in scores else None
+            row["interval"] = list(score_interval(np.array(scores[name]), self.seed)) if name in scores else None
             row["pareto"] = name in best if name in means else None
         found = {
             "task": task,

@@ -147,7 +147,7 @@ def _bar(model: Mapping[str, Any]) -> str:
         f"<svg width='160' height='20' role='img' aria-label='{said}'><line x1='5' x2='155' y1='10' y2='10' "
         f"stroke='currentColor' opacity='.25'/><line x1='{5 + 150 * low:.1f}' x2='{5 + 150 * high:.1f}' y1='10' "
         f"y2='10' stroke='var(--bar)' stroke-width='4'/><circle cx='{5 + 150 * model['score']:.1f}' cy='10' r='5' "
-        f"fill='var(--bar)'/></svg> {said}"
+        f"fill='var(--bar)'/></svg><br>{said}"
     )
 
 

@@ -11,6 +11,7 @@ from rebus.evaluate.paired import (
     intervals,
     mcnemar,
     pareto,
+    score_interval,
     sign_flips,
     smallest_mean,
     smallest_share,
@@ -49,6 +50,15 @@ def test_intervals_cover_as_often_as_they_say(draw, truth, images):
     covered = ((low <= truth) & (truth <= high)).mean()
     assert 0.93 <= covered <= 0.97
     assert interval(values[:, 0]) == pytest.approx((low[0], high[0]), abs=0.02)
+
+
+def test_the_interval_of_a_score_is_wilsons_for_right_and_wrong():
+    wanted = binomtest(33, 40).proportion_ci(method="wilson")
+    assert score_interval(np.array([1.0] * 33 + [0.0] * 7)) == pytest.approx((wanted.low, wanted.high), rel=1e-9)
+    low, high = score_interval(np.ones(40))
+    assert 0.9 < low < high == pytest.approx(1.0)
+    part = np.array([0.5, 0.25, 1.0, 0.75, 0.5])
+    assert score_interval(part) == interval(part)
 
 
 def test_equal_models_are_seldom_called_better():
