@@ -245,7 +245,7 @@ def test_ctrl_c_in_a_conversion_says_how_to_go_on(run, captions, tmp_path, monke
     words = ("data", "convert", captions, "--out", tmp_path / "out", "--shard-size", 4)
     code, out, err = run(*words)
     assert (code, out) == (130, "")
-    assert "interrupted; 4 of 12 records are done and kept" in err
+    assert "interrupted; 4 of 12 records are done and saved" in err
     assert [p.name for p in (tmp_path / "out").glob("*.tar")] == ["00000.tar"]
     code, out, err = run(*words)
     assert code == 0
