@@ -189,7 +189,7 @@ DAMAGED = [
     ([("1.jpg", b"x"), ("1.png", b"x")], "more than one image among .jpg, .png"),
     ([("1.jpg", b"x"), ("1.jpg", b"x")], "two members .jpg of one name"),
     ([("1.jpg", b"x"), ("1.txt", b"\xff")], r"\.txt is not UTF-8"),
-    ([("1.jpg", b"x"), ("1.json", b"{")], "no JSON"),
+    ([("1.jpg", b"x"), ("1.json", b"{")], "not JSON"),
     ([("1.jpg", b"x"), ("1.json", b'{"caption": 3}')], "caption must be a text"),
 ]
 
