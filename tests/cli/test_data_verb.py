@@ -130,7 +130,7 @@ def test_filter_parquet_then_go_on(run, coyo, tmp_path):
     assert found["refused"] == {"width below 250": 3, "watermark_score above 0.75": 2}
     code, _, err = run(*words[:-1], 4)
     assert code == 2
-    assert "was begun with shard_size 3" in err
+    assert "was started with shard_size 3" in err
     code, _, err = run("data", "filter", coyo, "--out", tmp_path / "none", "--min-width", 2500)
     assert code == 1
     assert "no record passes" in err
