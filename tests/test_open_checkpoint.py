@@ -118,7 +118,7 @@ def test_a_config_without_a_type_is_given_to_whoever_knows_it(tmp_path: Path) ->
 
 def test_strange_weights_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "strange.npz", **{"encoder/w": np.zeros(3, np.float32)})
-    with pytest.raises(BadCheckpoint, match="weights named encoder/w … do not tell which network they are of"):
+    with pytest.raises(BadCheckpoint, match="weights named encoder/w … do not identify their network"):
         open_checkpoint(tmp_path / "strange.npz")
     with pytest.raises(UnknownName, match="clip/b32"):
         open_checkpoint("clip/b23")

@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "imagine": ("imagine", "generate images from text"),
     "index": ("index", "index an image folder; duplicates, clusters, tags"),
     "search": ("search", "search an indexed folder by text, image, or both"),
-    "asif": ("asif", "build a model from captioned images without training; edit its anchors"),
+    "asif": ("asif", "build a model from captioned images without training"),
     "compare": ("compare", "compare models on your own images: answers, quality, time, memory"),
     "train": ("train", "train a model from a recipe"),
     "eval": ("evaluate", "evaluate a model on a benchmark"),
@@ -212,7 +212,7 @@ def overview() -> str:
     for title, verbs in GROUPS.items():
         lines += [f"{title}:", *(f"  {verb:<10}{VERBS[verb][1]}" for verb in verbs), ""]
     lines += [
-        "rebus COMMAND --help lists the options of a command, with an example; every command takes --json.",
+        "rebus COMMAND --help lists the options of a command; every command takes --json.",
         "",
         "example:",
         '  rebus classify photos/ --labels "a cat,a dog,a bicycle"',

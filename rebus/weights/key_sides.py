@@ -217,4 +217,4 @@ def _reshaped(tensor: LazyTensor, name: str, old: tuple[int, ...], new: tuple[in
 
 
 def _unfit(name: str, wanted: str, tensor: LazyTensor) -> NoReturn:
-    raise BadCheckpoint(f'weight "{name}" must have {wanted}; got shape {list(tensor.shape)}')
+    raise BadCheckpoint(f'weight "{name}": expected {wanted}; got shape {list(tensor.shape)}')

@@ -36,7 +36,7 @@ def test_regions_of_scenes(run, tmp_path):
     assert "the regions of 3 images, and 56 labels" in said
     code, _, err = run(*words[:3], "--teacher", "siglip/scenes", *words[5:])
     assert code == 2
-    assert "was begun with teacher" in err
+    assert "was started with teacher" in err
 
 
 def test_what_is_missing_is_said(run, tmp_path):

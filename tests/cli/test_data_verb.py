@@ -130,7 +130,7 @@ def test_filter_parquet_then_go_on(run, coyo, tmp_path):
     assert found["refused"] == {"width below 250": 3, "watermark_score above 0.75": 2}
     code, _, err = run(*words[:-1], 4)
     assert code == 2
-    assert "was begun with shard_size 3" in err
+    assert "was started with shard_size 3" in err
     code, _, err = run("data", "filter", coyo, "--out", tmp_path / "none", "--min-width", 2500)
     assert code == 1
     assert "no record passes" in err
@@ -245,7 +245,7 @@ def test_ctrl_c_in_a_conversion_says_how_to_go_on(run, captions, tmp_path, monke
     words = ("data", "convert", captions, "--out", tmp_path / "out", "--shard-size", 4)
     code, out, err = run(*words)
     assert (code, out) == (130, "")
-    assert "interrupted; 4 of 12 records are done and kept" in err
+    assert "interrupted; 4 of 12 records are done and saved" in err
     assert [p.name for p in (tmp_path / "out").glob("*.tar")] == ["00000.tar"]
     code, out, err = run(*words)
     assert code == 0

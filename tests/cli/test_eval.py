@@ -71,7 +71,7 @@ def test_scenes_gives_a_report_too(bundled, run, tmp_path, monkeypatch):
         (("vqa", "--data", "nowhere"), 1, "--data nowhere: no such file or folder"),
         (("vqa", "--data", ".", "--templates", "cifar10"), 2, "--templates is not for vqa, which has --max-new-tokens"),
         (("detection", "--data", ".", "--shots", "1,2"), 2, "which has --by, --labels-at-once"),
-        (("scenes", "--data", "."), 2, "--data is not for scenes"),
+        (("scenes", "--data", "."), 2, "--data does not apply to scenes"),
         (("poppe", "--data", "."), 2, 'no benchmark "poppe"; did you mean "pope"'),
         (("fewshot", "--data", ".", "--shots", "one"), 2, "whole numbers, separated by commas"),
     ],

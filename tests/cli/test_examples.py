@@ -87,7 +87,7 @@ def test_the_nearest_examples_are_shown(run, flamingo, photos, monkeypatch):
     monkeypatch.setattr("rebus.cli.example_arguments.choose", lambda task: ("judge", "the only one"))
     words = ("caption", photos / "a.png", photos / "b.png", "--model", flamingo, *BRIEF)
     found, err = document(run, *words, "--examples", photos / "captions.jsonl", "--shots", 1, "--rices")
-    assert "resemblance by judge" in err
+    assert "similarity by judge" in err
     model = rebus.load(flamingo, device="cpu")
     examples = given(photos / "captions.jsonl", "caption", rices=True)
     assert len(examples) == 3

@@ -128,9 +128,9 @@ def test_other_work_is_not_gone_on_with(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         EmbeddingFile(NAMES, tmp_path / "v.npy", Toy([], ("item 7", interrupt)), SOURCE, SMALL).run()
     assert (tmp_path / f"v.npy{PARTIAL}").is_dir()
-    with pytest.raises(UsageError, match='was begun with model "toy", and now it is "other"'):
+    with pytest.raises(UsageError, match='was started with model "toy", and now it is "other"'):
         EmbeddingFile(NAMES, tmp_path / "v.npy", Toy(), {"model": "other"}, SMALL).run()
-    with pytest.raises(UsageError, match="was begun with items 10, and now it is 9"):
+    with pytest.raises(UsageError, match="was started with items 10, and now it is 9"):
         EmbeddingFile(NAMES[1:], tmp_path / "v.npy", Toy(), SOURCE, SMALL).run()
 
 

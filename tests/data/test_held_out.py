@@ -87,7 +87,7 @@ def test_errors_name_the_setting(tmp_path: Path) -> None:
 
 
 def test_everything_is_not_learned_while_a_part_is_measured_on(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"data\.split=none learns from every split, data\.val_split=val among them"):
+    with pytest.raises(UsageError, match=r"data\.split=none learns from every split, data\.val_split=val included"):
         open_parts(table(tmp_path, ["train"] * 20 + ["val"] * 5), "auto", None, "val")
 
 

@@ -156,7 +156,7 @@ def test_what_cannot_be_learned_is_refused(folder: Path, processors: dict[str, A
     with pytest.raises(UsageError, match="least_crop"):
         file_batches(Files(path=str(folder), form="pairs", least_crop=0.0), processors["siglip"], Prompts())
     blind = Processor(None, processors["siglip"].text)
-    with pytest.raises(MissingFile, match=r"no preprocessor_config\.json, without which it cannot see"):
+    with pytest.raises(MissingFile, match=r"no preprocessor_config\.json, without which it cannot process"):
         file_batches(Files(path=str(folder), form="pairs"), blind, Prompts())
     assert "pixels" not in file_batches(Files(path=str(folder), form="text"), blind, Prompts()).batch(0, 0, 2)
     with pytest.raises(UsageError, match="lost"):  # a split that is not there is no damaged record

@@ -160,7 +160,7 @@ def test_tasks_that_a_model_cannot_be_asked_are_refused() -> None:
     SceneTasks(segment=0.0).open(writer(Prompts(caption="c", ask="{question}", detect="{labels}")))
     with pytest.raises(UsageError, match=r"makes 36 patches; the model has 64 an image"):
         SceneTasks(patch=16).open(writer(locations=None))
-    with pytest.raises(UsageError, match=r"states no places in text, as detect requires: --set data\.detect=0"):
+    with pytest.raises(UsageError, match=r"has no location tokens, as detect requires: --set data\.detect=0"):
         SceneTasks().open(writer(locations=None))
 
 

@@ -134,7 +134,7 @@ def test_models_that_cannot_learn_from_it_are_told_why(config):
     )
     with pytest.raises(UsageError, match="tokens 5 and 6 begin and end the images of scenes"):
         SceneDrawings().open(inputs)
-    with pytest.raises(UsageError, match=r"chameleon writes no images, as data\.kind='scene drawings' requires"):
+    with pytest.raises(UsageError, match=r"does not generate images, which data\.kind='scene drawings' requires"):
         SceneDrawings().open(replace(inputs, image_tokens=None))
     with pytest.raises(UsageError, match=r"chameleon reads no images, which data\.kind='scene images' consists of"):
         SceneImages().open(replace(inputs, image=None))

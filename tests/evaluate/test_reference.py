@@ -32,7 +32,7 @@ def test_outputs_that_are_not_finite_are_named():
     assert reference.compare(model, spoilt) == (False, "texts: 36 of 36 numbers stored are not finite")
     with torch.no_grad():
         next(model.network.image.parameters()).fill_(float("nan"))
-    said = "images[0]: the network's answer in float32 is not a number; its weights may be damaged"
+    said = "images[0]: the network's output in float32 is NaN or infinite; its weights may be damaged"
     assert reference.compare(model, stored) == (False, said)
 
 

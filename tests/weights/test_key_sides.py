@@ -71,18 +71,18 @@ def test_nothing_is_read_and_shapes_that_cannot_be_are_refused(side, here, there
     keys = KeyMap([(side, "y")])
     keys.to_theirs(keys.to_ours({"x": LazyTensor(here, torch.float32, never)}))
     if not isinstance(side, Squeezed):
-        with pytest.raises(BadCheckpoint, match=r'weight "x" must have .*; got shape \[\]'):
+        with pytest.raises(BadCheckpoint, match=r'weight "x": expected .*; got shape \[\]'):
             keys.to_ours({"x": torch.zeros(())})
     if not isinstance(side, Unsqueezed):
-        with pytest.raises(BadCheckpoint, match=r'weight "x" must have .*; got shape \[\]'):
+        with pytest.raises(BadCheckpoint, match=r'weight "x": expected .*; got shape \[\]'):
             keys.to_theirs({"y": torch.zeros(())})
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4), (2, 3, 5), (3, 5)])
 def test_other_shapes_are_not_reshaped(shape):
-    with pytest.raises(BadCheckpoint, match=r'"x" must have shape \[1, -1, 5\]'):
+    with pytest.raises(BadCheckpoint, match=r'"x": expected shape \[1, -1, 5\]'):
         KeyMap([(Reshaped("x", (1, -1, 5), (-1, 5)), "y")]).to_ours({"x": values(*shape)})
-    with pytest.raises(BadCheckpoint, match=r'"x" must have rows in groups of 12'):
+    with pytest.raises(BadCheckpoint, match=r'"x": expected rows in groups of 12'):
         KeyMap([(interleaved_qkv("x", 4), "y")]).to_ours({"x": values(15, 2)})
 
 
@@ -96,9 +96,9 @@ def test_a_padded_vocabulary():
     assert back.shape == (64, 3)
     assert back.load().equal(table)
     for wrong in ({"wte.weight": values(61, 3)}, {"wte.weight": values(65, 3)}):
-        with pytest.raises(BadCheckpoint, match="must have 64 rows"):
+        with pytest.raises(BadCheckpoint, match="expected 64 rows"):
             keys.to_ours(wrong)
-    with pytest.raises(BadCheckpoint, match="must have 61 rows"):
+    with pytest.raises(BadCheckpoint, match="expected 61 rows"):
         keys.to_theirs({"tokens.weight": table})
 
 

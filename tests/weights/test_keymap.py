@@ -112,7 +112,7 @@ def test_parts_that_do_not_fit_are_named():
         KEYS.to_ours({"vision.layers.0.in_proj_weight": torch.zeros(4, 2)})
     with pytest.raises(BadCheckpoint, match="different shapes"):
         KEYS.to_ours({"text.layers.3.gate.weight": torch.zeros(2, 2), "text.layers.3.up.weight": torch.zeros(2, 3)})
-    with pytest.raises(BadCheckpoint, match="must have two dimensions"):
+    with pytest.raises(BadCheckpoint, match="expected two dimensions"):
         KEYS.to_ours({"visual_projection": torch.zeros(2)})
     with pytest.raises(BadCheckpoint, match="leading dimension"):
         KEYS.to_ours({"vision.pos_embed": torch.zeros(9, 4)})

@@ -259,7 +259,7 @@ def _understood(table: Table) -> bool:
 def _reason(table: Table) -> str:
     """Why a table is not understood, and what to do."""
     if file_column(table.columns) is None:
-        fetch = f"fetch the images (rebus data download {table.path} --out DIR) and read DIR"
+        fetch = f"download the images (rebus data download {table.path} --out DIR) and read DIR"
         web = next((name for name in table.columns if name.lower() in WEB), None)
         if web is not None:
             return f"its column {web} has URLs and none names a file here: {fetch}"

@@ -153,7 +153,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(lines_of(5)))
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(CannotWrite, match=r"a.json.gz can be kept: .*no space left on the disk.*REBUS_HOME"):
+    with pytest.raises(CannotWrite, match=r"a.json.gz can be stored: .*no space left on the disk.*REBUS_HOME"):
         plain_copy(path)
     assert not [*(cache_folder() / "plain").iterdir()]
 

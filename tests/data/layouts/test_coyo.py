@@ -227,7 +227,7 @@ def test_damaged_files_are_faults_and_damaged_groups_bad_records(tmp_path: Path)
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a" / "a.parquet", {"x": [1], "url": ["u"]})
     assert not coyo.recognises(path)
-    with pytest.raises(BadTable, match=r"its columns are x, url; wanted url and text.*or images as bytes"):
+    with pytest.raises(BadTable, match=r"its columns are x, url; expected url and text.*or images as bytes"):
         coyo.open(path, None)
     write(tmp_path / "b" / "a.parquet", {"url": ["u"], "text": ["t"]})
     write(tmp_path / "b" / "b.parquet", {"url": ["u"], "txt": ["t"]})

@@ -409,7 +409,7 @@ def test_vizwiz(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, lines, reason",
     [
-        ("laion.csv", ["URL,TEXT", "https://a/1.jpg,a cat"], "its column URL has web addresses"),
+        ("laion.csv", ["URL,TEXT", "https://a/1.jpg,a cat"], "its column URL has URLs"),
         ("Train_GCC-training.tsv", ["a cat\thttps://a/1.jpg", "b\thttps://a/2.jpg"], "its first line names no columns"),
     ],
 )

@@ -189,7 +189,7 @@ DAMAGED = [
     ([("1.jpg", b"x"), ("1.png", b"x")], "more than one image among .jpg, .png"),
     ([("1.jpg", b"x"), ("1.jpg", b"x")], "two members .jpg of one name"),
     ([("1.jpg", b"x"), ("1.txt", b"\xff")], r"\.txt is not UTF-8"),
-    ([("1.jpg", b"x"), ("1.json", b"{")], "no JSON"),
+    ([("1.jpg", b"x"), ("1.json", b"{")], "not JSON"),
     ([("1.jpg", b"x"), ("1.json", b'{"caption": 3}')], "caption must be a text"),
 ]
 
@@ -254,7 +254,7 @@ def test_a_size_below_nothing_leads_in_no_circle(tmp_path: Path) -> None:
 def test_tars_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"")
     (tmp_path / "b.tar").write_bytes(b"<html>" * 200)
-    with pytest.raises(RebusError, match=r"a\.tar: no tar \(empty file\)"):
+    with pytest.raises(RebusError, match=r"a\.tar: not a tar \(empty file\)"):
         webdataset.open(tmp_path, None)
     write(tmp_path / "c.tar", samples(1))
     reader = webdataset.open(tmp_path, None)
