@@ -38,7 +38,7 @@ def create_app(
     indexes: Sequence[Index] = (),
 ) -> FastAPI:
     """An application that loads `sources` by `load`, and the text encoders of `indexes`, once it has started. `failed`:
-    told when one cannot be loaded."""
+    called when one cannot be loaded."""
     metrics = Metrics()
     searched = ServedIndexes(indexes)
     models = ServedModels(sources, load, settings, metrics, searched)
