@@ -26,6 +26,7 @@ RECIPES = {
     "flamingo_scenes_text": "rebus.recipes.scene_documents",
     "simvlm_scenes": "rebus.recipes.scene_prefixes",
     "simvlm_scenes_mix": "rebus.recipes.scene_prefixes",
+    "chameleon_scenes_first": "rebus.recipes.chameleon",
     "chameleon_scenes": "rebus.recipes.chameleon",
     "chameleon_scenes_codes": "rebus.recipes.chameleon",
     "chameleon_scenes_codes_32": "rebus.recipes.chameleon",
