@@ -46,7 +46,10 @@ def flamingo_scenes_text() -> TrainConfig:
 
 def flamingo_scenes_episodes() -> TrainConfig:
     """`rebus train flamingo_scenes_episodes --out bound`, in the folder where
-    `rebus train flamingo_scenes_text --out text` was run."""
+    `rebus train flamingo_scenes_text --out text` was run · one thread of two busy cores, 4 minutes · names are bound to
+    what images show. Some episodes give examples as descriptions, which the language model already binds names to: in
+    pilots binding began after some 300 steps with these, and not within 1,200 without. With prompts
+    learned besides names it began later, or not within 800 steps."""
     return TrainConfig(
         system="flamingo",
         model=FlamingoConfig(
@@ -71,7 +74,12 @@ def flamingo_scenes_episodes() -> TrainConfig:
 
 
 def flamingo_scenes() -> TrainConfig:
-    """`rebus train flamingo_scenes`, in the folder where `rebus train flamingo_scenes_episodes --out bound` was run."""
+    """`rebus train flamingo_scenes`, in the folder where `rebus train flamingo_scenes_episodes --out bound` was run · one
+    thread of two busy cores, 8 minutes · captions and questions besides. Of 200 episodes of held-out combinations it
+    gives 0.245 the correct one of four names without examples and 0.805 after eight; of 400 held-out scenes 0.975 are
+    captioned without a mistake. Trained on the same mixture from the start, captions were learned (0.98) and names were
+    not (0.28 after eight examples).
+    """
     return replace(
         flamingo_scenes_episodes(),
         data=SceneDocuments(episodes=0.6, pages=0.0, captions=0.3, questions=0.1, images=6, worded=0.4),
