@@ -74,7 +74,7 @@ def flamingo_scenes_episodes() -> TrainConfig:
 
 
 def flamingo_scenes() -> TrainConfig:
-    """`rebus train flamingo_scenes`, in the folder where `rebus train flamingo_scenes_episodes --out bound` was run · one
+    """`rebus train flamingo_scenes`, in the folder of `flamingo_scenes_episodes --out bound` · one
     thread of two busy cores, 8 minutes · captions and questions besides. Of 200 episodes of held-out combinations it
     gives 0.245 the correct one of four names without examples and 0.805 after eight; of 400 held-out scenes 0.975 are
     captioned without a mistake. Trained on the same mixture from the start, captions were learned (0.98) and names were
