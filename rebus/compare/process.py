@@ -15,6 +15,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from rebus.compare.question import Question
+from rebus.core.strict_json import to_json
 
 _PATIENCE = 30.0  # seconds beyond the budget that one answer may take before its process is ended
 WORKER = (sys.executable, "-m", "rebus.compare.worker")
@@ -87,7 +88,7 @@ def run_model(
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write(json.dumps(job).encode())
+                process.stdin.write(to_json(job).encode())
                 process.stdin.close()
             except BrokenPipeError:  # it died at once; its exit code says how
                 pass

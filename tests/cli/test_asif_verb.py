@@ -80,7 +80,7 @@ def test_build_from_the_shell_chooses_k_and_p_and_is_a_model(run, photos, tmp_pa
     assert not list(tmp_path.glob(".*"))  # no draft is left
     code, _, err = run("build", photos, "--out", out, "--image-encoder", "clip/scenes")
     assert code == 2
-    assert "is there already" in err
+    assert "exists already" in err
 
 
 def test_encoders_of_one_input_become_part_of_the_model(photos, encoder, tmp_path):
@@ -247,7 +247,7 @@ def test_mistakes_of_editing_are_named_and_change_nothing(run, mine, photos):
     assert run("weight", mine, "3.png#0", "--by", "nan")[0] == 2
     code, _, err = run("add", mine, photos / "3.png", "--caption", "x", "--id", "3.png#0")
     assert code == 2
-    assert '"3.png#0" is there already' in err
+    assert '"3.png#0" exists already' in err
     assert run("add", mine, photos / "3.png")[0] == 2
     assert run("remove", "clip/scenes", "x")[0] == 2
     assert "the subcommand comes first" in run("mine", "build")[2] or run("mine", "build")[0] == 2

@@ -117,7 +117,7 @@ def test_what_cannot_be_compared(stand_ins, photos, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("")
     found = compare(photos[:2], ["good"], "classify", labels=LABELS)
-    with pytest.raises(UsageError, match="something in it"):
+    with pytest.raises(UsageError, match="is not empty; choose a new folder"):
         found.save(tmp_path / "there")
 
 

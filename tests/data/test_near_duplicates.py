@@ -49,7 +49,7 @@ def test_other_sizes_and_qualities_look_alike_and_other_photos_do_not(photos):
 
 
 def test_a_data_set_without_images_is_nothing_to_compare_with():
-    with pytest.raises(UsageError, match="no image to compare with"):
+    with pytest.raises(UsageError, match="none of the images to compare with could be read"):
         looks_of([Listed((Record(key="a", captions=("x",)), None))])
 
 

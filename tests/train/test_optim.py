@@ -98,7 +98,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         (Optim(nesterov=True), "for optim.kind=sgd; this is adamw"),
         (Optim(kind="lamb", momentum=0.5), "for optim.kind=sgd; this is lamb"),
         (Optim(kind="sgd", matrices="muon"), "goes with optim.kind=adamw"),
-        (Optim(kind="sgd", nesterov=True, momentum=0.0), "must be above 0"),
+        (Optim(kind="sgd", nesterov=True, momentum=0.0), "needs optim.momentum above 0"),
     ):
         with pytest.raises(UsageError, match=said):
             make_optimisers(model, optim)

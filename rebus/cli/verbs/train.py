@@ -93,7 +93,7 @@ def _train(args: argparse.Namespace, config: Any) -> int:
             final = train(config, args.out, report)
     except KeyboardInterrupt:
         kept = _newest(folder)
-        where = f"the checkpoint of step {kept:,} is kept. Run the same command to resume"
+        where = f"the checkpoint of step {kept:,} is saved. Run the same command to resume"
         if not kept:
             where = "there is no checkpoint yet. Run the same command to start again"
         if leads:

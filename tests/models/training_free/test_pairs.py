@@ -126,7 +126,7 @@ def test_mistakes_are_named_and_change_nothing():
     pairs = Pairs.of(image, text, ids=[f"p{i}" for i in range(20)])
     with pytest.raises(UnknownName, match='"p77"'):
         pairs.remove(["p3", "p77"])
-    with pytest.raises(UsageError, match='"p3" is there already'):
+    with pytest.raises(UsageError, match='"p3" exists already'):
         pairs.add(image[:1], text[:1], ["p3"])
     with pytest.raises(UsageError, match="20 and 19"):
         Pairs.of(image, text[1:])
