@@ -320,5 +320,5 @@ def chameleon(budget: Budget = BUDGET) -> Claim:
                 lines=(Line("drawn", tuple((scale, Read(DRAWS, f"right at {scale}")) for scale in SCALES)),),
             ),
         ),
-        minutes=None,
+        minutes=6,
     )
