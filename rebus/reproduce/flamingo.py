@@ -297,5 +297,5 @@ def flamingo(budget: Budget = BUDGET) -> Claim:
                 lines=tuple(Line(s, tuple((shots, right(s, shots)) for shots in SHOTS)) for s in SETTINGS),
             ),
         ),
-        minutes=None,
+        minutes=15,
     )
