@@ -80,7 +80,7 @@ def test_build_from_the_shell_chooses_k_and_p_and_is_a_model(run, photos, tmp_pa
     assert not list(tmp_path.glob(".*"))  # no draft is left
     code, _, err = run("build", photos, "--out", out, "--image-encoder", "clip/scenes")
     assert code == 2
-    assert "exists already" in err
+    assert "is there already" in err
 
 
 def test_encoders_of_one_input_become_part_of_the_model(photos, encoder, tmp_path):

@@ -23,7 +23,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def draws(tmp_path_factory):
     """A model with random weights that writes images of 2 × 2 codes."""
-    config = override(recipe("chameleon_scenes"), SMALL)
+    config = override(recipe("chameleon_scenes_first"), SMALL)
     torch.manual_seed(0)
     network = catalog.system("chameleon").build(config.model)
     return save_final(config, network, open_data(config).processor, tmp_path_factory.mktemp("drawing") / "model")

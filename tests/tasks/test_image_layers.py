@@ -56,6 +56,10 @@ def test_every_bundled_encoder_can_be_looked_into(name):
         with pytest.raises(UnsupportedTask, match="no image encoder"):
             model.explain(image, "a red circle")
         return
+    if not hasattr(image_encoder(model.network), "blocks") and "imagine" in model.tasks:
+        with pytest.raises(UnsupportedTask, match="there are no layers to look into"):
+            model.features(image, layers=[0, -1])
+        return
     found = model.features(image, layers=[0, -1])
     for patches in found.patches.values():
         assert patches.dim() == 4
