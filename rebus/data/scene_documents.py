@@ -81,6 +81,8 @@ class SceneDocuments:
         odds = self._odds()
         if odds.min() < 0 or not odds.any() or (self.rote and not self.told):
             raise UsageError("data: odds are 0 or more, and one of them is above 0; rote needs told=true")
+        if self.worded and self.told:
+            raise UsageError("data.worded mixes descriptions with images, and told=true has none: set one of the two")
         text = replace(inputs.text_for(self.kind), pad_id=PAD, bos_id=BOS)
         if self.told:
             spec = replace(text, eos_id=EOS, vocab_size=None)

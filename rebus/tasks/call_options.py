@@ -38,7 +38,6 @@ class Decoding(Batching, total=False):
     max_sentences: int | None
     allowed: Any
     guidance: Any
-    best_of: int  # of `imagine`
     do_sample: bool
 
 
@@ -46,6 +45,12 @@ class Showing(Decoding, total=False):
     """And examples that are shown in the prompt: a list of them, or what `shots` makes of it."""
 
     examples: Any
+
+
+class Drawing(Decoding, total=False):
+    """And of how many images of a prompt the best is returned."""
+
+    best_of: int
 
 
 class Classifying(Batching, total=False):

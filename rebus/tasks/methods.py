@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rebus.core.answers import Ranking, TextLine
-from rebus.tasks.call_options import Classifying, Decoding, OnError, Showing, divided
+from rebus.tasks.call_options import Classifying, Decoding, Drawing, OnError, Showing, divided
 from rebus.tasks.comparing_methods import Comparing
 
 if TYPE_CHECKING:
@@ -316,17 +316,17 @@ class Tasks(Comparing):
 
     @overload
     def imagine(
-        self, prompts: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+        self, prompts: str, *, on_error: Literal["raise"] = ..., **options: Unpack[Drawing]
     ) -> "Image.Image": ...
     @overload
     def imagine(
-        self, prompts: Sequence[str], *, on_error: Literal["raise"] = ..., **options: Unpack[Decoding]
+        self, prompts: Sequence[str], *, on_error: Literal["raise"] = ..., **options: Unpack[Drawing]
     ) -> "list[Image.Image]": ...
     @overload
     def imagine(
-        self, prompts: Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Decoding]
+        self, prompts: Sequence[str], *, on_error: Literal["skip"], **options: Unpack[Drawing]
     ) -> "list[Image.Image | None]": ...
-    def imagine(self, prompts: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
+    def imagine(self, prompts: Any, *, on_error: OnError = "raise", **options: Unpack[Drawing]) -> Any:
         """Generate an image for the prompt."""
         from rebus.tasks.imagine import imagine
 

@@ -163,6 +163,8 @@ def test_documents_refuse_odds_that_are_none():
         SceneDocuments(episodes=0.0, pages=0.0, captions=0.0, questions=0.0).open(inputs())
     with pytest.raises(UsageError, match="rote needs told"):
         SceneDocuments(rote=0.5).open(inputs())
+    with pytest.raises(UsageError, match="set one of the two"):
+        SceneDocuments(told=True, worded=0.5).open(inputs())
 
 
 def test_videos_are_clips_of_one_image_token():

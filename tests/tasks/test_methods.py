@@ -93,7 +93,7 @@ def test_a_classifier_equals_classify(models):
 
 
 def test_the_typed_options_are_those_of_generation():
-    own = {"batch_size", "progress", "do_sample", "best_of"}
+    own = {"batch_size", "progress", "do_sample"}
     assert set(Decoding.__annotations__) - own == OPTIONS - {
         *"eos_id pad_id first_id last_id decode read on_token".split()
     }
