@@ -57,6 +57,7 @@ def rescan(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from rebus.index.report import Options, Progress
     from rebus.index.update import update_index
 
+    folder = folder / "rescan"
     photos = folder / "photos"
     variants = [scene(number, "test").image.resize((64, 64)) for number in range(200)]
     for number in range(args.images):

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from rebus import __version__
 from rebus.cli.output import note
+from rebus.core.allocator import keep_freed_memory
 from rebus.core.errors import RebusError, UsageError, unknown
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -26,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "info": ("info", "can this model be used here? its card, licence, memory, limits"),
     "classify": ("classify", "zero-shot classification, or sort images into folders"),
     "match": ("match", "similarity of images and texts, or search images by text"),
+    "explain": ("explain", "where a text is seen in images: a heat map"),
     "embed": ("embed", "write embeddings of images or texts to a file"),
     "caption": ("caption", "caption images"),
     "ask": ("ask", "answer a question about images"),
@@ -53,6 +55,7 @@ GROUPS = {
     "images and text": (
         "classify",
         "match",
+        "explain",
         "embed",
         "caption",
         "ask",
@@ -82,7 +85,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code. Without `argv` it is the process's own: interrupts are handled to its
-    very end."""
+    very end, and memory that is freed is kept."""
+    if argv is None:
+        keep_freed_memory()
     if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
         try:

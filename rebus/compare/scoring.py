@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from rebus.core.box_overlap import same_boxes
 from rebus.data.outlines import mask_of
 from rebus.evaluate.caption_metrics import rouge_l
-from rebus.evaluate.metrics import box_iou, mask_iou
+from rebus.evaluate.metrics import mask_iou
 from rebus.evaluate.vqa import normal_answer
 
 OVERLAP = 0.5  # of two boxes that are taken for the same
@@ -62,21 +63,8 @@ def box_f1(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any
     nothing on either side."""
     if not found and not wanted:
         return 1.0
-    overlaps = sorted(
-        (
-            (box_iou(tuple(a["xyxy"]), tuple(b["xyxy"])), i, j)
-            for i, a in enumerate(found)
-            for j, b in enumerate(wanted)
-            if a["label"].casefold() == b["label"].casefold()
-        ),
-        reverse=True,
-    )
-    left, right = set(range(len(found))), set(range(len(wanted)))
-    for overlap, i, j in overlaps:
-        if overlap >= OVERLAP and i in left and j in right:
-            left.remove(i)
-            right.remove(j)
-    return 2 * (len(found) - len(left)) / (len(found) + len(wanted))
+    pairs = ([(box["label"], tuple(box["xyxy"])) for box in boxes] for boxes in (found, wanted))
+    return 2 * same_boxes(*pairs, least=OVERLAP) / (len(found) + len(wanted))
 
 
 def _rouge(caption: str, others: Sequence[str]) -> float:

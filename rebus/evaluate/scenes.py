@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from rebus.core.answers import TextLine
+from rebus.core.box_overlap import box_iou
 from rebus.core.capabilities import FindsRegions
 from rebus.core.errors import UsageError
 from rebus.data.scenes import LABELS, NAMES, NOVEL_LABELS, SHAPES, Scene, episode, parse_caption, scene
 from rebus.data.scenes.language import RELATIONS
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate.detection import CocoScores, Detections, Truth, coco_scores, group_scores
-from rebus.evaluate.metrics import box_iou, mask_iou, recall_at_1
+from rebus.evaluate.metrics import mask_iou, recall_at_1
 from rebus.evaluate.scene_drawings import drawing_scores
 
 GROUP = 100  # images among which the right one is found

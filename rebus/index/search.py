@@ -239,13 +239,15 @@ class Index:
             return None
         if "store" not in self._models:
             ids = self.snapshot.column("id")
-            self._models["store"] = Store(self.manifest.uri, self.manifest.table), ids, np.argsort(ids)
+            order = np.argsort(ids)
+            self._models["store"] = Store(self.manifest.uri, self.manifest.table), ids[order], order
         store, ids, order = self._models["store"]
-        if not store.partitioned:
+        if "partitioned" not in self._models and not store.partitioned:
             return None
+        self._models["partitioned"] = True
         found = np.array(store.nearest(query, number + int(number / share), _PROBES, _REFINE), dtype=np.int64)
-        places = np.minimum(np.searchsorted(ids[order], found), len(ids) - 1)
-        rows = order[places][ids[order[places]] == found]  # the table has damaged images too
+        places = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
+        rows = order[places][ids[places] == found]  # the table has damaged images too
         rows = rows[kept[rows]]
         if len(rows) < number:
             return None

@@ -19,7 +19,7 @@ BIN = 2  # pixels that a coordinate of an answer is exact to
 _SHAPES, _COLOURS = (0, 1, 4, 5), (0, 3, 5, 7)  # of shapes_world
 KINDS = tuple(shape * len(shapes.COLOUR_NAMES) + colour for shape in _SHAPES for colour in _COLOURS)
 NUM_KINDS = len(KINDS)
-DIGITS = "0123456789"
+DIGITS = "0147"
 _DOWN, _ACROSS = ("top", "middle", "bottom"), ("left", "centre", "right")
 PAD, START, END = 0, 1, 2
 _NAMES = sorted({word for kind in KINDS for word in regions.NAMES[kind].split()})
@@ -56,7 +56,7 @@ def signs(seed: int, number: int) -> Signs:
     pixels = regions.drawn(np.array(KINDS)[kinds], x, y, radius, rng, size=SIZE)
     for i, (digit, cell) in enumerate(zip(digits, cells[:, 2], strict=True)):
         plate = torch.from_numpy(1.6 * dots(DIGITS[digit]) - 0.8).float()
-        down, across = (CELL * int(at) + int(rng.integers(CELL - side + 1)) for at, side in
+        down, across = (CELL * int(at) + (CELL - side) // 2 for at, side in
                         zip((cell // GRID, cell % GRID), plate.shape, strict=True))  # fmt: skip
         noise = torch.from_numpy(2 * shapes.NOISE * rng.standard_normal((3, *plate.shape), dtype=np.float32))
         pixels[i, :, down : down + plate.shape[0], across : across + plate.shape[1]] = plate + noise

@@ -45,6 +45,12 @@ class Explanation:
     score: float
     heat: np.ndarray
 
+    @property
+    def peak(self) -> tuple[int, int]:
+        """x, y in pixels of the largest heat."""
+        y, x = np.unravel_index(int(self.heat.argmax()), self.heat.shape)
+        return int(x), int(y)
+
     def plot(self) -> Image.Image:
         """The image in grey with the heat map in colour."""
         grey = np.asarray(self.image.convert("L").convert("RGB"), np.float32)

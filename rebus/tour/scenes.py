@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from rebus.core.answers import Box, Mask
+from rebus.core.box_overlap import box_iou
 from rebus.core.capabilities import FindsRegions
 from rebus.data.scenes import SHAPES, Scene, parse_caption, scene
 from rebus.data.scenes.writing import QUESTION
-from rebus.evaluate.metrics import box_iou, mask_iou
+from rebus.evaluate.metrics import mask_iou
 from rebus.evaluate.scene_drawings import seen
 from rebus.evaluate.scenes import as_read, can_be_asked
 

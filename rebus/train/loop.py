@@ -32,7 +32,7 @@ from rebus.train.numbered_batches import NumberedBatches
 from rebus.train.optim import make_optimisers, rate_at, set_rate
 from rebus.train.prepare_blocks import prepare_blocks
 from rebus.train.run_directory import check_claim, claim, cut
-from rebus.train.setup import open_data, resolved
+from rebus.train.setup import locations_of, open_data, resolved
 from rebus.train.sharded_tensors import whole
 from rebus.train.task_scores import task_scores
 from rebus.train.trackers import Records, Watcher
@@ -169,7 +169,7 @@ class Run:
         batches = self._batches(data, "val", 0, range(self.config.eval_batches), workers=0)
         with self._autocast():
             each = (own for batch in batches for own in self._mixture(batch, data)) if self.place.ranks == 1 else ()
-            return task_scores(self.learner, each, data.processor)
+            return task_scores(self.learner, each, data.processor, locations_of(self.config))
 
     def steps(self, stop: list[bool]) -> Iterator[dict[str, Any]]:
         """Every step as a line of the metrics, which is also written down."""

@@ -16,6 +16,7 @@ from rebus.codec.processor import Processor
 from rebus.codec.text import check_end
 from rebus.core.config import from_dict
 from rebus.core.errors import MissingFile, UsageError
+from rebus.core.places import LocationNotation
 from rebus.core.system import System
 from rebus.data.detection_batches import SCENES, Detection, DetectionBatches, DetectionRecords
 from rebus.data.file_records import Files, Mixture, file_batches, mixed_batches
@@ -61,6 +62,11 @@ def resolved(config: TrainConfig) -> TrainConfig:
             f"system={config.system} expects a {wanted.__name__} as its model; got a {type(config.model).__name__}"
         )
     return config
+
+
+def locations_of(config: TrainConfig) -> LocationNotation | None:
+    """How the texts of the model of a recipe state places."""
+    return catalog.system(str(config.system)).suited_to(config.model).locations
 
 
 def open_data(config: TrainConfig, data: Any = None) -> Batches:

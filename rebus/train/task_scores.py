@@ -9,7 +9,9 @@ from torch import Tensor
 
 from rebus.codec.caption_words import words
 from rebus.codec.processor import Processor
+from rebus.core.box_overlap import same_boxes
 from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
+from rebus.core.places import LocationNotation
 from rebus.objectives import Learner
 from rebus.objectives.cider import cider_d_scores
 from rebus.train.audit import read
@@ -17,6 +19,7 @@ from rebus.train.gallery import said
 
 MEANINGS = {
     "exact match": "share of the texts, generated greedily, that equal the ground truth but for case and spaces",
+    "F1 of boxes": "of boxes in generated texts, right where a true box has the label and an IoU of at least 0.5",
     "CIDEr-D": "how alike generated and true captions are, 0 to 10, by n-grams that are rare in these (cider_d_scores)",
     "recall@1": "share of the images that are closest to their own text among those of the batch",
 }
@@ -25,9 +28,13 @@ _LONG = 4  # words of the ground truth, from which a text is a caption rather th
 
 
 def task_scores(
-    learner: Learner, batches: Iterable[Mapping[str, Tensor]], processor: Processor | None
+    learner: Learner,
+    batches: Iterable[Mapping[str, Tensor]],
+    processor: Processor | None,
+    locations: LocationNotation | None = None,
 ) -> dict[str, float]:
-    """The scores of `MEANINGS` that the task has; none where its batches hold no texts."""
+    """The scores of `MEANINGS` that the task has; none where its batches hold no texts. `locations`: how they state
+    boxes."""
     learner.eval()
     found, pairs = list[float](), list[tuple[str, str]]()
     for batch in batches:
@@ -42,7 +49,18 @@ def task_scores(
             found += _recall(learner, batch)
     if found:
         return {"recall@1": sum(found) / len(found)}
-    return _of_texts(pairs[:_ROWS])
+    return _of_texts(pairs[:_ROWS]) | _of_boxes(pairs[:_ROWS], locations)
+
+
+def _of_boxes(pairs: list[tuple[str, str]], locations: LocationNotation | None) -> dict[str, float]:
+    """Of all texts together; nothing where no ground truth has a box."""
+    if locations is None:
+        return {}
+    right = found = wanted = 0
+    for texts in pairs:
+        true, told = ([(one.label, one.xyxy) for one in locations.parse(text)[0]] for text in texts)
+        right, found, wanted = right + same_boxes(told, true), found + len(told), wanted + len(true)
+    return {"F1 of boxes": 2 * right / (found + wanted)} if wanted else {}
 
 
 def _of_texts(pairs: list[tuple[str, str]]) -> dict[str, float]:

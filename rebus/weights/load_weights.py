@@ -15,7 +15,11 @@ from rebus.core.errors import BadCheckpoint
 from rebus.weights.lazy_tensor import LazyTensor, Tensors
 
 _PIECE = 8 * 2**20  # bytes that are converted at a time, so that the source is never whole in memory beside the result
-_FUNCTIONS = {"cos", "sin", "exp", "log", "sqrt", "rsqrt", "reciprocal"}  # of one tensor, number by number
+_FUNCTIONS = {  # of one tensor, number by number
+    *("cos", "sin", "exp", "log", "sqrt", "rsqrt", "reciprocal"),
+    *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"),
+}
+_SERIES = {"arange", "linspace", "logspace", "eye"}
 _LISTED = 20  # names of one kind in an error
 
 
@@ -37,14 +41,19 @@ class _Unfilled(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name = getattr(function, "__name__", "")
+        name, options = getattr(function, "__name__", ""), dict(kwargs or {})
         if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
-            tensor = args[0] if args else (kwargs or {}).get("tensor")
+            tensor = args[0] if args else options.get("tensor")
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 return tensor
         if name in _FUNCTIONS and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            return torch.empty_like(args[0])
-        return function(*args, **(kwargs or {}))
+            like = args[0]
+            return torch.empty_strided(like.size(), like.stride(), dtype=options.get("dtype", like.dtype))
+        if name in _SERIES and options.get("device") is None:
+            return function(*args, **(options | {"device": "cpu"})).to("meta")
+        if name == "randn":
+            return torch.empty(*args, **{key: value for key, value in options.items() if key != "generator"})
+        return function(*args, **options)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rebus.evaluate.metrics import box_iou, mask_iou, recall_at_1
+from rebus.core.box_overlap import box_iou
+from rebus.evaluate.metrics import mask_iou, recall_at_1
 
 A, B = (0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)
 

@@ -8,13 +8,14 @@ import pytest
 import rebus
 from rebus.codec.text import TextPipeline
 from rebus.core.answers import Box, Mask, Ranking, TextLine
+from rebus.core.box_overlap import box_iou
 from rebus.core.errors import UsageError
 from rebus.core.specs import Prompts, TextSpec
 from rebus.data.scene_tokenizer import scenes_tokenizer
 from rebus.data.scenes import NOVEL_LABELS, Scene, Writing, language, scene
 from rebus.data.scenes.writing import QUESTION
 from rebus.evaluate import evaluate
-from rebus.evaluate.metrics import box_iou, mask_iou
+from rebus.evaluate.metrics import mask_iou
 from rebus.evaluate.scenes import few_shot_accuracy
 
 

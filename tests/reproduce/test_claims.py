@@ -368,7 +368,7 @@ def test_the_captions_world_says_what_is_there():
 def test_who_answers_the_truth_is_right_of_located_things(task: str) -> None:
     pixels, things = located.draw(3, 30)
     given, right = located.texts(things, [task] * 30, np.random.default_rng(0), num_image=2)
-    assert pixels.shape == (30, 3, 48, 48)
+    assert pixels.shape == (30, 3, 32, 32)
     assert given["mask"].sum(dim=1).unique().numel() == 1  # every prompt of a task is as long
     answers = [[token for token in row if token >= 0] for row in given["targets"].tolist()]
     assert all(located.is_right(task, *pair) for pair in zip(answers, right, strict=True))

@@ -27,7 +27,7 @@ def test_captions_say_what_is_there_and_where() -> None:
     things = [said(row) for row in world.captions(s, rows, np.random.default_rng(0), whole=False)]
     for row in range(60):
         places = [f"{world._DOWN[c // 3]} {world._ACROSS[c % 3]}" for c in s.cells[row]]
-        facts = [f"{name} {place}" for name, place in zip(names(s, row), places)] + [f"written {s.digits[row]}"]
+        facts = [f"{name} {place}" for name, place in zip(names(s, row), places)] + [f"written {world.DIGITS[s.digits[row]]}"]
         left = whole[row]
         for fact in facts:
             left = left.replace(fact, "", 1)
@@ -50,7 +50,7 @@ def test_things_and_signs_stand_in_their_cells() -> None:
         assert s.boxes[row, 0, 2] - s.boxes[row, 0, 0] > s.boxes[row, 1, 2] - s.boxes[row, 1, 0]
         down, across = (world.CELL * int(c) for c in (s.cells[row, 2] // 3, s.cells[row, 2] % 3))
         cell = s.pixels[row, 1, down : down + world.CELL, across : across + world.CELL]
-        sign = torch.from_numpy(dots(str(s.digits[row])))
+        sign = torch.from_numpy(dots(world.DIGITS[s.digits[row]]))
         places = cell.unfold(0, sign.shape[0], 1).unfold(1, sign.shape[1], 1)
         assert bool((((places > 0) == sign).all(dim=(2, 3))).any())
 
@@ -62,13 +62,13 @@ def test_answers_are_right_and_scored_as_such(monkeypatch) -> None:
         assert [said(q) for q in asked[row]] == [*(f"find {name}" for name in names(s, row)), "read", "name"]
         boxes = world.BIN * (answers[row, :2, :4] - world.PLACES).numpy()
         assert np.abs(boxes - s.boxes[row]).max() <= world.BIN / 2
-        assert said(answers[row, 2]) == str(s.digits[row])
+        assert said(answers[row, 2]) == world.DIGITS[s.digits[row]]
         assert said(answers[row, 3]) == names(s, row)[0]
     given = answers.flatten(0, 1).clamp(min=world.PAD)
     monkeypatch.setattr(pali3, "generate", lambda made, batch, **options: given)
     assert pali3._right(None, s) == {"boxes": 1.0, "reading": 1.0, "naming": 1.0}
     given[0, 0] += 8  # the first box begins where it ends
-    given[2, 0] = world.IDS["0"] + (1 + s.digits[0]) % 10
+    given[2, 0] = world.IDS["0"] + (1 + s.digits[0]) % len(world.DIGITS)
     assert pali3._right(None, s) == {"boxes": 15 / 16, "reading": 7 / 8, "naming": 1.0}
 
 

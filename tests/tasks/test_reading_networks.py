@@ -14,11 +14,11 @@ from rebus.codec.processor import Processor
 from rebus.codec.regions import ImageRegions
 from rebus.codec.text import TextPipeline
 from rebus.codec.tokenizers import word_level_tokenizer
+from rebus.core.box_overlap import box_iou
 from rebus.core.card import ModelCard
 from rebus.core.errors import BadImage, BadRegions, BadText, NotFinite, UnsupportedTask, UsageError
 from rebus.core.specs import ImageSpec
 from rebus.data.scenes import scene
-from rebus.evaluate.metrics import box_iou
 from tests.tasks.fakes import picture
 from tests.tiny import WORDS
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import rebus
+from rebus.core.answers import Box
 from rebus.objectives import Learner, NextTokenLoss, SigmoidLoss
 from rebus.train import task_scores as module
 from rebus.train.task_scores import task_scores
@@ -43,3 +44,25 @@ def test_nothing_is_said_without_texts():
     learner = Learner(SigmoidLoss(), model.network)
     assert task_scores(learner, [], model.processor) == {}
     assert task_scores(learner, [{"pixels": torch.zeros(1, 3, 96, 96)}], None) == {}
+
+
+def test_boxes_in_generated_texts_are_paired_with_true_ones(monkeypatch):
+    model = rebus.load("paligemma/scenes")
+    notation = model.system.locations
+    assert notation is not None
+
+    def text(*things):
+        return notation.detection_text([Box(xyxy, label, 1.0) for label, xyxy in things], (96, 96))
+
+    cross, star = ("red cross", (10.0, 10.0, 40.0, 40.0)), ("blue star", (50.0, 50.0, 90.0, 90.0))
+    truths = [text(cross, star), text(star)]
+    answers = [text(("red cross", (12.0, 10.0, 42.0, 40.0)), ("blue star", (10.0, 10.0, 40.0, 40.0))), text(star)]
+    batch = model.processor(texts=["detect"] * 2, targets=truths)
+    told = model.processor(texts=["detect"] * 2, targets=answers)["targets"]
+    monkeypatch.setattr(module, "said", lambda network, batch, processor: told)
+    learner = Learner(NextTokenLoss(), model.network)
+    found = task_scores(learner, [batch], model.processor, notation)
+    assert found["F1 of boxes"] == pytest.approx(2 * 2 / (3 + 3))
+    assert "F1 of boxes" not in task_scores(learner, [batch], model.processor)
+    plain = model.processor(texts=["caption en"] * 2, targets=["a red star"] * 2)
+    assert "F1 of boxes" not in task_scores(learner, [{**plain}], model.processor, notation)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from rebus.core.released_config import Released
 from rebus.core.specs import ImageSpec
 from rebus.core.system import Layout, System
 from rebus.nn.attention import Attention
+from rebus.nn.drop_path import DropPath
 from rebus.nn.mlp import MLP
 from rebus.nn.norms import LayerNorm
 from rebus.weights.key_sides import Row

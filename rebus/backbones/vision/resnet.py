@@ -1,10 +1,10 @@
 """ResNet: every block adds a correction to what came in, so a hundred layers train like ten.
 
-He et al., "Deep Residual Learning for Image Recognition", 2015. The network is timm's, whose names are torchvision's.
+He et al., "Deep Residual Learning for Image Recognition", 2015. Layers have torchvision's names.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast, get_args
@@ -67,29 +67,9 @@ class ResNet(nn.Module):
         super().__init__()
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
-        import timm  # takes seconds: only who has a ResNet waits for it
-
         self.cfg = cfg
-        sizes: dict[str, Any] = {"layers": cfg.depths, "channels": cfg.channels}
-        self.net = cast(
-            Any,
-            timm.create_model(
-                cfg.variant,
-                pretrained=False,
-                num_classes=cfg.num_classes,
-                output_stride=cfg.stride,
-                norm_layer=partial(nn.BatchNorm2d, eps=cfg.eps, momentum=cfg.momentum),
-                **{name: value for name, value in sizes.items() if value is not None},
-            ),
-        )
-        if cfg.padding == "same":
-            self.net.maxpool = SamePool()
-        if cfg.strided == "first":
-            for block in (stage[0] for stage in (self.net.layer2, self.net.layer3, self.net.layer4)):
-                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-        for stage in range(cfg.stages + 1, 5):
-            setattr(self.net, f"layer{stage}", nn.Identity())
-        self.widths = tuple(int(stage["num_chs"]) for stage in self.net.feature_info[1 : cfg.stages + 1])  # of `maps`
+        self.net = Layers(cfg)
+        self.widths = self.net.widths  # of `maps`
         self.width = self.widths[-1]
 
     @property
@@ -100,20 +80,20 @@ class ResNet(nn.Module):
     def maps(self, pixels: Float[Tensor, "B 3 Y X"]) -> list[Float[Tensor, "B _ _ _"]]:
         """What the four stages give, C2 to C5: a 4th, an 8th, a 16th and a 32nd of the image's size."""
         net = self.net
-        x = net.maxpool(net.act1(net.bn1(net.conv1(pixels))))
+        x = net.maxpool(F.relu(net.bn1(net.conv1(pixels))))
         found = []
-        for stage in (net.layer1, net.layer2, net.layer3, net.layer4)[: self.cfg.stages]:
-            x = stage(x)
+        for i in range(1, self.cfg.stages + 1):
+            x = net.get_submodule(f"layer{i}")(x)
             found.append(x)
         return found
 
     def feature_map(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D H W"]:
         """The last grid of features, a 32nd of the image's size (VirTex reads its 7 × 7 places as words)."""
-        return self.net.forward_features(pixels)
+        return self.maps(pixels)[-1]
 
     def features(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D"]:
         """Their mean over the image: what the classifier reads."""
-        return self.net.global_pool(self.feature_map(pixels))
+        return self.feature_map(pixels).mean(dim=(2, 3))
 
     def region_features(
         self, pixels: Float[Tensor, "B 3 Y X"], num_regions: int | None = None, merge: int = 1
@@ -128,6 +108,141 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B V"]:
         return self.net.fc(self.features(pixels))
+
+
+class Layers(nn.Module):
+    """The layers of a ResNet by their released names."""
+
+    def __init__(self, cfg: ResNetConfig):
+        super().__init__()
+        depths, block = _DESIGNS[cfg.variant]
+        channels = cfg.channels or (64, 128, 256, 512)
+        before = 64
+        norm = partial(nn.BatchNorm2d, eps=cfg.eps, momentum=cfg.momentum)
+        self.conv1 = nn.Conv2d(3, before, 7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(before)
+        self.maxpool = SamePool() if cfg.padding == "same" else nn.MaxPool2d(3, stride=2, padding=1)
+        widths, dilation, reached = [], 1, 4
+        for i, (depth, width) in enumerate(zip(cfg.depths or depths, channels, strict=True)):
+            if i == cfg.stages:
+                break
+            stride, first = min(i + 1, 2), dilation
+            if reached >= cfg.stride:  # as fine as asked: what the stride would skip lies between the taps
+                stride, dilation = 1, dilation * stride
+            reached *= stride
+            blocks: list[nn.Module] = []
+            for j in range(depth):
+                blocks.append(
+                    block(cfg, before, width, norm, stride if j == 0 else 1, dilation if j else first, dilation)
+                )
+                before = width * block.expansion
+            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+            widths.append(before)
+        self.widths = tuple(widths)
+        self.fc = nn.Linear(before, cfg.num_classes) if cfg.num_classes else nn.Identity()
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Convolutions by their outputs (He et al., 2015); each block starts as what comes in, as timm has it (Goyal et
+        al., "Accurate, Large Minibatch SGD", 2017, Sec. 5.1)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, Basic | Bottleneck):
+                nn.init.zeros_(module.last_norm.weight)
+
+
+class _Block(nn.Module):
+    """A correction to what comes in, brought to its size by a 1 × 1 convolution where that differs."""
+
+    expansion = 1
+    downsample: nn.Module | None
+
+    def add_downsample(self, before: int, after: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
+        same = stride == 1 and before == after
+        self.downsample = (
+            None if same else nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), norm(after))
+        )
+
+    def around(self, x: Tensor) -> Tensor:
+        return x if self.downsample is None else self.downsample(x)
+
+
+class Basic(_Block):
+    """Two 3 × 3 convolutions."""
+
+    def __init__(
+        self,
+        cfg: ResNetConfig,
+        before: int,
+        width: int,
+        norm: Callable[[int], nn.Module],
+        stride: int,
+        first_dilation: int,
+        dilation: int,
+    ):
+        super().__init__()
+        self.conv1 = _conv3(before, width, stride, first_dilation)
+        self.bn1 = norm(width)
+        self.conv2 = _conv3(width, width, 1, dilation)
+        self.bn2 = norm(width)
+        self.add_downsample(before, width, stride, norm)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.bn2
+
+    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
+        return F.relu(self.around(x) + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class Bottleneck(_Block):
+    """A 3 × 3 convolution between two of 1 × 1, which make it narrower and wide again."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        cfg: ResNetConfig,
+        before: int,
+        width: int,
+        norm: Callable[[int], nn.Module],
+        stride: int,
+        first_dilation: int,
+        dilation: int,
+    ):
+        super().__init__()
+        inner, after = width * (2 if cfg.variant.startswith("wide") else 1), width * self.expansion
+        strides = (stride, 1) if cfg.strided == "first" else (1, stride)
+        self.conv1 = nn.Conv2d(before, inner, 1, stride=strides[0], bias=False)
+        self.bn1 = norm(inner)
+        self.conv2 = _conv3(inner, inner, strides[1], first_dilation)
+        self.bn2 = norm(inner)
+        self.conv3 = nn.Conv2d(inner, after, 1, bias=False)
+        self.bn3 = norm(after)
+        self.add_downsample(before, after, stride, norm)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.bn3
+
+    def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
+        inner = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        return F.relu(self.around(x) + self.bn3(self.conv3(inner)))
+
+
+def _conv3(before: int, after: int, stride: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+
+
+_DESIGNS: dict[Variant, tuple[tuple[int, int, int, int], type[Basic] | type[Bottleneck]]] = {
+    "resnet18": ((2, 2, 2, 2), Basic),
+    "resnet34": ((3, 4, 6, 3), Basic),
+    "resnet50": ((3, 4, 6, 3), Bottleneck),
+    "resnet101": ((3, 4, 23, 3), Bottleneck),
+    "resnet152": ((3, 8, 36, 3), Bottleneck),
+    "wide_resnet50_2": ((3, 4, 6, 3), Bottleneck),
+}
 
 
 class SamePool(nn.Module):

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from rebus.core.answers import Box, Mask
+from rebus.core.box_overlap import box_iou
 from rebus.core.errors import RebusError, UsageError
 from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.outlines import has_area, mask_of
 from rebus.data.record import XYXY, Thing
 from rebus.evaluate.benchmarks.walk import Example
 from rebus.evaluate.detection import By, Detections, Truth
-from rebus.evaluate.metrics import box_iou, mask_iou
+from rebus.evaluate.metrics import mask_iou
 from rebus.evaluate.outcome import Mistake
 
 _SHOWN = 8  # answers of a mistake that are named

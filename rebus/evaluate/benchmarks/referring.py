@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rebus.core.answers import Box
+from rebus.core.box_overlap import box_iou
 from rebus.core.errors import UsageError
 from rebus.data.annotated_size import PixelsOfImages
 from rebus.data.outlines import has_area
@@ -20,7 +21,6 @@ from rebus.data.record import Phrase
 from rebus.evaluate.benchmarks.located import best, check_can, corners, in_pixels_of_image, mask_of_thing
 from rebus.evaluate.benchmarks.walk import Example, Source
 from rebus.evaluate.detection import By
-from rebus.evaluate.metrics import box_iou
 from rebus.evaluate.outcome import Mistake, Outcome, Plot, Worst
 
 READS = "images with phrases that describe one object each (refcoco)"

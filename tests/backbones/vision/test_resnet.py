@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 import torchvision
 
-from rebus.backbones.vision.resnet import ResNet, ResNetConfig, keys
+from rebus.backbones.vision.resnet import VARIANTS, ResNet, ResNetConfig, keys
 from rebus.core.config import from_dict
 from rebus.core.errors import BadConfig
 from rebus.weights.load_weights import load_into
@@ -59,3 +60,30 @@ def test_strides_in_the_first_convolution_skip_every_second_place():
 def test_only_bottlenecks_take_strides_first(fields):
     with pytest.raises(BadConfig, match="bottlenecks"):
         ResNetConfig(strided="first", **fields)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_timm_at_every_variant_and_stride(variant, stride):
+    torch.manual_seed(0)
+    theirs = timm.create_model(
+        variant, num_classes=5, channels=(8, 8, 16, 16), output_stride=stride, zero_init_last=False
+    ).eval()
+    for name, buffer in theirs.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+    cfg = ResNetConfig(variant=variant, num_classes=5, channels=(8, 8, 16, 16), stride=stride)
+    network = ResNet(cfg).eval()
+    load_into(network, keys(cfg).to_ours(theirs.state_dict()))
+    pixels = torch.randn(2, 3, 70, 45)
+    with torch.no_grad():
+        torch.testing.assert_close(network.feature_map(pixels), theirs.forward_features(pixels), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(network(pixels), theirs(pixels), atol=1e-4, rtol=1e-4)
+
+
+def test_every_block_begins_as_what_comes_in():
+    network = ResNet(ResNetConfig(num_classes=0, channels=(4, 4, 4, 4), depths=(2, 1, 1, 1)))
+    block = network.net.layer1[1]
+    x = torch.rand(1, 16, 6, 5)
+    assert torch.equal(block(x), x)
