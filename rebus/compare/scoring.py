@@ -63,8 +63,8 @@ def box_f1(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any
     nothing on either side."""
     if not found and not wanted:
         return 1.0
-    pairs = ([(box["label"], tuple(box["xyxy"])) for box in boxes] for boxes in (found, wanted))
-    return 2 * same_boxes(*pairs, least=OVERLAP) / (len(found) + len(wanted))
+    left, right = ([(box["label"], tuple(box["xyxy"])) for box in boxes] for boxes in (found, wanted))
+    return 2 * same_boxes(left, right, OVERLAP) / (len(found) + len(wanted))
 
 
 def _rouge(caption: str, others: Sequence[str]) -> float:

@@ -27,7 +27,7 @@ SETTINGS = ("together", "apart, same compute", "apart, same steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    steps: int = 1200  # of the model of all tasks
+    steps: int = 1100  # of the model of all tasks
     batch_size: int = 32
     images: int = 5000
     test: int = 400  # images, of which each task is asked

@@ -49,8 +49,10 @@ class _Unfilled(TorchFunctionMode):
         if name in _FUNCTIONS and args and isinstance(args[0], Tensor) and args[0].is_meta:
             like = args[0]
             return torch.empty_strided(like.size(), like.stride(), dtype=options.get("dtype", like.dtype))
+        if name in _SERIES and "out" in options:
+            return options["out"]
         if name in _SERIES and options.get("device") is None:
-            return function(*args, **(options | {"device": "cpu"})).to("meta")
+            return function(*args, **(options | {"device": "cpu"}))  # tables are small: what follows is quicker so
         if name == "randn":
             return torch.empty(*args, **{key: value for key, value in options.items() if key != "generator"})
         return function(*args, **options)
@@ -58,7 +60,8 @@ class _Unfilled(TorchFunctionMode):
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """Networks built inside have shapes and types but no values, for `load_into` to fill; nothing is initialised."""
+    """Networks built inside have shapes and types but no values, for `load_into` to fill; nothing is initialised.
+    Tables that are computed may have theirs, on the CPU."""
     with torch.device("meta"), _Unfilled():
         yield
 
@@ -210,6 +213,7 @@ def _rebuild_buffers(network: nn.Module, device: torch.device) -> None:
         for make in [getattr(module, "init_buffers", None) for module in modules]:
             if callable(make):
                 make()
-    left = [name for name, t in chain(network.named_parameters(), network.named_buffers()) if t.is_meta]
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    left = [name for name, t in tensors if t.device.type != device.type]
     if left:
-        raise RuntimeError(f"still on the meta device: {_some(left)}; a module lacks init_buffers()")
+        raise RuntimeError(f"not on {device}: {_some(left)}; a module lacks init_buffers()")

@@ -66,6 +66,20 @@ def test_building_on_meta_computes_no_initial_values():
     assert done.returncode == 0, done.stderr
 
 
+def test_loading_imports_no_compiler_and_no_other_library_of_models():
+    code = """
+        import sys, rebus
+        from rebus import catalog
+        for card in catalog.cards():
+            if card.bundled and card.system != "vild":  # whose network has operators of torchvision
+                rebus.load(card.name)
+                found = {"sympy", "torch._dynamo", "timm", "torchvision"} & set(sys.modules)
+                assert not found, (card.name, found)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_tied_weights_stay_one_and_may_come_under_either_name():
     given = Net().state_dict()
     tied = given.pop("head.weight")

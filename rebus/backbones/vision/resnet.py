@@ -68,7 +68,7 @@ class ResNet(nn.Module):
         if cfg.variant not in VARIANTS:
             raise unknown("ResNet", cfg.variant, VARIANTS)
         self.cfg = cfg
-        self.net = Layers(cfg)
+        self.net: Any = Layers(cfg)  # submodules by their released names, which no type knows
         self.widths = self.net.widths  # of `maps`
         self.width = self.widths[-1]
 
@@ -189,7 +189,7 @@ class Basic(_Block):
         self.add_downsample(before, width, stride, norm)
 
     @property
-    def last_norm(self) -> nn.Module:
+    def last_norm(self) -> Any:
         return self.bn2
 
     def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
@@ -223,7 +223,7 @@ class Bottleneck(_Block):
         self.add_downsample(before, after, stride, norm)
 
     @property
-    def last_norm(self) -> nn.Module:
+    def last_norm(self) -> Any:
         return self.bn3
 
     def forward(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B D H W"]:
