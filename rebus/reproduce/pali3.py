@@ -35,13 +35,13 @@ _OVERLAP = 0.5  # of a box, to be right
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     images: int = 5000
-    steps: int = 700  # of pretraining
-    tuning: int = 400  # steps of the encoder-decoder
+    steps: int = 1000  # of pretraining
+    tuning: int = 600  # steps of the encoder-decoder
     batch_size: int = 64  # of pretraining; a batch of the encoder-decoder has half as many images, four questions each
     test: int = 500
     width: int = 64
     num_layers: int = 3  # of the image encoder
-    patch: int = 9
+    patch: int = 12
     lr: float = 2e-3
     waves: float = 3.0  # length of the waves in the positions, as in the recipes of scenes
 
