@@ -44,6 +44,12 @@ def rows_for_float32() -> float:
 
 
 @cache
+def is_amd() -> bool:
+    """Whether the processor is AMD's, for which PyTorch's float32 products (MKL) are not written."""
+    return "AuthenticAMD" in _told()
+
+
+@cache
 def has_integer_dot_products() -> bool:
     """Whether the processor sums products of 8-bit integers in 32 bits by one instruction (VNNI)."""
     return bool({"avx512_vnni", "avx_vnni"} & _told())

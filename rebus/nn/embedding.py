@@ -2,11 +2,12 @@
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from rebus.nn.linear import linear
 
 
 class TokenEmbedding(nn.Embedding):
     """An embedding that is also the head of its language model ("tied"). Press & Wolf 2017."""
 
     def scores(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        return F.linear(hidden, self.weight)
+        return linear(hidden, self.weight)

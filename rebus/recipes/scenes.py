@@ -262,7 +262,14 @@ def paligemma_scenes() -> TrainConfig:
         model=PaliGemmaConfig(
             image=ENCODER,
             text=GemmaConfig(
-                width=128, num_layers=3, num_heads=4, num_kv_heads=1, head_width=32, mlp_width=256, vocab_size=words
+                width=128,
+                num_layers=3,
+                num_heads=4,
+                num_kv_heads=1,
+                head_width=32,
+                mlp_width=256,
+                vocab_size=words,
+                context=512,
             ),
             image_id=IMAGE,
         ),

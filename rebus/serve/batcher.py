@@ -211,7 +211,7 @@ class Batcher:
         """Let those in that wait, and take a step."""
         with self._wake:
             self._bury()
-            number = min(self._rows.free, len(self._prompts))
+            number = self._rows.admits(self._prompts)
             joining = [self._prompts.popleft() for _ in range(number)]
         before = self.running + number
         try:

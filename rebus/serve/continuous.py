@@ -27,6 +27,7 @@ from rebus.tasks.stream import TextSoFar
 
 log = logging.getLogger("rebus")
 Observe = Callable[[str, float], None]
+_WASTE = 4  # times as many slots as are used, at most
 
 
 @dataclass(kw_only=True)
@@ -52,6 +53,11 @@ class Request:
     @property
     def left(self) -> int:
         return self.room - len(self.text.ids)
+
+    @property
+    def slots(self) -> int:
+        """Of a cache: its prompt's, and those of the longest answer."""
+        return self.batch["tokens"].shape[1] + self.room
 
     def take(self, token: int) -> bool:
         """Write one token more; whether the answer has ended with it."""
@@ -86,10 +92,15 @@ class Rows:
     def live(self) -> list[int]:
         return [place for place, row in enumerate(self.rows) if row is not None]
 
-    @property
-    def free(self) -> int:
-        """How many more may come in."""
-        return self.most - len(self.live)
+    def admits(self, waiting: Sequence[Request]) -> int:
+        """How many of the first that wait may come in now. All rows have as many slots as the longest, so that one with
+        a far longer prompt waits until few are left, or its neighbours would slow down as if they were as long."""
+        slots = [row.slots for row in self.rows if row is not None]
+        for number, one in enumerate(waiting):
+            slots.append(one.slots)
+            if len(slots) > self.most or len(slots) * max(slots) > _WASTE * sum(slots):
+                return number
+        return len(waiting)
 
     @torch.inference_mode()
     def join(self, requests: Sequence[Request], observe: Observe) -> None:
@@ -254,9 +265,11 @@ def in_our_words(error: Exception) -> RebusError:
 
 
 def _signature(request: Request) -> tuple[Any, ...]:
-    """Equal for prompts that can be read together: whatever they are made of has one shape, tokens apart."""
+    """Equal for prompts that can be read together: whatever they are made of has one shape, tokens apart, of which none
+    has more than twice as many as another."""
     rest = {name: tensor for name, tensor in request.batch.items() if name not in ("tokens", "mask")}
-    return tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in sorted(rest.items()))
+    shapes = ((name, tuple(tensor.shape), tensor.dtype) for name, tensor in sorted(rest.items()))
+    return request.batch["tokens"].shape[1].bit_length(), *shapes
 
 
 def _alike(requests: Sequence[Request]) -> list[list[Request]]:

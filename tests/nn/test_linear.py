@@ -58,3 +58,27 @@ def test_patches_are_the_strided_convolution(sides):
     expected = F.conv2d(pixels, patch.weight, patch.bias, stride=4).flatten(2).mT
     torch.testing.assert_close(patch(pixels), expected)
     assert torch.equal(cut(pixels, 4)[1, 0], pixels[1, :, :4, :4].flatten())
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (2, 3, 5), (0, 5)])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_either_library_gives_the_same_float32_numbers(monkeypatch, shape, has_bias):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(shape), torch.randn(7, 5), torch.randn(7) if has_bias else None
+    wanted = torch.nn.functional.linear(x, weight, bias)
+    for amd in (True, False):
+        monkeypatch.setattr(module, "is_amd", lambda amd=amd: amd)
+        with torch.no_grad():
+            torch.testing.assert_close(module.linear(x, weight, bias), wanted)
+            torch.testing.assert_close(module.linear(x, weight.T.contiguous().T, bias), wanted)
+    weight.requires_grad_()
+    module.linear(x, weight, bias).sum().backward()
+    assert weight.grad is not None
+
+
+def test_a_traced_network_keeps_its_numbers(monkeypatch):
+    monkeypatch.setattr(module, "is_amd", lambda: True)
+    layer, x = module.Linear(5, 7), torch.randn(2, 5)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, x)
+        torch.testing.assert_close(traced(x), layer(x))

@@ -27,7 +27,9 @@ def test_captions_say_what_is_there_and_where() -> None:
     things = [said(row) for row in world.captions(s, rows, np.random.default_rng(0), whole=False)]
     for row in range(60):
         places = [f"{world._DOWN[c // 3]} {world._ACROSS[c % 3]}" for c in s.cells[row]]
-        facts = [f"{name} {place}" for name, place in zip(names(s, row), places)] + [f"written {world.DIGITS[s.digits[row]]}"]
+        facts = [f"{name} {place}" for name, place in zip(names(s, row), places)] + [
+            f"written {world.DIGITS[s.digits[row]]}"
+        ]
         left = whole[row]
         for fact in facts:
             left = left.replace(fact, "", 1)

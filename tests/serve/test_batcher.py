@@ -10,7 +10,7 @@ from PIL import Image
 import rebus
 from rebus.core.errors import BadImage, BadText, NotFinite, RebusError, UnsupportedTask, UsageError
 from rebus.serve import Batcher, Cancelled, OutOfMemory, QueueFull, TooLate
-from rebus.serve.continuous import Rows
+from rebus.serve.continuous import Request, Rows, _alike
 from rebus.tasks.stream import pair_of
 from tests import tiny
 from tests.serve.conftest import image_of
@@ -304,8 +304,6 @@ def test_close_ends_what_is_under_way(model):
 
 
 def test_places_are_given_back_when_few_are_left(model):
-    rows = Rows(model.network, place=lambda batch: batch, most=8)
-    assert rows.free == 8
     with Batcher(model, max_batch=8) as batcher:
         lengths = [2, 2, 2, 2, 2, 2, 20, 2]
         tickets = [batcher.submit("ask", image_of(seed), "a", max_new_tokens=n) for seed, n in enumerate(lengths)]
@@ -313,3 +311,26 @@ def test_places_are_given_back_when_few_are_left(model):
             ticket.result(60)
         wait_for(lambda: batcher._rows.rows == [])
         assert batcher._rows.cache is None
+
+
+def prompt_of(length, room=8):
+    batch = {"tokens": torch.ones(1, length, dtype=torch.int64), "mask": torch.ones(1, length, dtype=torch.bool)}
+    return Request(ticket=None, batch=batch, room=room, stops=None, text=None, streams=False)  # type: ignore[arg-type]
+
+
+def test_a_far_longer_prompt_waits_until_few_rows_are_left(model):
+    rows = Rows(model.network, place=lambda batch: batch, most=8)
+    assert rows.admits([]) == 0
+    assert rows.admits([prompt_of(10)] * 20) == 8
+    assert rows.admits([prompt_of(10)] * 5 + [prompt_of(2000)] + [prompt_of(10)]) == 5  # and those behind it with it
+    rows.rows = [prompt_of(10), None, prompt_of(12)]
+    assert rows.admits([prompt_of(2000), prompt_of(10)]) == 2  # 4 × 2,008 slots: as few as they could be
+    rows.rows = [prompt_of(10)] * 4
+    assert rows.admits([prompt_of(2000)]) == 0
+    rows.rows = []
+    assert rows.admits([prompt_of(2000)]) == 1
+
+
+def test_prompts_are_not_padded_to_more_than_twice_their_length():
+    groups = _alike([prompt_of(length) for length in (9, 12, 15, 16, 30, 700)])
+    assert [[one.batch["tokens"].shape[1] for one in group] for group in groups] == [[9, 12, 15], [16, 30], [700]]

@@ -22,6 +22,7 @@ from rebus.models.frozen_lm.bridge import GatedCrossAttention, Resampler, Sight
 from rebus.models.frozen_lm.flamingo_config import FlamingoConfig
 from rebus.nn.cache import Cache
 from rebus.nn.image_rows import ImageRows, real_images
+from rebus.nn.linear import linear
 from rebus.nn.only_shapes import only_shapes
 
 
@@ -131,7 +132,7 @@ class Flamingo(nn.Module):
         if not self.cfg.writes_added:
             new = known.new_full((*known.shape[:-1], len(self.cfg.added)), -torch.inf)
         elif self.added_head is None:
-            new = nn.functional.linear(hidden, self.added.weight)
+            new = linear(hidden, self.added.weight)
         else:
             new = self.added_head(hidden)
         return torch.cat([known, new], dim=-1)
