@@ -76,8 +76,7 @@ def test_either_library_gives_the_same_float32_numbers(monkeypatch, shape, has_b
     assert weight.grad is not None
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # tracing is deprecated, and still what converters use
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and still what converters use
 def test_a_traced_network_keeps_its_numbers(monkeypatch):
     monkeypatch.setattr(module, "is_amd", lambda: True)
     layer, x = module.Linear(5, 7), torch.randn(2, 5)
