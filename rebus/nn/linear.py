@@ -38,11 +38,11 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether this product is one for oneDNN: its operator has no gradient, and compiled code has its own choice."""
     return (
         x.dtype == weight.dtype == torch.float32
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
         and is_amd()
         and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and x.numel() > 0
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and _HAS_ONEDNN
     )
 

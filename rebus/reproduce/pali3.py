@@ -227,7 +227,7 @@ def pali3(budget: Budget = BUDGET) -> Claim:
         ),
         plots=(
             Plot(
-                title="PaLI-3: one model, four frozen image encoders",
+                title="PaLI-3: frozen image encoders",
                 x="pretraining",
                 y="accuracy",
                 lines=tuple(
