@@ -183,7 +183,7 @@ def test_eight_scenes_are_learned_by_heart():
     assert batch["owners"].tolist() == [row for row in range(4) for _ in range(3)]
     batch["pixels"] = normalised(batch["pixels"], data.processor.image.spec)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(80):
         losses = PrefixLMLoss(at_random=0.0)(network, batch)
         optimiser.zero_grad()
         losses.total.backward()
