@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 APPROXIMATE = 1_000_000  # rows above which a search is approximate unless it is asked to be exact
 MINUS = 0.5  # weight of what is subtracted
 _SAMPLE = 20_000  # rows by which terms are balanced
-_PROBES, _REFINE = 10, 10
+_PROBES, _REFINE = 14, 10
 _SHARE = 0.05  # of the rows that conditions leave, for partitions to be worth it
 
 
@@ -245,7 +245,8 @@ class Index:
         if "partitioned" not in self._models and not store.partitioned:
             return None
         self._models["partitioned"] = True
-        found = np.array(store.nearest(query, number + int(number / share), _PROBES, _REFINE), dtype=np.int64)
+        asked = number if share == 1 else number + int(number / share)
+        found = np.array(store.nearest(query, asked, _PROBES, _REFINE), dtype=np.int64)
         places = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
         rows = order[places][ids[places] == found]  # the table has damaged images too
         rows = rows[kept[rows]]
