@@ -305,9 +305,10 @@ def chameleon(budget: Budget = BUDGET) -> Claim:
         ),
         plots=(
             Plot(
-                title="Chameleon: scores of attention and lengths of states",
+                title="Chameleon: attention scores, lengths of states",
                 x="norms",
                 y="at the end, rate 0.03",
+                log_y=True,
                 lines=tuple(
                     Line(figure, tuple((setting, Read(setting, f"{figure} {high}")) for setting in settings[:-1]))
                     for figure in ("score", "states")

@@ -190,8 +190,8 @@ def pali3(budget: Budget = BUDGET) -> Claim:
         "those pretrained on JFT's classes, a little better at captions and questions, and far better at text in "
         "images and at finding what is referred to; so in three sizes.",
         here="The library's ViT (three layers, width 64) learns 5,000 images of two coloured shapes and a sign with a "
-        "digit: by the class of the large shape, or by SigLIP's loss and captions that name each thing with its "
-        "place, and the digit, in two of three times; at equal steps. Frozen, it is the image encoder of the "
+        "digit, a patch for each: by the class of the large shape, or by SigLIP's loss and captions that name each "
+        "thing with its place, and the digit, in two of three times; at equal steps. Frozen, it is the image encoder of the "
         "library's PaLI-3, whose encoder-decoder learns to find each shape (IoU at least 0.5), to read the digit and "
         "to name the large shape.",
         settings=settings,
@@ -236,5 +236,5 @@ def pali3(budget: Budget = BUDGET) -> Claim:
                 ),
             ),
         ),
-        minutes=None,
+        minutes=12.4,
     )

@@ -111,17 +111,18 @@ def image(claim: Claim, found: dict[str, Any]) -> bytes | None:
 
 
 def _draw(axes: Any, plot: Plot, measured: Measured, seeds: Sequence[int]) -> None:
+    beside = any(isinstance(x, str) for line in plot.lines for x, _ in line.points)
     for line in plot.lines:
         points = [centre([read.of(measured, seed) for seed in seeds]) for _, read in line.points]
         across = [x for x, _ in line.points]
-        beside = any(isinstance(x, str) for x in across)
         means, spreads = zip(*points, strict=True)
         axes.errorbar(
             across, means, spreads, label=line.label, marker="o", capsize=3, linestyle="none" if beside else "-"
         )
-        if beside:  # numbers that are compared by eye begin at nothing, and names do not run into each other
-            axes.set_ylim(bottom=0)
+        if beside:  # names do not run into each other
             axes.set_xticks(range(len(across)), [textwrap.fill(str(x), 11) for x in across], fontsize="small")
+    if beside and not plot.log_y and axes.get_ylim()[0] > 0:  # numbers that are compared by eye begin at nothing
+        axes.set_ylim(bottom=0)  # after the last line, or what is above the first would be cut off
     axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
     if plot.log_x:
         axes.set_xscale("log", base=2)

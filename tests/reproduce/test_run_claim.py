@@ -7,6 +7,7 @@ import pytest
 from rebus.core.errors import RebusError, UsageError
 from rebus.reproduce import report
 from rebus.reproduce import run_claim as running
+from rebus.reproduce.claim import Line, Plot, Read
 from tests.reproduce import made_up
 
 
@@ -79,3 +80,19 @@ def test_picture(tmp_path):
     drawn = report.image(claim, running.run(claim, tmp_path))
     assert drawn is not None
     assert drawn.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_no_point_is_cut_off(log):
+    figure = pytest.importorskip("matplotlib.figure")
+    measured = {"low": {1: {"a": 1.0, "b": 10.0}}, "high": {1: {"a": 2.0, "b": 20.0}}}
+    lines = tuple(Line(name, tuple((way, Read(way, name)) for way in measured)) for name in ("a", "b"))
+    axes = figure.Figure().subplots()
+    report._draw(axes, Plot("title", "way", "score", lines, log_y=log), measured, (1,))
+    bottom, top = axes.get_ylim()
+    assert top > 20
+    assert bottom == 0 if not log else 0 < bottom < 1
+    below = {"low": {1: {"a": -1.0}}, "high": {1: {"a": 2.0}}}
+    axes = figure.Figure().subplots()
+    report._draw(axes, Plot("title", "way", "score", lines[:1]), below, (1,))
+    assert axes.get_ylim()[0] < -1
