@@ -192,8 +192,8 @@ def pali3(budget: Budget = BUDGET) -> Claim:
         here="The library's ViT (three layers, width 64) learns 5,000 images of two coloured shapes and a sign with a "
         "digit, a patch for each: by the class of the large shape, or by SigLIP's loss and captions that name each "
         "thing with its place, and the digit, in two of three times; at equal steps. Frozen, it is the image encoder "
-        "of the library's PaLI-3, whose encoder-decoder learns to find each shape (IoU at least 0.5), to read the digit and "
-        "to name the large shape.",
+        "of the library's PaLI-3, whose encoder-decoder learns to find each shape (IoU at least 0.5), to read the "
+        "digit and to name the large shape.",
         settings=settings,
         seeds=(1, 2, 3),
         budget=budget,
