@@ -35,13 +35,14 @@ setattr(_least_rows, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether this product is one for oneDNN: its operator has no gradient, and compiled code has its own choice. Where
-    gradients are recorded all products are of one library, those of frozen layers too."""
+    """Whether this product is one for oneDNN: its operator has no gradient and knows nothing of autocast, and compiled
+    code has its own choice. Where gradients are recorded all products are of one library, those of frozen layers too."""
     return (
         x.dtype == weight.dtype == torch.float32
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
         and is_amd()
         and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
         and bool(torch.backends.mkldnn.enabled)
         and _HAS_ONEDNN

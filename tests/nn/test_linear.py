@@ -83,3 +83,14 @@ def test_a_traced_network_keeps_its_numbers(monkeypatch):
     with torch.no_grad():
         traced = torch.jit.trace(layer, x)
         torch.testing.assert_close(traced(x), layer(x))
+
+
+def test_autocast_decides_what_is_multiplied(monkeypatch):
+    x, weight = torch.randn(3, 5), torch.randn(7, 5)
+    found = []
+    for amd in (True, False):
+        monkeypatch.setattr(module, "is_amd", lambda amd=amd: amd)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            found.append(module.linear(x, weight))
+    assert found[0].dtype == torch.bfloat16
+    assert torch.equal(*found)
