@@ -36,7 +36,7 @@ setattr(_least_rows, "_dynamo_marked_constant", True)  # noqa: B010
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether this product is one for oneDNN: its operator has no gradient and knows nothing of autocast, and compiled
-    code has its own choice. Where gradients are recorded all products are of one library, those of frozen layers too."""
+    code has its own choice. Where gradients are recorded all products are of one library, of frozen layers too."""
     return (
         x.dtype == weight.dtype == torch.float32
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
