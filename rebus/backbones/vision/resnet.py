@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -131,10 +131,8 @@ class Layers(nn.Module):
                 stride, dilation = 1, dilation * stride
             reached *= stride
             blocks: list[nn.Module] = []
-            for j in range(depth):
-                blocks.append(
-                    block(cfg, before, width, norm, stride if j == 0 else 1, dilation if j else first, dilation)
-                )
+            for steps in [(stride, first), *[(1, dilation)] * (depth - 1)]:
+                blocks.append(block(cfg, Place(before, width, *steps, dilation), norm))
                 before = width * block.expansion
             setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
             widths.append(before)
@@ -150,6 +148,17 @@ class Layers(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, Basic | Bottleneck):
                 nn.init.zeros_(module.last_norm.weight)
+
+
+class Place(NamedTuple):
+    """Where a block stands: channels that come in, and of its 3 × 3 convolutions; stride and dilation of the first of
+    these, dilation of others."""
+
+    before: int
+    width: int
+    stride: int
+    first_dilation: int
+    dilation: int
 
 
 class _Block(nn.Module):
@@ -171,22 +180,13 @@ class _Block(nn.Module):
 class Basic(_Block):
     """Two 3 × 3 convolutions."""
 
-    def __init__(
-        self,
-        cfg: ResNetConfig,
-        before: int,
-        width: int,
-        norm: Callable[[int], nn.Module],
-        stride: int,
-        first_dilation: int,
-        dilation: int,
-    ):
+    def __init__(self, cfg: ResNetConfig, at: Place, norm: Callable[[int], nn.Module]):
         super().__init__()
-        self.conv1 = _conv3(before, width, stride, first_dilation)
-        self.bn1 = norm(width)
-        self.conv2 = _conv3(width, width, 1, dilation)
-        self.bn2 = norm(width)
-        self.add_downsample(before, width, stride, norm)
+        self.conv1 = _conv3(at.before, at.width, at.stride, at.first_dilation)
+        self.bn1 = norm(at.width)
+        self.conv2 = _conv3(at.width, at.width, 1, at.dilation)
+        self.bn2 = norm(at.width)
+        self.add_downsample(at.before, at.width, at.stride, norm)
 
     @property
     def last_norm(self) -> Any:
@@ -201,26 +201,17 @@ class Bottleneck(_Block):
 
     expansion = 4
 
-    def __init__(
-        self,
-        cfg: ResNetConfig,
-        before: int,
-        width: int,
-        norm: Callable[[int], nn.Module],
-        stride: int,
-        first_dilation: int,
-        dilation: int,
-    ):
+    def __init__(self, cfg: ResNetConfig, at: Place, norm: Callable[[int], nn.Module]):
         super().__init__()
-        inner, after = width * (2 if cfg.variant.startswith("wide") else 1), width * self.expansion
-        strides = (stride, 1) if cfg.strided == "first" else (1, stride)
-        self.conv1 = nn.Conv2d(before, inner, 1, stride=strides[0], bias=False)
+        inner, after = at.width * (2 if cfg.variant.startswith("wide") else 1), at.width * self.expansion
+        strides = (at.stride, 1) if cfg.strided == "first" else (1, at.stride)
+        self.conv1 = nn.Conv2d(at.before, inner, 1, stride=strides[0], bias=False)
         self.bn1 = norm(inner)
-        self.conv2 = _conv3(inner, inner, strides[1], first_dilation)
+        self.conv2 = _conv3(inner, inner, strides[1], at.first_dilation)
         self.bn2 = norm(inner)
         self.conv3 = nn.Conv2d(inner, after, 1, bias=False)
         self.bn3 = norm(after)
-        self.add_downsample(before, after, stride, norm)
+        self.add_downsample(at.before, after, at.stride, norm)
 
     @property
     def last_norm(self) -> Any:
