@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-XYXY = tuple[float, float, float, float]
+from rebus.core.places import XYXY
 
 
 def box_iou(a: XYXY, b: XYXY) -> float:

@@ -46,12 +46,14 @@ class _Unfilled(TorchFunctionMode):
             tensor = args[0] if args else options.get("tensor")
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 return tensor
+        if options.get("device") is not None:
+            return function(*args, **options)
         if name in _FUNCTIONS and args and isinstance(args[0], Tensor) and args[0].is_meta:
             like = args[0]
-            return torch.empty_strided(like.size(), like.stride(), dtype=options.get("dtype", like.dtype))
+            return torch.empty_strided(like.size(), like.stride(), dtype=options.get("dtype") or like.dtype)
         if name in _SERIES and "out" in options:
             return options["out"]
-        if name in _SERIES and options.get("device") is None:
+        if name in _SERIES:
             return function(*args, **(options | {"device": "cpu"}))  # tables are small: what follows is quicker so
         if name == "randn":
             return torch.empty(*args, **{key: value for key, value in options.items() if key != "generator"})

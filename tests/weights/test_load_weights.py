@@ -66,6 +66,17 @@ def test_building_on_meta_computes_no_initial_values():
     assert done.returncode == 0, done.stderr
 
 
+def test_what_is_made_on_meta_has_the_type_and_device_that_it_would_have():
+    with load.on_meta():
+        half = torch.empty(3, 4, dtype=torch.float16)
+        assert torch.zeros_like(half).dtype == torch.zeros_like(half, dtype=None).dtype == torch.float16
+        assert torch.zeros_like(half, dtype=torch.int64).dtype == torch.int64
+        assert torch.zeros_like(half, device="cpu").tolist() == [[0.0] * 4] * 3
+        assert torch.randn(2, 5).is_meta
+        given = torch.randn(50, device="cpu", generator=torch.Generator().manual_seed(0))
+    assert torch.equal(given, torch.randn(50, generator=torch.Generator().manual_seed(0)))
+
+
 def test_loading_imports_no_compiler_and_no_other_library_of_models():
     code = """
         import sys, rebus
