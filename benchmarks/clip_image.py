@@ -14,6 +14,7 @@ from alternating import about, options, ratios, report, summary, take_turns
 from torch.nn import functional as F
 
 from rebus.models.contrastive import clip
+from rebus.nn.packed import pack_linears
 from rebus.nn.quantized import quantize_linears
 from rebus.weights.keymap import KeyMap
 
@@ -30,6 +31,7 @@ def main() -> None:
     whole = clip.CLIP(clip.PRESETS["b32"]).eval()
     rows = whole.state_dict()
     half = _ours(rows).bfloat16()
+    packed = pack_linears(_ours(rows).bfloat16())  # what load(pack=True) gives, and the commands use
     integer, integer_half = quantize_linears(_ours(rows)), quantize_linears(_ours(rows).bfloat16())
 
     theirs = open_clip.create_model("ViT-B-32-quickgelu", precision="bf16").eval()
@@ -50,6 +52,7 @@ def main() -> None:
             "open_clip bfloat16": lambda x=small: theirs.encode_image(x, normalize=True),
             "transformers bfloat16": embed_hub,
             "rebus bfloat16": lambda x=small: half.embed_image(x),
+            "rebus bfloat16, packed": lambda x=small: packed.embed_image(x),
             "rebus int8": lambda x=pixels: integer.embed_image(x),
             "rebus int8, bfloat16": lambda x=small: integer_half.embed_image(x),
         }

@@ -19,6 +19,7 @@ from rebus.backbones.text.gemma import GemmaConfig
 from rebus.backbones.vision.vit import ViTConfig
 from rebus.generation import generate
 from rebus.models.unified import paligemma
+from rebus.nn.packed import pack_linears
 from rebus.nn.quantized import quantize_linears
 
 warnings.simplefilter("ignore")
@@ -53,6 +54,7 @@ def main() -> None:
             torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
     rows = {name: row.load() for name, row in paligemma.keys(CONFIG).to_ours(hub.state_dict()).items()}
     ours = _ours(rows).to(dtype)
+    packed = pack_linears(_ours(rows).to(dtype))  # what load(pack=True) gives, and the commands use
     integer = quantize_linears(_ours(rows))  # float32 between the products: what load(quantize="int8") gives on a CPU
     integer_half = quantize_linears(_ours(rows).to(dtype))
     four = quantize_linears(_ours(rows), "int4")
@@ -80,6 +82,7 @@ def main() -> None:
     writers = {
         f"transformers {chosen.dtype}": write_hub,
         f"rebus {chosen.dtype}": lambda length: write(ours, length),
+        f"rebus {chosen.dtype}, packed": lambda length: write(packed, length),
         "rebus int8": lambda length: write(integer, length, torch.float32),
         f"rebus int8, {chosen.dtype} between": lambda length: write(integer_half, length),
         "rebus int4": lambda length: write(four, length, torch.float32),

@@ -55,7 +55,7 @@ def main() -> None:
             large.append(folder / f"{number}.jpg")
             with Image.open(file) as image:
                 image.convert("RGB").resize((4000, 3000)).save(large[-1], quality=90)
-        half = rebus.load(saved, dtype=torch.bfloat16)
+        half = rebus.load(saved, dtype=torch.bfloat16, pack=True)
         integer = rebus.load(saved, quantize="int8")
         theirs, _, prepare = open_clip.create_model_and_transforms("ViT-B-32-quickgelu", precision="bf16")
         theirs.eval()

@@ -145,6 +145,7 @@ def open_model(args: argparse.Namespace, task: str | None, by_examples: bool = F
         dtype=getattr(torch, dtype) if dtype else None,
         quantize=getattr(args, "quantize", None),
         compile=getattr(args, "compile", False),
+        pack=True,
     )
     if task is not None and task not in model.tasks:
         raise _unsupported(name, task)

@@ -75,4 +75,4 @@ def _nothing() -> Any:
 def _load(model: str, device: str | None, dtype: str | None, quantize: str | None, compile: bool) -> Model:
     import rebus
 
-    return rebus.load(model, device=device, dtype=dtype, quantize=cast(Any, quantize), compile=compile)
+    return rebus.load(model, device=device, dtype=dtype, quantize=cast(Any, quantize), compile=compile, pack=True)

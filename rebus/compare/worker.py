@@ -47,6 +47,7 @@ def _work(job: dict[str, Any], tell: Any) -> None:
         device=job["device"],
         dtype=getattr(torch, dtype) if dtype else None,
         quantize=job["quantize"],
+        pack=True,
     )
     loaded = time.perf_counter() - began
     _first_answer(model, question, job["images"])

@@ -50,9 +50,16 @@ def is_amd() -> bool:
 
 
 @cache
-def has_integer_dot_products() -> bool:
-    """Whether the processor sums products of 8-bit integers in 32 bits by one instruction (VNNI)."""
-    return bool({"avx512_vnni", "avx_vnni"} & _told())
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has products of bfloat16 (AVX-512 BF16, with AMX or without)."""
+    return "avx512_bf16" in _told()
+
+
+@cache
+def has_integer_dot_products(*, wide: bool = False) -> bool:
+    """Whether the processor sums products of 8-bit integers in 32 bits by one instruction (VNNI); `wide`: that of
+    AVX-512."""
+    return bool(({"avx512_vnni"} if wide else {"avx512_vnni", "avx_vnni"}) & _told())
 
 
 def _told() -> frozenset[str]:

@@ -22,7 +22,7 @@ def caption_images(
         return
     from rebus.api import load
 
-    writes = load(model, device=device)
+    writes = load(model, device=device, pack=True)
     if "caption" not in writes.tasks:
         raise UnsupportedTask(f"--captions {model}: it does not caption images")
     for first in range(0, len(rows), _AT_ONCE):

@@ -155,7 +155,7 @@ class RayWorker:
     def __init__(self, model: str, dtype: str | None, root: bytes, fast: bool):
         from rebus.api import load
 
-        self.root, self.model = root, load(model, dtype=dtype)
+        self.root, self.model = root, load(model, dtype=dtype, pack=True)
         check_dense(self.model)
         self.pipeline = ImagePipeline(image_spec(self.model), fast=fast)
 

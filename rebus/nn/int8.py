@@ -31,9 +31,9 @@ class Product(Protocol):
         """The products but for the rows' scales, and these, or none where the products have them already."""
 
 
-def int8_product(weight: Float[Tensor, "F D"]) -> Product:
-    """What multiplies rows by `weight`, rounded to 8 bits."""
-    return _product(*quantize_rows(weight))
+def int8_product(weight: Float[Tensor, "F D"], many: bool = False) -> Product:
+    """What multiplies rows by `weight`, rounded to 8 bits. `many`: it will be hundreds of rows at a time."""
+    return _product(*quantize_rows(weight), many=many)
 
 
 def quantize_rows(x: Float[Tensor, "R D"], zero: int = 0) -> tuple[Integer[Tensor, "R D"], Float[Tensor, "R 1"]]:
@@ -58,13 +58,18 @@ def row_peaks(x: Float[Tensor, "R D"]) -> Float[Tensor, "R 1"]:
     return x.abs().amax(1, keepdim=True)
 
 
-def _product(codes: Integer[Tensor, "F D"], scales: Float[Tensor, "F 1"]) -> Product:
-    """The fastest exact way to multiply on the device and processor at hand."""
+def _product(codes: Integer[Tensor, "F D"], scales: Float[Tensor, "F 1"], *, many: bool) -> Product:
+    """The fastest exact way to multiply on the device and processor at hand.
+
+    With VNNI, FBGEMM multiplied one row up to 1.7 times as fast as oneDNN, and 1,600 rows 0.9 times.
+    """
     engines = torch.backends.quantized.supported_engines
-    if codes.device.type == "cpu" and "onednn" in engines and torch.backends.mkldnn.is_available():
-        if has_integer_dot_products():
+    if codes.device.type == "cpu":
+        vnni = has_integer_dot_products() and "onednn" in engines and torch.backends.mkldnn.is_available()
+        fbgemm = "fbgemm" in engines and hasattr(torch, "_make_per_channel_quantized_tensor")
+        if vnni and (many or not fbgemm or not has_integer_dot_products(wide=True)):
             return _OneDNN(codes, scales)
-        if "fbgemm" in engines and hasattr(torch, "_make_per_channel_quantized_tensor"):
+        if fbgemm:
             return _FBGEMM(codes, scales)
     return _Plain(codes, scales)
 
@@ -89,10 +94,12 @@ class _OneDNN:
 
 
 class _FBGEMM:
-    """On other x86 processors: FBGEMM, with activations of 7 bits, so that a pair of products fits into 16."""
+    """On other x86 processors and for few rows: FBGEMM. Without VNNI of AVX-512 it adds pairs of products in 16 bits,
+    into which they fit with activations of 7 bits."""
 
     def __init__(self, codes: Tensor, scales: Tensor):
         self.scales = scales
+        self.top = 127 if has_integer_dot_products(wide=True) else 63  # the largest code of an activation
         zeros = torch.zeros(len(codes), dtype=torch.int64)
         chosen = torch.backends.quantized.engine
         torch.backends.quantized.engine = "fbgemm"
@@ -108,9 +115,9 @@ class _FBGEMM:
         rows = rows.float()
         if len(rows) == 1 and not torch.compiler.is_compiling():  # writing: three passes fewer over each row
             peak = float(rows.abs().max())
-            return product(rows, max(peak, 63e-30) / 63, 64, self.weight), None
-        scales = row_peaks(rows).div_(63).clamp_(min=1e-30)
-        return product(rows * scales.reciprocal(), 1.0, 64, self.weight), scales
+            return product(rows, max(peak, self.top * 1e-30) / self.top, self.top + 1, self.weight), None
+        scales = row_peaks(rows).div_(self.top).clamp_(min=1e-30)
+        return product(rows * scales.reciprocal(), 1.0, self.top + 1, self.weight), scales
 
 
 class _Plain:

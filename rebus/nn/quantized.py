@@ -1,6 +1,7 @@
 """Linear layers, patch projections and tied embeddings from quantised weights, and what puts them into a network."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +16,8 @@ from rebus.nn.patches import PatchProjection, cut
 
 Kind = Literal["int8", "int4"]
 KINDS: tuple[Kind, ...] = ("int8", "int4")
-_EIGHT = ("image.",)  # image encoders read hundreds of rows at once, where products by 4-bit weights are slow
+_IMAGES = ("image.",)  # image encoders read hundreds of rows at once, where products by 4-bit weights are slow
+_many = partial(int8_product, many=True)
 Quantize = Callable[[Tensor], Product]
 
 
@@ -105,8 +107,8 @@ def _quantize(module: nn.Module, path: str, quantize: Quantize, skip: frozenset[
         prepare = getattr(module, name, None)
         if callable(prepare):
             prepare()
-    if path.endswith(_EIGHT):
-        quantize = int8_product
+    if path.endswith(_IMAGES):
+        quantize = _many
     for name, child in list(module.named_children()):
         place = f"{path}{name}"
         if place in skip:
@@ -114,7 +116,7 @@ def _quantize(module: nn.Module, path: str, quantize: Quantize, skip: frozenset[
         if isinstance(child, nn.Linear):
             setattr(module, name, QuantizedLinear(quantize, child.weight, child.bias))
         elif isinstance(child, PatchProjection):
-            setattr(module, name, QuantizedPatchProjection(int8_product, child))
+            setattr(module, name, QuantizedPatchProjection(_many, child))
         elif isinstance(child, TokenEmbedding):
             setattr(module, name, QuantizedTokenEmbedding(child))
         else:

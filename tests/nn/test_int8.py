@@ -22,7 +22,8 @@ def product(request, monkeypatch):
         pytest.skip("oneDNN's sums overflow on this processor: it has no VNNI")
     if request.param == "_FBGEMM" and "fbgemm" not in torch.backends.quantized.supported_engines:
         pytest.skip("this PyTorch has no FBGEMM")
-    monkeypatch.setattr(int8, "_product", getattr(int8, request.param))
+    kind = getattr(int8, request.param)
+    monkeypatch.setattr(int8, "_product", lambda codes, scales, many: kind(codes, scales))
     return request.param
 
 
@@ -47,7 +48,7 @@ def test_a_layer_is_close_to_its_float_original(product, sides, bias, dtype):
 def test_the_sum_is_exact(product):
     """Whole numbers that reach the largest code in each row and column lose nothing, however large their sum."""
     torch.manual_seed(0)
-    top = 63 if product == "_FBGEMM" else 127
+    top = 63 if product == "_FBGEMM" and not has_integer_dot_products(wide=True) else 127
     weight, x = torch.randint(-127, 128, (5, 40)).float(), torch.randint(-top, top + 1, (6, 40)).float()
     weight[:, 0], x[:, 0] = 127, top
     weight[0], x[0] = 127, top

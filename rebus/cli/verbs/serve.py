@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         import rebus
 
         note(f"loading {source}")
-        return rebus.load(source, device=args.device, dtype=args.dtype, quantize=args.quantize, compile=args.compile)
+        return rebus.load(
+            source, device=args.device, dtype=args.dtype, quantize=args.quantize, compile=args.compile, pack=True
+        )
 
     if not (args.models or args.index):
         raise UsageError("nothing to serve: give a MODEL, or a folder with --index")
