@@ -69,7 +69,8 @@ class PackedTokenEmbedding(TokenEmbedding):
     """`TokenEmbedding` with packed weights for the scores beside the rows for look-up: it is held twice."""
 
     def __init__(self, table: TokenEmbedding):
-        super().__init__(*table.weight.shape, padding_idx=table.padding_idx, _weight=table.weight.detach())
+        rows, width = table.weight.shape
+        super().__init__(rows, width, padding_idx=table.padding_idx, _weight=table.weight.detach())
         self.weight.requires_grad_(False)
         self.heads = [PackedLinear(self.weight)]  # in a list, so that its weights count once
 

@@ -19,6 +19,7 @@ KINDS: tuple[Kind, ...] = ("int8", "int4")
 _IMAGES = ("image.",)  # image encoders read hundreds of rows at once, where products by 4-bit weights are slow
 _many = partial(int8_product, many=True)
 Quantize = Callable[[Tensor], Product]
+_KINDS: dict[Kind, Quantize] = {"int8": int8_product, "int4": int4_product}
 
 
 class QuantizedLinear(nn.Module):
@@ -93,7 +94,7 @@ def quantize_linears(network: nn.Module, kind: Kind = "int8", skip: Collection[s
     if devices - {"cpu", "cuda"}:
         raise UsageError(f'quantize="{kind}" works on cpu and cuda; these weights are on {", ".join(sorted(devices))}')
     with torch.no_grad():
-        _quantize(network, "", {"int8": int8_product, "int4": int4_product}[kind], frozenset(skip))
+        _quantize(network, "", _KINDS[kind], frozenset(skip))
     return network.eval().requires_grad_(False)
 
 
