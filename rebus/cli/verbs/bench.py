@@ -23,7 +23,7 @@ _SAID = {
     "texts_per_second": ("embed texts", "{:,.1f} texts/s"),
     "first_token_ms": ("first token", "{:,.1f} ms"),
     "tokens_per_second": ("write", "{:,.1f} tokens/s"),
-    "batch_tokens_per_second": ("decoding, in batches", "{:,.1f} tokens/s"),
+    "batch_tokens_per_second": ("write, in batches", "{:,.1f} tokens/s"),
 }
 
 
