@@ -277,8 +277,8 @@ def load(
     in generative models. `compile`: use `torch.compile`. `pack`: bfloat16 weights laid out for the CPU, where it has
     products of bfloat16 (`pack_linears`): quicker and equal to the last bit, but not to be trained. `processor`:
     another source, whose tokenizer and preprocessor files are used. `image_size`: side of the images in pixels, for
-    which position embeddings are interpolated; None: the size that the network was trained with.
-    Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
+    which position embeddings are interpolated; None: as it was trained. Raises `UnknownName`, `MissingFile`,
+    `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
     """
     target, kind = _device(device), _dtype(dtype)
     if quantize not in (None, *KINDS):
