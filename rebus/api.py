@@ -275,10 +275,9 @@ def load(
     `device`: by default the GPU if there is one, otherwise the CPU. `dtype`: by default that of the file, but half
     precision becomes float32 on a CPU. `quantize`: "int8" for 8-bit integer matrix products, "int4" for 4-bit weights
     in generative models. `compile`: use `torch.compile`. `pack`: bfloat16 weights laid out for the CPU, where it has
-    products of bfloat16 (`pack_linears`): quicker and equal to the last bit, but not to be trained. `processor`:
-    another source, whose tokenizer and preprocessor files are used. `image_size`: side of the images in pixels, for
-    which position embeddings are interpolated; None: the size that the network was trained with.
-    Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`, each in one line.
+    products of bfloat16 (`pack_linears`): quicker and equal to the last bit, but not to be trained. `processor`: a
+    source of other tokenizer and preprocessor files. `image_size`: side of the images in pixels, to which position
+    embeddings are interpolated. Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`.
     """
     target, kind = _device(device), _dtype(dtype)
     if quantize not in (None, *KINDS):

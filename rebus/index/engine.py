@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from rebus.codec.images import ImagePipeline
-from rebus.core.errors import MissingExtra, RebusError, UnsupportedTask
+from rebus.core.errors import UnsupportedTask
+from rebus.data.over_ray import ray_cluster
 from rebus.index.outcome import Embedded, Read, Unread
 from rebus.index.read_image import read_image
 from rebus.tasks.batching import BatchOptions, in_batches
@@ -119,12 +120,7 @@ class RayEngine:
     def embed(
         self, root: bytes, paths: Sequence[bytes], known: Callable[[bytes, bytes], int | None]
     ) -> Iterator[list[Embedded]]:
-        try:
-            import ray
-        except ImportError:
-            raise MissingExtra("ray", "--engine ray") from None
-        begun = not ray.is_initialized()
-        try:
+        with ray_cluster("--engine ray") as ray:
             rows = ray.data.from_items([{"path": path} for path in paths])
             found = rows.map_batches(
                 RayWorker,
@@ -135,14 +131,6 @@ class RayEngine:
             )
             for batch in found.iter_batches(batch_size=self.batch or 32):
                 yield [Embedded(*one) for one in batch["found"]]
-        except Exception as error:
-            cause = getattr(error, "cause", None) or error.__cause__
-            if isinstance(cause, RebusError):
-                raise cause from None
-            raise
-        finally:
-            if begun:
-                ray.shutdown()
 
     @property
     def bound(self) -> str:

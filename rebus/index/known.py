@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rebus.index.arrow_numbers import numbers
 from rebus.index.scan import Scan, Seen, excluder
 
 
@@ -16,16 +17,12 @@ class Known:
         """`rows`: an Arrow table of `rebus.index.store.METADATA`."""
         self.rows = rows
 
-        def numbers(name: str) -> np.ndarray:
-            if rows is None:
-                return np.empty(0, dtype=np.int64)
-            found: np.ndarray = rows[name].combine_chunks().to_numpy(zero_copy_only=False)
-            return found
+        def column(name: str) -> np.ndarray:
+            return np.empty(0, dtype=np.int64) if rows is None else numbers(rows[name])
 
-        self.ids, self.sizes, self.mtimes = numbers("id"), numbers("size"), numbers("mtime")
-        self.missing = numbers("missing").astype(bool)
-        bad = [] if rows is None else rows["error"].is_valid().to_numpy(zero_copy_only=False)
-        self.bad = np.array(bad, dtype=bool)
+        self.ids, self.sizes, self.mtimes = column("id"), column("size"), column("mtime")
+        self.missing = column("missing").astype(bool)
+        self.bad = np.empty(0, dtype=bool) if rows is None else numbers(rows["error"].is_valid())
         self._unfit = self.bad.copy()  # as a source of vectors
         self.paths: list[bytes] = [] if rows is None else rows["path"].to_pylist()
         self.at: Mapping[bytes, int] = {path: row for row, path in enumerate(self.paths)}

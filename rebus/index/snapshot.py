@@ -22,6 +22,7 @@ from rebus.core.atomic_write import write_folder_atomically
 from rebus.core.errors import MissingExtra, RebusError
 from rebus.core.small_files import read_small
 from rebus.core.strict_json import to_json
+from rebus.index.arrow_numbers import numbers
 from rebus.index.store import Store
 
 _FILE, _ROWS, _VECTORS, _CODES, _SCALES = "snapshot.json", "rows.arrow", "vectors.f32", "codes.i8", "scales.f32"
@@ -70,14 +71,10 @@ class Snapshot:
 
     def column(self, name: str) -> np.ndarray:
         """Numbers of the rows that have a vector, or their texts."""
-        rows = self.rows[name].slice(0, len(self)).combine_chunks()
-        kind = str(rows.type)
-        if kind not in ("int32", "int64", "bool") or rows.null_count:
+        rows = self.rows[name].slice(0, len(self))
+        if str(rows.type) not in ("int32", "int64", "bool") or rows.null_count:
             return np.array(rows.to_pylist(), dtype=object)
-        # from Arrow's memory, since its own `to_numpy` imports pandas, half a second
-        data = np.frombuffer(rows.buffers()[1], dtype=np.uint8 if kind == "bool" else kind)
-        data = np.unpackbits(data, bitorder="little").astype(bool) if kind == "bool" else data
-        return data[rows.offset : rows.offset + len(rows)]
+        return numbers(rows)
 
     @cached_property
     def missing(self) -> np.ndarray:
@@ -132,7 +129,7 @@ def write_snapshot(store: Store, place: Path, width: int) -> str:
     import pyarrow as pa
 
     rows = store.metadata()
-    bad = rows["error"].is_valid().to_numpy(zero_copy_only=False)
+    bad = numbers(rows["error"].is_valid())
     paths = rows["path"].to_pylist()
     order = sorted(range(len(paths)), key=lambda i: (bad[i], paths[i]))
     rows = rows.take(pa.array(order, pa.int64()))

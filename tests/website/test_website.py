@@ -157,22 +157,17 @@ def test_a_browser_asks_no_other_host(site):
         pytest.skip("no chromium on this machine")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
     handler.log_message = lambda *_: None
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    home = f"http://127.0.0.1:{server.server_port}"
     foreign, failed = [], []
-    try:
-        with sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            tab = browser.new_page()
-            tab.on(
-                "request", lambda r: foreign.append(r.url) if not r.url.startswith((home, "data:", "blob:")) else None
-            )
-            tab.on("response", lambda r: failed.append((r.status, r.url)) if r.status >= 400 else None)
-            for page in sorted(site.rglob("index.html")):
-                tab.goto(f"{home}/{page.parent.relative_to(site).as_posix()}/", wait_until="load")
-            browser.close()
-    finally:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_api.sync_playwright() as playwright:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{server.server_port}"
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.on("request", lambda r: foreign.append(r.url) if not r.url.startswith((home, "data:", "blob:")) else None)
+        tab.on("response", lambda r: failed.append((r.status, r.url)) if r.status >= 400 else None)
+        for page in sorted(site.rglob("index.html")):
+            tab.goto(f"{home}/{page.parent.relative_to(site).as_posix()}/", wait_until="load")
+        browser.close()
         server.shutdown()
     assert foreign == []
     assert failed == []
