@@ -53,6 +53,7 @@ OLD = {  # pattern → what to say instead
     r"drawn shapes": "synthetic shapes",
     r"a training (?!run|split|set|step|image|loop|data|job|loss|photo|batch|example)": "a training run",
     r"misshapen": "of the wrong shape",
+    r"wants": "expects, needs",
 }
 ALLOWED = {  # what is taken out before the search → why
     r"~/Pictures": "the folder's name on most systems",

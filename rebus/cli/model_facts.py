@@ -157,7 +157,9 @@ def _on_disk(card: ModelCard) -> int | None:
 
 def _domain_limit(card: ModelCard) -> str | None:
     return (
-        f"trained on drawn {card.domain} alone: answers about photos mean nothing" if card.domain != "photos" else None
+        f"trained on synthetic {card.domain} only: predictions for photos are meaningless"
+        if card.domain != "photos"
+        else None
     )
 
 

@@ -66,7 +66,7 @@ def _obstacle(card: ModelCard, weights: str, memory: Mapping[str, int] | None, h
 def _conditions(card: ModelCard, weights: str, memory: Mapping[str, int] | None, here: int | None) -> Iterator[str]:
     terms = terms_of(card)
     if card.domain != PHOTOS:
-        yield f"your images are drawn {card.domain}: it knows no photos"
+        yield f"your images are synthetic {card.domain}: it knows no photos"
     if card.extra is not None and not extras.installed(card.extra):
         yield f"you install it: {extras.command(card.extra)}"
     if card.repo is None and card.released and not card.parts:

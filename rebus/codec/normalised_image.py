@@ -14,7 +14,7 @@ PIXELS = "pixels"
 
 @dataclass(frozen=True, eq=False)
 class NormalisedImage:
-    """`pixels` (3, H, W) float, normalised as the checkpoint wants it: nothing is done to it any more."""
+    """`pixels` (3, H, W) float, normalised as the checkpoint expects it: nothing is done to it any more."""
 
     pixels: Tensor
 

@@ -168,11 +168,11 @@ def compare(
     """
     paths = [os.fspath(image) for image in images]
     if not paths:
-        raise UsageError("a comparison wants images; got none")
+        raise UsageError("compare expects images; got none")
     if not models or len(set(models)) < len(models):
-        raise UsageError(f"a comparison wants models, each once; got {', '.join(models) or 'none'}")
+        raise UsageError(f"compare expects models, each once; got {', '.join(models) or 'none'}")
     if budget is not None and not budget > 0:
-        raise UsageError(f"--budget wants more than 0 seconds; got {budget:g}")
+        raise UsageError(f"--budget expects more than 0 seconds; got {budget:g}")
     truths = read_truth(os.fspath(truth), task, paths) if truth is not None else None
     if not labels and task in ("classify", "detect") and truths is not None:
         labels = _labels(truths)

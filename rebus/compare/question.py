@@ -34,7 +34,7 @@ class Question:
         for name in ("labels", "question", "phrase"):
             given = bool(getattr(self, name))
             if name == need and not given:
-                raise UsageError(f"comparing {self.task} wants {name}: --{name} …")
+                raise UsageError(f"comparing {self.task} needs {name}: --{name} …")
             if name != need and given:
                 raise UsageError(f"--{name} is not for {self.task}")
         if self.threshold is not None and self.task != "detect":

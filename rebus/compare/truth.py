@@ -53,7 +53,7 @@ def _read_table(path: Path, task: str, images: Sequence[str]) -> Truths:
     wanted = ["image", column, *(_EDGES if task == "detect" else ())]
     lacking = [name for name in wanted if name not in (table.fieldnames or ())]
     if lacking:
-        raise UsageError(f"--truth {path}: wants the columns {', '.join(wanted)}; lacks {', '.join(lacking)}")
+        raise UsageError(f"--truth {path}: expected the columns {', '.join(wanted)}; missing: {', '.join(lacking)}")
     known = _names(images)
     of: dict[str, list[Any]] = {}
     strangers = 0

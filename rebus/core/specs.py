@@ -1,4 +1,4 @@
-"""How a checkpoint wants its images and its texts: plain data, read from the released files and written back."""
+"""How a checkpoint expects its images and its texts: plain data, read from the released files and written back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

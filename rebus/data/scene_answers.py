@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 class Form(NamedTuple):
-    """`states`: the notation that it wants, if any; `asks`: what the task's prompt holds; `reads`: whether it is about
+    """`states`: the notation it expects, if any; `asks`: what the task's prompt holds; `reads`: whether it is about
     writing, so that the image is to hold some."""
 
     make: Callable[[Scene, np.random.Generator, Notations], Answer]

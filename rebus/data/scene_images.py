@@ -16,7 +16,7 @@ from rebus.data.scene_records import SceneRecords
 
 @dataclass(frozen=True)
 class SceneImages:
-    """Scenes of `size` pixels a side, resized as the model wants its images."""
+    """Scenes of `size` pixels a side, resized as the model expects its images."""
 
     kind: Literal["scene images"] = "scene images"
     size: int = 96

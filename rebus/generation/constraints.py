@@ -33,7 +33,7 @@ class Constraints:
     """Puts forbidden tokens at -inf; a forced one is all that is allowed, at 0.
 
     `allowed`: a set of ids, a function (row, tokens so far) → ids, or a regular expression that the text of a token
-    matches from end to end (control tokens have none), which wants `decode`. The end token ends a text only where it
+    matches from end to end (control tokens have none), which needs `decode`. The end token ends a text only where it
     is among them. `no_repeat_ngram_size`: n tokens in a row occur once; a decoder-only prompt counts as text.
     """
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,8 @@ from rebus.index.snapshot import Snapshot
 from rebus.index.store import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rebus.api import Model
 
 APPROXIMATE = 1_000_000  # rows above which a search is approximate unless it is asked to be exact
@@ -55,6 +57,14 @@ class Hit:
     size: int
     id: int
     caption: str | None = None
+
+
+class ImageEncoder(Protocol):
+    """What a question by image needs of a model."""
+
+    def embed_images(self, images: Sequence[Any]) -> "Tensor":
+        """(N, E) of unit length, of paths or PIL images."""
+        ...
 
 
 @dataclass
@@ -129,7 +139,8 @@ class Index:
                 found[i] = self.snapshot.vectors[row]
         others = [i for i, row in enumerate(rows) if row is None]
         if others:
-            found[others] = self.model.embed_images([images[i] for i in others]).numpy()
+            encoder = self._models.get("images") or self.model
+            found[others] = encoder.embed_images([images[i] for i in others]).numpy()
         return found
 
     def _row_of(self, image: str) -> int | None:
@@ -165,13 +176,28 @@ class Index:
         """The whole model of the index. Raises as `text_encoder`."""
         if "whole" not in self._models:
             from rebus.api import load
-            from rebus.index.text_encoder import fingerprints
-            from rebus.open_checkpoint import open_checkpoint
 
-            if fingerprints(open_checkpoint(self.manifest.model))[1] != self.manifest.image_print:
-                raise self._other_weights()
+            self._check_images()
             self._models["whole"] = load(self.manifest.model)
         return self._models["whole"]
+
+    @property
+    def has_image_encoder(self) -> bool:
+        """Whether a question by image loads nothing more."""
+        return "whole" in self._models or "images" in self._models
+
+    def share(self, encoder: ImageEncoder) -> None:
+        """Images of questions are embedded by the model of the index that is loaded elsewhere, instead of by `model`.
+        Raises as `text_encoder`."""
+        self._check_images()
+        self._models["images"] = encoder
+
+    def _check_images(self) -> None:
+        from rebus.index.text_encoder import fingerprints
+        from rebus.open_checkpoint import open_checkpoint
+
+        if fingerprints(open_checkpoint(self.manifest.model))[1] != self.manifest.image_print:
+            raise self._other_weights()
 
     def _other_weights(self) -> RebusError:
         return RebusError(
@@ -263,7 +289,7 @@ class Index:
             return self
         same = (manifest.text_print, manifest.image_print) == (self.manifest.text_print, self.manifest.image_print)
         models: dict[str, Any] = {
-            name: self._models[name] for name in ("text", "whole") if same and name in self._models
+            name: self._models[name] for name in ("text", "whole", "images") if same and name in self._models
         }
         return Index(self.place, manifest, Snapshot(self.place.folder / manifest.snapshot), self.exact, models)
 

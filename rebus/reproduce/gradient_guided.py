@@ -1,5 +1,5 @@
-"""Gradient-guided decoding, to compare MAGIC with: the language model's input is bent until it says what an image
-encoder wants to hear.
+"""Gradient-guided decoding, to compare MAGIC with: the language model's input is bent until its text is similar
+to the image.
 
 In the manner of ZeroCap (Tewel et al., "ZeroCap: Zero-Shot Image-to-Text Generation for Visual-Semantic Arithmetic",
 2022), which bends the keys and values that the context left; here it is the embeddings of the context, which a model of

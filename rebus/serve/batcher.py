@@ -67,7 +67,7 @@ class Batcher:
         self._wake = threading.Condition()
         self._closed = False
         self._pace = 0.1  # seconds from one answer to the next, as it was lately
-        self._last = 0.0
+        self._last = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="rebus batcher", daemon=True)
         self._thread.start()
 
@@ -183,6 +183,7 @@ class Batcher:
             with self._wake:
                 while not (self._closed or self._prompts or self._jobs or self._rows.rows):
                     self._wake.wait()
+                    self._last = time.monotonic()  # a time without requests says nothing of the pace
                 if self._closed:
                     break
             self._turn()
@@ -248,7 +249,7 @@ class Batcher:
     def _count(self, answered: int) -> None:
         now = time.monotonic()
         for _ in range(answered):
-            self._pace += 0.05 * (min(now - self._last, 10.0) / answered - self._pace)
+            self._pace += 0.05 * ((now - self._last) / answered - self._pace)
         if answered:
             self._last = now
 

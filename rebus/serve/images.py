@@ -87,5 +87,5 @@ def _fetched(url: str, settings: ServeSettings, allowed: AllowedHosts) -> bytes:
 def allowed_hosts(names: Sequence[str]) -> AllowedHosts:
     for name in names:
         if name != "*" and (urlsplit(f"//{name}").hostname or "") != name.lower():
-            raise Refusal(400, "--allow-url wants the name of a host, or *", "invalid_value")
+            raise Refusal(400, "--allow-url expects the name of a host, or *", "invalid_value")
     return AllowedHosts(names=tuple(name.lower() for name in names))

@@ -2,12 +2,12 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rebus.core.errors import RebusError
-from rebus.index.search import Index, Term
+from rebus.index.search import ImageEncoder, Index, Term
 from rebus.serve.failures import Refusal
 
 
@@ -45,11 +45,18 @@ class ServedIndexes:
             self._open[name] = self._open[name].current()
         return self._open[name]
 
-    def with_images(self, index: Index, terms: Sequence[Term]) -> None:
-        """Load the whole model where a term is an image; once, however many ask."""
+    def with_images(
+        self, index: Index, terms: Sequence[Term], encoder_of: Callable[[str], ImageEncoder | None]
+    ) -> None:
+        """Where a term is an image, take the served model of the index, or load it; once, however many ask.
+        `encoder_of(name)`: a served model. Raises what `Index.model` raises."""
         if any(term.image is not None for term in terms):
             with self._loading:
-                _ = index.model
+                encoder = None if index.has_image_encoder else encoder_of(index.manifest.model)
+                if encoder is not None:
+                    index.share(encoder)
+                elif not index.has_image_encoder:
+                    _ = index.model
 
 
 def file_of(index: Index, id: int) -> str:

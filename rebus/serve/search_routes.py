@@ -54,7 +54,7 @@ async def search(exchange: Exchange) -> Any:
     conditions = _conditions(body)
 
     def found() -> list[Hit]:
-        indexes.with_images(index, terms)
+        indexes.with_images(index, terms, exchange.service.models.image_encoder)
         return index.search(terms, conditions=conditions, number=body.top, by_date=body.sort == "date")
 
     hits = await exchange.in_thread("search", found)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from rebus.core.errors import RebusError
+from rebus.nn.quantized import is_quantized
 from rebus.serve.batcher import Batcher
 from rebus.serve.failures import Refusal
 from rebus.serve.indexes import ServedIndexes
@@ -45,6 +48,18 @@ class Served:
             "explains": sees_images(self.model) and can_explain(self.model),
             "weights_bytes": sum(tensor.nbytes for tensor in self.model.network.state_dict().values()),
         }
+
+
+@dataclass(frozen=True)
+class BatchedEncoder:
+    """`embed_images` of a served model, whose images share batches and cached features with other requests."""
+
+    batcher: Batcher
+
+    def embed_images(self, images: Sequence[Any]) -> torch.Tensor:
+        """(N, E) of unit length. Raises what `Batcher.submit` and its tickets raise."""
+        tickets = [self.batcher.submit("embed_images", image) for image in images]
+        return torch.stack([torch.as_tensor(ticket.result()) for ticket in tickets])
 
 
 def sees_images(model: Any) -> bool:
@@ -86,6 +101,14 @@ class ServedModels:
         if name in self.sources:
             raise Refusal(503, f"the model is not loaded yet: {self.phase}", "loading", headers={"Retry-After": "5"})
         raise Refusal(404, "this server has no such model: GET /v1/models lists them", "model_not_found", "model")
+
+    def image_encoder(self, name: str) -> "BatchedEncoder | None":
+        """Of a model that is served as an index embeds: in float32, not quantised. None where there is none."""
+        served = self._served.get(name)
+        if served is None or is_quantized(served.model.network):
+            return None
+        kinds = {one.dtype for one in served.model.network.parameters() if one.is_floating_point()}
+        return BatchedEncoder(served.batcher) if kinds <= {torch.float32} else None
 
     def close(self) -> None:
         self._closed = True

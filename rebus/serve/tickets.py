@@ -77,7 +77,7 @@ class Ticket:
             yield value
 
     def cancel(self) -> None:
-        """Nobody wants the answer: its place is free after the step that is under way."""
+        """Nobody needs the answer any more: its place is free after the step that is under way."""
         self._cancelled = True
         self._tell()
 

@@ -83,7 +83,7 @@ def explain(model: TaskModel, image: Any, texts: str | Sequence[str]) -> Explana
 
 
 def can_explain(model: TaskModel) -> bool:
-    """Whether a model has what `explain` wants: layers of places, and scores of an image with a text."""
+    """Whether a model has what `explain` needs: layers of places, and scores of an image with a text."""
     encoder, network = image_encoder(model.network), model.network
     by_similarity = isinstance(network, EmbedsImages) and isinstance(network, EmbedsText)
     scores = by_similarity or isinstance(network, MatchesPairs | WritesText)

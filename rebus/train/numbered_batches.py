@@ -1,4 +1,4 @@
-"""Batches by number, made by worker processes ahead of the step that wants them."""
+"""Batches by number, made by worker processes ahead of the step that needs them."""
 
 import signal
 from collections.abc import Iterator

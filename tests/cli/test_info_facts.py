@@ -46,7 +46,7 @@ def test_verdicts():
     assert "accept" not in verdict(of("paligemma/3b-mix-224"), "cached", small, 16 * GB)
     assert "fine-tune" in verdict(of("paligemma/3b-pt-224"), "cached", small, 16 * GB)
     assert "not commercial" in verdict(of("chameleon/7b"), "cached", small, 16 * GB)
-    assert "drawn shapes" in verdict(of("clip/scenes"), "bundled", small, 16 * GB)
+    assert "synthetic shapes" in verdict(of("clip/scenes"), "bundled", small, 16 * GB)
     assert verdict(of("simvlm/base"), "not released", small, 16 * GB).startswith("no, because its weights were never")
     assert "by hand" in verdict(of("vild/resnet50"), "an archive of its authors", small, 16 * GB)
 

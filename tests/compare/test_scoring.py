@@ -93,7 +93,7 @@ def test_tables(tmp_path):
 @pytest.mark.parametrize(
     "task, text, said",
     [
-        ("classify", "image,name\na.png,cat\n", "lacks label"),
+        ("classify", "image,name\na.png,cat\n", "missing: label"),
         ("classify", "image,label\na.png,\n", "row 2 has no label"),
         ("classify", "image,label\nz.png,cat\n", "not one of its 1 rows"),
         ("detect", "image,label,left,top,right,bottom\na.png,cat,1,x,3,4\n", "row 2 should have numbers"),

@@ -1,4 +1,7 @@
-"""`kill -9` at random moments of runs over a changing folder: nothing twice, nothing lost, the same vectors."""
+"""`kill -9` at random moments of runs over a changing folder: nothing twice, nothing lost, the same vectors.
+
+REBUS_KILL_IMAGES=20000 makes the folder as large as a real one; about five minutes of one core.
+"""
 
 import json
 import os
@@ -17,7 +20,7 @@ from rebus.index.search import Index, open_index
 from rebus.index.store import Store
 from tests.index.conftest import MODEL, draw
 
-IMAGES, KILLS = 300, 20
+IMAGES, KILLS = int(os.environ.get("REBUS_KILL_IMAGES", "300")), 20
 # Imports once, then forks a process for each run and kills it: starting Python twenty times would take a minute.
 RUNNER = """
 import json, os, signal, sys, time, warnings
@@ -29,7 +32,7 @@ from rebus.index import writer
 from rebus.index.report import Options
 from rebus.index.update import update_index
 torch.set_num_threads(1)
-writer._ROWS = 16
+writer._ROWS = int(sys.argv[1])
 for line in sys.stdin:
     root, where, model, delay, prune = json.loads(line)
     process = os.fork()
@@ -51,7 +54,7 @@ for line in sys.stdin:
 def run():
     """`run(root, index, delay, prune)`: one run in a process of its own, killed after `delay` seconds; its exit
     status."""
-    command = [sys.executable, "-c", RUNNER]
+    command = [sys.executable, "-c", RUNNER, str(max(16, IMAGES // 40))]  # rows of a commit
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
 
         def one(root: Path, where: Path, delay: float | None = None, prune: bool = False) -> int:

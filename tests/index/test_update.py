@@ -277,6 +277,11 @@ def test_odd_names(tmp_path, index):
     assert all(os.path.exists(hit.path) for hit in found.search("a red circle"))
     report = index(folder, follow=True)  # the loop ends; the link is one more name for an image
     assert (report.rows, report.embedded) == (7, 0)
+    (folder / "Case.png").rename(folder / "CASE.png")
+    (folder / "link.png").unlink()
+    report = index(folder, follow=True)
+    assert (report.moved, report.embedded, report.missing) == (1, 0, 1)
+    assert b"CASE.png" in opened(tmp_path).snapshot.paths
 
 
 def test_excluded(photos, index, tmp_path):

@@ -38,9 +38,9 @@ def load(name):
 
 
 @contextlib.contextmanager
-def running(*models, indexes=(), **settings):
+def running(*models, indexes=(), load_with=load, **settings):
     settings = ServeSettings(port=0, **settings)
-    app = create_app(models, settings, load, indexes=indexes)
+    app = create_app(models, settings, load_with, indexes=indexes)
     listening = threading.Event()
     server = Server(configuration(app, settings), listening.set)
     thread = threading.Thread(target=server.run, daemon=True)

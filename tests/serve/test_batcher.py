@@ -276,6 +276,15 @@ def test_what_waits_is_bounded_and_may_be_cancelled(model):
         assert waiting[0].result(60) == waiting[2].result(60)
 
 
+def test_a_time_without_requests_makes_nobody_wait_longer(model):
+    with Batcher(model) as batcher:
+        before = batcher._pace
+        for _ in range(3):
+            time.sleep(0.4)
+            batcher.submit("ask", image_of(), "a", max_new_tokens=1).result(60)
+        assert batcher._pace < before
+
+
 def test_an_answer_that_takes_too_long_is_given_up(model):
     with Slow(model, 0.02), Batcher(model, timeout=0.1) as batcher:
         with pytest.raises(TooLate):

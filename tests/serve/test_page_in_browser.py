@@ -55,7 +55,7 @@ def test_what_is_found_is_drawn_and_listed(opened):
     give(page)
     choose(page, "detect", DETECTOR)
     assert tasks_of(page) == ["detect", "segment", "search"]  # what this model can do, and no more
-    expect(page.locator("#domain")).to_contain_text("drawn shapes alone")
+    expect(page.locator("#domain")).to_contain_text("synthetic shapes only")
     assert ask(page, "blue square, yellow circle").startswith(f"{len(sure())} found")
     rows = page.get_by_role("list", name=f"What {DETECTOR} found").get_by_role("button")
     expect(rows).to_have_count(len(sure()))

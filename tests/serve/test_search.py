@@ -13,6 +13,7 @@ from PIL import Image
 
 pytest.importorskip("lancedb")
 
+import rebus
 from rebus.cli import main
 from rebus.cli.verbs import search as verb
 from rebus.core.errors import RebusError
@@ -156,6 +157,24 @@ def test_an_index_that_was_updated_is_opened_anew(home, own):
         assert app.state.service.indexes.get("mine").text_encoder is before.text_encoder
         shutil.rmtree(before.place.folder)
         assert httpx.post(f"{url}/v1/search/mine", json={"text": "a circle"}).status_code == 200
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_served_model_of_an_index_is_not_loaded_twice(home, own, monkeypatch, dtype):
+    """In another precision it is: an index is of float32."""
+    folder, _ = own
+    model, loads = rebus.load(ENCODER, dtype=dtype), []
+    monkeypatch.setattr("rebus.api.load", lambda source: loads.append(source) or load(source))
+    image = image_of(9)  # not in the folder
+    expected = open_index(folder).search([Term(image=image)])
+    loads.clear()
+    with running(ENCODER, indexes=[open_index(folder)], load_with=lambda name: model) as (url, _):
+        for _ in range(2):
+            found = httpx.post(f"{url}/v1/search/mine", json={"image": data_url(file_of(image))}).json()["data"]
+            assert [(os.path.join(folder, one["path"]), one["score"]) for one in found] == [
+                (hit.path, pytest.approx(hit.score, abs=1e-5)) for hit in expected
+            ]
+    assert loads == ([] if dtype == "float32" else [ENCODER])
 
 
 @pytest.fixture

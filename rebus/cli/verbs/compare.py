@@ -113,7 +113,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"wants a time such as 60s, 5m or 1h; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a time such as 60s, 5m or 1h; got {text!r}")
     return value
 
 

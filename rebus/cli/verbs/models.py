@@ -107,7 +107,7 @@ def _count(text: str) -> int:
     except (ValueError, OverflowError):
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"wants a number such as 500M or 3B; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number such as 500M or 3B; got {text!r}")
     return value
 
 
@@ -117,7 +117,7 @@ def _gigabytes(text: str) -> int:
     except (ValueError, OverflowError):
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"wants gigabytes above 0; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected gigabytes above 0; got {text!r}")
     return value
 
 

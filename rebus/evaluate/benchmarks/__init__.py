@@ -1,6 +1,6 @@
 """Benchmarks on data as it lies on disk, one file each.
 
-A module here has `READS` (one line: what it wants to find), `TASKS` (it needs one of these; none: `run` says what it
+A module here has `READS` (one line: what it expects to find), `TASKS` (it needs one of these; none: `run` says what it
 needs), a frozen dataclass `Options`, and `run(model, source, options) -> Outcome`. It asks for task methods of the
 model, never for a system. `HELD_OUT`, where there is one, makes a reader of held-out scenes for it, by their split.
 """
