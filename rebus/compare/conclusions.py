@@ -55,7 +55,7 @@ def _gaps(summary: Mapping[str, Any]) -> Iterator[str]:
         if row["status"].startswith("stopped"):
             yield f"{row['model']} came to {row['answered']} of {summary['images']} images within the budget."
         if row["domain"] not in (None, "photos"):
-            yield f"{row['model']} was trained on synthetic {row['domain']} only: its answers about photos are meaningless."
+            yield f"{row['model']} was trained on synthetic {row['domain']} only: answers on photos are meaningless."
     if summary["score"] and summary["scored_images"] < summary["images"]:
         yield (
             f"Scores are of the {summary['scored_images']} of {summary['images']} images that all models answered "

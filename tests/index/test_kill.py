@@ -1,6 +1,6 @@
 """`kill -9` at random moments of runs over a changing folder: nothing twice, nothing lost, the same vectors.
 
-REBUS_KILL_IMAGES=20000 makes the folder as large as a real one; about five minutes of one core.
+REBUS_KILL_IMAGES=20000 makes the folder as large as a real one, for several minutes.
 """
 
 import json
