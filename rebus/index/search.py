@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 APPROXIMATE = 1_000_000  # rows above which a search is approximate unless it is asked to be exact
 MINUS = 0.5  # weight of what is subtracted
 _SAMPLE = 20_000  # rows by which terms are balanced
-_PROBES, _REFINE = 14, 10
+_PROBES, _REFINE = 12, 10
 _SHARE = 0.05  # of the rows that conditions leave, for partitions to be worth it
 
 
