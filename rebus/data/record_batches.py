@@ -197,7 +197,7 @@ class RecordBatches:
             return {}
         spec = self.images.spec
         if spec.resize != "patches" and images and all(_drawn(image, spec.size) for image in images):
-            planes = [torch.from_numpy(np.asarray(image).transpose(2, 0, 1)) for image in images]
+            planes = [torch.from_numpy(np.array(image).transpose(2, 0, 1)) for image in images]
             return {"pixels": planes[0][None] if len(planes) == 1 else torch.stack(planes)}
         return self.images(images)
 

@@ -5,7 +5,7 @@ A model trained to repeat its prompt, or to predict image tokens, has a low loss
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -115,6 +115,12 @@ def texts_of(batch: dict[str, Tensor]) -> list[list[int]]:
     for text, row in enumerate(owners):
         found[row].append(text)
     return found
+
+
+def answers_hold_images(batch: Mapping[str, Tensor], processor: Processor) -> bool:
+    """Whether images are what is to be learned, not what is asked about: no text can be generated from the prompts."""
+    image = None if processor.text is None else processor.text.spec.image_token_id
+    return image is not None and "targets" in batch and bool((batch["targets"] == image).any())
 
 
 def read(tokens: Tensor, processor: Processor) -> str:

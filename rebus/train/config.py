@@ -72,7 +72,7 @@ class Devices:
 class Watch:
     """What is written down beside `metrics.jsonl`."""
 
-    gallery: int = 0  # held-out images with what the model says of them, drawn at each evaluation
+    gallery: int = 0  # held-out images, to an even number, with what the model says of them, drawn at each evaluation
     tensorboard: bool = False  # DIR/tensorboard; extra "train"
     wandb: str | None = None  # the project at Weights & Biases that the numbers are sent to
 
@@ -120,7 +120,8 @@ class TrainConfig:
     # positions before the first step; a small encoder otherwise forgets where things are
     ema: float = 0.0  # above 0: what is measured and kept at the end is the average of the weights, in which each step
     # leaves this share of what was there
-    bf16: bool = False  # autocast; weights and optimiser stay float32, but for frozen matrices, which are only read
+    bf16: bool = False  # autocast; weights and optimiser stay float32, but for frozen matrices, which are only read;
+    # ignored, with a warning, on a processor without bfloat16 products
     final_dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of the weights in `final/`; by default that
     # of `start_from`, or float32
     spike: float = 0.0  # above 0: steps whose loss lies further above the usual than this many usual distances are
@@ -129,7 +130,7 @@ class TrainConfig:
     eval_batches: int = 4
     save_every: int = 500
     keep: int = 2  # checkpoints kept
-    threads: int = 1
+    threads: int | None = None  # of the processor, for the network; by default all cores, or OMP_NUM_THREADS
     workers: int = 1  # processes that make batches ahead; 0: made in line
     devices: Devices = field(default_factory=Devices)
     watch: Watch = field(default_factory=Watch)

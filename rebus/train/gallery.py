@@ -10,17 +10,18 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from rebus.codec.processor import Processor
-from rebus.core.capabilities import WritesText
+from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
 from rebus.core.fonts import font_for
 from rebus.generation import generate
 from rebus.objectives import Learner
-from rebus.train.audit import as_image, images_of, read, texts_of
+from rebus.train.audit import answers_hold_images, as_image, images_of, read, texts_of
 
 _SIDE, _TEXT, _COLUMNS = 224, 96, 4  # pixels of an image, of what is said below it, and images in a row
 _LEGEND = 22  # pixels
 _SAME, _OTHER = "#1a7f37", "#b42318"
 _NEW_TOKENS = 48
-_PROMPT = ("pixels", "image_mask", "regions", "region_mask", "tokens", "mask", "owners")
+_OF_IMAGES = ("pixels", "image_mask", "regions", "region_mask")
+_PROMPT = (*_OF_IMAGES, "tokens", "mask", "owners")
 
 
 def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: Path | None, step: int) -> Path | None:
@@ -28,8 +29,11 @@ def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: 
     model's own words.
 
     Generative models answer greedily; dual encoders pick the likeliest of the batch's texts. Every rank must call it;
-    those without `out` only take part. None where the batch has no images (or patches of them), or no texts.
+    those without `out` only take part. None where the batch has no images (or patches of them), or no texts, or the
+    model has nothing to say of it (`can_say`).
     """
+    if not can_say(learner.network, batch, processor):
+        return None
     images, texts = images_of(batch), texts_of(batch)
     shown = [row for row, (seen, said) in enumerate(zip(images, texts, strict=False)) if seen and said]
     if not shown:
@@ -49,6 +53,16 @@ def draw(learner: Learner, batch: dict[str, Tensor], processor: Processor, out: 
     return target
 
 
+def can_say(network: Any, batch: Mapping[str, Tensor], processor: Processor | None) -> bool:
+    """Whether the model generates texts that the batch has targets for, or picks from its texts. Not where the targets
+    hold images, of text without targets, and of networks that only compare a text and an image or only read."""
+    if processor is None or processor.text is None or "tokens" not in batch:
+        return False
+    if isinstance(network, WritesText):
+        return "targets" in batch and not answers_hold_images(batch, processor)
+    return isinstance(network, EmbedsImages) and isinstance(network, EmbedsText) and "pixels" in batch
+
+
 @torch.no_grad()
 def said(network: Any, batch: Mapping[str, Tensor], processor: Processor) -> Tensor:
     """Of generative models the answers to each text, (T, S); of dual encoders each image's likeliest text, (B, L)."""
@@ -56,6 +70,9 @@ def said(network: Any, batch: Mapping[str, Tensor], processor: Processor) -> Ten
     if isinstance(network, WritesText):
         assert processor.text is not None
         spec = processor.text.spec
+        if "owners" in given:  # not all networks generate several texts of one image
+            owners = given.pop("owners")
+            given |= {name: given[name][owners] for name in _OF_IMAGES if name in given}
         length = min(_NEW_TOKENS, batch["targets"].shape[1])  # what fits beside the prompt
         return generate(network, given, max_new_tokens=length, eos_id=spec.eos_id, pad_id=spec.pad_id)
     embeddings = network(**{name: value for name, value in given.items() if name != "owners"})

@@ -1,6 +1,7 @@
 """The training loop: one, for every system, on one processor or many GPUs."""
 
 import itertools
+import logging
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from rebus.codec.images import normalised
 from rebus.core.atomic_write import write_bytes_atomically
 from rebus.core.errors import BadCheckpoint, RebusError, UsageError
+from rebus.core.machine import multiplies_bfloat16
 from rebus.core.strict_json import to_json
 from rebus.data.record_batches import Batches, MixedBatches, RecordBatches
 from rebus.nn.frozen import round_frozen, unrounded
@@ -38,6 +40,8 @@ from rebus.train.task_scores import task_scores
 from rebus.train.trackers import Records, Watcher
 from rebus.train.utilisation import Utilisation, memory_used
 from rebus.train.warm_start import build, interpolate, starts_whole
+
+log = logging.getLogger("rebus")
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -63,7 +67,8 @@ def train(config: TrainConfig, out: str | Path, report: Report | None = None) ->
     with join_ranks(config.devices) as place:
         _check_batch(config, place)
         place.first(lambda: check_claim(config, out))
-        torch.set_num_threads(config.threads)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         with place.alone(out):
             run = Run(config, place, out)
             run.go_on_or_begin()
@@ -88,7 +93,10 @@ class Run:
         network, self.copied = build(config)
         self.learner = Learner(self._objective(), network)
         self.network = self.learner.network
-        if config.bf16:
+        self.bf16 = config.bf16 and (place.device.type != "cpu" or multiplies_bfloat16())
+        if config.bf16 and not self.bf16 and place.leads:
+            log.warning("this processor has no bfloat16 products: bf16=true is ignored, float32 is many times as fast")
+        if self.bf16:
             round_frozen(self.network)
         self.norms = BatchNorms(self.learner, config.batch_norm, place)
         self.norms.train()
@@ -117,7 +125,7 @@ class Run:
         begin = getattr(self.config.objective, "begin", None)
         if not self.start and begin is not None and self.starts_anew:
             begin(self.network, self.data.batch(self.config.seed, 0, self.config.batch_size))
-        distribute(self.learner, self.place, self.config.bf16)
+        distribute(self.learner, self.place, self.bf16)
         self.optimisers = make_optimisers(self.network, self.config.optim)
         self.average = Average(self.network, self.config.ema) if self.config.ema else None
         self.state = checkpoint.State(self.network, self.optimisers, self.average)
@@ -269,7 +277,8 @@ class Run:
         from rebus.train.gallery import draw
 
         self.learner.eval()
-        batch = _first(self.data.batch(0, 0, self.config.watch.gallery, "val"))
+        number = self.config.watch.gallery + self.config.watch.gallery % 2  # rows that swap captions come in pairs
+        batch = _first(self.data.batch(0, 0, number, "val"))
         out = self.out if self.place.leads else None
         with self._autocast():
             draw(self.learner, self._ready(batch, self.data), self.data.processor, out, step)
@@ -333,7 +342,7 @@ class Run:
 
     def _autocast(self) -> torch.autocast:
         """For one rank. On several FSDP casts, or each would keep bfloat16 copies of weights that it has a share of."""
-        bf16 = self.config.bf16 and self.place.mesh is None
+        bf16 = self.bf16 and self.place.mesh is None
         return torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16)
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from rebus.codec.caption_words import words
 from rebus.codec.processor import Processor
 from rebus.core.box_overlap import same_boxes
-from rebus.core.capabilities import EmbedsImages, EmbedsText, WritesText
+from rebus.core.capabilities import WritesText
 from rebus.core.places import LocationNotation
 from rebus.objectives import Learner
 from rebus.objectives.cider import cider_d_scores
 from rebus.train.audit import read
-from rebus.train.gallery import said
+from rebus.train.gallery import can_say, said
 
 MEANINGS = {
     "exact match": "share of the texts, generated greedily, that equal the ground truth but for case and spaces",
@@ -38,14 +38,14 @@ def task_scores(
     learner.eval()
     found, pairs = list[float](), list[tuple[str, str]]()
     for batch in batches:
-        if processor is None or processor.text is None or len(pairs) >= _ROWS or len(found) >= _ROWS:
+        if processor is None or len(pairs) >= _ROWS or len(found) >= _ROWS:
             break
-        if "targets" in batch and isinstance(learner.network, WritesText):
+        if not can_say(learner.network, batch, processor):
+            continue
+        if isinstance(learner.network, WritesText):
             told = learner.inside(partial(said, batch=batch, processor=processor))
             pairs += zip((read(row, processor) for row in batch["targets"]), (read(row, processor) for row in told))
-        elif (
-            isinstance(learner.network, EmbedsImages) and isinstance(learner.network, EmbedsText) and "tokens" in batch
-        ):
+        else:
             found += _recall(learner, batch)
     if found:
         return {"recall@1": sum(found) / len(found)}

@@ -255,12 +255,12 @@ def test_the_precision_of_what_is_kept(dtype: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [CLIP, PALIGEMMA], ids=["towers", "writer"])
 def test_a_gallery_is_drawn_at_each_evaluation(config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(config, eval_every=2, eval_batches=1, watch=Watch(gallery=3))
+    config = replace(config, eval_every=2, eval_batches=1, watch=Watch(gallery=4))
     train(config, tmp_path / "run")
     names = sorted(p.name for p in (tmp_path / "run" / "gallery").iterdir())
     assert names == ["step_00000002.jpg", "step_00000004.jpg"]
     with Image.open(tmp_path / "run" / "gallery" / names[0]) as sheet:
-        assert sheet.width == 3 * 232 + 8
+        assert sheet.width == 4 * 232 + 8
 
 
 def test_numbers_go_to_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from rebus.core.errors import BadCheckpoint, RebusError, UnknownName, UsageError
 from rebus.models.contrastive.clip import KEYS
 from rebus.objectives import CodebookLoss, SigmoidLoss
 from rebus.recipes import recipe
-from rebus.train import LoRA, Optim, Stopped, TrainConfig, train
+from rebus.train import LoRA, Optim, Stopped, TrainConfig, loop, train
 from rebus.train.ema import Average, averaged
 from rebus.train.optim import rate_at
 from rebus.train.warm_start import build, grid_waves, starts_whole
@@ -53,6 +53,35 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path) -> No
     assert len(losses(tmp_path / "whole")) == config.steps
     for file in (tmp_path / "whole" / "final").iterdir():
         assert file.read_bytes() == (tmp_path / "parts" / "final" / file.name).read_bytes()
+
+
+def test_bfloat16_is_left_to_processors_that_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    found = {}
+    for name, has_it, bf16 in (("float32", True, False), ("native", True, True), ("without", False, True)):
+        monkeypatch.setattr(loop, "multiplies_bfloat16", lambda has_it=has_it: has_it)
+        train(replace(CLIP, steps=2, bf16=bf16), tmp_path / name)
+        found[name] = losses(tmp_path / name)
+        assert ("bf16=true is ignored" in caplog.text) == (name == "without")
+    assert found["without"] == found["float32"]
+    assert found["native"] != found["float32"]
+
+
+def test_threads_are_those_of_pytorch_unless_told(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    try:
+        torch.set_num_threads(2)
+        for threads in (None, 1):
+            train(
+                replace(MASKS, steps=1, threads=threads),
+                tmp_path / f"{threads}",
+                lambda _: seen.append(torch.get_num_threads()),
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2, 1]
 
 
 def test_a_worker_process_changes_nothing(tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 """Scores of a task on held-out batches: what is generated against the truth, and images that find their own text."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 import rebus
 from rebus.core.answers import Box
+from rebus.data.scene_drawings import SceneDrawings
 from rebus.objectives import Learner, NextTokenLoss, SigmoidLoss
+from rebus.recipes import recipe
 from rebus.train import task_scores as module
+from rebus.train import train
+from rebus.train.config import Watch
 from rebus.train.task_scores import task_scores
 
 
@@ -66,3 +73,23 @@ def test_boxes_in_generated_texts_are_paired_with_true_ones(monkeypatch):
     assert "F1 of boxes" not in task_scores(learner, [batch], model.processor)
     plain = model.processor(texts=["caption en"] * 2, targets=["a red star"] * 2)
     assert "F1 of boxes" not in task_scores(learner, [{**plain}], model.processor, notation)
+
+
+@pytest.mark.parametrize("data", [SceneDrawings(caption=0, documents=0), SceneDrawings(caption=0, imagine=0)])
+def test_images_to_be_generated_are_no_texts_to_be_scored(data, tmp_path):
+    """Their placeholders are in the answers: a prompt alone has none for the images of its row."""
+    config = replace(
+        recipe("chameleon_scenes"),
+        start_from="chameleon/scenes",
+        data=data,
+        steps=1,
+        batch_size=2,
+        eval_every=1,
+        eval_batches=1,
+        workers=0,
+        watch=Watch(gallery=2),
+    )
+    train(config, tmp_path / "run")
+    before = json.loads((tmp_path / "run" / "before.json").read_text())
+    assert before["new"].keys() == {"loss", "accuracy", "whole"}
+    assert not (tmp_path / "run" / "gallery").exists()
