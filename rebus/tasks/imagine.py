@@ -1,23 +1,24 @@
 """Text-to-image generation."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from rebus.codec.text import Pieces, Prompt, Unfinished
 from rebus.core.errors import BadText, UsageError
 from rebus.generation import score
-from rebus.tasks.batching import AS_IT_SUITS, BatchOptions
+from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import answer_tokens
 from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens
 from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, batch_size, decoding_for, on_device, prompt_for
 from rebus.tasks.text_generation import in_seeded_batches, inputs
 
+_SMALL = 50_000_000  # parameters
 _FIXED = ("max_new_tokens", "allowed", "stop")  # an image is a fixed number of codes
 
 
@@ -54,30 +55,46 @@ def imagine(
             row.append(spec.begin)
         return rows.draw(range(len(batch)), spec, options)
 
-    def work(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
-        drawn = [draw(batch, _seeded(options, k)) for k in range(best_of)]
-        if best_of == 1:
-            return drawn[0]
-        best = torch.stack([_likelihood(model, batch, images) for images in drawn]).argmax(dim=0)
-        return [drawn[k][i] for i, k in enumerate(best.tolist())]
+    size = _at_once(model)
 
-    size = batch_size(model, cpu=4, accelerator=16)
+    def work(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
+        if best_of == 1:
+            return draw(batch, options)
+        each = [text for text in batch for _ in range(best_of)]
+        quiet = BatchOptions(batch_size=max(size, len(batch)), progress=False)
+        drawn = in_seeded_batches(
+            each, _seeded(options, len(batch), best_of), size, draw, what="images", batching=quiet
+        )
+        pairs = list(zip(each, drawn, strict=True))
+        found = in_batches(pairs, partial(_likelihood, model), size=size, what="images", options=quiet)
+        best = torch.tensor(found).view(len(batch), best_of).argmax(dim=1)
+        return [drawn[i * best_of + k] for i, k in enumerate(best.tolist())]
+
     stripped = [str(text).strip() for text in texts]
     images = in_seeded_batches(stripped, options, size, work, what="prompts", batching=batching)
     return images if many else images[0]
 
 
-def _likelihood(model: TaskModel, texts: Sequence[str], images: Sequence[Image.Image]) -> Tensor:
-    """(B,): how probable each text is as the caption of its image."""
+def _likelihood(model: TaskModel, pairs: Sequence[tuple[str, Image.Image]]) -> list[float]:
+    """How probable each text is as the caption of its image."""
     caption = prompt_for(model, "caption")
-    batch = inputs(model, [(image, caption) for image in images])
-    return score(model.network, batch, answer_tokens(model, texts).to(model.device)).total.cpu()
+    batch = inputs(model, [(image, caption) for _, image in pairs])
+    targets = answer_tokens(model, [text for text, _ in pairs]).to(model.device)
+    return score(model.network, batch, targets).total.tolist()
 
 
-def _seeded(options: Mapping[str, Any], k: int) -> Mapping[str, Any]:
-    """The options of the k-th image of a prompt, the first of which has the seed, or seeds, that were given."""
+def _seeded(options: Mapping[str, Any], number: int, best_of: int) -> Mapping[str, Any]:
+    """With a seed for each of `best_of` images of each of `number` prompts; the first of a prompt has the one that was
+    given."""
     seeds = options.get("seed")
-    if seeds is None or k == 0:
+    if seeds is None:
         return options
-    new = [int(np.random.SeedSequence([one, k]).generate_state(1)[0]) for one in np.atleast_1d(seeds).tolist()]
-    return {**options, "seed": new if isinstance(seeds, list | tuple) else new[0]}
+    given = seeds if isinstance(seeds, list | tuple) else [seeds] * number
+    more = [[int(np.random.SeedSequence([one, k]).generate_state(1)[0]) for k in range(1, best_of)] for one in given]
+    return {**options, "seed": [seed for one, new in zip(given, more, strict=True) for seed in (one, *new)]}
+
+
+def _at_once(model: TaskModel) -> int:
+    """How many images are tried at once: a small network's step takes as long for one as for several."""
+    small = sum(parameter.numel() for parameter in model.network.parameters()) < _SMALL
+    return batch_size(model, cpu=16 if small else 4, accelerator=16)
