@@ -272,12 +272,12 @@ def load(
     """Load a pretrained model: a catalogue name, a local directory, a file of weights (with its configuration in the
     same directory, unless the weight names identify it), or a Hub id, looked up in this order.
 
-    `device`: by default the GPU if there is one, otherwise the CPU. `dtype`: by default that of the file, but half
-    precision becomes float32 on a CPU. `quantize`: "int8" for 8-bit integer matrix products, "int4" for 4-bit weights
-    in generative models. `compile`: use `torch.compile`. `pack`: bfloat16 weights laid out for the CPU, where it has
-    products of bfloat16 (`pack_linears`): quicker and equal to the last bit, but not to be trained. `processor`: a
-    source of other tokenizer and preprocessor files. `image_size`: side of the images in pixels, to which position
-    embeddings are interpolated. Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`.
+    `device`: by default the GPU if there is one. `dtype`: by default that of the file, but half precision becomes
+    float32 on a CPU. `quantize`: "int8" for 8-bit integer matrix products, "int4" for 4-bit weights in generative
+    models. `compile`: use `torch.compile`. `pack`: bfloat16 weights laid out for the CPU, where it has products of
+    bfloat16 (`pack_linears`): quicker and equal to the last bit, but not to be trained. `processor`: a source of other
+    tokenizer and preprocessor files. `image_size`: side of the images in pixels, to which position embeddings are
+    interpolated; None: as trained. Raises `UnknownName`, `MissingFile`, `BadConfig`, `BadCheckpoint` or `NetworkError`.
     """
     target, kind = _device(device), _dtype(dtype)
     if quantize not in (None, *KINDS):
