@@ -95,6 +95,7 @@ class TextPipeline:
         self.tokenizer = tokenizer
         self.spec = spec
         self._told_lost = self._told_hidden = False
+        self._expected = frozenset[str]()  # words whose loss is not worth a warning
         for role in ("pad_id", "bos_id", "eos_id"):
             value = getattr(spec, role)
             if value is not None and not 0 <= value < tokenizer.vocab_size:
@@ -110,13 +111,16 @@ class TextPipeline:
         self.spec = replace(self.spec, truncate=True)
 
     @contextmanager
-    def one_report(self) -> Iterator[None]:
+    def one_report(self, around: str = "") -> Iterator[None]:
         """Log once how many of the texts encoded inside were truncated. Only the first report of a pipeline is logged:
-        training or a loop of calls would repeat it endlessly."""
+        training or a loop of calls would repeat it endlessly. `around`: words that are not the caller's, as those of a
+        published template; that a small vocabulary lacks them is not logged."""
         outermost, self._gathers = not self._gathers, True
+        before, self._expected = self._expected, frozenset(self.prepare(around).split())
         try:
             yield
         finally:
+            self._expected = before
             if outermost:
                 self._gathers = False
                 self._report()
@@ -253,7 +257,7 @@ class TextPipeline:
         for prompt, body in zip(prompts, bodies, strict=True):
             if self._told_lost or not isinstance(prompt, str) or (body and unknown not in body):
                 continue
-            if lost := self.lost_words(prompt):
+            if lost := [word for word in self.lost_words(prompt) if word not in self._expected]:
                 self._told_lost = True
                 log.warning(
                     f"the tokenizer has no tokens for {', '.join(map(repr, lost[:5]))}: such words are "

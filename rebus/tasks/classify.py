@@ -5,6 +5,7 @@ gives the likelihood of each label as its answer.
 """
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.embed import Comparison, has_sigmoid, scaled
 from rebus.tasks.few_shot import Shots, shots_of
 from rebus.tasks.inputs import many_images
-from rebus.tasks.prompts import fill, templates_of
+from rebus.tasks.prompts import SETS, fill, templates_of
 from rebus.tasks.task_model import TaskModel, batch_size, one_report, prompt_for
 from rebus.tasks.text_generation import inputs
 
@@ -158,7 +159,8 @@ def label_vectors(model: TaskModel, labels: Sequence[str], templates: Sequence[s
 
     size = max(1, batch_size(model, cpu=64, accelerator=512) // len(templates))
     order = sorted(range(len(labels)), key=lambda i: len(labels[i]))  # a batch is as long as its longest text
-    with one_report(model):
+    published = tuple(templates) in SETS.values()
+    with one_report(model, re.sub(r"{.*?}", " ", " ".join(templates)) if published else ""):
         found = in_batches([labels[i] for i in order], weigh, size=size, what="labels")
     weights = torch.empty(len(labels), *found[0].shape)
     weights[order] = torch.stack(found)

@@ -66,10 +66,11 @@ def on_device(model: Placed, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def one_report(model: TaskModel) -> AbstractContextManager[None]:
-    """Treat all texts encoded inside as one call: the number of truncated ones is logged once."""
+def one_report(model: TaskModel, around: str = "") -> AbstractContextManager[None]:
+    """Treat all texts encoded inside as one call: the number of truncated ones is logged once, and no loss of words of
+    `around`, which are not the caller's."""
     text = model.processor.text
-    return nullcontext() if text is None else text.one_report()
+    return nullcontext() if text is None else text.one_report(around)
 
 
 def batch_size(model: TaskModel, cpu: int, accelerator: int) -> int:

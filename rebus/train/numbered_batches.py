@@ -48,5 +48,7 @@ class NumberedBatches(Dataset[dict[str, Any]]):
 
 
 def _leave_interrupts_to_the_run(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the run ends its workers once its checkpoint is written."""
+    """Ctrl-C reaches every process of a terminal, SIGTERM every process of a service or job; the run ends its workers
+    once its checkpoint is written. A second SIGTERM ends a worker that does not see that the run is over."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -186,6 +186,15 @@ def test_prompts_that_lose_words_say_so_once(caplog: pytest.LogCaptureFixture) -
     ]
 
 
+def test_words_of_published_templates_are_not_the_callers(caplog: pytest.LogCaptureFixture) -> None:
+    model, image = rebus.load("vild/scenes"), scene(0, "test").image
+    with caplog.at_level(logging.WARNING, "rebus"):
+        model.detect(image, ["red circle"])  # "This is {a name}.": its tokenizer has no "this"
+        assert not caplog.records
+        model.detect(image, ["red circle"], templates=["this is my {}"])
+    assert "no tokens for 'this'" in caplog.text
+
+
 def with_row(rows: torch.Tensor, index: int, row: torch.Tensor) -> torch.Tensor:
     rows = rows.clone()
     rows[index] = row

@@ -1,6 +1,8 @@
 """The loop: what it leaves on disk, exact resumption, refusals."""
 
 import json
+import multiprocessing
+import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -273,8 +275,11 @@ def test_a_run_whose_rates_depend_on_its_length_is_not_made_longer(tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_stop_writes_a_checkpoint(tmp_path: Path, number: int) -> None:
     def tell(line: dict) -> None:
-        if line["step"] == 2:
-            signal.raise_signal(number)
+        if line["step"] == 2:  # a terminal, systemd and Slurm tell every process of the run
+            workers = [child.pid for child in multiprocessing.active_children()]
+            assert workers
+            for pid in [*workers, os.getpid()]:
+                os.kill(pid, number)
 
     settings = replace(MASKS, save_every=100, eval_every=0, workers=1)
     with pytest.raises(Stopped):
