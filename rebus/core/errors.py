@@ -73,3 +73,10 @@ def unknown(kind: str, name: str, known: Iterable[str], see: str = "") -> Unknow
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = "; did you mean " + " or ".join(f'"{n}"' for n in near) + "?" if near else "."
     return UnknownName(f'no {kind} "{name}"{hint}' + (f" {see}" if see else ""))
+
+
+def unknown_part(part: str, names: Iterable[str]) -> UnknownName:
+    """Of a network, whose modules and parameters are `names`; tells those at its top."""
+    known = [name for name in names if name]
+    top = ", ".join(dict.fromkeys(name.split(".")[0] for name in known))
+    return unknown("part of the network", part, known, f"There are {top}, and parts of these, joined by a dot.")

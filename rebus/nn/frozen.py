@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from rebus.core.errors import unknown
+from rebus.core.errors import unknown_part
 
 _READ_IN_BFLOAT16 = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose weights autocast rounds before it multiplies
 
@@ -18,7 +18,7 @@ def set_trained(network: nn.Module, parts: Collection[str], trained: bool) -> No
     names = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
     for part in parts:
         if part not in names:
-            raise unknown("part of the network", part, names)
+            raise unknown_part(part, names)
         for name, parameter in network.named_parameters():
             if name == part or name.startswith(part + "."):
                 parameter.requires_grad_(trained)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rebus.core.errors import UsageError, unknown
+from rebus.core.errors import UsageError, unknown_part
 from rebus.nn.linear import Linear, linear
 
 
@@ -53,7 +53,7 @@ def add_lora(network: nn.Module, parts: Collection[str], rank: int, alpha: float
     network.requires_grad_(False)
     for part in parts:
         if part not in names:
-            raise unknown("part of the network", part, [name for name in names if name])
+            raise unknown_part(part, names)
         layers = [n for n, m in names.items() if type(m) in (Linear, nn.Linear) and f"{n}.".startswith(f"{part}.")]
         if not layers:
             raise UsageError(f"{part} has no linear layer that LoRA could change")

@@ -40,7 +40,7 @@ def florence2_scenes() -> TrainConfig:
     tasks = tuple(replace(share, odds=_READING.get(share.task, share.odds * scale)) for share in _TASKS)
     return replace(
         first,
-        data=replace(first.data, tasks=tasks, encoder_first=0),
+        data=SceneNamedTasks(tasks=tasks, per_image=3),
         optim=replace(first.optim, again=0, cooldown=2200),
         steps=2600,
         start_from="first/final",
@@ -49,9 +49,9 @@ def florence2_scenes() -> TrainConfig:
 
 
 def florence2_scenes_first() -> TrainConfig:
-    """`rebus train florence2_scenes_first` · half a core of a busy AMD EPYC, 58 minutes · all fifteen tasks of the release in
-    one model. Of 1,000 held-out scenes 0.986 are captioned without a mistake, AP50 of shapes 0.908, mIoU of phrases
-    0.466; writing it has not learned to read (no line right).
+    """`rebus train florence2_scenes_first --out first` · half a core of an AMD EPYC, 58 minutes · all fifteen tasks of
+    the release in one model. Of 1,000 held-out scenes 0.986 are captioned without a mistake, AP50 of shapes 0.908, mIoU
+    of phrases 0.466; writing it has not learned to read (no line right).
 
     As in `paligemma_scenes` the image encoder first learns to name what each patch shows, in place of the release's
     126 million images, and continues with that as a second loss.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rebus.core.errors import UsageError, unknown
+from rebus.core.errors import UsageError, unknown_part
 from rebus.nn.blocks import blocks_of
 from rebus.train.config import Optim
 from rebus.train.lamb import LAMB
@@ -69,7 +69,7 @@ def rates_of(network: nn.Module, rates: tuple[tuple[str, float], ...]) -> dict[s
     parts = [name for name, _ in network.named_modules() if name] + parameters
     for part, factor in rates:
         if part not in parts:
-            raise unknown("part of the network", part, parts)
+            raise unknown_part(part, parts)
         if factor <= 0:
             raise UsageError(f"optim.rates: {part} at {factor:g} times the rate; to freeze a part use freeze")
     found = dict.fromkeys(parameters, 1.0)

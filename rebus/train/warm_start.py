@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rebus import catalog
 from rebus.backbones.vision.vit import ViT
 from rebus.core.card import PHOTOS
-from rebus.core.errors import BadCheckpoint, UsageError, unknown
+from rebus.core.errors import BadCheckpoint, UsageError, unknown, unknown_part
 from rebus.nn.frozen import set_trained
 from rebus.nn.lora import add_lora
 from rebus.open_checkpoint import Opened, open_checkpoint
@@ -112,7 +112,7 @@ def copy_weights(network: nn.Module, start: Start, system: str) -> list[str]:
     theirs = {_below(name, start.take): tensor for name, tensor in tensors.items()}
     wanted = {name: value for name, value in network.state_dict().items() if _below(name, start.into) is not None}
     if not wanted:
-        raise unknown("part of the network", start.into, [name for name, _ in network.named_modules() if name])
+        raise unknown_part(start.into, [name for name, _ in network.named_modules()])
     if not any(name is not None for name in theirs):
         parts = {name.split(".")[0] for name in tensors}
         raise unknown(f"part of {start.source}", start.take, parts)
