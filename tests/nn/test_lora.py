@@ -41,7 +41,7 @@ def test_it_starts_as_it_was_trains_the_thin_matrices_alone_and_merges() -> None
 
 
 def test_parts_that_are_not_there_are_named() -> None:
-    with pytest.raises(UnknownName, match='no part of the network "txt"; did you mean "text".* There are image, text, norm'):
+    with pytest.raises(UnknownName, match=r'"txt"; did you mean "text".* There are image, text, norm, and parts of'):
         add_lora(Net(), ["txt"], 2, 4.0)
     with pytest.raises(UsageError, match="at least 1; got 0"):
         add_lora(Net(), ["text"], 0, 4.0)
