@@ -101,8 +101,9 @@ def _questions(model: Any, scenes: list[Scene]) -> dict[str, Any]:
             right.setdefault(kind, []).append(answer.strip() == truth)
     everything = [r for row in right.values() for r in row]
     kinds = {kind: _mean(row) for kind, row in right.items()}
-    relations = _mean([r for kind in RELATIONS for r in right.get(kind, ())])
-    found = {"questions": _mean(everything), "relations": relations, "questions_by_kind": kinds}
+    relations = [r for kind in RELATIONS for r in right.get(kind, ())]  # none where no scene has two objects
+    found: dict[str, Any] = {"questions": _mean(everything), "questions_by_kind": kinds}
+    found |= {"relations": _mean(relations)} if relations else {}
     return {**found, **_reading(model, scenes)}
 
 

@@ -105,7 +105,10 @@ def chameleon_scenes_second() -> TrainConfig:
 
 
 def chameleon_scenes() -> TrainConfig:
-    """`rebus train chameleon_scenes`, after `rebus train chameleon_scenes_second --out second` · TODO"""
+    """`rebus train chameleon_scenes`, after `rebus train chameleon_scenes_second --out second` · two busy cores, 93
+    minutes · half of the prompts say colours and shapes alone. Of 200 held-out scenes of one or two objects 0.94 are
+    captioned without a mistake; of the generated images, each the best of 16, 0.58 show exactly what was asked for, and
+    0.775 where that is one object. The loss was still decreasing."""
     second = chameleon_scenes_second()
     return replace(
         second,

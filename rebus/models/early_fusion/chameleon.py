@@ -173,9 +173,8 @@ def suited(cfg: ChameleonConfig) -> dict[str, Any]:
     those of the background; top-p would leave it out, so that images are drawn from all codes as they are likely."""
     if cfg.image.num_codes > _FEW_CODES:
         return {}
-    return {
-        "decoding": {**_DECODING, "imagine": {"strategy": "sample", "temperature": 0.8, "guidance": 3.0, "best_of": 4}}
-    }
+    imagine = {"strategy": "sample", "temperature": 0.6, "guidance": 1.5, "best_of": 16}
+    return {"decoding": {**_DECODING, "imagine": imagine}}
 
 
 SYSTEM = System(

@@ -160,7 +160,7 @@ def test_guidance_at_scale_one_is_none(model):
     assert drawn(guidance=None) == drawn(guidance=1) == drawn(guidance=(1.0, 1.0))
     assert drawn(guidance=1 + 1e-9) == drawn(guidance=None), "the mixture itself, not only the way round it"
     assert drawn(guidance=6.0) != drawn(guidance=None)
-    assert drawn() == drawn(guidance=3.0) == drawn(guidance=(3, 99.0)), "no images before, nothing to go to"
+    assert drawn() == drawn(guidance=1.5) == drawn(guidance=(1.5, 99.0)), "no images before, nothing to go to"
     with pytest.raises(UsageError, match="a number, for the text, or two"):
         drawn(guidance="much")
 
@@ -169,7 +169,7 @@ def test_large_codebooks_draw_as_anole_does_small_ones_from_all_codes():
     system = catalog.system("chameleon")
     large, small = (system.suited_to(system.presets[name]).decoding["imagine"] for name in ("anole_7b", "tiny"))
     assert large == {"strategy": "sample", "temperature": 0.7, "top_p": 0.9, "guidance": (3.0, 1.2)}
-    assert small == {"strategy": "sample", "temperature": 0.8, "guidance": 3.0, "best_of": 4}
+    assert small == {"strategy": "sample", "temperature": 0.6, "guidance": 1.5, "best_of": 16}
 
 
 def test_guidance_goes_from_nothing_to_images_to_text(model, monkeypatch):
