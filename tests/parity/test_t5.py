@@ -55,7 +55,8 @@ def pair(request):
     if request.param == "umt5":  # the reference divides its scores by √width, which the release did not
         reference.config.tie_word_embeddings = False
     for parameter in reference.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.2)
+        # Not more: at 0.2 float32 is 4e-4 from float64 in both libraries, and only some processors round alike.
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
     cfg = LAYOUT.read_config(reference.config.to_dict())
     network = SYSTEM.network(cfg).eval()
     load_into(network, LAYOUT.keys(cfg).to_ours(reference.state_dict()), device="cpu", dtype=torch.float32)
