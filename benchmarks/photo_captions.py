@@ -1,19 +1,26 @@
 """How well photos are captioned after minutes of training: the figures of `virtex_photos`, `simvlm_photos`,
 `visualgpt_photos` and `flamingo_photos`.
 
-    python benchmarks/photo_captions.py FOLDER [--resnet resnet50.pth] [--only RECIPE …] [--minutes 6] [--out DIR]
+    python benchmarks/photo_captions.py FOLDER… [--resnet resnet50.pth] [--only RECIPE …] [--minutes 6] [--out DIR]
 
-FOLDER holds 700 photos to learn from and 100 held out, five captions each; `keras_resnet.py` makes `--resnet`, which
-all but `flamingo_photos` begin with. The image encoder is locked and photos are at most mirrored, so each is seen once
-and remembered, as is what the frozen blocks before Flamingo's first cross-attention make of a text: the numbers are
-those of `rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first ones. Prints one
-JSON document: CIDEr-D of the held-out photos against their five human captions, what it is if each has the next photo's
-caption, and the first ten captions by file name.
+FOLDER holds photos and their captions, in `captions.jsonl` or `annotations.jsonl`; `split` says which are held out
+("val"), otherwise each sixth is. All folders are learned from, and each is measured. `keras_resnet.py` makes
+`--resnet`, which all but `flamingo_photos` begin with. The image encoder is locked and photos are at most mirrored, so
+each is seen once and remembered, as is what the frozen blocks before Flamingo's first cross-attention make of a text:
+the numbers are those of `rebus train`, in less time. Steps are as many as fit in the minutes, by the pace of the first
+ones. Prints one JSON document: for each folder the CIDEr-D of the held-out photos against their five human captions,
+what it is if each has the next photo's caption, and the first ten captions by file name.
+
+`rebus/checkpoints/flamingo_photos/learned.safetensors` was made by
+
+    python benchmarks/photo_captions.py flickr8k_1k coco_mini --only flamingo_photos --steps 480 --learned FILE
 """
 
 import argparse
 import hashlib
 import json
+import os
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -56,26 +63,47 @@ TIMED = 8  # steps by which the pace is known
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--resnet", type=Path, help="all but flamingo_photos need it")
     parser.add_argument("--only", choices=RECIPES, nargs="+", default=RECIPES)
     parser.add_argument("--minutes", type=float, default=6.0, help="of training, for each recipe")
     parser.add_argument("--steps", type=int, help="in place of what fits in the minutes")
     parser.add_argument("--out", type=Path, help="where the trained models are kept")
+    parser.add_argument("--learned", type=Path, help="a file for the weights that flamingo_photos learns")
     args = parser.parse_args()
-    rows = [json.loads(line) for line in (args.folder / "captions.jsonl").read_text().splitlines()]
-    rows.sort(key=lambda row: row["file"])
-    learned, held_out = ([row for row in rows if row["split"] == split] for split in ("train", "val"))
     with tempfile.TemporaryDirectory() as temporary:
         out = args.out or Path(temporary)
+        rows = {folder.name: rows_of(folder) for folder in args.folders}
+        learned = [row for of_folder in rows.values() for row in of_folder if row["split"] == "train"]
+        data = out / "photos"
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in learned))
         for name in args.only:
-            found = {"recipe": name, "threads": 1, "torch": torch.__version__}
-            config = prepared(recipe(name), args.folder, args.resnet, learned, out / name)
-            found |= trained(
-                config, args.minutes, args.steps, [args.folder / row["file"] for row in learned], out / name
-            )
-            found |= captioned(out / name / "run" / "final", args.folder, held_out)
+            found: dict[str, Any] = {"recipe": name, "threads": 1, "torch": torch.__version__}
+            config = prepared(recipe(name), data, args.resnet, learned, out / name)
+            root = os.path.commonpath([folder.resolve() for folder in args.folders])
+            config = replace(config, data=replace(config.data, root=root))
+            found |= trained(config, args.minutes, args.steps, [Path(row["file"]) for row in learned], out / name)
+            if args.learned is not None and name == "flamingo_photos":
+                keep_learned(out / name / "run" / "final", args.learned)
+            for folder, of_folder in rows.items():
+                held_out = [row for row in of_folder if row["split"] == "val"]
+                found[folder] = captioned(out / name / "run" / "final", held_out)
             print(json.dumps(found, indent=2, ensure_ascii=False), flush=True)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """Its photos by file name, which is absolute here, with captions whose marks stand where one writes them."""
+    source = next(path for name in ("captions", "annotations") if (path := folder / f"{name}.jsonl").is_file())
+    rows = sorted((json.loads(line) for line in source.read_text().splitlines()), key=lambda row: row["file"])
+    return [
+        {
+            "file": str((folder / row["file"]).resolve()),
+            "captions": [re.sub(r"\s+([.,!?])", r"\1", text).strip() for text in row["captions"]],
+            "split": row.get("split", "train" if number % 6 else "val"),
+        }
+        for number, row in enumerate(rows)
+    ]
 
 
 def prepared(
@@ -247,13 +275,20 @@ def seconds_a_step(config: TrainConfig, out: Path) -> float:
     return (times[-2] - times[0]) / (TIMED - 2)
 
 
-def captioned(model_folder: Path, folder: Path, rows: Sequence[dict[str, Any]], size: int = 10) -> dict[str, Any]:
+def keep_learned(model_folder: Path, path: Path) -> None:
+    """Without the frozen networks, which users have from elsewhere."""
+    parts = {name: one.load() for name, one in open_weights(model_folder).items()}
+    learned = {name: one for name, one in parts.items() if name.split(".")[0] in ("resampler", "cross")}
+    save_file(learned, path)
+
+
+def captioned(model_folder: Path, rows: Sequence[dict[str, Any]], size: int = 10) -> dict[str, Any]:
     """CIDEr-D of the held-out photos, and what is said of the first ten."""
     model = rebus.load(model_folder, device="cpu")
     said: list[str] = []
     began = time.perf_counter()
     for first in track(range(0, len(rows), size), description="captions", console=SHOWN):
-        said += model.caption([folder / row["file"] for row in rows[first : first + size]], batch_size=size)
+        said += model.caption([row["file"] for row in rows[first : first + size]], batch_size=size)
     human = [[words(text) for text in row["captions"]] for row in rows]
     plain = [words(text) for text in said]
     return {
@@ -262,7 +297,7 @@ def captioned(model_folder: Path, folder: Path, rows: Sequence[dict[str, Any]], 
         "CIDEr-D of the next photo's captions": round(cider_d([*plain[1:], plain[0]], human), 4),
         "different_captions": len(set(said)),
         "seconds_a_photo": round((time.perf_counter() - began) / len(rows), 2),
-        "first": {row["file"]: text for row, text in zip(rows[:SHOWN_CAPTIONS], said, strict=False)},
+        "first": {Path(row["file"]).name: text for row, text in zip(rows[:SHOWN_CAPTIONS], said, strict=False)},
     }
 
 

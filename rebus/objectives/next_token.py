@@ -19,11 +19,19 @@ from rebus.objectives.losses import Losses
 _INPUTS = ("pixels", "image_mask", "regions", "region_mask", "tokens", "mask", "targets", "owners")
 
 
-def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
+def next_token(
+    logits: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    text: Tensor | None = None,
+    text_share: float = 0.5,
+) -> Tensor:
     """logits (B, S, V), targets (B, S) with -100 = ignored → scalar. Smoothing spreads over the whole vocabulary.
 
     `z_loss` · (ln Σ exp logits)² is added for each token, which keeps the logits from drifting (Chowdhery et al.,
-    "PaLM", 2022, Sec. 5). Rows without any target count nothing.
+    "PaLM", 2022, Sec. 5). Rows without any target count nothing. `text` (B, S): which targets are text, and not codes
+    of images; in a row of both, text then has `text_share` of the weight, however few its tokens.
     """
     scores = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
     each = F.cross_entropy(
@@ -32,9 +40,17 @@ def next_token(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, z_
     if z_loss:
         each = each + z_loss * scores.logsumexp(dim=-1).square().view_as(targets)
     real = targets != IGNORED
-    lengths = real.sum(dim=1)
-    rows = (each * real).sum(dim=1) / lengths.clamp(min=1)
-    return rows.sum() / (lengths > 0).sum().clamp(min=1)
+    rows = _mean(each, real)
+    if text is not None:
+        words, codes = real & text, real & ~text
+        shared = text_share * _mean(each, words) + (1 - text_share) * _mean(each, codes)
+        rows = torch.where(words.any(dim=1) & codes.any(dim=1), shared, rows)
+    return rows.sum() / real.any(dim=1).sum().clamp(min=1)
+
+
+def _mean(each: Tensor, which: Tensor) -> Tensor:
+    """Of each row, over some of its tokens; 0 where there are none."""
+    return (each * which).sum(dim=1) / which.sum(dim=1).clamp(min=1)
 
 
 @torch.no_grad()
@@ -69,7 +85,8 @@ class NextTokenLoss:
     """`next_token` of the network's predictions for `batch["targets"]`.
 
     A batch may hold several prompts for each row of images, which `owners` (T,) then gives; images are encoded once.
-    Of a network that writes images, its targets hold their codes.
+    Of a network that writes images, its targets hold their codes; `text_share`: the weight of all text together in a
+    row that has both, by default by number, where a few words are lost among hundreds of codes.
     `places`: (first id, number) of the location tokens of a network that starts untrained. Their embeddings start as
     waves over the coordinate, so that what is learned of one place holds for its neighbours.
     """
@@ -78,6 +95,7 @@ class NextTokenLoss:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     places: tuple[int, int] | None = None
+    text_share: float | None = None
 
     def begin(self, network: nn.Module, batch: Mapping[str, Tensor]) -> None:
         """Set the embeddings of the location tokens before the first step."""
@@ -88,8 +106,9 @@ class NextTokenLoss:
         return int((batch["targets"] != IGNORED).any(dim=1).sum())
 
     def __call__(self, network: Callable[..., Any], batch: Mapping[str, Tensor]) -> Losses:
-        targets = batch["targets"]
+        marked = batch["targets"]
         made = network(**{name: batch[name] for name in _INPUTS if name in batch})
-        targets = targets if made.targets is None else made.targets
-        loss = next_token(made.logits, targets, self.label_smoothing, self.z_loss)
+        targets = marked if made.targets is None else made.targets
+        shares = {} if self.text_share is None else {"text": targets == marked, "text_share": self.text_share}
+        loss = next_token(made.logits, targets, self.label_smoothing, self.z_loss, **shares)
         return Losses(loss, hits(made.logits, targets))

@@ -28,6 +28,7 @@ RECIPES = {
     "simvlm_scenes_mix": "rebus.recipes.scene_prefixes",
     "chameleon_scenes_first": "rebus.recipes.chameleon",
     "chameleon_scenes_second": "rebus.recipes.chameleon",
+    "chameleon_scenes_third": "rebus.recipes.chameleon",
     "chameleon_scenes": "rebus.recipes.chameleon",
     "chameleon_scenes_codes": "rebus.recipes.chameleon",
     "chameleon_scenes_codes_32": "rebus.recipes.chameleon",

@@ -64,3 +64,20 @@ def test_z_loss_is_the_square_of_the_log_of_the_sum() -> None:
     z = logits.logsumexp(-1).square()
     expected = next_token(logits, targets) + 0.01 * ((z[0, 0] + z[0, 1]) / 2 + z[1, 0]) / 2
     torch.testing.assert_close(next_token(logits, targets, z_loss=0.01), expected)
+
+
+def test_text_has_its_share_in_rows_that_have_images_too() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, 9)
+    targets = torch.tensor([[1, 5, 6, 7], [1, 2, -100, -100], [5, 6, 7, 5]])  # codes from 5 on; 8 marks an image
+    marked = torch.where(targets >= 5, 8, targets)
+
+    class Network:
+        def __call__(self, **batch: torch.Tensor) -> Predictions:
+            return Predictions(logits, targets=targets)
+
+    both = 0.2 * next_token(logits[:1, :1], targets[:1, :1]) + 0.8 * next_token(logits[:1, 1:], targets[:1, 1:])
+    expected = (both + next_token(logits[1:2], targets[1:2]) + next_token(logits[2:], targets[2:])) / 3
+    batch = {"targets": marked}
+    torch.testing.assert_close(NextTokenLoss(text_share=0.2)(Network(), batch).total, expected)
+    torch.testing.assert_close(NextTokenLoss()(Network(), batch).total, next_token(logits, targets))

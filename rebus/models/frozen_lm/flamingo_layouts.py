@@ -23,7 +23,7 @@ from rebus.core.system import Find, Layout, System
 from rebus.models.frozen_lm import idefics, openflamingo
 from rebus.models.frozen_lm.flamingo import Flamingo
 from rebus.models.frozen_lm.flamingo_config import END, IMAGE, PRESETS, FlamingoConfig
-from rebus.models.frozen_lm.starter import assemble_starter
+from rebus.models.frozen_lm.starter import assemble_photos, assemble_starter
 from rebus.weights.keymap import OwnNames
 
 _BEAMS = {"strategy": "beam", "num_beams": 3, "length_penalty": 0.0}
@@ -166,7 +166,11 @@ def frozen_lm(find: Find) -> System:
         example=example,
         image_spec=image_spec,
         text_spec=text_spec,
-        assemble={**dict.fromkeys(openflamingo.RELEASED, openflamingo.assemble), "starter": assemble_starter},
+        assemble={
+            **dict.fromkeys(openflamingo.RELEASED, openflamingo.assemble),
+            "starter": assemble_starter,
+            "photos": assemble_photos,
+        },
         parts=("text", "image"),
         find=find,
         join=join,

@@ -1,9 +1,12 @@
-"""`flamingo/starter`: SmolLM2-135M of the package index over EfficientNet-Lite0, offline; nothing learned between them.
+"""`flamingo/photos`: captions of real photos, offline, by SmolLM2-135M over EfficientNet-Lite0, both of the package
+index. What was learned between them is in this package.
 
-What `rebus train flamingo_photos` begins with. With the gates closed it is the language model.
+`flamingo/starter` is the same before it has learned: with its gates closed it is the language model.
 """
 
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 
 import torch
 
@@ -11,16 +14,22 @@ from rebus.backbones.starter_networks import starter_encoder, starter_language_m
 from rebus.core.system import Assembled
 from rebus.models.frozen_lm.bridge import GatedCrossAttention, Resampler
 from rebus.models.frozen_lm.flamingo_config import PRESETS, part
+from rebus.weights.checkpoint_files import open_weights
 
-_NEED = "flamingo/starter"
+
+def assemble_photos() -> Assembled:
+    """The model behind `flamingo/photos`. Raises `MissingExtra` where its packages are not installed."""
+    begun = assemble_starter("flamingo/photos")
+    learned = open_weights(Path(str(files("rebus"))) / "checkpoints" / "flamingo_photos" / "learned.safetensors")
+    return begun._replace(tensors={**begun.tensors, **{name: one.load().float() for name, one in learned.items()}})
 
 
-def assemble_starter() -> Assembled:
+def assemble_starter(name: str = "flamingo/starter") -> Assembled:
     """The model behind `flamingo/starter`, always the same. Raises `MissingExtra` where its packages are not
     installed."""
     from rebus.models.frozen_lm.flamingo_layouts import join  # which builds on this file
 
-    text, image = starter_language_model(_NEED), starter_encoder(_NEED)
+    text, image = starter_language_model(name), starter_encoder(name)
     cfg = replace(PRESETS["starter"], text=part("llama", text.config), image=part("efficientnet", image.config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
