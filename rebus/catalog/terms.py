@@ -27,6 +27,10 @@ TERMS = {  # licence as it stands on cards, without what is in brackets
     "MIT; that of the language model applies too": Terms(
         "unknown", "the trained layers are free for any use; the language model has terms of its own"
     ),
+    "Apache-2.0; learned from photos of Flickr8k and of COCO": Terms(
+        "unknown",
+        "the networks are free for any use; Flickr8k's photos, which taught what joins them, are for research",
+    ),
     "other: LLaMA's, not commercial": Terms("no", "research only"),
     "not stated, MIT": Terms("unknown", "the authors state no licence for the language model"),
     "Gemma terms of use": Terms(
@@ -63,4 +67,4 @@ def _plain(license: str) -> str:
         depth += (letter == "(") - (letter == ")")
         if not depth and letter != ")":
             found.append(letter)
-    return "".join(found).replace(" ,", ",").strip()
+    return " ".join("".join(found).split()).replace(" ,", ",").replace(" ;", ";")

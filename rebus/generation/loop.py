@@ -46,6 +46,11 @@ class _Common:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be at least 1; got {self.max_new_tokens}")
+        if self.guidance is not None and not isinstance(self.guidance, Guidance):
+            raise UsageError(
+                f"guidance of text is a rebus.generation.Guidance, which has a second prompt; got {self.guidance!r} (a "
+                "number is for images, of models that generate them)"
+            )
 
 
 def _names(settings: type) -> frozenset[str]:

@@ -32,7 +32,8 @@ def complete(
     A document is a text, or a list of texts and images; in it every `str` is text, so that an image in a file is given
     as a `pathlib.Path`. Texts are taken as they are, white space included. The answer is a text; of a system that
     writes images (`System.image_tokens`) it is a list of texts and images in turn, `max_new_tokens` counts its text
-    alone, and `guidance` is that of `imagine`. No image is begun that does not fit into the context.
+    alone, and `guidance` and `best_of` are those of `imagine`, which compares images by the text right before them. No
+    image is begun that does not fit into the context.
 
     Raises `UsageError` for an empty document, `BadText` or `BadImage` naming the document that is meant.
     """

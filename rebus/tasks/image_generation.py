@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -37,8 +37,9 @@ class TokenRows:
         generated: list[list[int]] = self.model.generate(**rest, **prompts, **options).tolist()
         return generated
 
-    def draw(self, which: Sequence[int], spec: ImageTokens, options: Mapping[str, Any]) -> list[Image.Image]:
-        """An image for each of the rows `which`, generated after the token that begins one, which they end with.
+    def draw(self, which: Sequence[int], spec: ImageTokens, options: Mapping[str, Any]) -> list["Drawn"]:
+        """An image for each of the rows `which`, generated after the token that begins one, which they end with. The
+        rows stay as they are, so that one may be drawn after several times: `keep` goes on from an image.
 
         `guidance` among the options: how far to go from what any image would be to what the text asks for, and how far
         to what the images before it ask for; one number is that of the text. 1 leaves everything as it is.
@@ -47,12 +48,14 @@ class TokenRows:
         guidance = self._guidance(which, spec, options.get("guidance"))
         options = {**options, "allowed": codes, "max_new_tokens": spec.each, "eos_id": None, "guidance": guidance}
         generated = self.generate(which, **options)
-        for i, row in zip(which, generated, strict=True):
-            self.rows[i] += [*row, spec.end]
         with torch.inference_mode():
             numbers = torch.tensor(generated, device=self.model.device) - spec.first
             pixels = image_decoder(self.model).draw_images(numbers)
-        return [to_image(one) for one in pixels]
+        return [Drawn(to_image(one), row) for one, row in zip(pixels, generated, strict=True)]
+
+    def keep(self, row: int, drawn: "Drawn", spec: ImageTokens) -> None:
+        """Go on from an image that was drawn after the row."""
+        self.rows[row] += [*drawn.codes, spec.end]
 
     def _guidance(self, which: Sequence[int], spec: ImageTokens, given: Any) -> Guidance | None:
         """Away from the images of each row without its text, and from no prompt at all."""
@@ -81,6 +84,13 @@ class TokenRows:
             "tokens": tokens,
             "mask": pad([torch.ones_like(row, dtype=torch.bool) for row in tensors], batch_first=True),
         }
+
+
+class Drawn(NamedTuple):
+    """A generated image, and the tokens that it was decoded from."""
+
+    image: Image.Image
+    codes: list[int]
 
 
 def guidance_scales(given: Any) -> tuple[float, float]:

@@ -5,15 +5,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from rebus.codec.text import Pieces, Prompt, Unfinished
 from rebus.core.errors import BadText, UsageError
+from rebus.core.specs import ImageTokens
 from rebus.generation import score
 from rebus.tasks.batching import AS_IT_SUITS, BatchOptions, in_batches
 from rebus.tasks.classify import answer_tokens
-from rebus.tasks.image_generation import TokenRows, image_decoder, image_tokens
+from rebus.tasks.image_generation import Drawn, TokenRows, image_decoder, image_tokens
 from rebus.tasks.inputs import many_texts
 from rebus.tasks.task_model import TaskModel, batch_size, decoding_for, on_device, prompt_for
 from rebus.tasks.text_generation import in_seeded_batches, inputs
@@ -42,37 +42,61 @@ def imagine(
     for name in _FIXED:
         if name in decoding:
             raise UsageError(f"{name} has no meaning for an image, which is always {spec.each} tokens")
-    best_of = decoding.pop("best_of", model.system.decoding.get("imagine", {}).get("best_of", 1))
-    if not isinstance(best_of, int) or isinstance(best_of, bool) or best_of < 1:
-        raise UsageError(f"best_of is a number of images, 1 or more; got {best_of!r}")
+    number = best_of(model, decoding)
     options = decoding_for(model, "imagine", decoding)
     kind = Unfinished if "imagine" in model.system.prompts.unfinished else Pieces
 
-    def draw(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
+    def work(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
         filled: list[Prompt] = [kind(template.replace("{prompt}", text)) for text in batch]
         rows = TokenRows(model, on_device(model, model.processor(texts=filled)))
         for row in rows.rows:
             row.append(spec.begin)
-        return rows.draw(range(len(batch)), spec, options)
-
-    size = _at_once(model)
-
-    def work(batch: Sequence[str], options: Mapping[str, Any]) -> list[Image.Image]:
-        if best_of == 1:
-            return draw(batch, options)
-        each = [text for text in batch for _ in range(best_of)]
-        quiet = BatchOptions(batch_size=max(size, len(batch)), progress=False)
-        drawn = in_seeded_batches(
-            each, _seeded(options, len(batch), best_of), size, draw, what="images", batching=quiet
-        )
-        pairs = list(zip(each, drawn, strict=True))
-        found = in_batches(pairs, partial(_likelihood, model), size=size, what="images", options=quiet)
-        best = torch.tensor(found).view(len(batch), best_of).argmax(dim=1)
-        return [drawn[i * best_of + k] for i, k in enumerate(best.tolist())]
+        return [drawn.image for drawn in draw_best(rows, range(len(batch)), batch, spec, options, number)]
 
     stripped = [str(text).strip() for text in texts]
-    images = in_seeded_batches(stripped, options, size, work, what="prompts", batching=batching)
+    images = in_seeded_batches(stripped, options, _at_once(model), work, what="prompts", batching=batching)
     return images if many else images[0]
+
+
+def best_of(model: TaskModel, decoding: dict[str, Any]) -> int:
+    """How many images are generated for each that is returned, taken out of the options of a call; by default what the
+    system prefers. Raises `UsageError` for what is no such number."""
+    found = decoding.pop("best_of", model.system.decoding.get("imagine", {}).get("best_of", 1))
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise UsageError(f"best_of is a number of images, 1 or more; got {found!r}")
+    return found
+
+
+def draw_best(
+    rows: TokenRows,
+    which: Sequence[int],
+    texts: Sequence[str | None],
+    spec: ImageTokens,
+    options: Mapping[str, Any],
+    number: int,
+) -> list[Drawn]:
+    """An image for each of the rows `which`: of `number` images that one for which the model gives the row's text the
+    highest likelihood as its caption. Where there is no text only one is generated."""
+    size = _at_once(rows.model)
+    each = [i for i, text in zip(which, texts, strict=True) for _ in range(1 if text is None else number)]
+    wanted = [text for text in texts for _ in range(1 if text is None else number)]
+    batching = BatchOptions(batch_size=max(size, len(which)), progress=False)
+
+    def work(some: Sequence[int], options: Mapping[str, Any]) -> list[Drawn]:
+        return rows.draw(some, spec, options)
+
+    seeded = _seeded(options, [each.count(i) for i in which])
+    drawn = in_seeded_batches(each, seeded, size, work, what="images", batching=batching)
+    if len(each) == len(which):
+        return drawn
+    pairs = [(text, one.image) for text, one in zip(wanted, drawn, strict=True) if text is not None]
+    found = iter(in_batches(pairs, partial(_likelihood, rows.model), size=size, what="images", options=batching))
+    best: dict[int, tuple[float, Drawn]] = {}
+    for i, text, one in zip(each, wanted, drawn, strict=True):
+        likelihood = 0.0 if text is None else next(found)
+        if i not in best or likelihood > best[i][0]:
+            best[i] = likelihood, one
+    return [best[i][1] for i in which]
 
 
 def _likelihood(model: TaskModel, pairs: Sequence[tuple[str, Image.Image]]) -> list[float]:
@@ -83,14 +107,16 @@ def _likelihood(model: TaskModel, pairs: Sequence[tuple[str, Image.Image]]) -> l
     return score(model.network, batch, targets).total.tolist()
 
 
-def _seeded(options: Mapping[str, Any], number: int, best_of: int) -> Mapping[str, Any]:
-    """With a seed for each of `best_of` images of each of `number` prompts; the first of a prompt has the one that was
-    given."""
+def _seeded(options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[str, Any]:
+    """With a seed for each of so many images of each row; the first of a row has the one that was given."""
     seeds = options.get("seed")
     if seeds is None:
         return options
-    given = seeds if isinstance(seeds, list | tuple) else [seeds] * number
-    more = [[int(np.random.SeedSequence([one, k]).generate_state(1)[0]) for k in range(1, best_of)] for one in given]
+    given = seeds if isinstance(seeds, list | tuple) else [seeds] * len(numbers)
+    more = [
+        [int(np.random.SeedSequence([one, k]).generate_state(1)[0]) for k in range(1, number)]
+        for one, number in zip(given, numbers, strict=True)
+    ]
     return {**options, "seed": [seed for one, new in zip(given, more, strict=True) for seed in (one, *new)]}
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from PIL import Image
 
 from rebus.tasks.image_generation import TokenRows, image_tokens, text_tokens
+from rebus.tasks.imagine import best_of, draw_best
 from rebus.tasks.task_model import TaskModel, decoding_for
 from rebus.tasks.text_generation import Pair, clean, inputs
 
 
 def interleaved(model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]) -> list[list[str | Image.Image]]:
-    """What follows each prompt. `max_new_tokens` counts text alone; `guidance` as of `TokenRows.draw`."""
+    """What follows each prompt. `max_new_tokens` counts text alone; `guidance` as of `TokenRows.draw`, `best_of` as of
+    `imagine`, by the text right before an image."""
     return _Answers(model, pairs, options).write()
 
 
@@ -25,7 +27,8 @@ class _Answers:
     def __init__(self, model: TaskModel, pairs: Sequence[Pair], options: Mapping[str, Any]):
         assert model.processor.text is not None
         self.model, self.spec, self.context = model, image_tokens(model), model.processor.text.spec.context
-        self.options = {name: value for name, value in options.items() if name != "guidance"}
+        self.options = {name: value for name, value in options.items() if name not in ("guidance", "best_of")}
+        self.best_of = best_of(model, dict(options))
         self.for_images = decoding_for(
             model, "imagine", {name: value for name, value in options.items() if name == "guidance"}
         )
@@ -44,8 +47,11 @@ class _Answers:
                 self._say(i)
             if begun:
                 seeds = self._seeds(begun, turn) if self.for_images["strategy"] == "sample" else {}
-                for i, image in zip(begun, self.rows.draw(begun, self.spec, self.for_images | seeds), strict=True):
-                    self.answers[i].append(image)
+                texts = [self._text_before_image(i) for i in begun]
+                found = draw_best(self.rows, begun, texts, self.spec, self.for_images | seeds, self.best_of)
+                for i, drawn in zip(begun, found, strict=True):
+                    self.rows.keep(i, drawn, self.spec)
+                    self.answers[i].append(drawn.image)
             going, turn = [i for i in sorted(begun + unfinished) if self.left[i] > 0], turn + 1
         for i in range(len(self.answers)):
             self._say(i)
@@ -105,6 +111,10 @@ class _Answers:
         self.text[row] = []
         if text:
             self.answers[row].append(text)
+
+    def _text_before_image(self, row: int) -> str | None:
+        last = self.answers[row][-1] if self.answers[row] else None
+        return last if isinstance(last, str) else None
 
     def _seeds(self, which: Sequence[int], turn: int) -> dict[str, Any]:
         """The seeds of some rows, another one in each turn, so that no two turns draw alike."""

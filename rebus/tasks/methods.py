@@ -305,7 +305,7 @@ class Tasks(Comparing):
 
         return Shots(self._can(task), task, examples, **how)
 
-    def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Decoding]) -> Any:
+    def complete(self, document: Any, *, on_error: OnError = "raise", **options: Unpack[Drawing]) -> Any:
         """The continuation of a list of text and images, files as `pathlib.Path`: text, or interleaved text and
         images.
         """

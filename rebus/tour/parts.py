@@ -64,7 +64,7 @@ def plan(starter: bool, captions: bool = False, released: bool = False) -> list[
     installed; `released`: whether the weights of `RELEASED` are in the local cache."""
     sections = [Section("asif/starter", "photos")] if starter and samples() else []
     sections += [Section(RELEASED, "photos")] if released and samples() else []
-    sections += [Section("magic/starter", "caption")] if captions and samples() else []
+    sections += [Section(name, "caption") for name in ("flamingo/photos", "magic/starter") if captions and samples()]
     for name, card in catalog.bundled().items():
         if not name.endswith("/scenes"):
             continue

@@ -106,7 +106,7 @@ def test_captions_of_photos_are_the_installed_models(monkeypatch):
 
     monkeypatch.setattr(choosing.extras, "installed", lambda extra: True)
     monkeypatch.setattr(choosing, "cached_names", frozenset)
-    assert choosing.choose("caption")[0] == "magic/starter"
+    assert choosing.choose("caption")[0] == "flamingo/photos"
     monkeypatch.setattr(choosing, "cached_names", lambda: frozenset({"magic/stories", "magic/coco"}))
     assert choosing.choose("caption")[0] == "magic/coco"
 

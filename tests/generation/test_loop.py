@@ -223,6 +223,11 @@ def test_guidance_of_scale_one_is_the_first_prompt_alone():
     assert torch.equal(plain, guided)
 
 
+def test_a_number_is_no_guidance_for_text():
+    with pytest.raises(UsageError, match=r"guidance of text is a rebus\.generation\.Guidance.*got 2\.0 \(a number is"):
+        generate(TinyWriter(), {"tokens": PROMPTS}, **IDS, guidance=2.0)
+
+
 @pytest.mark.parametrize("options", EVERY_STRATEGY, ids=str)
 def test_every_strategy_takes_guidance(options):
     guidance = Guidance(scale=2.0, batch={"tokens": PROMPTS[:1, :2]})

@@ -1,5 +1,6 @@
 """Interleaved documents, on a toy that reads them back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from rebus.core.specs import Prompts
 from rebus.tasks.complete import complete
 from rebus.tasks.stream import stream
 from tests.tasks.fakes import picture, two_towers
-from tests.tasks.toys import IMAGE_DECODER, IMAGE_TOKENS, TEXT, ImageWriter, InterleavedWriter, toy
+from tests.tasks.toys import IMAGE_DECODER, IMAGE_TOKENS, PROMPTS, TEXT, ImageWriter, InterleavedWriter, toy
 
 RED, GREEN, BLUE = picture("red"), picture("green"), picture("blue")
 SHOTS = ["a red dog", RED, "red", "a green dog", GREEN, "green", "a blue dog", BLUE]
@@ -130,6 +131,32 @@ def test_text_and_images_alternate():
     assert colours(image) == [[red, red], [blue, blue]]
     assert colours(other) == [[green, green], [green, green]]
     assert model.network.prompts[2] == f"draw [red] the dog <begin> {RED_BLUE} <end>", "the image is read again"
+
+
+def test_the_best_of_many_is_the_one_that_the_text_before_it_describes():
+    def says(prompt):
+        if prompt.startswith("["):  # a caption: the colour that most of the image has
+            return prompt[1:].split("]")[0]
+        if prompt.endswith("<begin>"):
+            return "a cat"  # no code is likelier than another
+        return "red <begin>" if "<begin>" not in prompt else "<begin>" if prompt.count("<begin>") == 1 else ""
+
+    model = toy(ImageWriter(says), prompts=replace(PROMPTS, caption="caption en"), **DRAWS)
+    how = {"strategy": "sample", "temperature": 1.0, "seed": list(range(12))}
+    one, best = (complete(model, [["draw"]] * 12, **how, best_of=number) for number in (1, 16))
+
+    def red(answers, place):  # how many images have more of it than of other colours
+        return sum(int(np.asarray(answer[place]).mean(axis=(0, 1)).argmax() == 0) for answer in answers)
+
+    assert [[isinstance(part, str) for part in answer] for answer in best] == [[True, False, False]] * 12
+    assert red(best, 1) == 12
+    assert red(one, 1) < 10
+    assert red(best, 2) < 10  # no text stands right before the second
+    assert [part.tobytes() for part in complete(model, ["draw"], **{**how, "seed": 3}, best_of=16)[1:]] == [
+        part.tobytes() for part in best[3][1:]
+    ]
+    with pytest.raises(UsageError, match="best_of is a number of images, 1 or more"):
+        complete(model, ["draw"], best_of=0)
 
 
 def test_rows_that_draw_and_rows_that_do_not_equal_single_results():

@@ -1,4 +1,5 @@
-"""`flamingo/starter`, what `flamingo_photos` begins with: real networks of the package index, not yet trained."""
+"""`flamingo/starter`, what `flamingo_photos` begins with: real networks of the package index, not yet trained; and
+`flamingo/photos`, what it leads to."""
 
 from importlib.util import find_spec
 
@@ -12,6 +13,7 @@ from rebus.core import extras
 from rebus.core.errors import MissingExtra
 from rebus.models.frozen_lm.flamingo_config import PRESETS
 from rebus.recipes import recipe
+from rebus.tour.photos import samples
 
 needs_packages = pytest.mark.skipif(
     any(find_spec(name) is None for name in extras.PACKAGES["captions"]), reason='the extra "captions" is not installed'
@@ -62,10 +64,25 @@ def test_it_has_a_card_and_is_never_chosen_by_itself():
     assert "flamingo/starter" not in catalog.models_that_can("caption")
 
 
-def test_missing_packages_name_the_extra(monkeypatch):
+@pytest.mark.parametrize("name", ["flamingo/starter", "flamingo/photos"])
+def test_missing_packages_name_the_extra(monkeypatch, name):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"flamingo/starter needs the extra \"captions\""):
-        rebus.load("flamingo/starter")
+    with pytest.raises(MissingExtra, match=f'{name} needs the extra "captions"'):
+        rebus.load(name)
+
+
+@needs_packages
+@torch.no_grad()
+def test_photos_are_captioned_offline_and_texts_alone_stay_the_language_models(model):
+    trained = rebus.load("flamingo/photos", device="cpu")
+    coffee = [file for file, label in samples() if "coffee" in label]
+    assert all("cup of coffee" in caption for caption in trained.caption(coffee))  # none without scikit-image
+    assert trained.tasks == {"caption", "stream"}
+    tokens = trained.processor(texts=["Once upon a time", "The capital of France is"])
+    text = {name: tokens[name] for name in ("tokens", "mask")}
+    assert torch.equal(trained.network(**text).logits, model.network(**text).logits)
+    learned = catalog.checkpoint_folder() / "flamingo_photos" / "learned.safetensors"
+    assert learned.stat().st_size <= 12e6
 
 
 def test_the_recipe_begins_with_it_and_keeps_what_was_trained():
