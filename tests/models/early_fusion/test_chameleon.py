@@ -116,7 +116,7 @@ def checked(written, answers, context):
 def test_a_thousand_answers_obey_the_states(written):
     model = build(context=128)
     answers = model.complete(
-        [["a cat"]] * 1000, seed=list(range(1000)), max_new_tokens=8, guidance=None, batch_size=1000
+        [["a cat"]] * 1000, seed=list(range(1000)), max_new_tokens=8, guidance=None, best_of=1, batch_size=1000
     )
     counts = [said.count("b") for said in checked(written, answers, 128)]
     assert min(counts) == 0
@@ -125,7 +125,7 @@ def test_a_thousand_answers_obey_the_states(written):
 
 def test_no_image_is_begun_that_does_not_fit(written):
     model = build(context=24)
-    answers = model.complete([["a cat"]] * 30, seed=list(range(30)), max_new_tokens=20, batch_size=30)
+    answers = model.complete([["a cat"]] * 30, seed=list(range(30)), max_new_tokens=20, best_of=1, batch_size=30)
     said = checked(written, answers, 24)
     begun = [3 + one.index("b") for one in said if "b" in one]
     assert begun
