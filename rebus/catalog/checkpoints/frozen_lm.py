@@ -59,8 +59,8 @@ _PHOTOS = card_of(
     license="Apache-2.0 (SmolLM2-135M, EfficientNet-Lite0); learned from photos of Flickr8k (research and education "
     "alone) and of COCO (Creative Commons)",
     extra="captions",
-    note='real photos, offline, with the extra "captions"; 860 photos taught it to look: it often makes up what people '
-    "do and wear",
+    note='real photos, offline, with the extra "captions"; trained on 859 photos: it often makes up what people do and '
+    "wear",
     scores={
         "command": "python benchmarks/photo_captions.py flickr8k_1k coco_mini --only flamingo_photos --steps 480",
         "hardware": "one thread of an AMD EPYC of two busy cores, float32: 55 minutes",
