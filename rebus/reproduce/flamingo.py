@@ -43,7 +43,7 @@ class Budget:
     steps: int = 800
     early: int = 50  # the step after which the first losses are compared
     batch_size: int = 32
-    images: int = 8  # of a document, or told in words
+    images: int = 8  # of a document, or text in their place
     test: int = 400  # episodes
     lr: float = 4e-3
     width: int = 64
@@ -110,8 +110,8 @@ def _spelled(items: Items) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def image_batch(budget: Budget, items: Items, random: torch.Generator, told: int = 0) -> dict[str, Tensor]:
-    """Documents: `image dax end image wug end …`, of which names and ends are learned. The first `told` things are in
-    words: `red circle dax`."""
+    """Documents: `image dax end image wug end …`, of which names and ends are learned. The first `told` things are
+    text: `red circle dax`."""
     name = items.names + _NAME
     rows = torch.stack([torch.full_like(name, _IMAGE), name, torch.full_like(name, _END)], dim=2)
     learned = rows != _IMAGE
@@ -240,8 +240,8 @@ def flamingo(budget: Budget = BUDGET) -> Claim:
         "recalled.",
         here="A language model of two layers reads text-only episodes, in which made-up names stand for pairs of "
         "colour and shape, and texts that repeat themselves. Then cross-attention learns, from documents of eight "
-        "images (described, not drawn), of which in every other batch the first are told in words, with names that "
-        "change from document to document; from as many single images with such names; with the language model "
+        "images (described, not drawn), in every other batch with text in place of the first, and names that change "
+        "from document to document; from as many single images with such names; with the language model "
         "learning too; with one that never read; and with gates open from the start. What is measured: of the four "
         "names of an episode the right one is likeliest, for pairs of colour and shape that were in no document and "
         "no text, after 0 to 16 examples.",

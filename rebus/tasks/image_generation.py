@@ -39,7 +39,7 @@ class TokenRows:
 
     def draw(self, which: Sequence[int], spec: ImageTokens, options: Mapping[str, Any]) -> list["Drawn"]:
         """An image for each of the rows `which`, generated after the token that begins one, which they end with. The
-        rows stay as they are, so that one may be drawn after several times: `keep` goes on from an image.
+        rows stay as they are, so that several images may be generated after one: `keep` appends the chosen one.
 
         `guidance` among the options: how far to go from what any image would be to what the text asks for, and how far
         to what the images before it ask for; one number is that of the text. 1 leaves everything as it is.
@@ -54,7 +54,7 @@ class TokenRows:
         return [Drawn(to_image(one), row) for one, row in zip(pixels, generated, strict=True)]
 
     def keep(self, row: int, drawn: "Drawn", spec: ImageTokens) -> None:
-        """Go on from an image that was drawn after the row."""
+        """Append an image that was generated after the row."""
         self.rows[row] += [*drawn.codes, spec.end]
 
     def _guidance(self, which: Sequence[int], spec: ImageTokens, given: Any) -> Guidance | None:
