@@ -29,7 +29,7 @@ TERMS = {  # licence as it stands on cards, without what is in brackets
     ),
     "Apache-2.0; learned from photos of Flickr8k and of COCO": Terms(
         "unknown",
-        "the networks are free for any use; Flickr8k's photos, of the training between them, are not",
+        "the networks are free for any use; Flickr8k, on which the weights between them were trained, is not",
     ),
     "other: LLaMA's, not commercial": Terms("no", "research only"),
     "not stated, MIT": Terms("unknown", "the authors state no licence for the language model"),

@@ -181,3 +181,4 @@ PRESETS = {
         end=None,
     ),
 }
+PRESETS["photos"] = PRESETS["starter"]  # the same network, trained
