@@ -121,7 +121,11 @@ def chameleon_scenes_third() -> TrainConfig:
 
 
 def chameleon_scenes() -> TrainConfig:
-    """TODO"""
+    """`rebus train chameleon_scenes`, after `rebus train chameleon_scenes_third --out third` · one busy core, 86
+    minutes · a third of the batches are replies, and in them text has a fifth of the loss, so that it is not lost among
+    the codes. Of 200 held-out scenes of one or two objects 0.93 are captioned without a mistake; of the generated
+    images, each the best of 16, 0.625 show exactly what was asked for, and 0.84 where that is one object; of 100
+    replies both names and both images are right in 0.48."""
     third = chameleon_scenes_third()
     return replace(
         third,
