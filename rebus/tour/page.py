@@ -149,12 +149,22 @@ def _captioned(captioned: Captioned) -> str:
         f"<figure>{_photo(image, label)}<figcaption><p class='said'>{_text(said)}</p></figcaption></figure>"
         for image, label, said in captioned.images
     ]
+    released = "for better captions load a released model, <code>rebus.load(&quot;florence2/base-ft&quot;)</code>."
+    if captioned.unguided is None:
+        about = (
+            "A frozen language model of 135M parameters, and cross-attention to images, trained on 859 captioned "
+            "photos. Captions often name what is there, and make up what people do and wear; photos unlike those are "
+            f"captioned wrongly: {released}"
+        )
+    else:
+        about = (
+            "A demonstration of guided decoding, and last for a reason: a language model of 135M parameters that never "
+            f"saw an image, guided token by token by asif/starter. Most of these captions are wrong; {released} "
+            f"Without the guide every photo gets the same caption: “{_text(captioned.unguided)}”"
+        )
     return (
-        f"<section><h2>Photos, captioned <small>{_text(captioned.model)}</small></h2>"
-        "<p>A demonstration of guided decoding, and last for a reason: a language model of 135M parameters that never "
-        "saw an image, guided token by token by asif/starter. Most of these captions are wrong; for captions of photos "
-        "load a released model, <code>rebus.load(&quot;florence2/base-ft&quot;)</code>. Without the guide every photo "
-        f"gets the same caption: “{_text(captioned.unguided)}”</p><div class='grid'>{''.join(cards)}</div></section>"
+        f"<section><h2>Photos, captioned <small>{_text(captioned.model)}</small></h2><p>{about}</p>"
+        f"<div class='grid'>{''.join(cards)}</div></section>"
     )
 
 

@@ -51,8 +51,8 @@ class Tour:
 
 @dataclass(frozen=True)
 class Section:
-    """One model on one kind of task: `kind` is photos, caption, match, write, name or draw. `judge`: the model that
-    checks generated images."""
+    """One model on one kind of task: `kind` is photos, caption, guided caption, match, write, name or draw. `judge`:
+    the model that checks generated images."""
 
     model: str
     kind: str
@@ -64,7 +64,8 @@ def plan(starter: bool, captions: bool = False, released: bool = False) -> list[
     installed; `released`: whether the weights of `RELEASED` are in the local cache."""
     sections = [Section("asif/starter", "photos")] if starter and samples() else []
     sections += [Section(RELEASED, "photos")] if released and samples() else []
-    sections += [Section(name, "caption") for name in ("flamingo/photos", "magic/starter") if captions and samples()]
+    if captions and samples():
+        sections += [Section("flamingo/photos", "caption"), Section("magic/starter", "guided caption")]
     for name, card in catalog.bundled().items():
         if not name.endswith("/scenes"):
             continue
@@ -91,8 +92,9 @@ def tour(sections: list[Section], tick: Tick = lambda _: None) -> Tour:
             photos = look_at_photos(model, samples())
             seen.photos.append(photos)
             seen.lines += _photo_lines(photos)
-        elif section.kind == "caption":
-            captioned = caption_photos(model, samples()[:NUM_CAPTIONED])
+        elif section.kind in ("caption", "guided caption"):
+            guided = section.kind == "guided caption"
+            captioned = caption_photos(model, samples()[:NUM_CAPTIONED], guided)
             seen.captioned.append(captioned)
             what, number = "photos, caption contains the label", len(captioned.images)
             seen.lines.append(Line(model.card.name, "caption", what, captioned.named, number, captioned.seconds))

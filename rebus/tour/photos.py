@@ -81,11 +81,11 @@ class Photos:
 
 @dataclass(frozen=True)
 class Captioned:
-    """Photos with their captions, and the caption that any of them gets without the guide."""
+    """Photos with their captions, and, of a model with a guide, the caption that any of them gets without it."""
 
     model: str
     images: tuple[tuple[Image.Image, str, str], ...]  # image, label, caption
-    unguided: str
+    unguided: str | None
     seconds: float
 
     @property
@@ -94,15 +94,15 @@ class Captioned:
         return sum(label.split()[-1] in said.lower().split() for _, label, said in self.images)
 
 
-def caption_photos(model: Any, photos: Sequence[tuple[Path, str]]) -> Captioned:
-    """Caption the photos with a model that has a guide."""
+def caption_photos(model: Any, photos: Sequence[tuple[Path, str]], guided: bool) -> Captioned:
+    """Caption the photos. `guided`: the model has a guide, without which one of them is captioned too."""
     began = time.perf_counter()
     images = [open_image(path) for path, _ in photos]
     captions = model.caption(images)
     seconds = time.perf_counter() - began
     labels = [label for _, label in photos]
     rows = tuple(zip(images, labels, captions, strict=True))
-    return Captioned(model.card.name, rows, model.caption(images[0], beta=0.0), seconds)
+    return Captioned(model.card.name, rows, model.caption(images[0], beta=0.0) if guided else None, seconds)
 
 
 def samples() -> list[tuple[Path, str]]:

@@ -191,11 +191,22 @@ def test_captions_of_photos_stand_beside_what_is_said_without_a_guide():
         def caption(self, images, beta=None):
             return "<nothing>" if beta == 0 else ["A cat looks at you ."] * len(images)
 
-    seen = caption_photos(Describes(), photos)
+    seen = caption_photos(Describes(), photos, guided=True)
     assert seen.named == 1
     text = page(Tour(captioned=[seen]), "1")
     assert text.count("A cat looks at you .") == 2
     assert "&lt;nothing&gt;" in text
+    plain = caption_photos(Describes(), photos, guided=False)
+    text = page(Tour(captioned=[plain]), "1")
+    assert text.count("A cat looks at you .") == 2
+    assert "guide" not in text.split("captioned")[1]
+
+
+def test_captions_of_photos_are_of_two_models_one_of_them_guided():
+    if not samples():
+        pytest.skip("scikit-image is not installed")
+    named = [(section.model, section.kind) for section in plan(True, captions=True) if "caption" in section.kind]
+    assert named == [("flamingo/photos", "caption"), ("magic/starter", "guided caption")]
 
 
 def test_drawings_are_judged_by_what_a_detector_is_sure_of(scenes):
