@@ -24,14 +24,14 @@ def next_token(
     targets: Tensor,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    text_share: float | None = None,
     text: Tensor | None = None,
-    text_share: float = 0.5,
 ) -> Tensor:
     """logits (B, S, V), targets (B, S) with -100 = ignored → scalar. Smoothing spreads over the whole vocabulary.
 
     `z_loss` · (ln Σ exp logits)² is added for each token, which keeps the logits from drifting (Chowdhery et al.,
-    "PaLM", 2022, Sec. 5). Rows without any target count nothing. `text` (B, S): which targets are text, and not codes
-    of images; in a row of both, text then has `text_share` of the weight, however few its tokens.
+    "PaLM", 2022, Sec. 5). Rows without any target count nothing. `text_share`: the weight of text in a row that has
+    codes of images too, however few its tokens; `text` (B, S) says which targets are text.
     """
     scores = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
     each = F.cross_entropy(
@@ -41,7 +41,7 @@ def next_token(
         each = each + z_loss * scores.logsumexp(dim=-1).square().view_as(targets)
     real = targets != IGNORED
     rows = _mean(each, real)
-    if text is not None:
+    if text_share is not None and text is not None:
         words, codes = real & text, real & ~text
         shared = text_share * _mean(each, words) + (1 - text_share) * _mean(each, codes)
         rows = torch.where(words.any(dim=1) & codes.any(dim=1), shared, rows)
@@ -109,6 +109,6 @@ class NextTokenLoss:
         marked = batch["targets"]
         made = network(**{name: batch[name] for name in _INPUTS if name in batch})
         targets = marked if made.targets is None else made.targets
-        shares = {} if self.text_share is None else {"text": targets == marked, "text_share": self.text_share}
-        loss = next_token(made.logits, targets, self.label_smoothing, self.z_loss, **shares)
+        text = targets == marked
+        loss = next_token(made.logits, targets, self.label_smoothing, self.z_loss, self.text_share, text)
         return Losses(loss, hits(made.logits, targets))

@@ -130,7 +130,7 @@ def chameleon_scenes() -> TrainConfig:
     return replace(
         third,
         data=SceneDrawings(caption=0.1, imagine=0.55, documents=0.35, named=0.6),
-        objective=replace(third.objective, text_share=0.2),
+        objective=NextTokenLoss(z_loss=1e-5, text_share=0.2),
         optim=replace(third.optim, lr=1.5e-3, cooldown=3800),
         steps=4000,
         start_from="third/final",
