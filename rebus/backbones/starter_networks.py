@@ -159,7 +159,12 @@ def digest(texts: Sequence[str]) -> Tensor:
 
 def kept_texts() -> Path:
     """The vectors of the sentences about the classes, with the digest of the sentences."""
-    return Path(str(files("rebus"))) / "checkpoints" / "asif_starter" / "texts.safetensors"
+    return packaged("asif_starter") / "texts.safetensors"
+
+
+def packaged(name: str) -> Path:
+    """A folder of this package with weights that go with networks of the package index."""
+    return Path(str(files("rebus"))) / "checkpoints" / name
 
 
 def class_vectors(sentences: Sequence[str]) -> Float[Tensor, "V D"]:

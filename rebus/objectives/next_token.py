@@ -109,6 +109,6 @@ class NextTokenLoss:
         marked = batch["targets"]
         made = network(**{name: batch[name] for name in _INPUTS if name in batch})
         targets = marked if made.targets is None else made.targets
-        text = targets == marked
+        text = None if self.text_share is None else targets == marked
         loss = next_token(made.logits, targets, self.label_smoothing, self.z_loss, self.text_share, text)
         return Losses(loss, hits(made.logits, targets))

@@ -5,12 +5,10 @@ index. What was learned between them is in this package.
 """
 
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 
 import torch
 
-from rebus.backbones.starter_networks import starter_encoder, starter_language_model
+from rebus.backbones.starter_networks import packaged, starter_encoder, starter_language_model
 from rebus.core.system import Assembled
 from rebus.models.frozen_lm.bridge import GatedCrossAttention, Resampler
 from rebus.models.frozen_lm.flamingo_config import PRESETS, part
@@ -20,7 +18,7 @@ from rebus.weights.checkpoint_files import open_weights
 def assemble_photos() -> Assembled:
     """The model behind `flamingo/photos`. Raises `MissingExtra` where its packages are not installed."""
     begun = assemble_starter("flamingo/photos")
-    learned = open_weights(Path(str(files("rebus"))) / "checkpoints" / "flamingo_photos" / "learned.safetensors")
+    learned = open_weights(packaged("flamingo_photos") / "learned.safetensors")
     return begun._replace(tensors={**begun.tensors, **{name: one.load().float() for name, one in learned.items()}})
 
 

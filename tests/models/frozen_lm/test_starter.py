@@ -75,14 +75,16 @@ def test_missing_packages_name_the_extra(monkeypatch, name):
 @torch.no_grad()
 def test_photos_are_captioned_offline_and_texts_alone_stay_the_language_models(model):
     trained = rebus.load("flamingo/photos", device="cpu")
-    coffee = [file for file, label in samples() if "coffee" in label]
-    assert all("cup of coffee" in caption for caption in trained.caption(coffee))  # none without scikit-image
     assert trained.tasks == {"caption", "stream"}
     tokens = trained.processor(texts=["Once upon a time", "The capital of France is"])
     text = {name: tokens[name] for name in ("tokens", "mask")}
     assert torch.equal(trained.network(**text).logits, model.network(**text).logits)
     learned = catalog.checkpoint_folder() / "flamingo_photos" / "learned.safetensors"
     assert learned.stat().st_size <= 12e6
+    coffee = [file for file, label in samples() if "coffee" in label]
+    if not coffee:
+        pytest.skip("scikit-image is not installed")
+    assert "cup of coffee" in trained.caption(coffee[0])
 
 
 def test_the_recipe_begins_with_it_and_keeps_what_was_trained():
